@@ -1,0 +1,26 @@
+"""Shared fixtures: every test starts from the same random state."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds():
+    np.random.seed(0)  # noqa: NPY002 - third-party code may draw from the global generator
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with real H&E patches, slides and weights; tests that need it are skipped without."""
+    folder = os.environ.get("PROPORTION_SSL_DATA")
+    if not folder:
+        pytest.skip("PROPORTION_SSL_DATA is not set: no real slides, patches or weights to test on")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"PROPORTION_SSL_DATA names {folder!r}, which is not a folder")
+    return path
