@@ -1,0 +1,356 @@
+"""Bags of instances with known class proportions: the one place that accepts user formats."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+#: How far the proportions of a bag may be from summing to 1: shares are often rounded.
+SUM_TOLERANCE = 0.01 + 1e-9
+
+
+class Bags:
+    """Instances grouped into bags, with the share of each class that is recorded per bag.
+
+    Parameters
+    ----------
+    X : sequence of n_bags arrays, or array-like of shape (n_instances, ...)
+        Instances: features (n, n_features) or images (n, height, width, 3). Either one array per
+        bag, of any size from one instance, or all instances in one array. Anything with
+        ``shape``, ``dtype`` and array indexing can be the one array, so that pixels may be read lazily.
+    bag_ids : array-like, optional
+        With one array per bag: the names of the bags, shape (n_bags,); default 0, 1, 2, ...
+        With one array for all: the bag of each instance, shape (n_instances,); required.
+    proportions : array-like or DataFrame of shape (n_bags, n_classes), optional
+        Share of each class, in [0, 1], rows summing to 1 within 0.01. The rows of an array are in
+        the order of ``names``, its columns in sorted order of the classes; a DataFrame is indexed by
+        bag and has one column per class, both in any order.
+
+    Attributes
+    ----------
+    X : array of shape (n_instances, ...)
+        All instances; those of one bag need not be neighbours.
+    index : ndarray of int, shape (n_instances,)
+        Position in ``names`` of each instance's bag.
+    names : ndarray of shape (n_bags,)
+        Bag names: as given with one array per bag; sorted with one array for all.
+    proportions : ndarray of shape (n_bags, n_classes) or None
+    class_names : ndarray of shape (n_classes,) or None
+        Columns of ``proportions`` where a DataFrame named them.
+    has_names : bool
+        Whether the bag names were given (rather than counted).
+
+    Raises
+    ------
+    ValueError
+        Naming the bag: no instances, instances of another shape, no proportions, proportions that
+        are negative, not finite, or do not sum to 1.
+
+    Notes
+    -----
+    scikit-learn's cross-validation slices every array-like argument that is as long as ``X`` and
+    would silently drop bags. A ``Bags`` has no ``__len__``, ``shape`` or ``__array__``, so it
+    passes through whole.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bags = Bags([np.zeros((3, 2)), np.ones((1, 2))], proportions=[[0.3, 0.7], [1.0, 0.0]])
+    >>> bags.n_bags, bags.n_instances, bags.index
+    (2, 4, array([0, 0, 0, 1]))
+    """
+
+    def __init__(self, X: Any, bag_ids: Any = None, proportions: Any = None):
+        if isinstance(X, (list, tuple)) and all(hasattr(x, "shape") for x in X):
+            self.X, self.index, self.names, self.has_names = _from_sequence(X, bag_ids)
+        else:
+            self.X, self.index, self.names = _from_flat(X, bag_ids)
+            self.has_names = True
+        self.proportions, self.class_names = None, None
+        if proportions is not None:
+            self.proportions, self.class_names = _check_proportions(proportions, self.names)
+
+    @property
+    def n_bags(self) -> int:
+        """Number of bags."""
+        return len(self.names)
+
+    @property
+    def n_instances(self) -> int:
+        """Number of instances in all bags."""
+        return len(self.index)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Instances per bag, shape (n_bags,)."""
+        return np.bincount(self.index, minlength=self.n_bags)
+
+    @property
+    def flat(self) -> tuple:
+        """All instances as a tuple of one array, the form in which a pipeline transforms them.
+
+        ``Pipeline(steps, transform_input=["X_bags"])`` sends each array of a *tuple* through its steps.
+        Call ``pipeline.fit(X, y, X_bags=bags.flat, bag_proportions=bags)``.
+        """
+        return (self.X,)
+
+    def with_instances(self, X: Any) -> "Bags":
+        """The same bags, names and proportions around transformed instances.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, ...)
+            Row i is the transformed row i of this object's ``X``.
+
+        Returns
+        -------
+        bags : Bags
+        """
+        if len(X) != self.n_instances:
+            raise ValueError(f"X has {len(X)} instances but the bags have {self.n_instances}.")
+        new = object.__new__(Bags)
+        new.__dict__.update(self.__dict__, X=X)
+        return new
+
+    def select(self, names: Any) -> "Bags":
+        """Only the named bags, in the order given.
+
+        Parameters
+        ----------
+        names : array-like of shape (n_selected,)
+
+        Returns
+        -------
+        bags : Bags
+        """
+        positions = _positions(np.asarray(names), self.names, "names", "bags")
+        new_index = np.full(self.n_bags, -1)
+        new_index[positions] = np.arange(len(positions))
+        kept = np.flatnonzero(new_index[self.index] >= 0)
+        new = object.__new__(Bags)
+        new.__dict__.update(
+            self.__dict__,
+            X=self.X[kept],
+            index=new_index[self.index[kept]],
+            names=self.names[positions],
+            proportions=None if self.proportions is None else self.proportions[positions],
+        )
+        return new
+
+    def __repr__(self) -> str:
+        classes = "no proportions"
+        if self.proportions is not None:
+            classes = f"proportions of {self.proportions.shape[1]} classes"
+        return f"Bags({self.n_bags} bags, {self.n_instances} instances, {classes})"
+
+
+def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray) -> Bags:
+    """Turn the bag arguments of ``fit`` into :class:`Bags` whose columns follow ``classes``.
+
+    Parameters
+    ----------
+    X_bags : Bags, sequence of arrays, or None
+        A 1-tuple of one array (``Bags.flat``, possibly transformed) takes its grouping from
+        ``bag_proportions``, which then is a ``Bags``.
+    bag_proportions : array-like, DataFrame, Bags or None
+        None takes the proportions that ``X_bags`` holds.
+    classes : ndarray of shape (n_classes,)
+        Classes of the labelled instances, sorted.
+
+    Returns
+    -------
+    bags : Bags
+
+    Raises
+    ------
+    ValueError
+        As :class:`Bags`, or when classes and columns do not match.
+    """
+    if isinstance(bag_proportions, Bags):
+        grouping = bag_proportions
+        if isinstance(X_bags, Bags):
+            X_bags = X_bags.flat
+        if len(X_bags) == 1 and len(X_bags[0]) == grouping.n_instances:
+            bags = grouping.with_instances(X_bags[0])
+        else:
+            bags = Bags(X_bags, grouping.names)
+            bags.proportions, bags.class_names = grouping.proportions, grouping.class_names
+            if bags.n_bags != grouping.n_bags:
+                raise ValueError(
+                    f"X_bags has {bags.n_bags} bags but bag_proportions has {grouping.n_bags}; "
+                    "give one array per bag, or Bags.flat."
+                )
+    elif isinstance(X_bags, Bags):
+        bags = X_bags.with_instances(X_bags.X)
+        if bag_proportions is not None:
+            bags.proportions, bags.class_names = _check_proportions(bag_proportions, bags.names)
+    else:
+        bags = Bags(_check_sequence(X_bags), _index_of(bag_proportions), bag_proportions)
+    if bags.proportions is None:
+        raise ValueError(
+            f"The {bags.n_bags} bags have no proportions; pass bag_proportions= or Bags(..., proportions=)."
+        )
+    return _align_classes(bags, classes)
+
+
+def _from_sequence(arrays: Sequence, names: Any):
+    """Flat instances, bag index and names of one array per bag."""
+    if len(arrays) == 0:
+        raise ValueError("X holds no bags; give at least one array of instances.")
+    has_names = names is not None
+    names = np.arange(len(arrays)) if names is None else _check_names(names)
+    if len(names) != len(arrays):
+        raise ValueError(f"bag_ids names {len(names)} bags but X holds {len(arrays)} arrays.")
+    trailing = arrays[0].shape[1:]
+    for name, array in zip(names, arrays, strict=True):
+        if len(array.shape) < 2:
+            raise ValueError(
+                f"Bag {name!r} has shape {array.shape}; give instances in rows: (n, n_features) or "
+                "(n, height, width, 3)."
+            )
+        if array.shape[0] == 0:
+            raise ValueError(f"Bag {name!r} has no instances; drop it or give at least one.")
+        if array.shape[1:] != trailing:
+            raise ValueError(
+                f"Bag {name!r} has instances of shape {array.shape[1:]}, but bag {names[0]!r} has {trailing}."
+            )
+    index = np.repeat(np.arange(len(arrays)), [array.shape[0] for array in arrays])
+    flat = arrays[0] if len(arrays) == 1 else np.concatenate([np.asarray(a) for a in arrays])
+    return flat, index, names, has_names
+
+
+def _from_flat(X: Any, bag_ids: Any):
+    """Instances, bag index and sorted names of one array for all."""
+    if bag_ids is None:
+        raise ValueError(
+            "X is one array of all instances, so bag_ids is needed: the bag of each instance. "
+            "(For one array per bag give a list or tuple of arrays.)"
+        )
+    X = X if hasattr(X, "shape") else np.asarray(X)
+    bag_ids = np.asarray(bag_ids)
+    if bag_ids.ndim != 1 or len(bag_ids) != X.shape[0]:
+        raise ValueError(
+            f"bag_ids has shape {bag_ids.shape} but X has {X.shape[0]} instances; give one id each."
+        )
+    if len(bag_ids) == 0:
+        raise ValueError("X has no instances.")
+    names, index = np.unique(bag_ids, return_inverse=True)
+    return X, index, names
+
+
+def _check_names(names: Any) -> np.ndarray:
+    names = np.asarray(names)
+    unique, counts = np.unique(names, return_counts=True)
+    if len(unique) < len(names):
+        raise ValueError(f"Bag name {unique[counts > 1][0]!r} is given more than once.")
+    return names
+
+
+def _check_sequence(X_bags: Any):
+    if isinstance(X_bags, (list, tuple)):
+        return [x if hasattr(x, "shape") else np.asarray(x) for x in X_bags]
+    raise TypeError(
+        f"X_bags is a {type(X_bags).__name__}; give Bags(X, bag_ids, proportions), or a list or tuple "
+        "with one array of instances per bag."
+    )
+
+
+def _index_of(bag_proportions: Any):
+    """Bag names that a DataFrame of proportions brings along, in its order."""
+    return np.asarray(bag_proportions.index) if hasattr(bag_proportions, "columns") else None
+
+
+def _positions(wanted: np.ndarray, available: np.ndarray, what: str, where: str) -> np.ndarray:
+    """Position in ``available`` of each wanted value."""
+    lookup = {value: position for position, value in enumerate(available.tolist())}
+    missing = [value for value in wanted.tolist() if value not in lookup]
+    if missing:
+        raise ValueError(f"{what} has {missing[0]!r}, which is not among the {where}.")
+    return np.array([lookup[value] for value in wanted.tolist()], dtype=np.int64)
+
+
+def _check_proportions(proportions: Any, names: np.ndarray):
+    """Matrix in the order of the bag names, and class names if a DataFrame gives them."""
+    class_names = None
+    if hasattr(proportions, "columns"):
+        class_names = np.asarray(proportions.columns)
+        if proportions.index.has_duplicates:
+            twice = proportions.index[proportions.index.duplicated()][0]
+            raise ValueError(f"bag_proportions has more than one row for bag {twice!r}; give one.")
+        available = {value: row for row, value in enumerate(proportions.index.tolist())}
+        missing = [name for name in names.tolist() if name not in available]
+        if missing:
+            raise ValueError(
+                f"Bag {missing[0]!r} has no row in bag_proportions ({len(missing)} bags have none); index "
+                "the DataFrame by bag id, with one row per bag."
+            )
+        proportions = proportions.iloc[[available[name] for name in names.tolist()]]
+    try:
+        matrix = np.array(proportions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"bag_proportions must be numbers, one row per bag and one column per class: {error}"
+        ) from error
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"bag_proportions has shape {matrix.shape}; give one row per bag and one column per class."
+        )
+    if len(matrix) != len(names):
+        raise ValueError(
+            f"bag_proportions has {len(matrix)} rows but there are {len(names)} bags; give one row per bag. "
+            "(Cross-validation slices arrays as long as X: put the proportions into Bags.)"
+        )
+    for problem, rows in (
+        ("has a proportion that is not a finite number", ~np.isfinite(matrix).all(axis=1)),
+        ("has a negative proportion", (matrix < 0).any(axis=1)),
+    ):
+        if rows.any():
+            bag = np.flatnonzero(rows)[0]
+            raise ValueError(f"Bag {_show(names[bag])} {problem}: {matrix[bag].tolist()}.")
+    sums = matrix.sum(axis=1)
+    wrong = np.abs(sums - 1.0) > SUM_TOLERANCE
+    if wrong.any():
+        bag = np.flatnonzero(wrong)[0]
+        percent = abs(sums[bag] - 100.0) <= 100 * SUM_TOLERANCE
+        hint = " They look like percent: divide by 100." if percent else ""
+        raise ValueError(
+            f"The proportions of bag {_show(names[bag])} sum to {sums[bag]:.6g}, not 1 "
+            f"(within {SUM_TOLERANCE:.2g}); {wrong.sum()} of {len(sums)} bags are off.{hint}"
+        )
+    return matrix, class_names
+
+
+def _align_classes(bags: Bags, classes: np.ndarray) -> Bags:
+    """Put the columns of the proportions into the order of the labelled classes."""
+    if bags.class_names is None:
+        if bags.proportions.shape[1] != len(classes):
+            raise ValueError(
+                f"bag_proportions has {bags.proportions.shape[1]} columns but y has {len(classes)} classes "
+                f"({_list(classes)}); give one column per class, in sorted order."
+            )
+        return bags
+    columns, wanted = bags.class_names.tolist(), classes.tolist()
+    without_column = [c for c in wanted if c not in columns]
+    if without_column:
+        raise ValueError(
+            f"Class {without_column[0]!r} has labelled instances but no column in bag_proportions "
+            f"(columns: {_list(columns)})."
+        )
+    without_labels = [c for c in columns if c not in wanted]
+    if without_labels:
+        raise ValueError(
+            f"bag_proportions has a column for class {without_labels[0]!r}, but no labelled instance is of "
+            f"it (labelled classes: {_list(wanted)}); label some or drop the column."
+        )
+    aligned = bags.with_instances(bags.X)
+    aligned.proportions = bags.proportions[:, [columns.index(c) for c in wanted]]
+    aligned.class_names = classes
+    return aligned
+
+
+def _show(name: Any) -> str:
+    return repr(name.item() if hasattr(name, "item") else name)
+
+
+def _list(values: Any) -> str:
+    return ", ".join(str(v) for v in values)

@@ -1,0 +1,259 @@
+"""Losses of signed labels: +1 "is of this class", -1 "is not of this class", 0 unknown.
+
+Every function returns one value per instance; every module averages over the instances that
+carry a label it knows, so that a loss says what a label costs and never how many there are.
+Signed labels may be real numbers: their size then weighs the label.
+"""
+
+import torch
+from torch import nn
+
+
+def log_not(logits: torch.Tensor) -> torch.Tensor:
+    """Logarithm of one minus each class probability, ``log(1 - softmax(logits))``.
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+        At least two classes.
+
+    Returns
+    -------
+    log_not : torch.Tensor of shape (n_instances, n_classes)
+        Finite, with finite gradients, for any finite logits.
+
+    Raises
+    ------
+    ValueError
+        With fewer than two classes: "not the only class" has probability 0.
+
+    Notes
+    -----
+    Only the largest probability can be close to 1. For it the sum of the others is taken in log
+    space, ``logsumexp(others) - logsumexp(all)``, whose gradient at the class itself is ``-p``, not 0
+    or NaN as that of ``log(1 - p + eps)`` and ``log1p(-p)``. The rest are at most 1/2, where
+    ``log1p(-p)`` is exact.
+
+    Examples
+    --------
+    >>> import torch
+    >>> log_not(torch.tensor([[200.0, 0.0, 0.0]]))[0, 0].round(decimals=2)
+    tensor(-199.3100)
+    """
+    if logits.shape[-1] < 2:
+        raise ValueError(
+            f"A negative label needs at least two classes, but logits have {logits.shape[-1]} column."
+        )
+    is_top = torch.zeros_like(logits, dtype=torch.bool)
+    is_top.scatter_(-1, logits.argmax(dim=-1, keepdim=True), True)
+    log_sum = logits.logsumexp(dim=-1, keepdim=True)
+    log_not_top = logits.masked_fill(is_top, -torch.inf).logsumexp(dim=-1, keepdim=True) - log_sum
+    log_rest = (logits - log_sum).masked_fill(is_top, -1.0)
+    return torch.where(is_top, log_not_top, torch.log1p(-log_rest.exp()))
+
+
+def positive_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the positive labels, per instance.
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+    signed : torch.Tensor of shape (n_instances, n_classes)
+        Signed labels; entries above 0 count.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_instances,)
+        0 where an instance has no positive label.
+
+    Notes
+    -----
+    Equation (6) of [1]_: ``-sum_c y_c log f_c``.
+
+    References
+    ----------
+    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using
+       Class Proportion for Semantic Segmentation in Pathology". ECCV 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> positive_loss(torch.zeros(2, 4), torch.tensor([[1, 0, 0, 0], [0, -1, 0, 0]]))
+    tensor([1.3863, 0.0000])
+    """
+    return (signed.clamp(min=0) * -logits.log_softmax(dim=-1)).sum(dim=-1)
+
+
+def negative_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+    """Loss of the negative labels, per instance.
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+    signed : torch.Tensor of shape (n_instances, n_classes)
+        Signed labels; entries below 0 count.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_instances,)
+        0 where an instance has no negative label.
+
+    Notes
+    -----
+    Equation (3) of [1]_ with ``log(1 - f)``: ``-sum_c y_c log(1 - f_c)``, as in the negative learning of
+    Kim et al. [2]_ that it cites. The printed ``log(1 - log f)`` is unbounded below as a loss, and its
+    gradient vanishes where the instance is most confidently wrong.
+
+    References
+    ----------
+    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using
+       Class Proportion for Semantic Segmentation in Pathology". ECCV 2020.
+    .. [2] Kim, Yim, Yun, Kim. "NLNL: Negative Learning for Noisy Labels". ICCV 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> negative_loss(torch.zeros(2, 4), torch.tensor([[1, 0, 0, 0], [0, -1, 0, 0]]))
+    tensor([0.0000, 0.2877])
+    """
+    return (signed.clamp(max=0) * log_not(logits)).sum(dim=-1)
+
+
+def multi_negative_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+    """Loss of several negative labels per instance, weighted down as they grow in number.
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+    signed : torch.Tensor of shape (n_instances, n_classes)
+        Signed labels; entries below 0 count.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_instances,)
+        Equal to :func:`negative_loss` for one negative label; 0 when all classes are negative.
+
+    Notes
+    -----
+    Equation (4) of [1]_: :func:`negative_loss` times ``(C - |y|) / (C - 1)``, with ``|y|`` the number
+    of negative labels of the instance.
+
+    References
+    ----------
+    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using
+       Class Proportion for Semantic Segmentation in Pathology". ECCV 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> multi_negative_loss(torch.zeros(1, 4), torch.tensor([[0, -1, -1, 0]]))
+    tensor([0.3836])
+    """
+    n_classes = logits.shape[-1]
+    n_negative = (signed < 0).sum(dim=-1)
+    return negative_loss(logits, signed) * (n_classes - n_negative) / (n_classes - 1)
+
+
+class _SignedLoss(nn.Module):
+    """Average of a per-instance loss over the instances that carry a label it knows."""
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        """One loss per instance, shape (n_instances,)."""
+        raise NotImplementedError
+
+    def selected(self, signed: torch.Tensor) -> torch.Tensor:
+        """Which instances the average runs over, bool of shape (n_instances,)."""
+        raise NotImplementedError
+
+    def forward(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        """Mean over the selected instances; 0 with zero gradients when there are none."""
+        if logits.shape != signed.shape:
+            raise ValueError(
+                f"logits have shape {tuple(logits.shape)} but signed labels {tuple(signed.shape)}; give "
+                "one signed label per instance and class (for class indices use one-hot rows)."
+            )
+        n_selected = self.selected(signed).sum().clamp(min=1)
+        return self.instance_losses(logits, signed).sum() / n_selected
+
+
+class PositiveLoss(_SignedLoss):
+    """Mean cross-entropy over the instances with a positive label; see :func:`positive_loss`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> PositiveLoss()(torch.zeros(2, 4), torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]]))
+    tensor(1.3863)
+    """
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        return positive_loss(logits, signed)
+
+    def selected(self, signed: torch.Tensor) -> torch.Tensor:
+        return (signed > 0).any(dim=-1)
+
+
+class NegativeLoss(_SignedLoss):
+    """Mean of :func:`negative_loss` over the instances with a negative label.
+
+    Examples
+    --------
+    >>> import torch
+    >>> NegativeLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, -1, 0], [0, 0, 0, 0]]))
+    tensor(0.5754)
+    """
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        return negative_loss(logits, signed)
+
+    def selected(self, signed: torch.Tensor) -> torch.Tensor:
+        return (signed < 0).any(dim=-1)
+
+
+class MultiNegativeLoss(NegativeLoss):
+    """Mean of :func:`multi_negative_loss` over the instances with a negative label.
+
+    Examples
+    --------
+    >>> import torch
+    >>> MultiNegativeLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, -1, 0], [0, 0, 0, 0]]))
+    tensor(0.3836)
+    """
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        return multi_negative_loss(logits, signed)
+
+
+class SignedLabelLoss(_SignedLoss):
+    """Positive and negative labels in one mean in which every instance weighs the same.
+
+    Parameters
+    ----------
+    positive, negative : loss module, optional
+        What a positive and a negative label cost: modules with ``instance_losses(logits, signed)``.
+        Default: :class:`PositiveLoss` and :class:`MultiNegativeLoss`.
+
+    Notes
+    -----
+    The paper adds pseudo-labelled samples "to the training data", so a negative sample weighs
+    as one sample in the mean over all. Averaging negatives by themselves instead lets the few of a
+    batch weigh as much as all positives, and the result then depends on the draw.
+
+    Examples
+    --------
+    >>> import torch
+    >>> SignedLabelLoss()(torch.zeros(2, 4), torch.tensor([[1, 0, 0, 0], [0, -1, 0, 0]]))
+    tensor(0.8370)
+    """
+
+    def __init__(self, positive: nn.Module | None = None, negative: nn.Module | None = None):
+        super().__init__()
+        self.positive = PositiveLoss() if positive is None else positive
+        self.negative = MultiNegativeLoss() if negative is None else negative
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        positive = self.positive.instance_losses(logits, signed)
+        return positive + self.negative.instance_losses(logits, signed)
+
+    def selected(self, signed: torch.Tensor) -> torch.Tensor:
+        return (signed != 0).any(dim=-1)

@@ -1,0 +1,210 @@
+"""Selectors: class probabilities of bags in, signed pseudo labels out."""
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import validate_data
+
+from proportion_ssl.picking import pick_least_confident, pick_most_confident, sign_labels
+from proportion_ssl.proportions import class_proportions
+from proportion_ssl.selectivity import (
+    negative_selectivity,
+    positive_selectivity,
+    selection_counts,
+)
+
+
+class Selector(TransformerMixin, BaseEstimator):
+    """Base of the selectors: checks the input once, then asks :meth:`select` for the labels.
+
+    A selector of one's own defines ``select(probabilities, bag_index, bag_proportions)``.
+    """
+
+    __metadata_request__transform = {"bag_ids": True, "bag_proportions": True}  # noqa: RUF012
+
+    def fit(self, X: Any, y: Any = None) -> "Selector":
+        """Check parameters and input; a selector learns nothing.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, n_classes)
+        y : ignored
+
+        Returns
+        -------
+        self : Selector
+        """
+        self._validate_params()
+        validate_data(self, X)
+        return self
+
+    def transform(self, X: Any, bag_ids: Any = None, bag_proportions: Any = None) -> np.ndarray:
+        """Give pseudo labels to some of the instances.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, n_classes)
+            Class probabilities.
+        bag_ids : array-like of shape (n_instances,), optional
+            Bag of each instance. Default: all instances are one bag.
+        bag_proportions : array-like of shape (n_bags, n_classes), optional
+            Recorded class proportions of the bags, in sorted order of ``bag_ids``. A selector that
+            compares with them labels nothing where none are recorded.
+
+        Returns
+        -------
+        signed : ndarray of int8, shape (n_instances, n_classes)
+            +1 "is of this class", -1 "is not of this class", 0 unknown. At most one entry
+            of a row is not 0.
+
+        Raises
+        ------
+        ValueError
+            When shapes do not fit together.
+        """
+        self._validate_params()
+        probabilities = validate_data(self, X, reset=False, dtype=np.float64)
+        n_instances, n_classes = probabilities.shape
+        names, index = np.zeros(1), np.zeros(n_instances, dtype=np.int64)
+        if bag_ids is not None:
+            names, index = np.unique(np.asarray(bag_ids), return_inverse=True)
+        if len(index) != n_instances:
+            raise ValueError(
+                f"bag_ids has {len(index)} entries but there are {n_instances} instances; give one each."
+            )
+        if bag_proportions is not None:
+            bag_proportions = np.asarray(bag_proportions, dtype=np.float64)
+            if bag_proportions.shape != (len(names), n_classes):
+                raise ValueError(
+                    f"bag_proportions has shape {bag_proportions.shape}; {len(names)} bags and "
+                    f"{n_classes} classes need {(len(names), n_classes)}."
+                )
+        return self.select(probabilities, index, bag_proportions)
+
+    def fit_transform(
+        self, X: Any, y: Any = None, *, bag_ids: Any = None, bag_proportions: Any = None
+    ) -> np.ndarray:
+        """Same as :meth:`transform`: there is nothing to fit."""
+        return self.fit(X, y).transform(X, bag_ids=bag_ids, bag_proportions=bag_proportions)
+
+    def select(self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions):
+        """Signed labels of checked input; the one method that a selector defines.
+
+        Parameters
+        ----------
+        probabilities : ndarray of float, shape (n_instances, n_classes)
+        bag_index : ndarray of int, shape (n_instances,)
+            0 to n_bags - 1, each at least once.
+        bag_proportions : ndarray of shape (n_bags, n_classes) or None
+
+        Returns
+        -------
+        signed : ndarray of int8, shape (n_instances, n_classes)
+        """
+        raise NotImplementedError
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class ThresholdSelector(Selector):
+    """Positive labels for every instance that is predicted with enough confidence.
+
+    The pseudo labels of Lee (2013) [1]_, the paper's comparison "Pseudo Labeling". Proportions are
+    not used.
+
+    Parameters
+    ----------
+    threshold : float, default=0.95
+        Smallest probability of the predicted class, in [0, 1].
+
+    References
+    ----------
+    .. [1] Lee. "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for
+       Deep Neural Networks". ICML 2013 workshop.
+
+    Examples
+    --------
+    >>> ThresholdSelector(threshold=0.9).transform([[0.95, 0.05], [0.6, 0.4]])
+    array([[1, 0],
+           [0, 0]], dtype=int8)
+    """
+
+    _parameter_constraints = {"threshold": [Interval(Real, 0, 1, closed="both")]}  # noqa: RUF012
+
+    def __init__(self, threshold: float = 0.95):
+        self.threshold = threshold
+
+    def select(self, probabilities, bag_index, bag_proportions):
+        picked = probabilities.max(axis=1) >= self.threshold
+        predicted = probabilities.argmax(axis=1)
+        return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
+
+
+class AdaptiveSelector(Selector):
+    """Positive labels for the most confident instances, as many as the proportions support.
+
+    Of the instances that a bag has predicted as class c, the ``floor(n * PS_c)`` most confident
+    ones are labelled c, with PS of :func:`~proportion_ssl.positive_selectivity`: many where
+    predicted and recorded proportions agree, none where they are far apart.
+
+    Examples
+    --------
+    >>> probabilities = [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]]
+    >>> AdaptiveSelector().transform(probabilities, bag_proportions=[[0.5, 0.5]])
+    array([[1, 0],
+           [1, 0],
+           [0, 1],
+           [0, 1]], dtype=int8)
+    """
+
+    _parameter_constraints = {}  # noqa: RUF012
+
+    def select(self, probabilities, bag_index, bag_proportions):
+        predicted = probabilities.argmax(axis=1)
+        counts = _counts(positive_selectivity, probabilities, bag_index, bag_proportions)
+        picked = pick_most_confident(probabilities.max(axis=1), predicted, bag_index, counts)
+        return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
+
+
+class NegativeSelector(Selector):
+    """Negative labels for the least confident instances of over-predicted classes.
+
+    Of the instances that a bag has predicted as class c, the ``floor(n * NS_c)`` least confident
+    ones are labelled "not c", with NS of :func:`~proportion_ssl.negative_selectivity`: none
+    unless the class is predicted more often than recorded.
+
+    Examples
+    --------
+    >>> probabilities = [[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3]]
+    >>> NegativeSelector().transform(probabilities, bag_proportions=[[0.5, 0.5]])
+    array([[ 0,  0],
+           [-1,  0],
+           [ 0,  0],
+           [ 0,  0]], dtype=int8)
+    """
+
+    _parameter_constraints = {}  # noqa: RUF012
+
+    def select(self, probabilities, bag_index, bag_proportions):
+        predicted = probabilities.argmax(axis=1)
+        counts = _counts(negative_selectivity, probabilities, bag_index, bag_proportions)
+        picked = pick_least_confident(probabilities.max(axis=1), predicted, bag_index, counts)
+        return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=-1)
+
+
+def _counts(selectivity, probabilities, bag_index, bag_proportions):
+    """How many instances to label per bag and class, from predicted and recorded proportions."""
+    n_bags, n_classes = bag_index.max() + 1, probabilities.shape[1]
+    if bag_proportions is None:
+        return np.zeros((n_bags, n_classes), dtype=np.int64)
+    predicted = probabilities.argmax(axis=1)
+    shares = class_proportions(predicted, bag_index, n_bags=n_bags, n_classes=n_classes)
+    sizes = np.bincount(bag_index, minlength=n_bags)
+    return selection_counts(selectivity(bag_proportions, shares), sizes)
