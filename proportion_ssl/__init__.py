@@ -1,0 +1,92 @@
+"""Patch classifiers from a few labelled patches and many bags with known class proportions."""
+
+from proportion_ssl._version import __version__
+from proportion_ssl.bags import Bags
+from proportion_ssl.classifier import PAPER_SETTINGS, NegativePseudoLabelClassifier
+from proportion_ssl.embedding import PatchEmbedder
+from proportion_ssl.losses import (
+    MultiNegativeLoss,
+    NegativeLoss,
+    PositiveLoss,
+    SignedLabelLoss,
+    log_not,
+    multi_negative_loss,
+    negative_loss,
+    positive_loss,
+)
+from proportion_ssl.metrics import (
+    SegmentationConfusion,
+    bag_proportion_error,
+    mean_iou_score,
+    mean_iou_scorer,
+    overall_pixel_score,
+    overall_pixel_scorer,
+    per_class_score,
+    per_class_scorer,
+    proportion_error,
+    proportion_error_scorer,
+    segmentation_confusion_matrix,
+)
+from proportion_ssl.nets.net import HeadClassifier, MobileNetV2Classifier, SignedLabelNet
+from proportion_ssl.picking import (
+    merge_rounds,
+    pick_least_confident,
+    pick_most_confident,
+    sign_labels,
+)
+from proportion_ssl.proportions import class_proportions, count_per_bag, sum_absolute_error
+from proportion_ssl.selection import (
+    AdaptiveSelector,
+    NegativeSelector,
+    Selector,
+    ThresholdSelector,
+)
+from proportion_ssl.selectivity import (
+    negative_selectivity,
+    positive_selectivity,
+    selection_counts,
+)
+
+__all__ = [
+    "PAPER_SETTINGS",
+    "AdaptiveSelector",
+    "Bags",
+    "HeadClassifier",
+    "MobileNetV2Classifier",
+    "MultiNegativeLoss",
+    "NegativeLoss",
+    "NegativePseudoLabelClassifier",
+    "NegativeSelector",
+    "PatchEmbedder",
+    "PositiveLoss",
+    "SegmentationConfusion",
+    "Selector",
+    "SignedLabelLoss",
+    "SignedLabelNet",
+    "ThresholdSelector",
+    "__version__",
+    "bag_proportion_error",
+    "class_proportions",
+    "count_per_bag",
+    "log_not",
+    "mean_iou_score",
+    "mean_iou_scorer",
+    "merge_rounds",
+    "multi_negative_loss",
+    "negative_loss",
+    "negative_selectivity",
+    "overall_pixel_score",
+    "overall_pixel_scorer",
+    "per_class_score",
+    "per_class_scorer",
+    "pick_least_confident",
+    "pick_most_confident",
+    "positive_loss",
+    "positive_selectivity",
+    "proportion_error",
+    "proportion_error_scorer",
+    "segmentation_confusion_matrix",
+    "selection_counts",
+    "sign_labels",
+    "sum_absolute_error",
+]

@@ -1,0 +1,63 @@
+"""The trainable head that sits on frozen features: standardise, dropout, linear."""
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+
+class LinearHead(nn.Module):
+    """Dropout and one linear layer on features that are standardised first.
+
+    This is MobileNetV2's own classification head (dropout 0.2, linear 1280 -> C)
+    with a fixed affine map in front. The map changes no function that the head can
+    represent, only its conditioning: one learning rate then suits features of any
+    scale.
+
+    Parameters
+    ----------
+    n_features : int
+        Width of a feature vector.
+    n_classes : int
+        Number of logits.
+    dropout : float, default=0.2
+        Probability of setting a standardised feature to 0 in training, in [0, 1).
+
+    Attributes
+    ----------
+    mean, scale : torch.Tensor of shape (n_features,)
+        Buffers, 0 and 1 until :meth:`standardize` sets them. They receive no gradient.
+
+    Examples
+    --------
+    >>> import torch
+    >>> LinearHead(4, 3)(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, n_features: int, n_classes: int, dropout: float = 0.2):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(n_features, n_classes)
+
+    def standardize(self, features: np.ndarray) -> "LinearHead":
+        """Set ``mean`` and ``scale`` from features; constant features keep scale 1.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n_instances, n_features)
+
+        Returns
+        -------
+        self : LinearHead
+        """
+        scaler = StandardScaler().fit(np.asarray(features, dtype=np.float64))
+        self.mean.copy_(torch.as_tensor(scaler.mean_, dtype=self.mean.dtype))
+        self.scale.copy_(torch.as_tensor(scaler.scale_, dtype=self.scale.dtype))
+        return self
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (n_instances, n_classes) for features (n_instances, n_features)."""
+        return self.linear(self.dropout((X - self.mean) / self.scale))

@@ -1,0 +1,24 @@
+"""scikit-learn's own checks on everything that claims to be an estimator of plain arrays."""
+
+import numpy as np
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from proportion_ssl import (
+    AdaptiveSelector,
+    NegativePseudoLabelClassifier,
+    NegativeSelector,
+    ThresholdSelector,
+)
+
+
+@parametrize_with_checks(
+    [
+        NegativePseudoLabelClassifier(max_epochs=40, random_state=0),
+        AdaptiveSelector(),
+        NegativeSelector(),
+        ThresholdSelector(),
+    ]
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
