@@ -8,6 +8,9 @@ import pytest
 import torch
 
 
+torch.set_num_threads(1)  # the tests' batches are too small to be worth a second thread
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seeds():
     np.random.seed(0)  # noqa: NPY002 - third-party code may draw from the global generator
