@@ -1,0 +1,62 @@
+"""Scores of a segmentation, and scorer objects for cross-validation.
+
+The functions take label vectors or label maps and pool all positions given: a large slide weighs
+more than a small one. To average per slide instead, score each slide by itself.
+
+The scorers go into ``cross_validate(scoring={"mIoU": mean_iou_scorer, ...})``. The first three
+need nothing else; a class that is missing from a fold is left out of that fold's mean. For other
+settings build your own: ``make_scorer(mean_iou_score, ignore_label="vague")``.
+
+``proportion_error_scorer`` is negative, so that greater is better, and must know the bag of each
+instance. It takes it from ``groups``, which scikit-learn hands to scorers only when metadata
+routing is on: call ``sklearn.set_config(enable_metadata_routing=True)`` and pass
+``params={"groups": slide_ids}``.
+
+Examples
+--------
+>>> import numpy as np
+>>> from sklearn import config_context
+>>> from sklearn.linear_model import LogisticRegression
+>>> from sklearn.model_selection import GroupKFold, cross_validate
+>>> rng = np.random.default_rng(0)
+>>> y, slide_ids = rng.integers(0, 2, size=60), np.repeat(np.arange(6), 10)
+>>> X = y[:, np.newaxis] + rng.normal(scale=0.1, size=(60, 3))
+>>> scoring = {"mIoU": mean_iou_scorer, "proportions": proportion_error_scorer}
+>>> with config_context(enable_metadata_routing=True):
+...     scores = cross_validate(
+...         LogisticRegression(), X, y, cv=GroupKFold(3), scoring=scoring,
+...         params={"groups": slide_ids},
+...     )
+>>> scores["test_mIoU"]
+array([1., 1., 1.])
+"""
+
+from proportion_ssl.metrics._scorers import (
+    mean_iou_scorer,
+    overall_pixel_scorer,
+    per_class_scorer,
+    proportion_error_scorer,
+)
+from proportion_ssl.metrics._segmentation import (
+    SegmentationConfusion,
+    bag_proportion_error,
+    mean_iou_score,
+    overall_pixel_score,
+    per_class_score,
+    proportion_error,
+    segmentation_confusion_matrix,
+)
+
+__all__ = [
+    "SegmentationConfusion",
+    "bag_proportion_error",
+    "mean_iou_score",
+    "mean_iou_scorer",
+    "overall_pixel_score",
+    "overall_pixel_scorer",
+    "per_class_score",
+    "per_class_scorer",
+    "proportion_error",
+    "proportion_error_scorer",
+    "segmentation_confusion_matrix",
+]
