@@ -1,0 +1,21 @@
+"""Networks: MobileNetV2, the linear head, and fast inference of frozen networks."""
+
+from proportion_ssl.nets.head import LinearHead
+from proportion_ssl.nets.inference import compile_features
+from proportion_ssl.nets.mobilenet import (
+    MobileNetV2Features,
+    MobileNetV2Module,
+    PixelNormalization,
+    WeightsNotAvailableError,
+    load_mobilenet_v2,
+)
+
+__all__ = [
+    "LinearHead",
+    "MobileNetV2Features",
+    "MobileNetV2Module",
+    "PixelNormalization",
+    "WeightsNotAvailableError",
+    "compile_features",
+    "load_mobilenet_v2",
+]
