@@ -1,0 +1,77 @@
+"""Whole slides: reading, patches, tissue, stain, annotations in, predictions out."""
+
+from proportion_ssl.slides.annotations import (
+    AnnotationError,
+    ClassFractions,
+    Region,
+    class_fractions,
+    patch_labels,
+    read_annotations,
+    read_label_map,
+)
+from proportion_ssl.slides.export import (
+    label_picture,
+    overlay_picture,
+    prediction_regions,
+    slide_summary,
+    write_dsa,
+    write_geojson,
+    write_label_map,
+    write_picture,
+    write_probability_map,
+    write_table,
+)
+from proportion_ssl.slides.features import (
+    FeatureFileError,
+    PatchFeatures,
+    file_fingerprint,
+    read_features,
+    write_features,
+)
+from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid, magnification_to_mpp, patch_grid
+from proportion_ssl.slides.mosaic import stitch, unstitch
+from proportion_ssl.slides.patches import PatchSequence, SlidePatches
+from proportion_ssl.slides.reader import Slide, SlideError, open_slide
+from proportion_ssl.slides.stain import MacenkoNormalizer, ReinhardNormalizer
+from proportion_ssl.slides.tissue import ink_mask, tissue_fraction, tissue_mask
+
+__all__ = [
+    "MPP_AT_1X",
+    "AnnotationError",
+    "ClassFractions",
+    "FeatureFileError",
+    "MacenkoNormalizer",
+    "PatchFeatures",
+    "PatchGrid",
+    "PatchSequence",
+    "Region",
+    "ReinhardNormalizer",
+    "Slide",
+    "SlideError",
+    "SlidePatches",
+    "class_fractions",
+    "file_fingerprint",
+    "ink_mask",
+    "label_picture",
+    "magnification_to_mpp",
+    "open_slide",
+    "overlay_picture",
+    "patch_grid",
+    "patch_labels",
+    "prediction_regions",
+    "read_annotations",
+    "read_features",
+    "read_label_map",
+    "slide_summary",
+    "stitch",
+    "tissue_fraction",
+    "tissue_mask",
+    "unstitch",
+    "write_dsa",
+    "write_features",
+    "write_geojson",
+    "write_label_map",
+    "write_picture",
+    "write_probability_map",
+    "write_table",
+]

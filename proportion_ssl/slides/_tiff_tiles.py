@@ -1,0 +1,223 @@
+"""JPEG tiles of TIFF-family slides, decoded straight from the file: the faster path.
+
+Aperio SVS, generic pyramidal TIFF and OME-TIFF store each level as JPEG tiles at listed offsets.
+Decoding these directly costs a fraction of going through a general reader. Whether the result is
+the same is not assumed: :func:`verify` compares it with the reference on the slide at hand, level
+by level, and only levels that pass are read this way.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+import tifffile
+
+from proportion_ssl.slides._errors import SlideError
+from proportion_ssl.slides._tiles import Layout
+
+logger = logging.getLogger(__name__)
+
+_JPEG = 7
+_PALETTE = 3
+_PHOTOMETRIC = {1: None, 2: 0, 6: 1}  # grey; RGB: Adobe transform 0; YCbCr: Adobe transform 1
+CHECKED_TILES = 4
+
+
+@dataclass(frozen=True)
+class JpegLevel:
+    """Where the tiles of a level lie in the file, and what their JPEG streams leave out."""
+
+    layout: Layout
+    offsets: np.ndarray
+    counts: np.ndarray
+    header: bytes
+
+
+def find_jpeg_levels(path: str) -> list[JpegLevel]:
+    """JPEG-tiled images in a TIFF file, finest first; none if it is another kind of file.
+
+    Raises
+    ------
+    SlideError
+        If the file is a TIFF whose tiles lie beyond its end (it was truncated), or one with a
+        colour table.
+    """
+    try:
+        with tifffile.TiffFile(path) as tif:
+            end = tif.filehandle.size
+            pages = list(tif.pages)
+            if pages and pages[0].subifds:
+                pages += list(pages[0].pages or ())
+            palette = bool(pages) and pages[0].photometric == _PALETTE
+            pages = [page for page in pages if page.is_tiled]
+            extents = [_Extent.of(page) for page in pages]
+            found = [_jpeg_level(page) for page in pages]
+    except Exception:  # not a TIFF, or one that only the reference understands
+        logger.debug("no JPEG tiles found in %s", path, exc_info=True)
+        return []
+    if palette:
+        raise SlideError(
+            f"{path} has a colour table: it is a label mask, not a slide, and averaging would "
+            "invent labels. Read it with read_label_map."
+        )
+    for extent in extents:
+        extent.check(path, end)
+    levels = [level for level in found if level is not None]
+    return sorted(levels, key=lambda level: -math.prod(level.layout.dimensions))
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """Ends of the tiles of one image in the file."""
+
+    dimensions: tuple[int, int]
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, page) -> _Extent:
+        offsets = np.asarray(page.dataoffsets, dtype=np.uint64)
+        counts = np.asarray(page.databytecounts, dtype=np.uint64)
+        return cls((page.imagewidth, page.imagelength), offsets + counts)
+
+    def check(self, path: str, end: int) -> None:
+        beyond = int(np.count_nonzero(self.ends > end))
+        if beyond:
+            raise SlideError(
+                f"{path} is truncated: {beyond} of {len(self.ends)} tiles of its "
+                f"{self.dimensions[0]} x {self.dimensions[1]} image lie beyond the end of the file "
+                f"at {end} bytes. Copy or scan it again."
+            )
+
+
+def _jpeg_level(page) -> JpegLevel | None:
+    if (
+        page.compression != _JPEG
+        or page.photometric not in _PHOTOMETRIC
+        or page.planarconfig != 1
+        or page.bitspersample != 8
+        or page.samplesperpixel != (1 if page.photometric == 1 else 3)
+        or page.imagedepth != 1
+    ):
+        return None
+    level = JpegLevel(
+        layout=Layout.covering(
+            (page.imagewidth, page.imagelength), (page.tilewidth, page.tilelength)
+        ),
+        offsets=np.asarray(page.dataoffsets, dtype=np.int64),
+        counts=np.asarray(page.databytecounts, dtype=np.int64),
+        header=_jpeg_header(page.jpegtables, _PHOTOMETRIC[page.photometric]),
+    )
+    n_tiles = math.prod(level.layout.count)
+    return level if len(level.offsets) == len(level.counts) == n_tiles else None
+
+
+def _jpeg_header(tables: bytes | None, transform: int | None) -> bytes:
+    """What goes before a tile's own segments to make it a whole JPEG stream.
+
+    The shared tables, and an Adobe segment that states whether the components are RGB or YCbCr:
+    a TIFF says so in a tag, and a decoder would otherwise guess (Aperio writes RGB, unmarked).
+    """
+    header = b"\xff\xd8"
+    if transform is not None:
+        header += b"\xff\xee" + struct.pack(">H5sHHHB", 14, b"Adobe", 100, 0, 0, transform)
+    if tables is not None and len(tables) > 4:
+        header += tables[2:-2]
+    return header
+
+
+class TiffTiles:
+    """Reads JPEG tiles by offset. Not to be shared between threads or processes."""
+
+    def __init__(self, path: str, levels: dict[int, JpegLevel]):
+        self.levels = levels
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by close() or with the object
+        self._finalizer = weakref.finalize(self, self._file.close)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._finalizer()
+
+    def read_tile(self, level: int, column: int, row: int) -> np.ndarray | None:
+        """Pixels of a tile, or None where it is missing or its stream has any defect.
+
+        The decoder is strict, as OpenSlide's: a stream that ends early or holds stray bytes is a
+        defect, although most decoders would return it with a warning and made-up pixels.
+        """
+        page = self.levels[level]
+        index = row * page.layout.count[0] + column
+        count = int(page.counts[index])
+        if count < 4:
+            return None
+        self._file.seek(int(page.offsets[index]))
+        stream = page.header + self._file.read(count)[2:]
+        try:
+            tile = simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
+        except ValueError:
+            return None
+        width, height = page.layout.tile_size
+        return tile if tile.shape == (height, width, 3) else None
+
+
+def verify(tiles: TiffTiles, level: int, read_reference) -> bool:
+    """Whether tiles of a level equal the reference's pixels.
+
+    Parameters
+    ----------
+    tiles : TiffTiles
+        The faster path.
+    level : int
+        Which of its levels.
+    read_reference : callable
+        ``read_reference(level, x, y, width, height)`` gives the reference's pixels near that
+        window of the level and their offset (x, y), a fraction of a pixel, from it.
+
+    Returns
+    -------
+    equal : bool
+        True if the tiles with the longest streams (the most texture) and the last one agree. Where
+        the reference is offset by a fraction of a pixel (OpenSlide addresses all levels in integer
+        level-0 pixels, and interpolates between pixels where the downsample is no whole number),
+        ours must give its values, less than one grey level apart, when interpolated likewise.
+    """
+    page = tiles.levels[level]
+    layout = page.layout
+    present = np.flatnonzero(page.counts > 0)
+    if len(present) == 0:
+        return False
+    longest = present[np.argsort(-page.counts[present], kind="stable")[: CHECKED_TILES - 1]]
+    for index in dict.fromkeys([*longest.tolist(), int(present[-1])]):
+        row, column = divmod(int(index), layout.count[0])
+        tile = tiles.read_tile(level, column, row)
+        if tile is None:
+            return False
+        x, y = layout.corner(column, row)
+        width = min(layout.tile_size[0], layout.dimensions[0] - x)
+        height = min(layout.tile_size[1], layout.dimensions[1] - y)
+        if not _same(tile[:height, :width], x, y, level, read_reference):
+            return False
+    return True
+
+
+def _same(tile, x, y, level, read_reference):
+    height, width = tile.shape[:2]
+    reference, (dx, dy) = read_reference(level, x, y, width, height)
+    if max(abs(dx), abs(dy)) < 1 / 512:  # below this OpenSlide's renderer does not interpolate
+        return np.array_equal(tile, reference)
+    if min(width, height) < 4:
+        return False
+    # one pixel at each side is left out: there the reference mixes in the neighbouring tile
+    ours = _shift(_shift(tile.astype(np.float32), dx, axis=1), dy, axis=0)
+    inner = (slice(1, -1), slice(1, -1))
+    return bool(np.abs(ours[inner] - reference[inner]).max() < 1.01)
+
+
+def _shift(pixels, fraction, axis):
+    """Linear interpolation at `fraction` (-1 to 1) of a pixel further on."""
+    neighbour = np.roll(pixels, -1 if fraction > 0 else 1, axis=axis)
+    return (1 - abs(fraction)) * pixels + abs(fraction) * neighbour

@@ -1,0 +1,352 @@
+"""Feature files: one HDF5 file per slide in the layout of CLAM and TRIDENT.
+
+Dataset ``features`` (n_patches, n_features) float32 and ``coords`` (n_patches, 2) int64, the
+level-0 pixel (x, y) of each patch's top-left corner. Files of both programs are read, whatever
+model the features come from; files written here carry TRIDENT's attributes and, beyond them, the
+settings that made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from proportion_ssl.slides._atomic import replacing
+from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid
+
+__all__ = [
+    "FeatureFileError",
+    "PatchFeatures",
+    "file_fingerprint",
+    "read_features",
+    "write_features",
+]
+
+SETTINGS = "proportion_ssl_settings"
+SETTINGS_HASH = "proportion_ssl_settings_sha256"
+N_WRITTEN = "proportion_ssl_n_patches"  # written last: a file without it is not complete
+MAX_VALUES = 2**33
+FINGERPRINT_BYTES = 2**20
+
+
+class FeatureFileError(ValueError):
+    """A feature file that is broken, incomplete, or not the one expected."""
+
+
+@dataclass(frozen=True, eq=False)
+class PatchFeatures:
+    """Features of the patches of one slide.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_patches, n_features), float32
+        One row per patch.
+    locations : ndarray of shape (n_patches, 2), int64
+        (x, y) of the top-left corner of each patch, in level-0 pixels.
+    name : str, optional
+        Name of the slide.
+    patch_size_level0 : float, optional
+        Side of a patch in level-0 pixels.
+    attributes : dict
+        All attributes of ``coords``, as the file has them.
+    settings : dict, optional
+        What made the features; None in files of other programs.
+    """
+
+    features: np.ndarray
+    locations: np.ndarray
+    name: str | None = None
+    patch_size_level0: float | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def write_features(
+    path: str | PathLike[str],
+    features: np.ndarray,
+    grid: PatchGrid,
+    *,
+    name: str,
+    dimensions: tuple[int, int],
+    mpp: float,
+    settings: Mapping[str, Any],
+) -> None:
+    """Write the features of a slide's patches.
+
+    The file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to write; replaced if it exists.
+    features : ndarray of shape (n_patches, n_features)
+        Finite numbers, stored as float32.
+    grid : PatchGrid
+        Patches the features belong to.
+    name : str
+        Name of the slide.
+    dimensions : tuple of two int
+        (width, height) of the slide at level 0.
+    mpp : float
+        Microns per level-0 pixel.
+    settings : mapping
+        What the features depend on, such as model, hash of the weights, fingerprint of the
+        slide: keys are strings, values anything JSON can hold. The size and resolution of the
+        patches are added as ``"patch_size"`` and ``"patch_mpp"``.
+
+    Raises
+    ------
+    ValueError
+        If features and grid do not fit together, features are not finite, or settings cannot
+        be stored.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from proportion_ssl.slides.grid import patch_grid
+    >>> grid = patch_grid((896, 448), mpp=0.5, magnification=10)
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "slide.h5"
+    >>> write_features(
+    ...     path, np.ones((2, 4)), grid, name="slide", dimensions=(896, 448), mpp=0.5,
+    ...     settings={"model": "mobilenet_v2"},
+    ... )
+    >>> stored = read_features(path, expected={"model": "mobilenet_v2", "patch_mpp": 1.0})
+    >>> stored.features.shape, stored.locations[1], stored.patch_size_level0
+    ((2, 4), array([448,   0]), 448.0)
+    """
+    features = np.asarray(features)
+    if features.ndim != 2 or len(features) != len(grid) or features.dtype.kind not in "fiu":
+        raise ValueError(
+            f"features must be numbers of shape ({len(grid)}, n_features), one row per patch; got "
+            f"shape {features.shape} of type {features.dtype}"
+        )
+    features = features.astype(np.float32)
+    if not np.isfinite(features).all():
+        raise ValueError(f"{_first_bad(features)} of slide {name} has NaN or infinite features")
+    if not (np.isfinite(mpp) and mpp > 0):
+        raise ValueError(f"mpp must be positive microns per level-0 pixel, got {mpp!r}")
+    text = _canonical({**settings, "patch_size": list(grid.size), "patch_mpp": grid.mpp})
+    extent = float((grid.boxes[:, 2] - grid.boxes[:, 0]).mean()) if len(grid) else 0.0
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("features", data=features)
+        coords = file.create_dataset("coords", data=grid.locations.astype(np.int64))
+        coords.attrs.update(
+            {
+                "name": name,
+                "patch_size": grid.size[0],
+                "patch_size_level0": round(extent),
+                "level0_magnification": MPP_AT_1X / mpp,
+                "target_magnification": MPP_AT_1X / grid.mpp,
+                "overlap": _overlap(grid, extent),
+                "level0_width": dimensions[0],
+                "level0_height": dimensions[1],
+            }
+        )
+        file.attrs[SETTINGS] = text
+        file.attrs[SETTINGS_HASH] = _sha256(text.encode())
+        file.flush()
+        file.attrs[N_WRITTEN] = len(features)
+
+
+def read_features(
+    path: str | PathLike[str], expected: Mapping[str, Any] | None = None
+) -> PatchFeatures:
+    """Read a feature file of this package, CLAM or TRIDENT.
+
+    Parameters
+    ----------
+    path : str or path-like
+        HDF5 file with datasets ``features`` and ``coords``.
+    expected : mapping, optional
+        Settings that the file must have been made with; settings it does not name are free.
+
+    Returns
+    -------
+    PatchFeatures
+        Features as float32, locations as int64.
+
+    Raises
+    ------
+    FeatureFileError
+        If the file is truncated, incomplete or not of this layout, holds values that are not
+        finite, or was made with other settings than expected; a ``ValueError`` that names file
+        and remedy.
+
+    Notes
+    -----
+    ``patch_size_level0`` comes from TRIDENT's attribute of that name, or from CLAM's
+    ``patch_size`` times ``downsample``; feature files of CLAM often have neither.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no feature file {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            features, coords = _dataset(file, "features", path), _dataset(file, "coords", path)
+            attributes = {key: _plain(value) for key, value in coords.attrs.items()}
+            settings = _read_settings(file, len(features), path)
+            features = features[...].astype(np.float32)
+            locations = coords[...]
+    except FeatureFileError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+        raise FeatureFileError(
+            f"{path}: not a readable HDF5 file, or truncated ({error}); make it again"
+        ) from error
+    if features.ndim == 3 and len(features) == 1:  # one bag as a batch
+        features = features[0]
+    if features.ndim != 2 or locations.shape != (len(features), 2):
+        raise FeatureFileError(
+            f"{path}: features of shape {features.shape} and coords of shape {locations.shape}; "
+            "expected (n_patches, n_features) and (n_patches, 2)"
+        )
+    if not np.isfinite(features).all():
+        raise FeatureFileError(
+            f"{path}: {_first_bad(features)} has NaN or infinite features; make the file again"
+        )
+    _check_settings(settings, expected, path)
+    name = attributes.get("name")
+    return PatchFeatures(
+        features=features,
+        locations=locations.astype(np.int64),
+        name=name if isinstance(name, str) else None,
+        patch_size_level0=_patch_size_level0(attributes, path),
+        attributes=attributes,
+        settings=settings,
+    )
+
+
+def file_fingerprint(path: str | PathLike[str]) -> str:
+    """SHA-256 of a file's size, first and last MiB: tells files apart without reading them whole.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A slide, a file of weights.
+
+    Returns
+    -------
+    fingerprint : str
+        64 hexadecimal digits. A change in the middle that keeps the size goes unnoticed.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.bin"
+    >>> _ = path.write_bytes(b"abc")
+    >>> file_fingerprint(path)[:8]
+    'f3126593'
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode() + b"\0")
+    with open(path, "rb") as file:
+        digest.update(file.read(FINGERPRINT_BYTES))
+        file.seek(max(size - FINGERPRINT_BYTES, 0))
+        digest.update(file.read(FINGERPRINT_BYTES))
+    return digest.hexdigest()
+
+
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise FeatureFileError(
+            f"{path}: no dataset {name!r} (it has {sorted(file)}); expected the layout of CLAM and "
+            "TRIDENT with 'features' and 'coords'"
+        )
+    if dataset.dtype.kind not in "fiu" or dataset.ndim not in (2, 3):
+        raise FeatureFileError(
+            f"{path}: dataset {name!r} has shape {dataset.shape} and type {dataset.dtype}; "
+            "expected a table of numbers"
+        )
+    if dataset.size > MAX_VALUES:
+        raise FeatureFileError(f"{path}: dataset {name!r} claims {dataset.size:,} values")
+    return dataset
+
+
+def _read_settings(file: h5py.File, n_patches: int, path: Path) -> dict[str, Any] | None:
+    text = file.attrs.get(SETTINGS)
+    if text is None:
+        return None
+    if file.attrs.get(SETTINGS_HASH) != _sha256(text.encode()):
+        raise FeatureFileError(f"{path}: the settings do not agree with their hash; make it again")
+    if file.attrs.get(N_WRITTEN) != n_patches:
+        raise FeatureFileError(f"{path}: the file was not written to its end; make it again")
+    return json.loads(text)
+
+
+def _check_settings(settings, expected: Mapping[str, Any] | None, path: Path) -> None:
+    if expected is None:
+        return
+    if settings is None:
+        raise FeatureFileError(
+            f"{path}: carries no settings of this package, so it cannot be checked against "
+            f"{sorted(expected)}; read it without expected= if you know where it comes from"
+        )
+    wanted = json.loads(_canonical(expected))
+    differing = [
+        f"{key} is {settings.get(key)!r}, expected {value!r}"
+        for key, value in wanted.items()
+        if key not in settings or settings[key] != value
+    ]
+    if differing:
+        raise FeatureFileError(
+            f"{path}: made with other settings: {'; '.join(differing)}; make the features again"
+        )
+
+
+def _patch_size_level0(attributes: Mapping[str, Any], path: Path) -> float | None:
+    size = attributes.get("patch_size_level0")
+    if size is None and "patch_size" in attributes and "downsample" in attributes:
+        downsample = np.ravel(attributes["downsample"])
+        size = attributes["patch_size"] * downsample[0] if len(downsample) else None
+    if size is None:
+        return None
+    if np.ndim(size) != 0 or not np.isreal(size) or not (np.isfinite(size) and size > 0):
+        raise FeatureFileError(f"{path}: the patch size at level 0 is {size!r}")
+    return float(size)
+
+
+def _overlap(grid: PatchGrid, extent: float) -> int:
+    """Pixels of a patch shared with its right neighbour."""
+    columns, first = np.unique(grid.cells[:, 1], return_index=True)
+    if len(columns) < 2:
+        return 0
+    starts = grid.boxes[first, 0]
+    step = (starts[-1] - starts[0]) / (columns[-1] - columns[0])
+    return max(0, round(grid.size[0] * (1 - step / extent)))
+
+
+def _canonical(settings: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(settings), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"settings must hold only what JSON can: strings, finite numbers, lists ({error})"
+        ) from error
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _first_bad(features: np.ndarray) -> str:
+    return f"patch {int(np.argmin(np.isfinite(features).all(axis=1)))}"
+
+
+def _plain(value: Any) -> Any:
+    """HDF5 attribute as a plain Python value."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
