@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from skorch import NeuralNet
 
-from proportion_ssl.bags import Bags, check_bags
+from proportion_ssl.bags import check_bags
 from proportion_ssl.losses import MultiNegativeLoss, PositiveLoss
 from proportion_ssl.nets.data import SignedDataset
 from proportion_ssl.nets.mobilenet import check_images
@@ -405,8 +405,9 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
             shared = sorted(set(bags.names.tolist()) & set(np.asarray(groups).tolist()))
             if shared:
                 raise ValueError(
-                    f"Bag {shared[0]!r} is also a labelled slide (groups): its patches would train the net that "
-                    "they validate or test. Leave it out of the bags, or give different slides different ids."
+                    f"Bag {shared[0]!r} is also a labelled slide (groups): its patches would train the net "
+                    "that they validate or test. Leave it out of the bags, or give different slides "
+                    "different ids."
                 )
         return bags.with_instances(self._check_instances(bags.X, "Instances in bags"))
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-
 torch.set_num_threads(1)  # the tests' batches are too small to be worth a second thread
 
 

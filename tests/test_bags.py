@@ -77,7 +77,7 @@ def test_select_and_transform():
     assert_array_equal(doubled.proportions, bags.proportions)
     with pytest.raises(ValueError, match="'w', which is not among the bags"):
         bags.select(["w"])
-    with pytest.raises(ValueError, match="5 instances but the bags have 6"):
+    with pytest.raises(ValueError, match=r"5 instances but the bags have 6"):
         bags.with_instances(bags.X[:5])
 
 

@@ -305,7 +305,7 @@ def test_fine_tuning_images_moves_the_convolutions(images):
 
 
 def test_lazily_read_images(images):
-    pixels, labels, bags = images
+    pixels, labels, _ = images
 
     class Lazy:
         """Images that are read when indexed, as from a slide."""

@@ -1,7 +1,5 @@
 """scikit-learn's own checks on everything that claims to be an estimator of plain arrays."""
 
-import numpy as np
-import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from proportion_ssl import (

@@ -1,6 +1,7 @@
 """Reading slides: right pixels at a physical resolution, or an error that names the slide."""
 
 import gc
+import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -23,7 +24,7 @@ import proportion_ssl.slides._tiff_tiles as tiff_tiles
 import proportion_ssl.slides.reader as reader_module
 from proportion_ssl.slides import SlideError, open_slide, patch_grid
 from proportion_ssl.slides._handle import TileCache
-from proportion_ssl.slides._large_image import to_rgb
+from proportion_ssl.slides._large_image import LargeImageTiles, to_rgb
 from proportion_ssl.slides._resample import make_plan, resample
 
 
@@ -707,6 +708,59 @@ def test_pyramids_whose_steps_are_no_powers_of_two_are_read_from_a_finer_level(t
         patch = slide.read_region((300, 300, 600, 600), 100)
     block = pixels[300:600, 300:600].astype(int).reshape(100, 3, 100, 3, 3).sum(axis=(1, 3))
     assert_array_equal(patch, (block + 4) // 9)
+
+
+def ome_tiff(path, pixels, n_levels):
+    """Lower levels in sub-directories of the first, resolution in OME-XML."""
+    options = {"tile": (256, 256), "photometric": "rgb", "compression": "jpeg"}
+    size = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(pixels, subifds=n_levels - 1, metadata={"axes": "YXS", **size}, **options)
+        for _ in range(n_levels - 1):
+            pixels = halve(pixels)
+            tif.write(pixels, subfiletype=1, metadata=None, **options)
+    return str(path)
+
+
+def test_an_ome_tiff_asks_for_its_source(monkeypatch, tmp_path, pixels):
+    path = ome_tiff(tmp_path / "slide.ome.tif", pixels, 3)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if "tifffile" in name else find(name)
+    )
+    with pytest.raises(SlideError, match=r"slide\.ome\.tif is a pyramidal OME-TIFF.*pip install"):
+        open_slide(path)
+    with open_slide(path, source="openslide", mpp=0.5) as slide:  # the finest level only
+        assert [level.factor for level in slide.levels] == [1.0]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_ome_tiff_is_read_by_the_tifffile_source(tmp_path, pixels, fast):
+    pytest.importorskip("large_image_source_tifffile", reason="needs the extra for OME-TIFF")
+    path = ome_tiff(tmp_path / "slide.ome.tif", pixels, 3)
+    with tifffile.TiffFile(path) as tif:
+        stored = [page.asarray() for page in (tif.pages[0], *tif.pages[0].pages)]
+    with open_slide(path, fast=fast) as slide:
+        assert slide.source == "tifffile"
+        assert slide.mpp == pytest.approx(0.5)
+        assert [level.factor for level in slide.levels] == [1.0, 2.0, 4.0]
+        assert slide.fast_levels == ((0, 1, 2) if fast else ())
+        for level, factor in enumerate((1, 2, 4)):
+            patch = slide.read_region((40, 80, 40 + 160 * factor, 80 + 160 * factor), 160)
+            x, y = 40 // factor, 80 // factor
+            assert_array_equal(patch, stored[level][y : y + 160, x : x + 160])
+        # not stored: made by our kernel, not by the source's nearest neighbour
+        block = stored[2][:200, :200].astype(int).reshape(100, 2, 100, 2, 3).sum(axis=(1, 3))
+        assert_array_equal(slide.read_region((0, 0, 800, 800), 100), (block + 2) // 4)
+
+
+def test_sources_other_than_openslide_are_compared_too(pyramid):
+    # the comparison which the tifffile source goes through, here with openslide's tiles
+    content = tiff_tiles.inspect_tiff(pyramid)
+    tiles = tiff_tiles.TiffTiles(pyramid, dict(enumerate(content.jpeg_levels)))
+    read = reader_module._source_window(LargeImageTiles(pyramid, "openslide"))
+    assert [tiff_tiles.verify(tiles, level, read) for level in range(3)] == [True] * 3
+    tiles.close()
 
 
 # --- plans --------------------------------------------------------------------------------------

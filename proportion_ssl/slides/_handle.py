@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, OrderedDict
+from collections.abc import Collection
 
 import numpy as np
 
@@ -54,10 +55,17 @@ class TileCache:
 class Handle:
     """Reads stored pixels, each level by the faster path where it is known to be equal."""
 
-    def __init__(self, path: str, source: str, jpeg_levels: dict[int, JpegLevel]):
+    def __init__(
+        self,
+        path: str,
+        source: str,
+        stored: Collection[tuple[int, int]],
+        jpeg_levels: dict[int, JpegLevel],
+    ):
         self.pid = os.getpid()
         self._path = path
         self._source = source
+        self._stored = stored
         self._reference: LargeImageTiles | None = None
         self._jpeg_levels = jpeg_levels
         self._jpeg = TiffTiles(path, jpeg_levels) if jpeg_levels else None
@@ -74,7 +82,7 @@ class Handle:
     def reference(self) -> LargeImageTiles:
         """The source, opened when a tile first needs it."""
         if self._reference is None:
-            self._reference = LargeImageTiles(self._path, self._source)
+            self._reference = LargeImageTiles(self._path, self._source, self._stored)
         return self._reference
 
     def layout(self, level: int) -> Layout:
@@ -101,17 +109,19 @@ class Handle:
         page = self._jpeg_levels.get(level)
         if page is None:
             return self._decode_by_source(level, column, row)
-        tile = self._jpeg.read_tile(level, column, row)
+        try:
+            tile = self._jpeg.read_tile(level, column, row)
+        except ValueError as error:
+            raise TileError(str(error)) from error
         if tile is not None:
             return tile
 
-        # missing or damaged: the source says whether that is an error or empty glass
+        # not stored: the source says what an empty tile looks like
         def decode(column, row):
             return self._decode_by_source(level, column, row)
 
-        layout = self.reference.layout(level)
         corner = page.layout.corner(column, row)
-        return read_window(layout, decode, *corner, *page.layout.tile_size)
+        return read_window(self.reference.layout(level), decode, *corner, *page.layout.tile_size)
 
     def _decode_by_source(self, level, column, row):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 
 import cachetools
 import numpy as np
@@ -20,13 +21,14 @@ class LargeImageTiles:
     """Stored tiles of one file by one named large_image source.
 
     Only levels that the file stores are offered, so large_image never resamples (its kernel
-    depends on the source: Lanczos in one, nearest neighbour in another). Its caches are bypassed:
+    depends on the source: Lanczos in one, nearest neighbour in another). OpenSlide lists them; for
+    another source, `stored` gives the (width, height) of the images in the file. Its caches are bypassed:
     sources are keyed by path there, and would show the old pixels of a file that was rewritten;
     the tile cache would grow to a share of the machine's memory in every process. Colour profiles
     are not applied.
     """
 
-    def __init__(self, path: str, source: str):
+    def __init__(self, path: str, source: str, stored: Collection[tuple[int, int]] = ()):
         try:
             module = importlib.import_module(f"large_image_source_{source}")
         except ImportError as error:
@@ -44,7 +46,7 @@ class LargeImageTiles:
             ) from error
         self._tiles.cache = cachetools.LRUCache(maxsize=2)
         self.properties = self._openslide_properties()
-        self._z, self.levels = self._stored_levels()
+        self._z, self.levels = self._stored_levels(self._openslide_levels() or set(stored))
         self._tile_size = (int(self._tiles.tileWidth), int(self._tiles.tileHeight))
 
     def _openslide_properties(self) -> dict[str, str]:
@@ -87,30 +89,30 @@ class LargeImageTiles:
         except (TypeError, ValueError):
             return None
 
-    def _stored_levels(self):
-        """large_image's level numbers that need no resampling, finest first."""
-        dimensions = self.dimensions
-        stored = {
-            (int(width), int(self.properties[key.replace("width", "height")]))
-            for key, width in self.properties.items()
-            if key.startswith("openslide.level[") and key.endswith("].width")
+    def _openslide_levels(self):
+        keys = [f"openslide.level[{i}]." for i in range(len(self.properties))]
+        return {
+            (int(self.properties[f"{key}width"]), int(self.properties[f"{key}height"]))
+            for key in keys
+            if f"{key}width" in self.properties
         }
-        numbers, levels = [], []
-        for z in range(self._tiles.levels - 1, -1, -1):
+
+    def _stored_levels(self, stored):
+        """large_image's level numbers that need no resampling, and the levels, finest first."""
+        dimensions = self.dimensions
+        numbers, levels = [self._tiles.levels - 1], [Level(1.0, dimensions)]
+        for z in range(self._tiles.levels - 2, -1, -1):
             factor = 2 ** (self._tiles.levels - 1 - z)
             wanted = (dimensions[0] / factor, dimensions[1] / factor)
-            if min(wanted) < 1 or self._tiles.getPreferredLevel(z) != z:
-                continue
-            size = (int(wanted[0]), int(wanted[1]))
-            if stored:
-                near = [
-                    s for s in stored if all(abs(a - b) < 2 for a, b in zip(s, wanted, strict=True))
-                ]
-                if not near:  # a pyramid whose steps are not powers of two: read a finer level
-                    continue
-                size = near[0]
+            near = [
+                size
+                for size in stored
+                if all(abs(n - w) < 2 for n, w in zip(size, wanted, strict=True))
+            ]
+            if not near or min(wanted) < 1 or self._tiles.getPreferredLevel(z) != z:
+                continue  # made from a finer level, or a step that is no power of two
             numbers.append(z)
-            levels.append(Level(float(factor), size))
+            levels.append(Level(float(factor), near[0]))
         return tuple(numbers), tuple(levels)
 
     def layout(self, level: int) -> Layout:

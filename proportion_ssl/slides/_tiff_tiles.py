@@ -39,8 +39,22 @@ class JpegLevel:
     header: bytes
 
 
-def find_jpeg_levels(path: str) -> list[JpegLevel]:
-    """JPEG-tiled images in a TIFF file, finest first; none if it is another kind of file.
+@dataclass(frozen=True)
+class TiffContent:
+    """What a TIFF file holds: tiled images, the JPEG ones among them, and whether it is OME.
+
+    ``sizes`` are the (width, height) of all tiled images. ``ome_pyramid`` says that lower
+    resolutions are hidden in sub-directories, as OME-TIFF has them, where OpenSlide does not look.
+    Empty for files of other kinds.
+    """
+
+    sizes: frozenset[tuple[int, int]] = frozenset()
+    jpeg_levels: tuple[JpegLevel, ...] = ()
+    ome_pyramid: bool = False
+
+
+def inspect_tiff(path: str) -> TiffContent:
+    """Directories of a TIFF file; nothing if it is another kind of file.
 
     Raises
     ------
@@ -52,15 +66,15 @@ def find_jpeg_levels(path: str) -> list[JpegLevel]:
         with tifffile.TiffFile(path) as tif:
             end = tif.filehandle.size
             pages = list(tif.pages)
-            if pages and pages[0].subifds:
-                pages += list(pages[0].pages or ())
+            below = list(pages[0].pages or ()) if pages and pages[0].subifds else []
             palette = bool(pages) and pages[0].photometric == _PALETTE
-            pages = [page for page in pages if page.is_tiled]
+            ome_pyramid = bool(tif.is_ome and below)
+            pages = [page for page in [*pages, *below] if page.is_tiled]
             extents = [_Extent.of(page) for page in pages]
             found = [_jpeg_level(page) for page in pages]
-    except Exception:  # not a TIFF, or one that only the reference understands
-        logger.debug("no JPEG tiles found in %s", path, exc_info=True)
-        return []
+    except Exception:  # not a TIFF, or one that only the source understands
+        logger.debug("%s is not read as a TIFF", path, exc_info=True)
+        return TiffContent()
     if palette:
         raise SlideError(
             f"{path} has a colour table: it is a label mask, not a slide, and averaging would "
@@ -68,8 +82,11 @@ def find_jpeg_levels(path: str) -> list[JpegLevel]:
         )
     for extent in extents:
         extent.check(path, end)
-    levels = [level for level in found if level is not None]
-    return sorted(levels, key=lambda level: -math.prod(level.layout.dimensions))
+    return TiffContent(
+        sizes=frozenset(extent.dimensions for extent in extents),
+        jpeg_levels=tuple(level for level in found if level is not None),
+        ome_pyramid=ome_pyramid,
+    )
 
 
 @dataclass(frozen=True)
@@ -144,24 +161,30 @@ class TiffTiles:
         self._finalizer()
 
     def read_tile(self, level: int, column: int, row: int) -> np.ndarray | None:
-        """Pixels of a tile, or None where it is missing or its stream has any defect.
+        """Pixels of a tile, or None where the file has none.
 
-        The decoder is strict, as OpenSlide's: a stream that ends early or holds stray bytes is a
-        defect, although most decoders would return it with a warning and made-up pixels.
+        Raises
+        ------
+        ValueError
+            If the stream has any defect. The decoder is strict, as OpenSlide's: a stream that ends
+            early or holds stray bytes is a defect, although most decoders would return it with a
+            warning and made-up pixels.
         """
         page = self.levels[level]
         index = row * page.layout.count[0] + column
         count = int(page.counts[index])
-        if count < 4:
+        if count == 0:
             return None
         self._file.seek(int(page.offsets[index]))
         stream = page.header + self._file.read(count)[2:]
-        try:
-            tile = simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
-        except ValueError:
-            return None
+        tile = simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
         width, height = page.layout.tile_size
-        return tile if tile.shape == (height, width, 3) else None
+        if tile.shape != (height, width, 3):
+            raise ValueError(
+                f"a tile of {tile.shape[1]} x {tile.shape[0]} pixels where {width} x {height} "
+                "belong."
+            )
+        return tile
 
 
 def verify(tiles: TiffTiles, level: int, read_reference) -> bool:
@@ -187,14 +210,15 @@ def verify(tiles: TiffTiles, level: int, read_reference) -> bool:
     """
     page = tiles.levels[level]
     layout = page.layout
-    present = np.flatnonzero(page.counts > 0)
+    present = np.flatnonzero(page.counts > 0)  # others are not stored
     if len(present) == 0:
         return False
     longest = present[np.argsort(-page.counts[present], kind="stable")[: CHECKED_TILES - 1]]
     for index in dict.fromkeys([*longest.tolist(), int(present[-1])]):
         row, column = divmod(int(index), layout.count[0])
-        tile = tiles.read_tile(level, column, row)
-        if tile is None:
+        try:
+            tile = tiles.read_tile(level, column, row)
+        except ValueError:  # perhaps damaged, perhaps not understood: the source will tell
             return False
         x, y = layout.corner(column, row)
         width = min(layout.tile_size[0], layout.dimensions[0] - x)

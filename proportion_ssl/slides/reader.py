@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import operator
 import os
 import threading
@@ -18,7 +19,7 @@ from proportion_ssl.slides._errors import SlideError
 from proportion_ssl.slides._handle import Handle, TileCache, TileError
 from proportion_ssl.slides._large_image import LargeImageTiles, to_rgb
 from proportion_ssl.slides._resample import STRIP_PIXELS, choose_level, make_plan, resample
-from proportion_ssl.slides._tiff_tiles import JpegLevel, TiffTiles, find_jpeg_levels, verify
+from proportion_ssl.slides._tiff_tiles import JpegLevel, TiffTiles, inspect_tiff, verify
 from proportion_ssl.slides._tiles import Level, read_window
 from proportion_ssl.slides.grid import PatchGrid, patch_grid
 
@@ -41,13 +42,15 @@ def open_slide(
     ----------
     path : str or path-like
         Slide file: Aperio SVS, generic pyramidal TIFF, NDPI, MRXS and whatever else OpenSlide
-        reads; OME-TIFF with ``source="tifffile"``.
+        reads; pyramidal OME-TIFF where large_image's tifffile source is installed.
     mpp : float or tuple of float, optional
         Microns per level-0 pixel, (x, y) where the two differ. Takes the place of the file's own;
         needed where the file has none.
     source : str, optional
-        large_image source that reads the file, "openslide" by default. "tifffile" (OME-TIFF)
-        needs ``large-image-source-tifffile`` and ``zarr<3``.
+        large_image source that reads the file. By default "tifffile" for pyramidal OME-TIFF, whose
+        levels OpenSlide does not see (needs ``large-image-source-tifffile`` and ``zarr<3``), and
+        "openslide" for everything else. Damage in tiles which only the tifffile source decodes may
+        go unnoticed; OpenSlide and the direct decoding of JPEG tiles find it.
     fast : bool, default=True
         Decode JPEG tiles of TIFF-family files directly at those levels where a check of some tiles
         shows that the pixels equal the source's. False reads everything through the source.
@@ -65,7 +68,7 @@ def open_slide(
         If the file is truncated, of another kind than its name says, or without resolution
         metadata while `mpp` is not given. It is an ``OSError`` and a ``ValueError``.
     ImportError
-        If the source is not installed.
+        If the source named is not installed.
 
     Examples
     --------
@@ -145,7 +148,6 @@ class Slide:
     ):
         self.path = os.fspath(path)
         self.name = Path(self.path).stem
-        self.source = "openslide" if source is None else source
         self._closed = False
         self._start_handles()
         if not os.path.exists(self.path):
@@ -153,8 +155,10 @@ class Slide:
         if os.path.isdir(self.path):
             raise SlideError(f"{self.path!r} is a folder; give a slide file.")
         self._stamp = _stamp(self.path)
-        jpeg_levels = find_jpeg_levels(self.path)
-        reference = LargeImageTiles(self.path, self.source)
+        content = inspect_tiff(self.path)
+        self.source = _choose_source(self.path, source, content.ome_pyramid)
+        self._stored = content.sizes
+        reference = LargeImageTiles(self.path, self.source, self._stored)
         self.dimensions = reference.dimensions
         self.levels: tuple[Level, ...] = reference.levels
         self.bounds = reference.bounds
@@ -165,7 +169,7 @@ class Slide:
             self.mpp = self.mpp_xy[0]
         self._jpeg_levels: dict[int, JpegLevel] = {}
         if fast:
-            self._jpeg_levels = self._verified(reference, jpeg_levels)
+            self._jpeg_levels = self._verified(reference, content.jpeg_levels)
         reference.close()
 
     @property
@@ -365,7 +369,9 @@ class Slide:
         if handle is None or handle.pid != os.getpid():
             if _stamp(self.path) != self._stamp:
                 raise SlideError(f"{self.path} changed on disk since it was opened; open it again.")
-            handle = self._local.handle = Handle(self.path, self.source, self._jpeg_levels)
+            handle = self._local.handle = Handle(
+                self.path, self.source, self._stored, self._jpeg_levels
+            )
             with self._lock:
                 self._handles.add(handle)
         return handle
@@ -457,6 +463,19 @@ def _source_window(reference):
         return read_window(layout, decode, x, y, width, height), (0.0, 0.0)
 
     return read
+
+
+def _choose_source(path, source, ome_pyramid):
+    if source is not None:
+        return source
+    if not ome_pyramid:
+        return "openslide"
+    if importlib.util.find_spec("large_image_source_tifffile") is None:
+        raise SlideError(
+            f"{path} is a pyramidal OME-TIFF, which OpenSlide reads in part only; install "
+            "large_image's source for it (pip install large-image-source-tifffile 'zarr<3')."
+        )
+    return "tifffile"
 
 
 def _stamp(path):

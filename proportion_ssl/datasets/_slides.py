@@ -1,0 +1,350 @@
+"""A synthetic cohort of lung adenocarcinoma slides, written as real files."""
+
+import logging
+from dataclasses import dataclass
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from sklearn.utils import check_random_state
+from tqdm.auto import tqdm
+
+from ._slide_files import write_outlines, write_slide, write_text
+from ._tissue_fields import resize_field, smooth_noise
+from ._tissue_paint import MPP, paint
+from ._tissue_patterns import MICRONS, TEXTURES, draw_architecture, lay_out
+from ._tissue_regions import (
+    CANCER_CLASSES,
+    CLASSES,
+    COLORS,
+    NON_CANCER,
+    REGION_MICRONS,
+    VAGUE,
+    RegionMap,
+    class_shares,
+    draw_regions,
+    polygonise,
+)
+from ._tissue_stain import draw_stain
+
+logger = logging.getLogger(__name__)
+
+_ROLES = ("labeled", "bag", "test")
+_SMALLEST = 768  # pixels: a third of a millimetre, the least that holds a gland and its stroma
+_OUTLINE_TOLERANCE = 14.0  # pixels: the staircase of the region map is 16
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one worker needs to make one slide."""
+
+    name: str
+    role: str
+    shares: np.ndarray
+    seed: np.random.SeedSequence
+    size: tuple[int, int]
+    stain_variation: float
+    architecture_variation: float
+
+
+def make_slides(
+    directory: str | PathLike,
+    *,
+    n_labeled: int = 6,
+    n_bags: int = 20,
+    n_test: int = 6,
+    slide_size: int | tuple[int, int] = 4928,
+    stain_variation: float = 1.0,
+    architecture_variation: float = 1.0,
+    proportion_noise: float = 0.0,
+    rounding: float = 0.1,
+    overwrite: bool = False,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    verbose: bool = False,
+) -> Path:
+    """Write a synthetic cohort of H&E-like lung adenocarcinoma slides.
+
+    The slides are real files: tiled, JPEG-compressed TIFF pyramids (levels 1, 2, 4 and 8) at
+    0.5 microns per pixel (20x), with resolution tags, so that 10x is a stored level. The tissue
+    shows the five growth patterns with their architecture (lepidic: alveolar walls lined by
+    tumour cells; acinar: glands in stroma; papillary: fronds with fibrovascular cores;
+    micropapillary: tufts without cores floating in airspaces; solid: sheets of cells), normal lung
+    and fibrous tissue as non-cancer, and some vague regions. It serves to try out, test and teach;
+    it is no substitute for patients' slides.
+
+    Parameters
+    ----------
+    directory : path-like
+        Folder to write to; made if absent.
+    n_labeled, n_bags, n_test : int
+        Slides with outlines for training, slides with proportions only, slides for evaluation.
+    slide_size : int or (int, int)
+        Width and height in pixels; one number for square slides; at least 768. The default of
+        4928 pixels is 11 windows of 224 pixels at 10x, about 2.5 mm. A specimen covers some two
+        thirds of its slide.
+    stain_variation : float
+        How much stain and scanner differ from slide to slide. 0: not at all; 1: like slides from
+        several hospitals (standard deviation about 20% for the amount of each stain, and visible
+        changes of hue).
+    architecture_variation : float
+        How much the tissue differs from slide to slide: sizes of airspaces, glands, fronds, tufts
+        and cells, thickness of septa, darkness of nuclei, inflammation. 0: not at all; at 1 a
+        pattern of one slide can look like the neighbouring pattern of another.
+    proportion_noise : float
+        Standard deviation, in percentage points, of an error added to the recorded proportions of
+        the patterns that occur. The slides do not change with it.
+    rounding : float
+        Step of the recorded percentages; must divide 100. 5 or 10 is what pathologists write.
+    overwrite : bool
+        Whether to replace a cohort that is already there.
+    random_state : int, RandomState or None
+        The same int gives the same files, byte for byte (with the same versions of the libraries
+        and the same kind of processor), whatever `n_jobs` is. The k-th slide of a role does not
+        depend on how many slides there are.
+    n_jobs : int or None
+        Slides made in parallel, as in joblib; each takes about 0.7 GB.
+    verbose : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    cohort : Path
+        The manifest ``cohort.csv``, for `load_cohort`. It is written last: a folder that has it is
+        complete.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds a cohort, or the rest of an interrupted one, and `overwrite` is false.
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+
+    Notes
+    -----
+    Files: ``slides/<slide>.tif``; ``annotations/<slide>.geojson`` for labelled and test slides, as
+    QuPath writes them, in level-0 pixels, regions of class "vague" last, regions never overlapping;
+    ``cohort.csv`` with the columns slide, annotation, role and, for every slide, the percentages of
+    the five patterns in the cancer area (without non-cancer tissue and vague regions). They are
+    the areas of the outlines, rounded so that they sum to 100.
+
+    All slides come from one distribution: shares of the patterns follow a Dirichlet distribution,
+    patterns of less than 8% are left out, at most four patterns remain. Within a role, the
+    predominant pattern goes round, so any five slides in a row show every pattern.
+
+    Concentrations of haematoxylin and eosin are painted and turned into colour by the
+    Beer-Lambert law.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from proportion_ssl.datasets import load_cohort, make_slides
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     manifest = make_slides(
+    ...         folder, n_labeled=1, n_bags=1, n_test=0, slide_size=768, random_state=0
+    ...     )
+    ...     cohort = load_cohort(manifest)
+    >>> cohort.classes
+    ['lepidic', 'acinar', 'papillary', 'micropapillary', 'solid']
+    >>> list(cohort.labeled), list(cohort.bags)
+    (['labeled_01'], ['bag_01'])
+    """
+    counts = {"n_labeled": n_labeled, "n_bags": n_bags, "n_test": n_test}
+    size = _check_size(slide_size)
+    _check_numbers(counts, stain_variation, architecture_variation, proportion_noise, rounding)
+    folder = Path(directory)
+    _prepare(folder, overwrite)
+    entropy = int(check_random_state(random_state).randint(2**31 - 1))
+    jobs: list[_Job] = []
+    noise_seeds = []
+    for role, count, root in zip(
+        _ROLES, counts.values(), np.random.SeedSequence(entropy).spawn(len(_ROLES)), strict=True
+    ):
+        plan, noise, slides = root.spawn(3)
+        shares = _draw_shares(np.random.default_rng(plan), count)
+        noise_seeds += noise.spawn(count)
+        jobs += [
+            _Job(
+                f"{role}_{k + 1:02d}",
+                role,
+                shares[k],
+                seed,
+                size,
+                float(stain_variation),
+                float(architecture_variation),
+            )
+            for k, seed in enumerate(slides.spawn(count))
+        ]
+    tasks = (delayed(_make_slide)(folder, job) for job in jobs)
+    found = Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+    found = list(tqdm(found, total=len(jobs), desc="making slides", disable=not verbose))
+    rows = []
+    for job, shares, seed in zip(jobs, found, noise_seeds, strict=True):
+        rng = np.random.default_rng(seed)
+        percentages = _record(shares, proportion_noise, float(rounding), rng)
+        annotation = "" if job.role == "bag" else f"annotations/{job.name}.geojson"
+        rows.append([f"slides/{job.name}.tif", annotation, job.role, *percentages])
+    table = pd.DataFrame(rows, columns=["slide", "annotation", "role", *CANCER_CLASSES])
+    manifest = folder / "cohort.csv"
+    write_text(manifest, table.to_csv(index=False, lineterminator="\n"))
+    logger.info("wrote %d slides and %s", len(jobs), manifest)
+    return manifest
+
+
+def _check_size(slide_size) -> tuple[int, int]:
+    pair = (slide_size, slide_size) if isinstance(slide_size, Integral) else slide_size
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise TypeError(
+            f"slide_size is {slide_size!r}; give one int, or (width, height), in pixels."
+        )
+    if not all(isinstance(side, Integral) and not isinstance(side, bool) for side in pair):
+        raise TypeError(f"slide_size is {slide_size!r}; width and height must be ints, in pixels.")
+    if min(pair) < _SMALLEST:
+        raise ValueError(
+            f"slide_size is {slide_size!r}; width and height must be at least {_SMALLEST} pixels."
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def _check_numbers(
+    counts, stain_variation, architecture_variation, proportion_noise, rounding
+) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}; give a whole number of slides.")
+        if value < 0:
+            raise ValueError(f"{name} is {value}; give 0 or more slides.")
+    if not sum(counts.values()):
+        raise ValueError("n_labeled, n_bags and n_test are all 0; ask for at least one slide.")
+    for name, value in {
+        "stain_variation": stain_variation,
+        "architecture_variation": architecture_variation,
+        "proportion_noise": proportion_noise,
+        "rounding": rounding,
+    }.items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}; give a number.")
+        if not np.isfinite(value) or value < 0:
+            raise ValueError(f"{name} is {value}; give a finite number that is not negative.")
+    steps = 100 / rounding if rounding > 0 else 0.5
+    if steps < 1 or abs(steps - round(steps)) > 1e-9:
+        raise ValueError(
+            f"rounding is {rounding}; give a step of the percentages that divides 100, such as 0.1,"
+            " 1, 5 or 10."
+        )
+
+
+def _prepare(folder: Path, overwrite: bool) -> None:
+    """Make the folders; refuse to mix two cohorts, or remove the files of the old one."""
+    manifest = folder / "cohort.csv"
+    old = [
+        path
+        for kind, suffix in (("slides", ".tif"), ("annotations", ".geojson"))
+        for role in _ROLES
+        for pattern in (f"{role}_*{suffix}", f"{role}_*{suffix}.partial")
+        for path in sorted((folder / kind).glob(pattern))
+    ]
+    if not overwrite:
+        if manifest.exists():
+            raise FileExistsError(
+                f"{folder} already holds a cohort; read it with load_cohort, name another"
+                " directory, or pass overwrite=True to replace it."
+            )
+        if old:
+            raise FileExistsError(
+                f"{folder} holds {old[0].name} but no cohort.csv, the rest of an interrupted run;"
+                " pass overwrite=True to start afresh, or name another directory."
+            )
+    manifest.unlink(missing_ok=True)
+    for path in old:
+        path.unlink()
+    for kind in ("slides", "annotations"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+
+
+def _draw_shares(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Wanted shares of the patterns, shape (count, 5): sparse, predominant pattern going round."""
+    n_classes = len(CANCER_CLASSES)
+    shares = np.empty((count, n_classes))
+    for k in range(count):
+        if k % n_classes == 0:
+            predominant = rng.permutation(n_classes)
+        row = rng.dirichlet(np.full(n_classes, 0.7))
+        top, first = row.argmax(), predominant[k % n_classes]
+        row[[top, first]] = row[[first, top]]
+        row[row < 0.08] = 0.0
+        row[np.argsort(row)[: n_classes - 4]] = 0.0
+        shares[k] = row / row.sum()
+    return shares
+
+
+def _record(shares: np.ndarray, noise: float, step: float, rng: np.random.Generator) -> list[float]:
+    """Percentages as written down: noise on what occurs, then rounded to sum to 100 exactly."""
+    shares = np.where(shares > 0, shares + rng.normal(0, 1, shares.size) * noise / 100, 0.0)
+    shares = np.clip(shares, 0, None)
+    if not shares.any():  # noise took everything: keep what there is most of
+        shares = (np.arange(shares.size) == shares.argmax()).astype(float)
+    n_steps = round(100 / step)
+    exact = shares / shares.sum() * n_steps
+    whole = np.floor(exact + 1e-9)
+    remainders = np.argsort(whole - exact, kind="stable")[: n_steps - int(whole.sum())]
+    whole[remainders] += 1
+    return [round(float(w), 6) for w in whole * 100 / n_steps]
+
+
+def _make_slide(folder: Path, job: _Job) -> np.ndarray:
+    """Make one slide and its outlines; return the shares of the patterns in its cancer area."""
+    rng = np.random.default_rng(job.seed)
+    stain = draw_stain(rng, job.stain_variation)
+    architecture = draw_architecture(rng, job.architecture_variation)
+    vague = rng.uniform(0.02, 0.06) if rng.random() < 0.7 else 0.0
+    microns = (job.size[0] * MPP, job.size[1] * MPP)
+    regions = draw_regions(rng, microns, job.shares, rng.uniform(0.15, 0.35), vague)
+    texture, outline = _texture_map(rng, regions, job.size)
+    layout = lay_out(rng, texture, outline, architecture)
+    picture = paint(rng, job.size, texture, layout, architecture, stain)
+    write_slide(folder / "slides" / f"{job.name}.tif", picture, MPP)
+    outlines = polygonise(regions.labels, REGION_MICRONS / MPP, _OUTLINE_TOLERANCE)
+    if job.role != "bag":
+        write_outlines(folder / "annotations" / f"{job.name}.geojson", outlines, COLORS, rng)
+    return class_shares(outlines)
+
+
+def _texture_map(
+    rng: np.random.Generator, regions: RegionMap, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Texture of every coarse pixel, and signed distance to the rim of the specimen."""
+    texture = np.full(regions.labels.shape, -1, np.int8)
+    for number, name in enumerate(CANCER_CLASSES):
+        texture[regions.labels == number] = TEXTURES.index(name)
+    texture[regions.labels == CLASSES.index(VAGUE)] = TEXTURES.index("vague")
+    airy = smooth_noise(rng, texture.shape, 380 / REGION_MICRONS) > rng.normal(0, 0.5)
+    non_cancer = regions.labels == CLASSES.index(NON_CANCER)
+    texture[non_cancer] = TEXTURES.index("fibrous stroma")
+    texture[non_cancer & airy] = TEXTURES.index("normal lung")
+    # beyond the rim the nearest texture goes on, so that the rim itself can be drawn smoothly
+    nearest = distance_transform_edt(texture < 0, return_distances=False, return_indices=True)
+    texture = texture[tuple(nearest)]
+    factor = round(REGION_MICRONS / MICRONS)
+    height, width = (int(np.ceil(side * MPP / MICRONS)) for side in size[::-1])
+    rim = gaussian_filter(regions.outline, 1.5)
+    rim = resize_field(rim, tuple(n * factor for n in rim.shape))[:height, :width]
+    rim += 7 * smooth_noise(rng, rim.shape, 45 / MICRONS)
+    # tissues grow into each other: the border wavers about the outline
+    rows, columns = (
+        np.clip(
+            (base + 6 * smooth_noise(rng, rim.shape, 50 / MICRONS)).astype(np.intp) // factor,
+            0,
+            top,
+        )
+        for base, top in zip(
+            np.indices(rim.shape, dtype=np.float32),
+            (texture.shape[0] - 1, texture.shape[1] - 1),
+            strict=True,
+        )
+    )
+    return np.where(rim > -20, texture[rows, columns], np.int8(-1)), rim

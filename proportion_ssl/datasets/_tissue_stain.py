@@ -1,0 +1,69 @@
+"""Haematoxylin and eosin as light absorbers: stain concentrations to colours."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# optical density (natural logarithm) of unit concentration, red green blue: the reference
+# vectors of Macenko et al., "A method for normalizing histology slides ...", ISBI 2009
+HAEMATOXYLIN = np.array([0.5626, 0.7201, 0.4062])
+EOSIN = np.array([0.2159, 0.8012, 0.5581])
+
+
+@dataclass(frozen=True)
+class Stain:
+    """The stain and scanner of one slide.
+
+    Attributes
+    ----------
+    vectors : ndarray of shape (2, 3)
+        Optical density of unit concentration of haematoxylin and of eosin.
+    strength : ndarray of shape (2,)
+        Factors on the two concentrations.
+    light : ndarray of shape (3,)
+        Intensity of the glass, 0 to 255.
+    """
+
+    vectors: np.ndarray
+    strength: np.ndarray
+    light: np.ndarray
+
+
+def draw_stain(rng: np.random.Generator, variation: float) -> Stain:
+    """Draw the stain of a slide; `variation` 0 gives every slide the reference stain."""
+    vectors = np.stack([HAEMATOXYLIN, EOSIN])
+    vectors = vectors * np.exp(
+        variation * rng.normal(0.0, [[0.11, 0.05, 0.13], [0.17, 0.05, 0.12]])
+    )
+    vectors *= np.linalg.norm([HAEMATOXYLIN, EOSIN], axis=1, keepdims=True) / np.linalg.norm(
+        vectors, axis=1, keepdims=True
+    )
+    strength = np.exp(variation * (rng.normal(0.0, 0.12) + rng.normal(0.0, [0.20, 0.25])))
+    glass = 243.0 * np.exp(variation * rng.normal(0.0, 0.015))
+    light = glass * np.exp(variation * rng.normal(0.0, 0.008, 3))
+    return Stain(vectors, strength, np.minimum(light, 252.0))
+
+
+def absorb(
+    haematoxylin: np.ndarray, eosin: np.ndarray, stain: Stain, grain: np.ndarray
+) -> np.ndarray:
+    """Beer-Lambert: light that passes the two stains, as uint8 red green blue.
+
+    Parameters
+    ----------
+    haematoxylin, eosin : ndarray of shape (height, width)
+        Concentrations, not negative.
+    stain : Stain
+    grain : ndarray of shape (height, width)
+        Noise of the camera, in grey levels, added to every colour.
+    """
+    picture = np.empty((*haematoxylin.shape, 3), dtype=np.uint8)
+    scaled = stain.vectors * stain.strength[:, None]
+    for channel in range(3):
+        density = haematoxylin * np.float32(scaled[0, channel])
+        density += eosin * np.float32(scaled[1, channel])
+        light = np.exp(-density)
+        light *= np.float32(stain.light[channel])
+        light += grain
+        picture[..., channel] = np.clip(light, 0, 255)
+    return picture
