@@ -78,8 +78,8 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
     validation_fraction : float in [0, 1), default=0.25
         Share of the labelled patches that is set aside to decide when to stop.
     learning_rate : float, default=None
-        Step size of the optimiser. Default: the net's own, which for the default nets is 1e-3 on 1280 features
-        and grows as their number shrinks (see :class:`~proportion_ssl.HeadClassifier`).
+        Step size of the optimiser. Default: the net's own, which for the default nets is 1e-3 on 1280
+        features and grows as their number shrinks (see :class:`~proportion_ssl.HeadClassifier`).
     batch_size : int, default=None
         Default: the net's own, which is 64 for the default nets.
     oversample : bool, default=True
@@ -112,7 +112,8 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
     Notes
     -----
     Method and equations are of Tokunaga et al. [1]_. Where the print cannot be followed the part
-    concerned says so (:func:`~proportion_ssl.sum_absolute_error`, :func:`~proportion_ssl.negative_selectivity`,
+    concerned says so (:func:`~proportion_ssl.sum_absolute_error`,
+    :func:`~proportion_ssl.negative_selectivity`,
     :func:`~proportion_ssl.negative_loss`). What the paper leaves open is settled so:
 
     - a negatively labelled patch weighs as much as a positively labelled one in the mean over a batch;

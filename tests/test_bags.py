@@ -167,5 +167,5 @@ def test_neither_bags_nor_sequence():
 
 
 def test_different_numbers_of_bags():
-    with pytest.raises(ValueError, match="2 bags|names 3 bags but X holds 2"):
+    with pytest.raises(ValueError, match=r"2 bags|names 3 bags but X holds 2"):
         check_bags(tuple(arrays((3, 3))), Bags(arrays(), proportions=HALF), CLASSES)

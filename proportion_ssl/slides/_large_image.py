@@ -39,15 +39,16 @@ class LargeImageTiles:
             ) from error
         try:
             self._tiles = module.open(path, noCache=True)
+            self._tiles.cache = cachetools.LRUCache(maxsize=2)
+            self.properties = self._openslide_properties()
+            self._z, self.levels = self._stored_levels(self._openslide_levels() or set(stored))
+            self._tile_size = (int(self._tiles.tileWidth), int(self._tiles.tileHeight))
         except Exception as error:  # any parser of a foreign file may fail in any way
+            reason = str(error) or type(error).__name__
             raise SlideError(
-                f"{path} cannot be opened by large_image's source {source!r}: {error} Check that "
+                f"{path} cannot be opened by large_image's source {source!r}: {reason} Check that "
                 "the file is whole and a slide of a kind which that source reads."
             ) from error
-        self._tiles.cache = cachetools.LRUCache(maxsize=2)
-        self.properties = self._openslide_properties()
-        self._z, self.levels = self._stored_levels(self._openslide_levels() or set(stored))
-        self._tile_size = (int(self._tiles.tileWidth), int(self._tiles.tileHeight))
 
     def _openslide_properties(self) -> dict[str, str]:
         found = self._tiles.getInternalMetadata()
@@ -134,8 +135,11 @@ class LargeImageTiles:
         return to_rgb(np.asarray(tile))
 
     def close(self) -> None:
-        """Give up the source; OpenSlide closes its file when the last reference goes."""
-        self._tiles = None
+        """Give up the source, and close the file that it holds open."""
+        tiles, self._tiles = self._tiles, None
+        for name in ("_openslide", "_tf"):  # large_image leaves these to the garbage collector
+            if hasattr(tiles, name):
+                getattr(tiles, name).close()
 
 
 def to_rgb(pixels: np.ndarray) -> np.ndarray:
