@@ -121,9 +121,9 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
       that is never forgotten costs accuracy; a patch that receives a positive label has only that;
     - labels are renewed after every epoch; the optimiser goes on from round to round.
 
-    The rounds train for ``max_epochs``: the loss on labelled slides says little about slides that are stained
-    otherwise, and ending on it stopped too early as often as not. ``PAPER_SETTINGS`` holds the learning
-    rate and batch size of the paper; on a few thousand patches they hardly move the net from where it starts.
+    The rounds train for ``max_epochs``: the validation loss of labelled slides says little about slides
+    that are stained otherwise, so it does not end them. ``PAPER_SETTINGS`` holds the learning rate, batch
+    size and memory of the paper.
 
     References
     ----------
