@@ -202,7 +202,7 @@ def test_weights_that_are_nothing(weights, error, message):
 
 
 def test_imagenet_without_network_says_how_to_give_a_file(no_network):
-    with pytest.raises(WeightsNotAvailableError, match="no route to host.*weights='path/to/mobil"):
+    with pytest.raises(WeightsNotAvailableError, match=r"no route to host.*weights='path/to/mobil"):
         load_mobilenet_v2("imagenet")
 
 
