@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import logging
 import multiprocessing
 import os
 import pickle
@@ -17,6 +18,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from PIL import ImageCms
 from slide_files import damage_tile, halve, stored_pixels, texture, write_slide
 
 import proportion_ssl.slides._handle as handle_module
@@ -328,14 +330,17 @@ def test_channels_of_other_sources():
 
 
 def test_colour_profiles_are_not_applied(tmp_path, pixels):
-    from PIL import ImageCms
-
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    # a profile that takes red for blue: pixels that went through it would show
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace(b"rXYZ", b"????", 1).replace(b"bXYZ", b"rXYZ", 1)
+    profile = profile.replace(b"????", b"bXYZ", 1)
     path = write_slide(tmp_path / "s.tif", pixels, iccprofile=profile)
+    stored = stored_pixels(path, 0)[:256, :256]
     with open_slide(path, fast=False) as slide:
-        assert_array_equal(
-            slide.read_region((0, 0, 300, 300), 300), stored_pixels(path, 0)[:300, :300]
-        )
+        assert_array_equal(slide.read_region((0, 0, 256, 256), 256), stored)
+        source = slide._handle().reference._tiles
+        corrected = source.getTile(0, 0, source.levels - 1, numpyAllowed="always")[..., :3]
+        assert np.abs(corrected.astype(int) - stored).mean() > 10
 
 
 def test_label_masks_are_refused_so_that_no_label_is_invented(tmp_path):
@@ -417,6 +422,23 @@ def test_decoded_tiles_are_kept_within_a_number_of_bytes(monkeypatch, pyramid):
         held.clear()
         assert_array_equal(np.concatenate(list(slide.read_patches(grid))), expected)
         assert max(held) == 4 * 256 * 256 * 3
+
+
+def test_a_pass_over_a_grid_keeps_only_the_tiles_that_are_still_needed(monkeypatch, tmp_path):
+    path = write_slide(tmp_path / "tall.tif", texture(300, 2560))
+    held = []
+    get = TileCache.get
+
+    def watched(self, key, decode):
+        tile = get(self, key, decode)
+        held.append(len(self._tiles))
+        return tile
+
+    monkeypatch.setattr(TileCache, "get", watched)
+    with open_slide(path) as slide:
+        list(slide.read_patches(slide.grid(magnification=20, size=100)))
+    assert max(held) <= 4  # two rows of two, of ten rows
+    assert held[-1] == 0
 
 
 def test_large_images_tile_cache_does_not_grow(pyramid):
@@ -514,6 +536,41 @@ def test_the_message_of_a_truncated_file_says_so(tmp_path, pixels):
     os.truncate(path, os.path.getsize(path) - 1000)
     with pytest.raises(SlideError, match=r"s\.tif is truncated: .* tiles .*beyond the end"):
         open_slide(path)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [("TileWidth", 2**24), ("TileWidth", 16), ("ImageWidth", 2**30), ("ImageLength", 2**30)],
+)
+def test_sizes_that_cannot_be_are_found_before_memory_is_asked_for(tmp_path, pixels, tag, value):
+    # OpenSlide ends the whole process when it cannot allocate a tile
+    path = write_slide(tmp_path / "huge.tif", pixels, compression=None)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages[0].tags[tag].overwrite(value, dtype=4)
+    with pytest.raises(SlideError, match=r"huge\.tif is damaged: its .* image is said to have"):
+        open_slide(path)
+
+
+def test_changed_bytes_end_in_an_error_of_ours_or_in_pixels(tmp_path, caplog):
+    # the directories of a TIFF, a few bytes of them changed at random
+    caplog.set_level(logging.CRITICAL, logger="tifffile")
+    path = write_slide(tmp_path / "s.tif", texture(600, 500), n_levels=2)
+    whole = np.fromfile(path, dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    outcomes = []
+    for _ in range(150):
+        changed = whole.copy()
+        changed[rng.integers(0, 700, 3)] = rng.integers(0, 256, 3)
+        changed.tofile(path)
+        try:
+            with open_slide(path, mpp=0.5) as slide:
+                patches = slide.read_patches(slide.grid(magnification=20, size=64)[:20])
+                outcomes.append({patch.shape[1:] for patch in patches})
+        except SlideError as error:
+            assert "s.tif" in str(error)
+            outcomes.append("error")
+    assert {(64, 64, 3)} in outcomes
+    assert "error" in outcomes
 
 
 @pytest.mark.parametrize(
@@ -642,7 +699,7 @@ def test_forked_processes_do_not_share_the_parents_file_position(pyramid, fast):
         queue = multiprocessing.get_context("fork").SimpleQueue()
 
         def work():
-            queue.put(_checksums(slide, boxes))
+            queue.put((slide._handle().pid == os.getpid(), _checksums(slide, boxes)))
 
         workers = [multiprocessing.get_context("fork").Process(target=work) for _ in range(2)]
         for worker in workers:
@@ -652,7 +709,7 @@ def test_forked_processes_do_not_share_the_parents_file_position(pyramid, fast):
         results = [queue.get() for _ in workers]
         for worker in workers:
             worker.join()
-        assert results == [expected, expected]
+        assert results == [(True, expected), (True, expected)]
 
 
 # --- scanners' frames ---------------------------------------------------------------------------

@@ -27,6 +27,8 @@ _JPEG = 7
 _PALETTE = 3
 _PHOTOMETRIC = {1: None, 2: 0, 6: 1}  # grey; RGB: Adobe transform 0; YCbCr: Adobe transform 1
 CHECKED_TILES = 4
+LARGEST_TILE = 2**26
+"""Pixels of a tile beyond which its size is taken for damage: OpenSlide would allocate it."""
 
 
 @dataclass(frozen=True)
@@ -59,56 +61,72 @@ def inspect_tiff(path: str) -> TiffContent:
     Raises
     ------
     SlideError
-        If the file is a TIFF whose tiles lie beyond its end (it was truncated), or one with a
-        colour table.
+        If the file is a TIFF whose tiles lie beyond its end (it was truncated), whose sizes cannot
+        be, or which has a colour table.
     """
     try:
         with tifffile.TiffFile(path) as tif:
             end = tif.filehandle.size
             pages = list(tif.pages)
             below = list(pages[0].pages or ()) if pages and pages[0].subifds else []
-            palette = bool(pages) and pages[0].photometric == _PALETTE
             ome_pyramid = bool(tif.is_ome and below)
-            pages = [page for page in [*pages, *below] if page.is_tiled]
-            extents = [_Extent.of(page) for page in pages]
-            found = [_jpeg_level(page) for page in pages]
     except Exception:  # not a TIFF, or one that only the source understands
         logger.debug("%s is not read as a TIFF", path, exc_info=True)
         return TiffContent()
-    if palette:
+    if pages and pages[0].photometric == _PALETTE:
         raise SlideError(
             f"{path} has a colour table: it is a label mask, not a slide, and averaging would "
             "invent labels. Read it with read_label_map."
         )
-    for extent in extents:
-        extent.check(path, end)
-    return TiffContent(
-        sizes=frozenset(extent.dimensions for extent in extents),
-        jpeg_levels=tuple(level for level in found if level is not None),
-        ome_pyramid=ome_pyramid,
-    )
+    sizes, jpeg_levels = set(), []
+    for page in [*pages, *below]:
+        try:
+            extent = _Extent.of(page) if page.is_tiled else None
+            level = _jpeg_level(page) if page.is_tiled else None
+        except (TypeError, ValueError, OverflowError, struct.error) as error:
+            raise SlideError(
+                f"{path} is damaged: a directory of it cannot be understood ({error}). Copy or "
+                "scan it again."
+            ) from error
+        if extent is not None:
+            extent.check(path, end)
+            sizes.add(extent.dimensions)
+        if level is not None:
+            jpeg_levels.append(level)
+    return TiffContent(frozenset(sizes), tuple(jpeg_levels), ome_pyramid)
 
 
 @dataclass(frozen=True)
 class _Extent:
-    """Ends of the tiles of one image in the file."""
+    """What one tiled image claims: its sizes, and where each of its tiles ends in the file."""
 
     dimensions: tuple[int, int]
+    tile_size: tuple[int, int]
     ends: np.ndarray
 
     @classmethod
     def of(cls, page) -> _Extent:
+        sizes = (page.imagewidth, page.imagelength, page.tilewidth, page.tilelength)
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(f"sizes of {sizes}")
         offsets = np.asarray(page.dataoffsets, dtype=np.uint64)
         counts = np.asarray(page.databytecounts, dtype=np.uint64)
-        return cls((page.imagewidth, page.imagelength), offsets + counts)
+        return cls(sizes[:2], sizes[2:], offsets + counts)
 
     def check(self, path: str, end: int) -> None:
+        """Find what would otherwise surface as garbage, or as a process out of memory."""
+        image = f"its {self.dimensions[0]} x {self.dimensions[1]} image"
+        needed = math.prod(Layout.covering(self.dimensions, self.tile_size).count)
+        if math.prod(self.tile_size) > LARGEST_TILE or len(self.ends) < needed:
+            raise SlideError(
+                f"{path} is damaged: {image} is said to have tiles of {self.tile_size[0]} x "
+                f"{self.tile_size[1]} pixels, {len(self.ends)} of them. Copy or scan it again."
+            )
         beyond = int(np.count_nonzero(self.ends > end))
         if beyond:
             raise SlideError(
-                f"{path} is truncated: {beyond} of {len(self.ends)} tiles of its "
-                f"{self.dimensions[0]} x {self.dimensions[1]} image lie beyond the end of the file "
-                f"at {end} bytes. Copy or scan it again."
+                f"{path} is truncated: {beyond} of {len(self.ends)} tiles of {image} lie beyond "
+                f"the end of the file at {end} bytes. Copy or scan it again."
             )
 
 
