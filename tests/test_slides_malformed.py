@@ -422,6 +422,10 @@ RASTERS = {
         np.ones((16, 16), np.uint8), compression="jpeg", photometric="minisblack"
     ),
     "tiff of noise": tiff(np.arange(10_000, dtype=np.uint16).reshape(100, 100)),
+}
+
+
+TABLES = {
     "table damaged": table('{"classes": {"1": "a"'),
     "table without scale": table('{"classes": {"1": "a"}}'),
     "table of words": table('{"classes": {"one": "a"}, "downsample": [1, 1]}'),
@@ -429,6 +433,15 @@ RASTERS = {
     "table a list": table("[1, 2]"),
     "table of bad origin": table('{"classes": {"1": "a"}, "downsample": 1, "origin": ["a", 1]}'),
 }
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_damaged_class_tables(tmp_path, case):
+    path = tmp_path / "case_7.tif"
+    path.write_bytes(TABLES[case])
+    message = read_bounded(read_label_map, path)
+    assert message.startswith(f"{path}: the class table in the file is damaged")
+    assert len(read_label_map(path, {1: "a"}, downsample=1)) == 1, "not needed, not read"
 
 
 @pytest.mark.parametrize("case", RASTERS)

@@ -101,18 +101,19 @@ def _parts(element: dict, place: str) -> tuple:
         return ((shell, tuple(as_ring(h, f"{place}, hole {i}") for i, h in enumerate(holes))),)
     center = as_ring([element.get("center")], f"{place}, 'center'")[0]
     if kind == "circle":
-        diameter = 2 * _length(element, "radius", place)
+        diameter = 2 * _number(element, "radius", place)
         return ((ellipse(center, diameter, diameter), ()),)
-    size = _length(element, "width", place), _length(element, "height", place)
-    rotation = _length(element, "rotation", place) if "rotation" in element else 0.0
+    size = _number(element, "width", place), _number(element, "height", place)
+    rotation = _number(element, "rotation", place) if "rotation" in element else 0.0
     shape = ellipse if kind == "ellipse" else rectangle
     return ((shape(center, *size, rotation), ()),)
 
 
-def _length(element: dict, key: str, place: str) -> float:
+def _number(element: dict, key: str, place: str) -> float:
     value = element.get(key)
     if type(value) not in (int, float) or (key != "rotation" and value < 0):
-        raise AnnotationError(f"{place}: {key!r} must be a non-negative number, got {value!r:.40}")
+        kind = "a number (radians)" if key == "rotation" else "a non-negative number"
+        raise AnnotationError(f"{place}: {key!r} must be {kind}, got {value!r:.40}")
     return as_ring([[value, 0]], f"{place}, {key!r}")[0, 0]
 
 

@@ -112,7 +112,7 @@ def _color(holder: dict, where: str) -> tuple[int, int, int] | None:
                 raise ValueError(f"colorRGB must be an integer, got {packed!r}")
             return unpack_argb(packed)
     except ValueError as error:
-        raise AnnotationError(f"{where}: {error}") from error
+        raise AnnotationError(f"{where}: the class has no valid colour: {error}") from error
     return None
 
 

@@ -87,7 +87,8 @@ def read_label_map(
     """
     path = Path(path)
     pixels, text = _read_pixels(path)
-    table = _own_table(text, path)
+    is_complete = classes is not None and (downsample is not None or mpp is not None)
+    table = None if is_complete else _own_table(text, path)
     if classes is None:
         if table is None:
             raise ValueError(

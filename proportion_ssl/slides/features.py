@@ -137,7 +137,7 @@ def write_features(
     if not (np.isfinite(mpp) and mpp > 0):
         raise ValueError(f"mpp must be positive microns per level-0 pixel, got {mpp!r}")
     text = _canonical({**settings, "patch_size": list(grid.size), "patch_mpp": grid.mpp})
-    extent = float((grid.boxes[:, 2] - grid.boxes[:, 0]).mean()) if len(grid) else 0.0
+    extent = grid.size[0] * grid.mpp / mpp
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("features", data=features)
         coords = file.create_dataset("coords", data=grid.locations.astype(np.int64))
@@ -279,7 +279,7 @@ def _read_settings(file: h5py.File, n_patches: int, path: Path) -> dict[str, Any
     text = file.attrs.get(SETTINGS)
     if text is None:
         return None
-    if file.attrs.get(SETTINGS_HASH) != _sha256(text.encode()):
+    if not isinstance(text, str) or file.attrs.get(SETTINGS_HASH) != _sha256(text.encode()):
         raise FeatureFileError(f"{path}: the settings do not agree with their hash; make it again")
     if file.attrs.get(N_WRITTEN) != n_patches:
         raise FeatureFileError(f"{path}: the file was not written to its end; make it again")
@@ -307,15 +307,22 @@ def _check_settings(settings, expected: Mapping[str, Any] | None, path: Path) ->
 
 
 def _patch_size_level0(attributes: Mapping[str, Any], path: Path) -> float | None:
-    size = attributes.get("patch_size_level0")
+    size, downsample = attributes.get("patch_size_level0"), 1.0
     if size is None and "patch_size" in attributes and "downsample" in attributes:
-        downsample = np.ravel(attributes["downsample"])
-        size = attributes["patch_size"] * downsample[0] if len(downsample) else None
+        size, downsample = attributes["patch_size"], attributes["downsample"]
+        downsample = downsample[0] if isinstance(downsample, list) and downsample else downsample
     if size is None:
         return None
-    if np.ndim(size) != 0 or not np.isreal(size) or not (np.isfinite(size) and size > 0):
-        raise FeatureFileError(f"{path}: the patch size at level 0 is {size!r}")
-    return float(size)
+    try:
+        product = float(size) * float(downsample)
+    except (TypeError, ValueError):
+        product = float("nan")
+    if not (np.isfinite(product) and product > 0):
+        raise FeatureFileError(
+            f"{path}: the patch size at level 0 is {size!r} x {downsample!r}; expected a positive "
+            "number of pixels in the attributes of coords"
+        )
+    return product
 
 
 def _overlap(grid: PatchGrid, extent: float) -> int:
