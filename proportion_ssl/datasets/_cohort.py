@@ -1,6 +1,9 @@
-"""The manifest of a cohort: which slides there are, what is known of each, what it is used for."""
+"""Manifest of a cohort of slides: files, roles and recorded class proportions."""
 
 import csv
+import io
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -9,190 +12,330 @@ import numpy as np
 import pandas as pd
 
 ROLES = ("labeled", "bag", "test")
-_OWN_COLUMNS = ("slide", "annotation", "role", "mpp")
-
-#: How far the percentages of a slide may be from summing to 100: they are often rounded.
-SUM_TOLERANCE = 1.0 + 1e-9
+SUM_TOLERANCE = 1.0  # percentage points: three thirds written 33 33 33 pass
+_RESERVED = ("slide", "annotation", "role", "mpp")
+_SHOWN = 12  # problems listed in one message
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slides of a cohort, their roles and their recorded class proportions.
+    """Slides, their roles and their recorded proportions.
 
     Attributes
     ----------
-    slides : DataFrame indexed by slide id (the file name without its ending)
-        Columns ``path``, ``annotation`` (path, or None), ``role``, ``mpp`` (microns per pixel that
-        replace what the file says; NaN: the file's own).
-    proportions : DataFrame of shape (n_slides, n_classes), same index
-        Recorded shares in [0, 1]; rows of NaN where none are recorded.
+    slides : DataFrame
+        Indexed by slide id (file name without its last suffix), in the order of the manifest;
+        columns ``path`` (Path), ``annotation`` (Path, None where there is none), ``role``
+        ("labeled", "bag" or "test") and ``mpp`` (microns per pixel, NaN where not stated).
+    proportions : DataFrame
+        Slide id x class: fractions as recorded (percentages / 100; rows sum to 1 within 0.01),
+        NaN in rows where nothing was recorded.
     classes : list of str
-        Columns of ``proportions``, in the order of the manifest.
+        Classes of `proportions`, in the order of its columns.
     """
 
     slides: pd.DataFrame
     proportions: pd.DataFrame
     classes: list[str]
 
+    def _with_role(self, role: str) -> list[str]:
+        return self.slides.index[self.slides["role"] == role].tolist()
+
     @property
     def labeled(self) -> list[str]:
-        """Ids of the slides with outlines to train on."""
-        return self._of_role("labeled")
+        """Ids of the slides with outlines to learn from."""
+        return self._with_role("labeled")
 
     @property
     def bags(self) -> list[str]:
-        """Ids of the slides of which only proportions are used."""
-        return self._of_role("bag")
+        """Ids of the slides of which only the proportions are known."""
+        return self._with_role("bag")
 
     @property
     def test(self) -> list[str]:
-        """Ids of the slides to evaluate on."""
-        return self._of_role("test")
-
-    def _of_role(self, role):
-        return self.slides.index[self.slides["role"] == role].tolist()
+        """Ids of the slides to predict."""
+        return self._with_role("test")
 
 
-def load_cohort(manifest: str | PathLike) -> Cohort:
-    """Read the manifest of a cohort.
+def load_cohort(path: str | PathLike, *, classes: Sequence[str] | None = None) -> Cohort:
+    """Read and check a manifest of slides.
 
     Parameters
     ----------
-    manifest : path-like
-        CSV file, UTF-8 with or without byte-order mark, separated by commas or, with decimal points
-        or commas, by semicolons. One row per slide; paths are relative to the file's folder. Columns:
+    path : path-like
+        A text table with a header and one slide per row. Columns, in any order:
 
-        - ``slide``: path of the slide;
-        - ``annotation``: path of its outlines; may be empty unless the role is "labeled";
-        - ``role``: "labeled", "bag" or "test";
-        - ``mpp`` (optional): microns per pixel, where the file lacks them;
-        - every other column is a class: its share of the slide's tumour area in percent. All
-          or none of a row are filled in; a bag needs them.
+        - ``slide``: file of the slide, absolute or relative to the folder of the manifest;
+        - ``role``: "labeled" (outlines to learn from), "bag" (only proportions known) or "test";
+        - ``annotation``: file with the outlines; needed for labelled slides, may be empty for
+          others (outlines of test slides are used for evaluation only);
+        - ``mpp`` (optional): microns per pixel of the full-resolution image, for files that do
+          not say; empty where the file is right;
+        - one column per class with the percentage of the slide's cancer area; needed for bags,
+          may be empty for others. In a row with percentages an empty cell counts as 0.
+
+        What spreadsheet programs write is understood: UTF-8 with or without byte order mark;
+        fields separated by comma, semicolon or tab, quoted where needed; a first line such as
+        ``sep=;``; decimal commas (quoted, where the comma also separates fields); percent signs;
+        empty lines. Upper and lower case of roles and of the names of the columns that are not
+        classes do not matter.
+    classes : sequence of str or None
+        Columns that are classes, in the order wanted; other unknown columns are then left unread.
+        None takes every column that is not named above.
 
     Returns
     -------
     cohort : Cohort
-        Percentages become shares; rounded ones that sum to 99 to 101 are kept as they are.
 
     Raises
     ------
     FileNotFoundError
-        If the manifest, a slide or an annotation is missing.
+        If the manifest, a slide or an annotation does not exist.
     ValueError
-        If the table is not as above; the message names the slide.
+        If the table is empty, lacks a column, or has rows that cannot be right: all such rows are
+        named, each with its slide.
+
+    Notes
+    -----
+    Percentages must sum to 100 within 1 point, and are then divided by 100 and *not* rescaled: a
+    row 33, 33, 33 stays at 0.33 each. What is further off is more likely a slip than rounding, and
+    is for the person who wrote it to mend.
 
     Examples
     --------
     >>> import tempfile
     >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "a.tif").write_bytes(b"")
-    ...     text = "slide,annotation,role,acinar,solid\\na.tif,,bag,70,30\\n"
-    ...     _ = Path(folder, "cohort.csv").write_text(text)
-    ...     cohort = load_cohort(Path(folder, "cohort.csv"))
-    >>> cohort.proportions.loc["a"].to_dict()
-    {'acinar': 0.7, 'solid': 0.3}
+    ...     for name in ("a.svs", "a.geojson", "b.svs"):
+    ...         Path(folder, name).touch()
+    ...     manifest = Path(folder, "cohort.csv")
+    ...     _ = manifest.write_text(
+    ...         "slide;annotation;role;acinar;solid\\n"
+    ...         "a.svs;a.geojson;labeled;;\\n"
+    ...         "b.svs;;bag;62,5;37,5\\n"
+    ...     )
+    ...     cohort = load_cohort(manifest)
+    >>> cohort.labeled, cohort.bags
+    (['a'], ['b'])
+    >>> cohort.proportions.loc["b"].tolist()
+    [0.625, 0.375]
     """
-    manifest = Path(manifest)
-    table, decimal = _read_table(manifest)
-    classes = [name for name in table.columns if name not in _OWN_COLUMNS]
-    ids = [Path(path).stem for path in table["slide"]]
-    twice = pd.Index(ids)[pd.Index(ids).duplicated()]
-    if len(twice):
-        raise ValueError(f"{manifest}: slide {twice[0]!r} is listed more than once.")
-    rows = [
-        _check_row(manifest, slide, row, classes, decimal)
-        for slide, row in zip(ids, table.to_dict("records"), strict=True)
-    ]
-    index = pd.Index(ids, name="slide")
-    return Cohort(
-        slides=pd.DataFrame([row for row, _ in rows], index=index, dtype=object).astype(
-            {"mpp": float}
-        ),
-        proportions=pd.DataFrame([shares for _, shares in rows], index=index, columns=classes),
-        classes=classes,
-    )
-
-
-def _read_table(manifest):
-    """All cells as stripped text, and the decimal sign."""
-    try:
-        text = manifest.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{manifest} is not UTF-8 ({error}); save it as 'CSV UTF-8'.") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if len(lines) < 2:
-        raise ValueError(
-            f"{manifest} lists no slides; give a line of column names and one per slide."
-        )
-    delimiter = ";" if ";" in lines[0] else ","
-    names, *records = (
-        [cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)
-    )
-    missing = [name for name in ("slide", "annotation", "role") if name not in names]
-    if missing:
-        raise ValueError(f"{manifest} has no column {missing[0]!r}; its columns are {names}.")
-    if len(set(names)) < len(names) or "" in names:
-        raise ValueError(f"{manifest}: every column needs a name of its own; got {names}.")
-    if not set(names) - set(_OWN_COLUMNS):
-        raise ValueError(f"{manifest} has no class columns; add one per class, with percentages.")
-    for number, record in enumerate(records, start=2):
-        if len(record) != len(names):
-            raise ValueError(
-                f"{manifest}, line {number}: {len(record)} cells for {len(names)} columns."
+    path = Path(path)
+    header, rows = _read_table(path)
+    columns, classes = _find_columns(path, header, classes)
+    problems: list[str] = []
+    absent: list[str] = []
+    entries: dict[str, dict] = {}
+    lines: dict[str, int] = {}
+    for line, row in rows:
+        cells = dict(zip(header, row, strict=True))
+        name = cells[columns["slide"]]
+        if not name:
+            problems.append(f"line {line}: the slide column is empty; give the slide's file.")
+            continue
+        slide_path = path.parent / name
+        slide = slide_path.stem
+        if slide in entries:
+            problems.append(
+                f"slide {slide!r} occurs twice (lines {lines[slide]} and {line}); the file name"
+                " without suffix is a slide's id and must be unique."
             )
-    return pd.DataFrame(records, columns=names, dtype=object), "," if delimiter == ";" else "."
-
-
-def _check_row(manifest, slide, row, classes, decimal):
-    """What is known of one slide, and its shares."""
-    where = f"{manifest}, slide {slide!r}"
-    if not slide:
-        raise ValueError(f"{manifest}: a row has no slide.")
-    if row["role"] not in ROLES:
-        raise ValueError(f"{where}: role is {row['role']!r}; give one of {', '.join(ROLES)}.")
-    if row["role"] == "labeled" and not row["annotation"]:
-        raise ValueError(f"{where} is labeled but has no annotation.")
-    path = _existing(manifest.parent / row["slide"], where, "slide")
-    annotation = None
-    if row["annotation"]:
-        annotation = _existing(manifest.parent / row["annotation"], where, "annotation")
-    mpp = _number(row.get("mpp", ""), where, "mpp", decimal)
-    if mpp <= 0:
-        raise ValueError(f"{where}: mpp is {mpp:g}; give microns per pixel, above 0.")
-    percent = np.array([_number(row[name], where, name, decimal) for name in classes])
-    known = {"path": path, "annotation": annotation, "role": row["role"], "mpp": mpp}
-    if np.isnan(percent).all():
-        if row["role"] == "bag":
-            raise ValueError(f"{where} is a bag but has no percentages.")
-        return known, percent
-    if np.isnan(percent).any():
-        raise ValueError(
-            f"{where}: class {classes[np.isnan(percent).argmax()]!r} is empty; write 0 or a share."
+            continue
+        lines[slide] = line
+        entry, found = _check_row(slide, cells, columns, classes)
+        problems += found
+        if not slide_path.exists():
+            absent.append(f"slide {slide!r} (line {line}): no file {slide_path}")
+        if entry["annotation"] is not None:
+            entry["annotation"] = path.parent / entry["annotation"]
+            if not entry["annotation"].exists():
+                absent.append(
+                    f"slide {slide!r} (line {line}): no annotation file {entry['annotation']}"
+                )
+        entries[slide] = {"path": slide_path, **entry}
+    if problems:
+        raise ValueError(_listed(f"{path} cannot be used as a cohort:", problems))
+    if absent:
+        raise FileNotFoundError(
+            _listed(
+                f"{path} names files that do not exist (paths are absolute, or relative to the"
+                " manifest's folder):",
+                absent,
+            )
         )
-    if (percent < 0).any():
-        raise ValueError(f"{where}: class {classes[(percent < 0).argmax()]!r} is negative.")
-    total = percent.sum()
-    if abs(total - 100) > SUM_TOLERANCE:
-        hint = " Give percent, not fractions." if abs(total - 1) <= SUM_TOLERANCE / 100 else ""
-        raise ValueError(f"{where}: the classes sum to {total:g}, not 100 (within 1).{hint}")
-    return known, percent / 100
+    index = pd.Index(list(entries), name="slide")
+    shares = np.array([entry.pop("shares") for entry in entries.values()], dtype=float)
+    slides = pd.DataFrame(
+        {
+            "path": pd.Series([e["path"] for e in entries.values()], index, dtype=object),
+            "annotation": pd.Series([e["annotation"] for e in entries.values()], index, object),
+            "role": [e["role"] for e in entries.values()],
+            "mpp": [e["mpp"] for e in entries.values()],
+        },
+        index=index,
+    )
+    proportions = pd.DataFrame(shares.reshape(len(index), len(classes)), index, classes)
+    return Cohort(slides, proportions, classes)
 
 
-def _number(text, where, column, decimal):
-    """A cell as a number, NaN where it is empty."""
-    if not text:
-        return np.nan
+def _listed(start: str, problems: list[str]) -> str:
+    shown = [f"  - {problem}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        shown.append(f"  - and {len(problems) - _SHOWN} more")
+    return "\n".join([start, *shown])
+
+
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header and rows (line number, stripped cells) of the manifest."""
     try:
-        value = float(text.replace(decimal, "."))
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no manifest {path}; give the path of a cohort.csv"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); in a spreadsheet"
+            " program, save it as 'CSV UTF-8'."
+        ) from error
+    lines = text.splitlines()
+    delimiter, skipped = None, 0
+    if lines and lines[0].strip().strip('"').lower().startswith("sep="):
+        delimiter, skipped = lines[0].strip().strip('"')[4:5] or "\t", 1
+    first = next((line for line in lines[skipped:] if line.strip()), None)
+    if first is None:
+        raise ValueError(f"{path} is empty; a manifest has a header and one row per slide.")
+    if delimiter is None:
+        delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO("\n".join(lines[skipped:])), delimiter=delimiter)
+    table = [
+        (reader.line_num + skipped, [cell.strip() for cell in row])
+        for row in reader
+        if any(cell.strip() for cell in row)
+    ]
+    header = table[0][1]
+    while header and not header[-1]:  # spreadsheets pad with empty columns
+        header.pop()
+    rows = []
+    for line, cells in table[1:]:
+        if any(cells[len(header) :]):
+            raise ValueError(
+                f"{path}, line {line} has {len(cells)} fields but the header has {len(header)};"
+                f" fields are separated by {delimiter!r}: quote those that contain it."
+            )
+        rows.append((line, (cells + [""] * len(header))[: len(header)]))
+    if not rows:
+        raise ValueError(f"{path} has a header but no slides; give one row per slide.")
+    return header, rows
+
+
+def _find_columns(
+    path: Path, header: list[str], classes: Sequence[str] | None
+) -> tuple[dict[str, str], list[str]]:
+    """Names of the reserved columns as the header spells them, and the classes."""
+    if len(set(header)) < len(header):
+        twice = sorted({name for name in header if header.count(name) > 1})
+        raise ValueError(f"{path} has columns of the same name: {twice}; name each once.")
+    if "" in header:
+        raise ValueError(
+            f"column {header.index('') + 1} of {path} has no name; name it or remove it."
+        )
+    columns: dict[str, str] = {}
+    for name in header:
+        if name.lower() in _RESERVED:
+            if name.lower() in columns:
+                raise ValueError(
+                    f"{path} has columns of the same name: {[columns[name.lower()], name]};"
+                    " name each once."
+                )
+            columns[name.lower()] = name
+    missing = [name for name in ("slide", "role") if name not in columns]
+    if missing:
+        raise ValueError(
+            f"{path} has no column {' and no column '.join(map(repr, missing))}; its header reads"
+            f" {header}. Needed are slide, role, annotation (for labelled slides) and one column"
+            " per class; fields are separated by comma, semicolon or tab."
+        )
+    if classes is None:
+        return columns, [name for name in header if name not in columns.values()]
+    if isinstance(classes, str):
+        raise TypeError(f"classes is the string {classes!r}; give a list of column names.")
+    classes = list(classes)
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes {classes} names a class twice; name each once.")
+    unknown = [name for name in classes if name not in header or name in columns.values()]
+    if unknown:
+        raise ValueError(f"{path} has no class column {unknown}; its header reads {header}.")
+    return columns, classes
+
+
+def _number(text: str) -> float:
+    """A number as people write it; NaN if it is none."""
+    text = text.removesuffix("%").strip()
+    if text.count(",") == 1 and "." not in text:
+        text = text.replace(",", ".")
+    try:
+        value = float(text)
     except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
-        raise ValueError(f"{where}: {column} is {text!r}, not a number.")
-    return value
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
-def _existing(path, where, what):
-    if not path.is_file():
-        raise FileNotFoundError(f"{where}: there is no {what} file {path}.")
-    return path
+def _check_row(
+    slide: str, cells: dict[str, str], columns: dict[str, str], classes: list[str]
+) -> tuple[dict, list[str]]:
+    """What a row says about its slide, and what is wrong with it."""
+    problems = []
+    role = cells[columns["role"]].lower()
+    if role not in ROLES:
+        problems.append(
+            f"slide {slide!r} has role {cells[columns['role']]!r}; roles are"
+            f" {', '.join(map(repr, ROLES))}."
+        )
+    annotation = cells[columns["annotation"]] if "annotation" in columns else ""
+    if role == "labeled" and not annotation:
+        problems.append(
+            f"slide {slide!r} is labeled but has no annotation; give the file with its outlines,"
+            " or make it a bag or a test slide."
+        )
+    mpp = math.nan
+    stated = cells[columns["mpp"]] if "mpp" in columns else ""
+    if stated:
+        mpp = _number(stated)
+        if not mpp > 0:
+            problems.append(
+                f"slide {slide!r} has mpp {stated!r}; give microns per pixel as a positive number,"
+                " or leave it empty to use what the file says."
+            )
+    shares, found = _check_percentages(slide, {name: cells[name] for name in classes})
+    problems += found
+    if role == "bag" and not found and (not classes or math.isnan(shares[0])):
+        problems.append(
+            f"slide {slide!r} is a bag but has no proportions; give the percentage of every class."
+        )
+    return {"annotation": annotation or None, "role": role, "mpp": mpp, "shares": shares}, problems
+
+
+def _check_percentages(slide: str, given: dict[str, str]) -> tuple[list[float], list[str]]:
+    """Fractions of the classes (NaN if no cell is filled), and what is wrong with them."""
+    unknown = [math.nan] * len(given)
+    if not any(given.values()):
+        return unknown, []
+    percentages = {name: _number(text) if text else 0.0 for name, text in given.items()}
+    problems = [
+        f"slide {slide!r} has {given[name]!r} for class {name!r}; give a percentage from 0 to 100"
+        " (or, if the column is no class, name the classes: load_cohort(..., classes=[...]))."
+        for name, value in percentages.items()
+        if not value >= 0
+    ]
+    if problems:
+        return unknown, problems
+    total = sum(percentages.values())
+    if abs(total - 100) > SUM_TOLERANCE + 1e-9:
+        advice = (
+            "these look like fractions: give percent."
+            if abs(total - 1) <= 0.02
+            else f"they must sum to 100 within {SUM_TOLERANCE:g} point."
+        )
+        return unknown, [f"the percentages of slide {slide!r} sum to {total:g}; {advice}"]
+    return [value / 100 for value in percentages.values()], []

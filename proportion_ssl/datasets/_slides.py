@@ -284,12 +284,12 @@ def _draw_shares(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def _record(shares: np.ndarray, noise: float, step: float, rng: np.random.Generator) -> list[float]:
     """Percentages as written down: noise on what occurs, then rounded to sum to 100 exactly."""
-    shares = np.where(shares > 0, shares + rng.normal(0, 1, shares.size) * noise / 100, 0.0)
-    shares = np.clip(shares, 0, None)
-    if not shares.any():  # noise took everything: keep what there is most of
-        shares = (np.arange(shares.size) == shares.argmax()).astype(float)
+    errors = rng.normal(0, 1, shares.size) * noise / 100
+    noisy = np.clip(np.where(shares > 0, shares + errors, 0.0), 0, None)
+    if not noisy.any():  # the errors took everything: keep what there is most of
+        noisy[shares.argmax()] = 1.0
     n_steps = round(100 / step)
-    exact = shares / shares.sum() * n_steps
+    exact = noisy / noisy.sum() * n_steps
     whole = np.floor(exact + 1e-9)
     remainders = np.argsort(whole - exact, kind="stable")[: n_steps - int(whole.sum())]
     whole[remainders] += 1
