@@ -84,9 +84,7 @@ def test_a_pipeline_transforms_the_bags_as_it_does_the_patches(form):
         scaler.transform(DATA.X_labeled), DATA.y, bags.with_instances(scaler.transform(bags.X))
     )
     with sklearn.config_context(enable_metadata_routing=True):
-        pipe = Pipeline(
-            [("scale", StandardScaler()), ("clf", make())], transform_input=["X_bags"]
-        )
+        pipe = Pipeline([("scale", StandardScaler()), ("clf", make())], transform_input=["X_bags"])
         pipe.fit(DATA.X_labeled, DATA.y, **arguments)
         grid = {f"clf__{name}": values for name, values in GRID.items()}
         search = GridSearchCV(pipe, grid, cv=GroupKFold(5), error_score="raise")
