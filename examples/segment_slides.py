@@ -65,7 +65,7 @@ from proportion_ssl.slides import (
     write_table,
 )
 
-MAGNIFICATION, PATCH, MIN_TISSUE, OVERVIEW_MPP = 10, 224, 0.5, 8.0
+MAGNIFICATION, PATCH, MIN_TISSUE, OVERVIEW_MPP = 10, 224, 0.25, 8.0
 NOT_CANCER = "non-cancer"
 
 
