@@ -39,6 +39,7 @@ PAPER_SETTINGS = {
     "max_epochs": 100,
     "patience": 10,
     "negative_memory": None,
+    "refit": False,
 }
 
 
@@ -70,11 +71,14 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
         What a label costs. Default: :class:`~proportion_ssl.PositiveLoss` and
         :class:`~proportion_ssl.MultiNegativeLoss`.
     max_epochs : int, default=100
-        Most epochs of the supervised step, and again of all rounds together.
+        Most epochs of the supervised step, again of all rounds together, and again of the refit.
     epochs_per_round : int, default=1
         Epochs between two renewals of the pseudo labels.
+    refit : bool, default=True
+        Whether new weights are trained, after the last round, on the labelled patches and the pseudo
+        labels of that round, instead of keeping the weights that went through all rounds.
     patience : int, default=10
-        The supervised step ends after so many epochs without a smaller validation loss.
+        The supervised step and the refit end after so many epochs without a smaller validation loss.
     validation_fraction : float in [0, 1), default=0.25
         Share of the labelled patches that is set aside to decide when to stop.
     learning_rate : float, default=None
@@ -96,8 +100,11 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
         Number of rounds of pseudo labels.
     history_ : list of dict
         One entry for the supervised step (round 0) and one per round: ``round``, ``n_epochs``,
-        ``train_loss`` and ``valid_loss`` after it; from round 1 on ``sum_absolute_error`` (mean over the
-        bags, before the round's training), ``n_positive`` and ``n_negative`` (labels given, per class).
+        ``train_loss`` and ``valid_loss`` of the weights that came of it; from round 1 on
+        ``sum_absolute_error`` (mean over the bags, before the round's training), ``n_positive`` and
+        ``n_negative`` (labels given, per class).
+    refit_history_ : dict or None
+        ``n_epochs``, ``train_loss`` and ``valid_loss`` of the refit; None if there was none.
     termination_condition_ : {"no_bags", "no_selector", "max_epochs"}
         Why training ended.
     signed_labels_ : ndarray of int8, shape (n_bag_instances, n_classes)
@@ -119,11 +126,12 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
     - a negatively labelled patch weighs as much as a positively labelled one in the mean over a batch;
     - negative labels are remembered for ``negative_memory`` rounds, since a label of an early, poor net
       that is never forgotten costs accuracy; a patch that receives a positive label has only that;
-    - labels are renewed after every epoch; the optimiser goes on from round to round.
+    - labels are renewed after every epoch; the optimiser goes on from round to round;
+    - the rounds train for ``max_epochs``: the validation loss of labelled slides says little about
+      slides that are stained otherwise, so it does not end them. It ends the refit, in which new
+      weights learn from the last, best pseudo labels without the memory of earlier, worse ones.
 
-    The rounds train for ``max_epochs``: the validation loss of labelled slides says little about slides
-    that are stained otherwise, so it does not end them. ``PAPER_SETTINGS`` holds the learning rate, batch
-    size and memory of the paper.
+    ``PAPER_SETTINGS`` holds the learning rate, batch size and memory of the paper, without refit.
 
     References
     ----------
@@ -158,6 +166,7 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
         "negative_loss": [HasMethods("instance_losses"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "epochs_per_round": [Interval(Integral, 1, None, closed="left")],
+        "refit": ["boolean"],
         "patience": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
@@ -178,6 +187,7 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
         negative_loss: Any = None,
         max_epochs: int = 100,
         epochs_per_round: int = 1,
+        refit: bool = True,
         patience: int = 10,
         validation_fraction: float = 0.25,
         learning_rate: float | None = None,
@@ -194,6 +204,7 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
         self.negative_loss = negative_loss
         self.max_epochs = max_epochs
         self.epochs_per_round = epochs_per_round
+        self.refit = refit
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.learning_rate = learning_rate
@@ -244,62 +255,75 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_state.randint(np.iinfo(np.int32).max))
             X = _embed(net, X)
-            validation = self._fit_supervised(net, X, codes, groups, random_state)
+            labeled = self._fit_supervised(net, X, codes, groups, random_state)
             if bags is not None:
                 bags = bags.with_instances(_embed(net, bags.X))
-                self._fit_rounds(net, X, codes, bags, validation, random_state)
+                self._fit_rounds(net, X, bags, labeled, random_state)
         self.estimator_ = net
         return self
 
     def _fit_supervised(self, net, X, codes, groups, random_state):
-        """Train on the labelled patches; returns training rows and validation data."""
-        rows, validation_rows = split_validation(
+        """Train on the labelled patches; returns their signed labels and the validation data."""
+        _, validation_rows = split_validation(
             codes, self.validation_fraction, random_state, groups
         )
         signed = np.eye(len(self.classes_), dtype=np.int8)[codes]
         validation = SignedDataset(X, signed, validation_rows) if len(validation_rows) else None
-        _initialize(net, X, rows, self.classes_)
-        picked = rows[training_rows(signed[rows], random_state, balance=self.oversample)]
-        train_until_settled(
-            net,
-            SignedDataset(X, signed, picked),
-            validation,
-            max_epochs=self.max_epochs,
-            patience=self.patience,
-        )
-        self.n_iter_, self.termination_condition_ = 0, "no_bags"
-        self.history_ = [{"round": 0, "n_epochs": len(net.history), **_losses(net)}]
-        return rows, validation
+        known = signed.copy()
+        known[validation_rows] = 0
+        self.n_iter_, self.termination_condition_, self.refit_history_ = 0, "no_bags", None
+        losses = self._train_anew(net, [X], known, validation, random_state)
+        self.history_ = [{"round": 0, **losses}]
+        return known, validation
 
-    def _fit_rounds(self, net, X, codes, bags, labeled, random_state):
-        """Renew pseudo labels and train on, until the epochs are used up."""
-        rows, validation = labeled
-        known = np.zeros((len(codes), len(self.classes_)), dtype=np.int8)
-        known[rows, codes[rows]] = 1
+    def _fit_rounds(self, net, X, bags, labeled, random_state):
+        """Renew pseudo labels and train on, until the epochs are used up; then train anew."""
+        known, validation = labeled
         positive_selector, negative_selector = self._make_selectors()
         self.bag_index_, self.bag_names_ = bags.index, bags.names
         self.signed_labels_ = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int8)
         self.label_rounds_ = np.zeros(self.signed_labels_.shape, dtype=np.int32)
         last_negative = np.zeros(self.signed_labels_.shape, dtype=np.int32)
-        n_epochs = 0 if positive_selector is None and negative_selector is None else self.max_epochs
-        self.termination_condition_ = "max_epochs" if n_epochs else "no_selector"
+        if positive_selector is None and negative_selector is None:
+            self.termination_condition_ = "no_selector"
+            return
+        self.termination_condition_ = "max_epochs"
 
+        n_epochs = self.max_epochs
         while n_epochs > 0:
             self.n_iter_ += 1
             probabilities = net.predict_proba(SignedDataset(bags.X))
             positive = self._select(positive_selector, probabilities, bags)
             negative = self._select(negative_selector, probabilities, bags)
             last_negative[negative < 0] = self.n_iter_
-            signed = merge_rounds(positive, negative, self._remembered(last_negative))
-            self._record_labels(signed)
+            self._record_labels(merge_rounds(positive, negative, self._remembered(last_negative)))
 
-            all_signed = np.concatenate([known, signed])
-            picked = training_rows(all_signed, random_state, balance=self.oversample)
-            data = SignedDataset([X, bags.X], all_signed, picked)
+            signed = np.concatenate([known, self.signed_labels_])
+            picked = training_rows(signed, random_state, balance=self.oversample)
             n_now = min(self.epochs_per_round, n_epochs)
-            train_epochs(net, data, validation, n_now)
+            train_epochs(net, SignedDataset([X, bags.X], signed, picked), validation, n_now)
             n_epochs -= n_now
             self._record_round(net, n_now, probabilities, bags)
+
+        if self.refit:
+            self.refit_history_ = self._train_anew(
+                net, [X, bags.X], signed, validation, random_state
+            )
+
+    def _train_anew(self, net, parts, signed, validation, random_state):
+        """New weights, trained on what carries a label until the validation loss settles."""
+        rows = np.flatnonzero(signed[: len(parts[0])].any(axis=1))
+        _initialize(net, parts[0], rows, self.classes_)
+        train_until_settled(
+            net,
+            SignedDataset(
+                parts, signed, training_rows(signed, random_state, balance=self.oversample)
+            ),
+            validation,
+            max_epochs=self.max_epochs,
+            patience=self.patience,
+        )
+        return {"n_epochs": len(net.history), **_losses(net, best=True)}
 
     def _make_selectors(self):
         defaults = {"positive_selector": AdaptiveSelector, "negative_selector": NegativeSelector}
@@ -475,9 +499,11 @@ def _initialize(net: NeuralNet, X: Any, rows: np.ndarray, classes: np.ndarray) -
         net.initialize()
 
 
-def _losses(net: NeuralNet) -> dict:
-    """Last losses of the net, None where nothing was measured."""
-    last = net.history[-1]
+def _losses(net: NeuralNet, *, best: bool = False) -> dict:
+    """Losses of the last epoch, or of the one whose weights were kept; None where not measured."""
+    row = net.history[-1]
+    if best and "valid_loss" in row:
+        row = min(net.history, key=lambda epoch: epoch["valid_loss"])
     return {
-        name: float(last[name]) if name in last else None for name in ("train_loss", "valid_loss")
+        name: float(row[name]) if name in row else None for name in ("train_loss", "valid_loss")
     }

@@ -1,4 +1,4 @@
-"""Networks: MobileNetV2, the linear head, and fast inference of frozen networks."""
+"""Networks: MobileNetV2, the linear head, random filters, and fast inference of frozen networks."""
 
 from proportion_ssl.nets.head import LinearHead
 from proportion_ssl.nets.inference import compile_features
@@ -9,12 +9,14 @@ from proportion_ssl.nets.mobilenet import (
     WeightsNotAvailableError,
     load_mobilenet_v2,
 )
+from proportion_ssl.nets.random_filters import RandomFilterFeatures
 
 __all__ = [
     "LinearHead",
     "MobileNetV2Features",
     "MobileNetV2Module",
     "PixelNormalization",
+    "RandomFilterFeatures",
     "WeightsNotAvailableError",
     "compile_features",
     "load_mobilenet_v2",

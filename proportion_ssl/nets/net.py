@@ -39,6 +39,10 @@ class SignedLabelNet(NeuralNetClassifier):
     optimizer : torch.optim.Optimizer class, default=torch.optim.RAdam
     lr : float, default=1e-3
         Learning rate.
+    weight_decay : float, default=None
+        Share of the head's weights, per unit of learning rate, that each step takes away. Default:
+        ``3 * sqrt(n_features / 1280)`` with RAdam if the module has a head; otherwise nothing. With
+        a head only its linear layer decays. RAdam decays apart from the gradient (as in AdamW).
     batch_size : int, default=64
     max_epochs : int, default=100
     patience : int, default=10
@@ -65,6 +69,7 @@ class SignedLabelNet(NeuralNetClassifier):
         *,
         optimizer: Any = torch.optim.RAdam,
         lr: float = 1e-3,
+        weight_decay: float | None = None,
         batch_size: int = 64,
         max_epochs: int = 100,
         patience: int = 10,
@@ -85,6 +90,7 @@ class SignedLabelNet(NeuralNetClassifier):
                 **kwargs,
             },
         )
+        self.weight_decay = weight_decay
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.random_state = random_state
@@ -138,6 +144,23 @@ class SignedLabelNet(NeuralNetClassifier):
         self.initialize()
         if isinstance(self.head, LinearHead) and len(self.data_shape_) == 1:
             self.head.standardize(X[rows])
+
+    def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple:
+        """Arguments of the optimiser; a head has a weight decay of its own."""
+        args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
+        is_radam = self.optimizer is torch.optim.RAdam
+        if is_radam:
+            kwargs.setdefault("decoupled_weight_decay", True)
+        decay = self.weight_decay
+        if decay is None and is_radam and self.head is not None and "weight_decay" not in kwargs:
+            decay = 3.0 * (self.head.linear.in_features / N_FEATURES) ** 0.5
+        if decay is None:
+            return args, kwargs
+        if self.head is None:
+            return args, {**kwargs, "weight_decay": decay}
+        groups = [_without(group, self.head.linear.weight) for group in args[0]]
+        groups.append({"params": [self.head.linear.weight], "weight_decay": decay})
+        return (groups,), kwargs
 
     @property
     def _default_callbacks(self):
@@ -305,3 +328,8 @@ class MobileNetV2Classifier(SignedLabelNet):
             return X
         check_images(X)
         return PatchEmbedder(weights=self.weights).transform(X) if self.freeze else X
+
+
+def _without(group, parameter):
+    """Parameter group that lacks one parameter."""
+    return {**group, "params": [p for p in group["params"] if p is not parameter]}
