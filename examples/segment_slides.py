@@ -41,7 +41,7 @@ from proportion_ssl import (
     per_class_score,
 )
 from proportion_ssl.datasets import load_cohort, make_slides
-from proportion_ssl.nets import WeightsNotAvailableError
+from proportion_ssl.nets import RandomFilterFeatures, WeightsNotAvailableError
 from proportion_ssl.slides import (
     FeatureFileError,
     PatchGrid,
@@ -86,16 +86,17 @@ class Tiles:
 
 
 def choose_embedder(weights):
-    """A frozen MobileNetV2; only this demonstration goes on with random layers."""
+    """A frozen MobileNetV2; only this demonstration goes on with random filters."""
     embedder = PatchEmbedder(weights=weights or "imagenet")
     try:
         embedder.fingerprint()
     except WeightsNotAvailableError as error:
+        reason = str(error).split("(")[0].strip()
         print(
-            "No ImageNet weights: there is neither network nor --weights, so this demonstration goes on "
-            f"with RANDOM features, which cost accuracy ({str(error).split('(')[0].strip()})."
+            "No ImageNet weights: without network and --weights this demonstration goes on with RANDOM "
+            f"filters as features, which costs accuracy. ({reason})"
         )
-        return PatchEmbedder(weights=None)
+        return PatchEmbedder(module=RandomFilterFeatures())
     return embedder
 
 

@@ -264,9 +264,7 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
 
     def _fit_supervised(self, net, X, codes, groups, random_state):
         """Train on the labelled patches; returns their signed labels and the validation data."""
-        _, validation_rows = split_validation(
-            codes, self.validation_fraction, random_state, groups
-        )
+        _, validation_rows = split_validation(codes, self.validation_fraction, random_state, groups)
         signed = np.eye(len(self.classes_), dtype=np.int8)[codes]
         validation = SignedDataset(X, signed, validation_rows) if len(validation_rows) else None
         known = signed.copy()

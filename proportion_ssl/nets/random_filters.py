@@ -17,7 +17,8 @@ class RandomFilterFeatures(nn.Module):
     Parameters
     ----------
     n_scales : int, default=3
-        The first sees the image at half its size, each further one at half of that.
+        The first sees the image at half its size, each further one at half of that. Sides of images
+        must be at least ``12 * 2**n_scales`` pixels, so that the last answers have a spread.
     n_filters : (int, int), default=(32, 64)
         Number of filters of the first and of the second layer.
     seed : int, default=0
@@ -49,6 +50,12 @@ class RandomFilterFeatures(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised float images (n, 3, height, width) to features (n, n_features)."""
+        least = 12 * 2**self.n_scales
+        if min(images.shape[2:]) < least:
+            raise ValueError(
+                f"Images of {images.shape[2]} x {images.shape[3]} pixels are too small for "
+                f"{self.n_scales} scales, which need {least}; lower n_scales."
+            )
         features = [images.mean(dim=(2, 3))]
         for _ in range(self.n_scales):
             images = functional.avg_pool2d(images, 2)
