@@ -63,6 +63,7 @@ ROWS = {
             *("sklearn", "pandas"),  # stain normalisers are transformers, summaries are tables
         ),
     ),
+    "slides.cohort": Row(("slides",), ("sklearn.utils.parallel", "tqdm")),
     # 3: networks
     "nets": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
     "embedding": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),

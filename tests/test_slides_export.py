@@ -13,6 +13,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from slide_files import texture, write_slide
 
 from proportion_ssl.slides._atomic import replacing
 from proportion_ssl.slides._polygonize import cell_borders
@@ -37,6 +38,7 @@ from proportion_ssl.slides.export import (
     write_table,
 )
 from proportion_ssl.slides.grid import patch_grid
+from proportion_ssl.slides.reader import open_slide
 
 CLASSES = ["lepidic", "acinar", "papillary", "micropapillary", "solid"]
 TILED = {"generic-tiff"}
@@ -112,8 +114,6 @@ def test_round_trip_on_a_synthetic_slide(tmp_path, slide_mpp, offset):
 
 
 def test_round_trip_on_a_real_slide(real_data, tmp_path):
-    from proportion_ssl.slides.reader import open_slide
-
     with open_slide(real_data / "slides" / "CMU-1-Small-Region.svs") as slide:
         for magnification in (10, 20, 40):
             grid = slide.grid(magnification=magnification)
@@ -122,6 +122,49 @@ def test_round_trip_on_a_real_slide(real_data, tmp_path):
             assert sum(label is not None for label in labels) > 0.3 * len(grid) > 5
             for again in back:
                 assert again.tolist() == labels.tolist()
+
+
+def chain(slide, regions, folder, magnification):
+    """Outlines -> patches -> label map -> GeoJSON -> patches, each step from the last one's file.
+
+    Returns the labels of the patches before and after.
+    """
+    grid = slide.grid(magnification=magnification, size=64)
+    before = labels_of(regions, grid)
+    write_label_map(folder / "labels.tif", before, grid, CLASSES)
+    drawn = read_label_map(folder / "labels.tif")
+    write_geojson(folder / "labels.geojson", drawn, offset=slide.bounds[:2])
+    back = read_annotations(
+        folder / "labels.geojson", offset=slide.bounds[:2], dimensions=slide.dimensions
+    )
+    return before, labels_of(back, grid)
+
+
+def agreement(before, after):
+    """Share of the patches with a majority class that keep it."""
+    labelled = np.array([label is not None for label in before])
+    assert 0.3 * len(before) < labelled.sum() < len(before)
+    return np.mean(before[labelled] == after[labelled])
+
+
+def test_agreement_is_complete_on_a_synthetic_slide(tmp_path):
+    pixels = texture(2300, 1900)
+    path = write_slide(tmp_path / "slide.tif", pixels, mpp=0.4987, n_levels=2)
+    with open_slide(path) as slide:
+        regions = outlines(np.random.default_rng(4), slide.dimensions)
+        for magnification in (10, 20, 37):
+            before, after = chain(slide, regions, tmp_path, magnification)
+            assert agreement(before, after) == 1.0
+            assert after.tolist() == before.tolist()
+
+
+def test_agreement_is_complete_on_a_real_slide(real_data, tmp_path):
+    with open_slide(real_data / "slides" / "CMU-1-Small-Region.svs") as slide:
+        regions = outlines(np.random.default_rng(2), slide.dimensions, n=16)
+        for magnification in (10, 20, 40):
+            before, after = chain(slide, regions, tmp_path, magnification)
+            assert agreement(before, after) == 1.0
+            assert after.tolist() == before.tolist()
 
 
 @settings(max_examples=40, deadline=None)
@@ -400,8 +443,18 @@ def test_probability_map(tmp_path, large_grid):
             shown = np.asarray(slide.read_region((0, 0), level, size))[..., 0]
             np.testing.assert_array_equal(shown, tifffile.imread(path, key=level))
         assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(224)
-    shown, _ = large_image.open(str(path), noCache=True).getRegion(format="numpy")
+    source = large_image.open(str(path), noCache=True)
+    shown, _ = source.getRegion(format="numpy")
     np.testing.assert_array_equal(shown[..., 0], tifffile.imread(path, key=0))
+    assert source.getMetadata()["mm_x"] == pytest.approx(0.224)
+    with tifffile.TiffFile(path) as tiff:
+        table = json.loads(tiff.pages[0].description)["proportion_ssl probability map"]
+        assert all(page.is_tiled for page in tiff.pages)
+    assert table == {
+        "class": "solid",
+        "probability": "(value - 1) / 254; value 0: no patch",
+        "mpp": [224.0, 224.0],
+    }
 
 
 def test_smaller_levels_average_the_patches_there_are(tmp_path):

@@ -130,6 +130,24 @@ def test_batch_of_one_bag_is_unpacked(tmp_path):
     assert stored.features.shape == (3, 4)
 
 
+@pytest.mark.parametrize("n_patches", [0, 1, 3])
+def test_leading_axis_of_published_features(tmp_path, n_patches):
+    """Collections of foundation model features keep (1, n, d) features and (1, n, 2) coords."""
+    features = np.random.default_rng(0).normal(size=(1, n_patches, 1536)).astype(np.float32)
+    coords = np.arange(2 * n_patches).reshape(1, n_patches, 2)
+    stored = read_features(foreign(tmp_path / "a.h5", {}, features, coords))
+    np.testing.assert_array_equal(stored.features, features[0])
+    np.testing.assert_array_equal(stored.locations, coords[0])
+
+
+def test_feature_files_of_trident_from_coords_of_clam(tmp_path):
+    """They keep patch_size and patch_level; at level 0 these give the size at level 0."""
+    stored = read_features(foreign(tmp_path / "a.h5", {"patch_size": 256, "patch_level": 0}))
+    assert stored.patch_size_level0 == 256
+    stored = read_features(foreign(tmp_path / "b.h5", {"patch_size": 256, "patch_level": 1}))
+    assert stored.patch_size_level0 is None, "the downsample of level 1 is not known"
+
+
 def test_names_as_bytes(tmp_path):
     stored = read_features(foreign(tmp_path / "a.h5", {"name": np.bytes_(b"slide")}))
     assert stored.name == "slide"
@@ -218,6 +236,10 @@ def test_settings_changed_by_hand(path):
         (np.ones(3), np.ones((3, 2)), {}, r"'features' has shape \(3,\)"),
         (np.ones((2, 3, 4)), np.ones((3, 2)), {}, "expected .n_patches, n_features"),
         (np.full((3, 4), np.nan), np.ones((3, 2)), {}, "patch 0 has NaN or infinite"),
+        (np.ones((3, 4)), np.full((3, 2), np.nan), {}, "coords of NaN or beyond any slide"),
+        (np.ones((3, 4)), np.full((3, 2), -np.inf), {}, "coords of NaN or beyond any slide"),
+        (np.ones((3, 4)), np.full((3, 2), 2**62), {}, "coords of NaN or beyond any slide"),
+        (np.ones((1, 3, 4)), np.ones((2, 3, 2)), {}, r"coords of shape \(2, 3, 2\)"),
         (np.array([[b"a"] * 4] * 3), np.ones((3, 2)), {}, "a table of numbers"),
         (np.ones((3, 4)), np.ones((3, 2)), {"patch_size_level0": -1}, "patch size at level 0"),
         (np.ones((3, 4)), np.ones((3, 2)), {"patch_size_level0": "big"}, "patch size at level 0"),

@@ -166,6 +166,24 @@ def test_every_box_gives_exactly_the_size_asked_for_at_any_offset(
         assert patch.min() == 255
 
 
+@pytest.mark.parametrize("size", [63, 64])
+@pytest.mark.parametrize("x", [100, 101])
+@pytest.mark.parametrize(("scale", "extra"), [(1, 0), (1, 1), (2, -1), (2, 0), (2, 1), (3, 1)])
+def test_whole_pixels_are_read_where_a_box_is_a_pixel_off(tmp_path, pixels, scale, extra, x, size):
+    """449 level-0 pixels for 224: whole blocks, no half of them, wherever the box begins."""
+    width = scale * size + extra
+    path = write_slide(tmp_path / "s.tif", pixels[:512, :512], compression=None)
+    stored = pixels.astype(int)
+    with open_slide(path) as slide:
+        patch = slide.read_region((x, x, x + width, x + width), size)
+    candidates = []
+    for start in range(x - 1, x + 2):
+        block = stored[start : start + scale * size, start : start + scale * size]
+        block = block.reshape(size, scale, size, scale, 3).sum(axis=(1, 3))
+        candidates.append(np.array_equal(patch, (block + scale**2 // 2) // scale**2))
+    assert patch.shape == (size, size, 3) and sum(candidates) == 1
+
+
 def test_parts_outside_the_slide_are_white_and_never_cropped(pyramid):
     stored = stored_pixels(pyramid, 0)
     with open_slide(pyramid) as slide:
@@ -671,6 +689,20 @@ def test_threads_share_a_slide(pyramid, fast):
         with ThreadPoolExecutor(4) as pool:
             patches = list(pool.map(lambda box: slide.read_region(box, 100), grid.boxes))
         assert_array_equal(patches, expected)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_no_file_is_read_by_two_threads(pyramid, fast):
+    """Seek and read of one file from two threads would mix up tiles, though seldom."""
+    with open_slide(pyramid, fast=fast) as slide:
+        slide.read_region((0, 0, 100, 100), 100)
+        mine = slide._handle()
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(slide._handle).result()
+            assert pool.submit(slide._handle).result() is other
+        assert slide._handle() is mine and other is not mine
+        if fast:
+            assert other._jpeg._file.fileno() != mine._jpeg._file.fileno()
 
 
 def _checksums(slide, boxes):

@@ -126,6 +126,22 @@ def test_small_pieces_are_dropped_and_small_holes_filled():
     assert not tissue_mask(image, mpp=8.0, min_area=1e7).any()
 
 
+def test_tufts_in_airspaces_are_no_debris():
+    """Pieces of 48 um, 72 um apart: together much tissue; 320 um apart: debris."""
+    near, far = np.full((2, 200, 200, 3), GLASS, dtype=np.uint8)
+    for row in range(40, 160, 15):
+        for column in range(40, 160, 15):
+            near[row : row + 6, column : column + 6] = (200, 100, 180)
+    for row in range(10, 190, 46):
+        for column in range(10, 190, 46):
+            far[row : row + 6, column : column + 6] = (200, 100, 180)
+    mask = tissue_mask(near, mpp=8.0)
+    assert mask[40:46, 40:46].all() and mask[145:151, 145:151].all()
+    assert 0.9 < mask.sum() / (64 * 36) < 2.0, "the air between them is no tissue"
+    assert not tissue_mask(far, mpp=8.0).any()
+    assert not tissue_mask(near, mpp=8.0, min_area=1e6).any()
+
+
 def test_a_threshold_of_ones_own():
     image = overview()
     assert not tissue_mask(image, mpp=8.0, threshold=0.95).any()

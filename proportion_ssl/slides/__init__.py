@@ -9,6 +9,7 @@ from proportion_ssl.slides.annotations import (
     read_annotations,
     read_label_map,
 )
+from proportion_ssl.slides.cohort import CohortError, CohortRun, SlideFailure, process_slides
 from proportion_ssl.slides.export import (
     label_picture,
     overlay_picture,
@@ -31,16 +32,19 @@ from proportion_ssl.slides.features import (
 from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid, magnification_to_mpp, patch_grid
 from proportion_ssl.slides.mosaic import stitch, unstitch
 from proportion_ssl.slides.patches import PatchSequence, SlidePatches
-from proportion_ssl.slides.reader import Slide, SlideError, open_slide
+from proportion_ssl.slides.reader import NoTissueError, Slide, SlideError, open_slide
 from proportion_ssl.slides.stain import MacenkoNormalizer, ReinhardNormalizer
-from proportion_ssl.slides.tissue import ink_mask, tissue_fraction, tissue_mask
+from proportion_ssl.slides.tissue import ink_mask, tissue_fraction, tissue_grid, tissue_mask
 
 __all__ = [
     "MPP_AT_1X",
     "AnnotationError",
     "ClassFractions",
+    "CohortError",
+    "CohortRun",
     "FeatureFileError",
     "MacenkoNormalizer",
+    "NoTissueError",
     "PatchFeatures",
     "PatchGrid",
     "PatchSequence",
@@ -48,6 +52,7 @@ __all__ = [
     "ReinhardNormalizer",
     "Slide",
     "SlideError",
+    "SlideFailure",
     "SlidePatches",
     "class_fractions",
     "file_fingerprint",
@@ -59,12 +64,14 @@ __all__ = [
     "patch_grid",
     "patch_labels",
     "prediction_regions",
+    "process_slides",
     "read_annotations",
     "read_features",
     "read_label_map",
     "slide_summary",
     "stitch",
     "tissue_fraction",
+    "tissue_grid",
     "tissue_mask",
     "unstitch",
     "write_dsa",

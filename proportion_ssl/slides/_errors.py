@@ -1,4 +1,4 @@
-"""The one error of slides that cannot be used as they are."""
+"""The errors of slides that cannot be used as they are."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ class SlideError(OSError, ValueError):
     """A slide cannot be opened, lacks its resolution, changed on disk, or has unreadable pixels.
 
     The message names the slide. Code that works through a cohort can catch this one class, note
-    the slide, and go on with the next; a missing file raises ``FileNotFoundError``, which like
-    this error is an ``OSError``.
+    the slide, and go on with the next (:func:`~proportion_ssl.slides.cohort.process_slides` does);
+    a missing file raises ``FileNotFoundError``, which like this error is an ``OSError``.
 
     Examples
     --------
     >>> issubclass(SlideError, OSError), issubclass(SlideError, ValueError)
     (True, True)
+    """
+
+
+class NoTissueError(SlideError):
+    """A slide shows no tissue, or too little in any one patch; the message names the slide.
+
+    Examples
+    --------
+    >>> issubclass(NoTissueError, SlideError)
+    True
     """

@@ -51,6 +51,8 @@ def _asap_outlines(root: Element, source: str) -> Iterator[Outline]:
         if labels and color is not None:
             labels += (to_hex(color),)
         points = _points(annotation, "Coordinates", "Coordinate", f"{source}: {where}")
+        if kind == "Rectangle" and len(points) == 2:
+            points = _box(points)
         parts = ((points, ()),) if kind in ASAP_AREAS else ()
         yield Outline(where, labels, parts, color, name)
 
@@ -101,15 +103,29 @@ def _layer_outlines(layer: Element, color, where: str, source: str) -> Iterator[
         )
     holes = _assign_holes([points for _, points, _ in positive], negative)
     colors = () if color is None else (to_hex(color),)
-    layer_name = (layer.get("Name") or "").strip()
+    titles = _layer_titles(layer)
     for index, (place, points, text) in enumerate(positive):
-        names = (layer_name, *colors, (text or "").strip())
+        names = (*titles, *colors, (text or "").strip())
         labels = tuple(dict.fromkeys(name for name in names if name))
-        if not layer_name and color is None:
+        if not titles and color is None:
             labels = ()
         yield Outline(place, labels, ((points, tuple(holes[index])),), color, text or None)
     for place, _ in holes[-1]:
         yield Outline(f"{place} (a hole in no region)", ("hole",), ())
+
+
+def _layer_titles(layer: Element) -> list[str]:
+    """Name of a layer, then its attributes: data sets without layer names keep the class there.
+
+    ImageScope's own attribute is called Description and has the text as its value; others give
+    the class as the name of an attribute without a value.
+    """
+    titles = [layer.get("Name")]
+    for attribute in layer.iterfind("Attributes/Attribute"):
+        titles.append(attribute.get("Value"))
+        if attribute.get("Name") != "Description":
+            titles.append(attribute.get("Name"))
+    return [title.strip() for title in titles if title and title.strip()]
 
 
 def _assign_holes(shells: list[np.ndarray], negative: list) -> list[list]:
@@ -146,12 +162,18 @@ def _imagescope_points(region: Element, where: str) -> np.ndarray:
         raise AnnotationError(f"{where}: Type {region.get('Type')!r} is no number") from error
     if kind not in (IMAGESCOPE_RECTANGLE, IMAGESCOPE_ELLIPSE) or len(points) < 2:
         return points
-    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     if kind == IMAGESCOPE_RECTANGLE and len(points) == 2:
-        return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+        return _box(points)
     if kind == IMAGESCOPE_ELLIPSE and len(points) <= 4:
+        (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
         return ellipse(((x0 + x1) / 2, (y0 + y1) / 2), x1 - x0, y1 - y0)
     return points
+
+
+def _box(points: np.ndarray) -> np.ndarray:
+    """Corners of the upright rectangle around some points."""
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
 def _line_color(text: str | None, where: str):

@@ -85,9 +85,20 @@ def read_annotations(
 
     Notes
     -----
+    The class of a shape, and what else can stand for it in ``class_map``:
+
+    - GeoJSON: ``classification.name``, or its ``names`` joined by ``": "``. Objects of every type
+      count (annotations, detections, cells without their nuclei, tiles).
+    - ASAP: ``PartOfGroup``; the groups above that one. ``Spline`` is the polygon of its points.
+    - ImageScope: the name of the layer, or the text of its attributes, or its colour; the text of
+      the region. Regions with ``NegativeROA`` are holes of the region around them.
+    - large_image: the group, or the label, or the name of the annotation. Polylines are areas only
+      if ``closed`` is true.
+
     Repairs, each counted in a logged warning: outlines that cross themselves enclose what a ray
     enters an odd number of times (as viewers fill them); overlapping polygons of one shape are
-    united; points, lines and shapes with fewer than three vertices mark no area and are left out.
+    united; points, lines, arrows, rulers, heat maps and shapes with fewer than three vertices mark
+    no area and are left out.
 
     Examples
     --------

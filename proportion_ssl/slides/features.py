@@ -34,6 +34,7 @@ SETTINGS = "proportion_ssl_settings"
 SETTINGS_HASH = "proportion_ssl_settings_sha256"
 N_WRITTEN = "proportion_ssl_n_patches"  # written last: a file without it is not complete
 MAX_VALUES = 2**33
+MAX_COORDINATE = 1e9  # level-0 pixels; the largest slides have a few million
 FINGERPRINT_BYTES = 2**20
 
 
@@ -185,8 +186,10 @@ def read_features(
 
     Notes
     -----
+    Features and coords may have a leading axis of length 1, as in published collections.
     ``patch_size_level0`` comes from TRIDENT's attribute of that name, or from CLAM's
-    ``patch_size`` times ``downsample``; feature files of CLAM often have neither.
+    ``patch_size`` times ``downsample`` (1 at ``patch_level`` 0); feature files of CLAM often have
+    neither.
     """
     path = Path(path)
     if not path.exists():
@@ -204,8 +207,9 @@ def read_features(
         raise FeatureFileError(
             f"{path}: not a readable HDF5 file, or truncated ({error}); make it again"
         ) from error
-    if features.ndim == 3 and len(features) == 1:  # one bag as a batch
-        features = features[0]
+    # one bag as a batch, as published features have it
+    features = features[0] if features.ndim == 3 and len(features) == 1 else features
+    locations = locations[0] if locations.ndim == 3 and len(locations) == 1 else locations
     if features.ndim != 2 or locations.shape != (len(features), 2):
         raise FeatureFileError(
             f"{path}: features of shape {features.shape} and coords of shape {locations.shape}; "
@@ -214,6 +218,10 @@ def read_features(
     if not np.isfinite(features).all():
         raise FeatureFileError(
             f"{path}: {_first_bad(features)} has NaN or infinite features; make the file again"
+        )
+    if not ((locations > -MAX_COORDINATE) & (locations < MAX_COORDINATE)).all():
+        raise FeatureFileError(
+            f"{path}: coords of NaN or beyond any slide; expected level-0 pixels (x, y)"
         )
     _check_settings(settings, expected, path)
     name = attributes.get("name")
@@ -308,9 +316,14 @@ def _check_settings(settings, expected: Mapping[str, Any] | None, path: Path) ->
 
 def _patch_size_level0(attributes: Mapping[str, Any], path: Path) -> float | None:
     size, downsample = attributes.get("patch_size_level0"), 1.0
-    if size is None and "patch_size" in attributes and "downsample" in attributes:
-        size, downsample = attributes["patch_size"], attributes["downsample"]
-        downsample = downsample[0] if isinstance(downsample, list) and downsample else downsample
+    if size is None and "patch_size" in attributes:
+        if "downsample" in attributes:
+            size, downsample = attributes["patch_size"], attributes["downsample"]
+            downsample = (
+                downsample[0] if isinstance(downsample, list) and downsample else downsample
+            )
+        elif attributes.get("patch_level") == 0:
+            size = attributes["patch_size"]
     if size is None:
         return None
     try:

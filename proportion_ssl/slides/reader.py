@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 
-from proportion_ssl.slides._errors import SlideError
+from proportion_ssl.slides._errors import NoTissueError, SlideError
 from proportion_ssl.slides._handle import Handle, TileCache, TileError
 from proportion_ssl.slides._large_image import LargeImageTiles, to_rgb
 from proportion_ssl.slides._resample import STRIP_PIXELS, choose_level, make_plan, resample
@@ -23,7 +23,7 @@ from proportion_ssl.slides._tiff_tiles import JpegLevel, TiffTiles, inspect_tiff
 from proportion_ssl.slides._tiles import Level, read_window
 from proportion_ssl.slides.grid import PatchGrid, patch_grid
 
-__all__ = ["Slide", "SlideError", "open_slide"]
+__all__ = ["NoTissueError", "Slide", "SlideError", "open_slide"]
 
 BAND_CACHE_BYTES = 256 * 2**20
 """Decoded tiles that one pass over a grid keeps at most."""

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import ndimage
 
+from proportion_ssl.slides._errors import NoTissueError
 from proportion_ssl.slides.grid import PatchGrid
+
+if TYPE_CHECKING:
+    from proportion_ssl.slides.reader import Slide
 
 SATURATION_LIMITS = (0.04, 0.15)
 """Otsu's threshold is held within these: glass lies below, stained tissue above."""
 
 SMOOTHING_UM = 8.0
 INK_MARGIN_UM = 24.0
+GAP_UM = 80.0
+"""Pieces of tissue no further apart than this count as one when small ones are dropped: tufts in
+the airspaces of a lung are small, but not debris."""
+
 DARKEST = 0.1
 """Relative intensity below which a pixel is no stained tissue but shade, frame or marker."""
 
@@ -40,7 +50,8 @@ def tissue_mask(
     threshold : float, optional
         Saturation (0 to 1) above which a pixel is stained, instead of Otsu's.
     min_area : float, default=20000
-        Pieces smaller than this, in square microns, are dropped (dust, debris).
+        Pieces smaller than this, in square microns, are dropped (dust, debris), unless they lie
+        near others that together reach it.
     max_hole : float, default=20000
         Holes smaller than this, in square microns, are filled.
 
@@ -65,7 +76,8 @@ def tissue_mask(
     4. Blurred parts are not tissue: where the Laplacian of the optical density varies too little
        within 160 um for the amount of stain there. At 8 um per pixel this finds coarse loss of
        focus only.
-    5. Small pieces dropped, small holes filled.
+    5. Small pieces dropped, small holes filled. Pieces within about 80 um of each other are taken
+       together, so that tufts of cells in airspaces stay.
 
     Red ink cannot be told from eosin by colour, and is not looked for.
 
@@ -101,7 +113,7 @@ def tissue_mask(
         threshold = float(np.clip(otsu_threshold(saturation), *SATURATION_LIMITS))
     unusable = ink_mask(image, mpp=mpp) | _blurred(density.mean(axis=-1), mpp)
     mask = (saturation > threshold) & (brightest > DARKEST) & ~unusable
-    mask = _drop_small(mask, min_area / mpp**2)
+    mask = _drop_small(mask, min_area / mpp**2, margin=round(GAP_UM / mpp / 2))
     return ~_drop_small(~mask, max_hole / mpp**2) & ~unusable
 
 
@@ -243,6 +255,76 @@ def tissue_fraction(mask, grid: PatchGrid, dimensions: tuple[int, int]) -> np.nd
     return np.clip(tissue / extent, 0.0, 1.0)
 
 
+def tissue_grid(
+    slide: Slide, grid: PatchGrid, *, min_fraction: float = 0.25, overview_mpp: float = 8.0
+) -> PatchGrid:
+    """Keep the patches of a slide that hold enough tissue.
+
+    Parameters
+    ----------
+    slide : Slide
+        Opened slide.
+    grid : PatchGrid
+        Windows over this slide.
+    min_fraction : float, default=0.25
+        Least share of a patch, in (0, 1], that must be tissue. Airy tissue needs a low one: a
+        patch of lung with lepidic or micropapillary growth is often more than half air.
+    overview_mpp : float, default=8.0
+        Microns per pixel of the overview in which tissue is looked for; 4 to 16 is sensible.
+
+    Returns
+    -------
+    grid : PatchGrid
+        The patches of at least `min_fraction` tissue, at least one.
+
+    Raises
+    ------
+    NoTissueError
+        If the slide has no tissue, or no patch has enough of it; a :class:`SlideError`.
+    ValueError
+        If `min_fraction` is out of range or the grid is empty.
+
+    See Also
+    --------
+    tissue_mask : How tissue is told from glass; use it for other settings, or a mask of your own
+        with :func:`tissue_fraction`.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import tifffile
+    >>> from proportion_ssl.slides.reader import open_slide
+    >>> glass = np.full((512, 512, 3), 240, dtype=np.uint8)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = folder + "/blank.tif"
+    ...     tifffile.imwrite(path, glass, tile=(256, 256), photometric="rgb")
+    ...     with open_slide(path, mpp=4.0) as slide:
+    ...         try:
+    ...             tissue_grid(slide, slide.grid(patch_mpp=4.0, size=64))
+    ...         except NoTissueError as error:
+    ...             print(str(error).split("/")[-1])
+    blank.tif shows no tissue; is it a blank or very pale slide?
+    """
+    if not 0 < min_fraction <= 1:
+        raise ValueError(f"min_fraction must lie in (0, 1], got {min_fraction!r}.")
+    if not len(grid):
+        raise ValueError(f"the grid over {slide.path} has no windows; is a patch larger than it?")
+    overview = slide.thumbnail(overview_mpp)
+    # a slide coarser than asked for is given at its own resolution
+    mpp = slide.mpp * np.sqrt(np.prod(slide.dimensions) / np.prod(overview.shape[:2]))
+    mask = tissue_mask(overview, mpp=float(mpp))
+    if not mask.any():
+        raise NoTissueError(f"{slide.path} shows no tissue; is it a blank or very pale slide?")
+    fraction = tissue_fraction(mask, grid, slide.dimensions)
+    kept = grid[np.flatnonzero(fraction >= min_fraction)]
+    if not len(kept):
+        raise NoTissueError(
+            f"{slide.path} has no patch with {min_fraction:.0%} tissue among {len(grid)}; the most "
+            f"has {fraction.max():.1%}. Lower min_fraction to keep such a slide."
+        )
+    return kept
+
+
 def _check_image(image):
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
@@ -272,9 +354,13 @@ def _blurred(density, mpp):
     return ndimage.maximum_filter(inside, max(1, window - 2))
 
 
-def _drop_small(mask, min_pixels):
-    """Without the connected pieces (edges only) of fewer pixels."""
-    labels, n = ndimage.label(mask)
-    keep = np.bincount(labels.ravel(), minlength=n + 1) >= min_pixels
+def _drop_small(mask, min_pixels, margin=0):
+    """Without the connected pieces (edges only) of fewer pixels.
+
+    Pieces that touch when grown by `margin` pixels count as one.
+    """
+    grown = ndimage.maximum_filter(mask, 2 * margin + 1) if margin else mask
+    labels, n = ndimage.label(grown)
+    keep = np.bincount(labels[mask], minlength=n + 1) >= min_pixels
     keep[0] = False
-    return keep[labels]
+    return keep[labels] & mask
