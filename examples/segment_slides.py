@@ -8,33 +8,36 @@ With a manifest (columns slide, annotation, role, one per class with percentages
 
     python examples/segment_slides.py --cohort cohort.csv --weights mobilenet_v2.pth
 
-Steps: tile every slide at 10x inside its tissue; embed the patches by a frozen MobileNetV2; find
-tumour in the slides without outlines, by a linear classifier of cancer against the rest that the
-outlined slides train; fit "supervised" (outlined slides only) and "proposed" (outlined slides and the
-proportions of the others); compare both by cross-validation over the outlined slides and on the test
-slides; write maps, overlays, outlines for QuPath, tables and the fitted model.
+Steps: tile every slide at 10x inside its tissue; embed each patch as seen at 10x, 5x and 2.5x by a
+frozen MobileNetV2; propose the tumour patches of the slides without outlines, by a multi-field-of-view
+net of cancer against the rest that the outlined slides train; fit "supervised" (outlined slides only)
+and "proposed" (outlined slides and the proportions of the others) on the 10x features; compare both by
+cross-validation over the outlined slides and on the test slides; write maps, overlays, outlines for
+QuPath, tables and the fitted model.
+
+A slide that cannot be read is named, and the others go on. Features are kept in files: a second run
+reads them.
 """
 
 # %%
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from proportion_ssl import (
     Bags,
+    MultiFieldOfViewNet,
     NegativePseudoLabelClassifier,
     PatchEmbedder,
+    TumorProposer,
     bag_proportion_error,
     mean_iou_score,
     overall_pixel_score,
@@ -53,11 +56,11 @@ from proportion_ssl.slides import (
     overlay_picture,
     patch_labels,
     prediction_regions,
+    process_slides,
     read_annotations,
     read_features,
     slide_summary,
-    tissue_fraction,
-    tissue_mask,
+    tissue_grid,
     write_features,
     write_geojson,
     write_label_map,
@@ -65,7 +68,8 @@ from proportion_ssl.slides import (
     write_table,
 )
 
-MAGNIFICATION, PATCH, MIN_TISSUE, OVERVIEW_MPP = 10, 224, 0.25, 8.0
+VIEWS = (10, 5, 2.5)  # magnifications; patches lie side by side at the first
+PATCH, OVERVIEW_MPP = 224, 8.0
 NOT_CANCER = "non-cancer"
 
 
@@ -74,12 +78,17 @@ class Tiles:
     """What is kept of a slide once its pixels have been read."""
 
     grid: PatchGrid
-    features: np.ndarray  # (n_patches, n_features)
+    views: np.ndarray  # (n_patches, len(VIEWS) * n_features), features of all magnifications
     labels: np.ndarray  # class names from the outlines, None where there is no majority
     overview: np.ndarray
     dimensions: tuple[int, int]
     mpp: float
     origin: tuple[int, int]
+
+    @property
+    def features(self):
+        """Features at the first magnification."""
+        return self.views[:, : self.views.shape[1] // len(VIEWS)]
 
 
 # %% One slide: patches inside the tissue, their features, their labels
@@ -102,7 +111,11 @@ def choose_embedder(weights):
 
 def embed(slide, grid, embedder, store):
     """Features of the patches, from the store if they were computed with the same settings."""
-    settings = {"embedder": embedder.fingerprint(), "slide": file_fingerprint(slide.path)}
+    settings = {
+        "embedder": embedder.fingerprint(),
+        "slide": file_fingerprint(slide.path),
+        "magnifications": list(VIEWS),
+    }
     path = store / f"{slide.name}.h5"
     if path.exists():
         try:
@@ -112,7 +125,8 @@ def embed(slide, grid, embedder, store):
         else:
             if np.array_equal(stored.locations, grid.locations):
                 return stored.features
-    features = embedder.transform(SlidePatches(slide, grid))
+    views = [grid, *(grid.concentric(magnification=m) for m in VIEWS[1:])]
+    features = np.hstack([embedder.transform(SlidePatches(slide, view)) for view in views])
     write_features(
         path,
         features,
@@ -129,12 +143,8 @@ def tile(row, classes, embedder, store):
     """Read one slide of the manifest."""
     with open_slide(row.path, mpp=None if np.isnan(row.mpp) else row.mpp) as slide:
         overview = slide.thumbnail(OVERVIEW_MPP)
-        grid = slide.grid(magnification=MAGNIFICATION, size=PATCH)
-        mask = tissue_mask(overview, mpp=OVERVIEW_MPP)
-        grid = grid[tissue_fraction(mask, grid, slide.dimensions) >= MIN_TISSUE]
-        if len(grid) == 0:
-            raise ValueError(f"Slide {slide.name} has no patch with {MIN_TISSUE:.0%} tissue.")
-        features = embed(slide, grid, embedder, store)
+        grid = tissue_grid(slide, slide.grid(magnification=VIEWS[0], size=PATCH))
+        views = embed(slide, grid, embedder, store)
         labels = np.full(len(grid), None, dtype=object)
         if row.annotation is not None:
             regions = read_annotations(row.annotation, offset=slide.bounds[:2])
@@ -142,42 +152,41 @@ def tile(row, classes, embedder, store):
             fractions = class_fractions(regions, grid, names)
             labels = patch_labels(fractions.fractions, names, ignored=fractions.ignored)
         return Tiles(
-            *(grid, features, labels, overview, slide.dimensions, slide.mpp, slide.bounds[:2])
+            *(grid, views, labels, overview, slide.dimensions, slide.mpp, slide.bounds[:2])
         )
 
 
 # %% The cohort: labelled patches, bags, and the two systems
 
 
-def labelled_patches(tiles, slides, wanted):
+def labelled_patches(tiles, slides, wanted, *, all_views=False):
     """Features, labels and slide of the patches that carry one of the wanted labels."""
     labels = np.concatenate([tiles[s].labels for s in slides])
     keep = np.isin(labels.astype(str), wanted)
-    X = np.concatenate([tiles[s].features for s in slides])
+    X = np.concatenate([tiles[s].views if all_views else tiles[s].features for s in slides])
     groups = np.repeat(slides, [len(tiles[s].labels) for s in slides])
     return X[keep], labels[keep].astype(str), groups[keep]
 
 
-def fit_tumour_detector(tiles, slides, classes):
-    """Linear classifier of cancer (True) against the rest; None if nothing else is outlined."""
-    X, y, _ = labelled_patches(tiles, slides, [*classes, NOT_CANCER])
-    is_cancer = y != NOT_CANCER
-    if is_cancer.all():
+def fit_proposer(tiles, slides, classes, n_views=len(VIEWS)):
+    """Tumour against the rest, from outlined slides; None if nothing else is outlined."""
+    X, y, groups = labelled_patches(tiles, slides, [*classes, NOT_CANCER], all_views=n_views > 1)
+    if NOT_CANCER not in y:
         return None
-    detector = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.01))
-    return detector.fit(X.astype(np.float64), is_cancer)
+    net = MultiFieldOfViewNet(n_views, random_state=0)
+    return TumorProposer(net).fit(X, y != NOT_CANCER, groups=groups)
 
 
-def find_tumour(detector, features):
-    """Which patches to call cancer; all if there is no detector."""
-    if detector is None:
-        return np.ones(len(features), dtype=bool)
-    return detector.predict(features.astype(np.float64))
+def find_tumour(proposer, tiles):
+    """Which patches of a slide are proposed as cancer; all if there is no proposer."""
+    if proposer is None:
+        return np.ones(len(tiles.grid), dtype=bool)
+    return proposer.propose(tiles.views).is_tumor
 
 
-def make_bags_of(tiles, slides, detector, proportions):
+def make_bags_of(tiles, slides, proposer, proportions):
     """The tumour patches of each weakly labelled slide, with its recorded proportions."""
-    found = {s: tiles[s].features[find_tumour(detector, tiles[s].features)] for s in slides}
+    found = {s: tiles[s].features[find_tumour(proposer, tiles[s])] for s in slides}
     empty = [s for s, features in found.items() if len(features) == 0]
     if empty:
         print(f"Left out, no tumour found: {', '.join(empty)}")
@@ -185,9 +194,34 @@ def make_bags_of(tiles, slides, detector, proportions):
     return Bags([found[s] for s in kept], kept, proportions.loc[kept])
 
 
-def fit_systems(tiles, slides, bags, detector_classes, seed):
+def compare_proposals(tiles, cohort, proposer):
+    """Recall and precision of the tumour proposals on the test slides, one and all magnifications."""
+    rows = {}
+    if not any((tiles[s].labels == NOT_CANCER).any() for s in cohort.test):
+        return pd.DataFrame()
+    for name, n_views in (
+        (f"{VIEWS[0]}x alone", 1),
+        (" + ".join(f"{v}x" for v in VIEWS), len(VIEWS)),
+    ):
+        fitted = proposer
+        if n_views == 1:
+            fitted = fit_proposer(tiles, cohort.labeled, cohort.classes, n_views=1)
+        wanted = [*cohort.classes, NOT_CANCER]
+        X, y, _ = labelled_patches(tiles, cohort.test, wanted, all_views=n_views > 1)
+        proposed, is_tumour = fitted.propose(X).is_tumor, y != NOT_CANCER
+        rows[name] = {
+            "recall": proposed[is_tumour].mean(),
+            "precision": is_tumour[proposed].mean(),
+            "threshold": fitted.threshold_,
+            "recall, labelled slides left out": fitted.recall_,
+            "precision, labelled slides left out": fitted.precision_,
+        }
+    return pd.DataFrame(rows).T.rename_axis("proposals")
+
+
+def fit_systems(tiles, slides, bags, classes, seed):
     """Supervised and proposed, on the patches of some outlined slides."""
-    X, y, _ = labelled_patches(tiles, slides, detector_classes)
+    X, y, _ = labelled_patches(tiles, slides, classes)
     systems = {}
     for name, given in (("supervised", None), ("proposed", bags)):
         model = NegativePseudoLabelClassifier(random_state=seed)
@@ -215,7 +249,7 @@ def scores(model, X, y, groups, classes, proportions):
 
 
 def cross_validate_slides(tiles, cohort, seed):
-    """Scores of both systems on each outlined slide in turn left out (at most 5 folds)."""
+    """Scores of both systems on outlined slides left out in turn (at most 5 folds)."""
     classes, slides = cohort.classes, np.array(cohort.labeled)
     rows = []
     folds = GroupKFold(min(5, len(slides))).split(slides, groups=slides)
@@ -225,8 +259,8 @@ def cross_validate_slides(tiles, cohort, seed):
         if len(present) < len(classes) or len(y) == 0:
             print(f"Fold of {', '.join(slides[test])} left out: a class has no patch to train on.")
             continue
-        detector = fit_tumour_detector(tiles, slides[train], classes)
-        bags = make_bags_of(tiles, cohort.bags, detector, cohort.proportions)
+        proposer = fit_proposer(tiles, slides[train], classes)
+        bags = make_bags_of(tiles, cohort.bags, proposer, cohort.proportions)
         for name, model in fit_systems(tiles, slides[train], bags, classes, seed).items():
             measured = scores(model, X, y, groups, classes, cohort.proportions)
             rows.append({"system": name, **measured})
@@ -236,10 +270,10 @@ def cross_validate_slides(tiles, cohort, seed):
 # %% What a person looks at
 
 
-def write_slide(folder, slide, tiles, detector, model, classes, recorded):
+def write_slide(folder, slide, tiles, proposer, model, classes, recorded):
     """Label map, overlay, outlines and numbers of one test slide."""
     names = [*classes, NOT_CANCER]
-    tumour = find_tumour(detector, tiles.features)
+    tumour = find_tumour(proposer, tiles)
     probabilities = np.zeros((len(tiles.grid), len(names)))
     probabilities[~tumour, -1] = 1.0
     order = [list(model.classes_).index(name) for name in classes]
@@ -305,15 +339,21 @@ def main(arguments=None):
     embedder = choose_embedder(options.weights)
     store = options.output / "features"
     store.mkdir(exist_ok=True)
-    rows = tqdm(cohort.slides.itertuples(), total=len(cohort.slides), desc="slides", unit="slide")
-    tiles = {row.Index: tile(row, cohort.classes, embedder, store) for row in rows}
+    read = process_slides(
+        {row.Index: row for row in cohort.slides.itertuples()},
+        lambda row: tile(row, cohort.classes, embedder, store),
+        on_error="skip",
+        verbose=True,
+    )
+    tiles = read.results
+    cohort = replace(cohort, slides=cohort.slides.loc[list(tiles)])
     done("tile and embed")
 
     folds = cross_validate_slides(tiles, cohort, options.seed)
     done("cross-validation")
 
-    detector = fit_tumour_detector(tiles, cohort.labeled, cohort.classes)
-    bags = make_bags_of(tiles, cohort.bags, detector, cohort.proportions)
+    proposer = fit_proposer(tiles, cohort.labeled, cohort.classes)
+    bags = make_bags_of(tiles, cohort.bags, proposer, cohort.proportions)
     systems = fit_systems(tiles, cohort.labeled, bags, cohort.classes, options.seed)
     done("fit")
 
@@ -322,12 +362,13 @@ def main(arguments=None):
         {
             name: scores(model, X, y, groups, cohort.classes, cohort.proportions)
             for name, model in systems.items()
+            if len(y)  # test slides may come without outlines
         }
     ).T.rename_axis("system")
     summaries = [
         write_slide(
             options.output,
-            *(slide, tiles[slide], detector, systems["proposed"], cohort.classes),
+            *(slide, tiles[slide], proposer, systems["proposed"], cohort.classes),
             cohort.proportions.loc[slide],
         )
         for slide in tqdm(cohort.test, desc="maps", unit="slide")
@@ -336,12 +377,19 @@ def main(arguments=None):
     write_table(options.output / "test.csv", on_test.reset_index())
     write_table(options.output / "cross_validation.csv", folds)
     joblib.dump(
-        {"detector": detector, "embedder": embedder, **systems}, options.output / "model.joblib"
+        {"proposer": proposer, "embedder": embedder, **systems}, options.output / "model.joblib"
     )
     done("maps and tables")
 
     n_patches = sum(len(t.grid) for t in tiles.values())
     print(f"\n{len(tiles)} slides, {n_patches} patches, {bags.n_instances} in {bags.n_bags} bags")
+    for failure in read.failures.values():
+        print(f"Left out, not readable: {failure}")
+    proposals = pd.DataFrame() if proposer is None else compare_proposals(tiles, cohort, proposer)
+    if len(proposals):
+        write_table(options.output / "proposals.csv", proposals.reset_index())
+        print("\nTumour proposals on the test slides")
+        print(proposals.round(3).to_string())
     print("\nCross-validation over outlined slides (mean +- sd over folds)")
     print(mean_and_spread(folds).to_string())
     print("\nTest slides (patches of all slides pooled)")

@@ -27,6 +27,7 @@ from proportion_ssl.metrics import (
     proportion_error_scorer,
     segmentation_confusion_matrix,
 )
+from proportion_ssl.nets.field_of_view import AdaptiveFusion, FixedFusion, MultiFieldOfViewNet
 from proportion_ssl.nets.net import HeadClassifier, MobileNetV2Classifier, SignedLabelNet
 from proportion_ssl.picking import (
     merge_rounds,
@@ -35,6 +36,7 @@ from proportion_ssl.picking import (
     sign_labels,
 )
 from proportion_ssl.proportions import class_proportions, count_per_bag, sum_absolute_error
+from proportion_ssl.proposals import Proposals, TumorProposer
 from proportion_ssl.selection import (
     AdaptiveSelector,
     NegativeSelector,
@@ -49,21 +51,26 @@ from proportion_ssl.selectivity import (
 
 __all__ = [
     "PAPER_SETTINGS",
+    "AdaptiveFusion",
     "AdaptiveSelector",
     "Bags",
+    "FixedFusion",
     "HeadClassifier",
     "MobileNetV2Classifier",
+    "MultiFieldOfViewNet",
     "MultiNegativeLoss",
     "NegativeLoss",
     "NegativePseudoLabelClassifier",
     "NegativeSelector",
     "PatchEmbedder",
     "PositiveLoss",
+    "Proposals",
     "SegmentationConfusion",
     "Selector",
     "SignedLabelLoss",
     "SignedLabelNet",
     "ThresholdSelector",
+    "TumorProposer",
     "__version__",
     "bag_proportion_error",
     "class_proportions",

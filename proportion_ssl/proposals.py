@@ -1,0 +1,241 @@
+"""Tumour proposals: which patches of a slide are cancer and so belong into its bag."""
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+
+from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Tumour patches of weakly labelled slides.
+
+    Attributes
+    ----------
+    is_tumor : ndarray of bool, shape (n_patches,)
+    probabilities : ndarray of shape (n_patches,)
+        Of tumour.
+    empty : list
+        Slides in which no patch is proposed: they make no bag.
+    """
+
+    is_tumor: np.ndarray
+    probabilities: np.ndarray
+    empty: list
+
+
+class TumorProposer(TransformerMixin, BaseEstimator):
+    """Propose the tumour patches of a slide, learnt from outlined slides.
+
+    Weakly labelled slides state the proportions of their *cancer*; what is no cancer must not enter
+    their bags. A net is trained on cancer against the rest (section 5.1 of the paper uses a
+    multi-field-of-view net at 10x, 5x and 2.5x).
+
+    Parameters
+    ----------
+    net : classifier, default=None
+        Default: :class:`~proportion_ssl.MultiFieldOfViewNet` on a single view. For three views give
+        ``MultiFieldOfViewNet(n_views=3)``.
+    threshold : float in (0, 1), default=None
+        Propose patches of at least this probability of tumour. Default: the largest at which
+        `min_recall` of the labelled tumour patches are proposed, judged by nets that have not seen
+        their slides.
+    min_recall : float in (0, 1], default=0.97
+        Used if no threshold is given. Missed tumour distorts the proportions of a bag.
+    n_folds : int, default=5
+        Folds in which the labelled slides are left out to find the threshold.
+
+    Attributes
+    ----------
+    net_ : classifier
+    threshold_ : float
+    recall_, precision_ : float
+        Of the threshold found on left-out labelled slides; NaN if the threshold was given.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, is_tumor = rng.normal(size=(60, 4)), np.repeat([False, True], 30)
+    >>> X[is_tumor] += 4
+    >>> proposer = TumorProposer().fit(X, is_tumor)
+    >>> found = proposer.propose(X, bag_ids=np.repeat(["b1", "b2"], 30))
+    >>> found.empty, found.is_tumor.sum() > 25
+    (['b1'], np.True_)
+    """
+
+    __metadata_request__fit = {"groups": True}  # noqa: RUF012 - scikit-learn's protocol
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        "net": [HasMethods(["fit", "predict_proba"]), None],
+        "threshold": [Interval(RealNotInt, 0, 1, closed="neither"), None],
+        "min_recall": [Interval(RealNotInt, 0, 1, closed="right")],
+        "n_folds": [Interval(Integral, 2, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        net: Any = None,
+        *,
+        threshold: float | None = None,
+        min_recall: float = 0.97,
+        n_folds: int = 5,
+    ):
+        self.net = net
+        self.threshold = threshold
+        self.min_recall = min_recall
+        self.n_folds = n_folds
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any, groups: Any = None) -> "TumorProposer":
+        """Train on patches of outlined slides.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_patches, n_features)
+            Features; of several views side by side for a net of several views.
+        y : array-like of bool, shape (n_patches,)
+            Whether a patch is tumour.
+        groups : array-like of shape (n_patches,), optional
+            Slide of each patch. Whole slides are then left out to find the threshold.
+
+        Returns
+        -------
+        self : TumorProposer
+
+        Raises
+        ------
+        ValueError
+            If `y` is not boolean, or holds only tumour or none.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float32)
+        is_tumor = _boolean(y)
+        if groups is not None:
+            groups = np.asarray(groups)
+            check_consistent_length(X, groups)
+        self.recall_ = self.precision_ = np.nan
+        if self.threshold is None:
+            unseen = self._unseen_probabilities(X, is_tumor, groups)
+            self.threshold_ = recall_threshold(is_tumor, unseen, self.min_recall)
+            proposed = unseen >= self.threshold_
+            self.recall_ = float(proposed[is_tumor].mean())
+            self.precision_ = float(is_tumor[proposed].mean())
+        else:
+            self.threshold_ = self.threshold
+        self.net_ = self._fit_net(X, is_tumor, groups)
+        return self
+
+    def _fit_net(self, X, is_tumor, groups):
+        net = MultiFieldOfViewNet(1, random_state=0) if self.net is None else clone(self.net)
+        if groups is not None and isinstance(net, MultiFieldOfViewNet):
+            return net.fit(X, is_tumor, groups=groups)
+        return net.fit(X, is_tumor)
+
+    def _unseen_probabilities(self, X, is_tumor, groups):
+        """Tumour probability of each patch by nets that were trained on other slides."""
+        if groups is None:
+            n_folds = min(self.n_folds, np.bincount(is_tumor).min())
+            if n_folds < 2:
+                raise ValueError(
+                    "Two patches of tumour and two of the rest are needed to find a threshold; give "
+                    "threshold=."
+                )
+            folds = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(X, is_tumor)
+        else:
+            n_folds = min(self.n_folds, len(np.unique(groups)))
+            if n_folds < 2:
+                raise ValueError(
+                    "One slide alone cannot be left out to find a threshold; give threshold= or "
+                    "label a second slide."
+                )
+            folds = GroupKFold(n_folds).split(X, is_tumor, groups)
+        unseen = np.full(len(X), np.nan)
+        for train, test in folds:
+            if is_tumor[train].all() or not is_tumor[train].any():
+                continue  # the other slides hold one kind alone; these patches have no say
+            others = None if groups is None else groups[train]
+            net = self._fit_net(X[train], is_tumor[train], others)
+            unseen[test] = net.predict_proba(X[test])[:, 1]
+        if not np.isfinite(unseen[is_tumor]).any():
+            raise ValueError(
+                "No labelled slide can be left out: tumour and the rest are each on one slide only. "
+                "Give threshold=, or label more slides."
+            )
+        return unseen
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Probability of tumour.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_patches, n_features)
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_patches, 1)
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        return self.net_.predict_proba(X)[:, 1:]
+
+    def propose(self, X: Any, bag_ids: Any = None) -> Proposals:
+        """Tumour patches, the instances of each slide's bag.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_patches, n_features)
+        bag_ids : array-like of shape (n_patches,), optional
+            Slide of each patch; slides without proposals are then named.
+
+        Returns
+        -------
+        proposals : Proposals
+        """
+        probabilities = self.transform(X)[:, 0]
+        is_tumor = probabilities >= self.threshold_
+        empty = []
+        if bag_ids is not None:
+            bag_ids = np.asarray(bag_ids)
+            check_consistent_length(is_tumor, bag_ids)
+            empty = sorted(set(bag_ids.tolist()) - set(bag_ids[is_tumor].tolist()))
+        return Proposals(is_tumor, probabilities, empty)
+
+
+def recall_threshold(is_positive: np.ndarray, scores: np.ndarray, min_recall: float) -> float:
+    """Largest threshold at which at least a share of the positives is found (score >= threshold).
+
+    Parameters
+    ----------
+    is_positive : ndarray of bool, shape (n,)
+    scores : ndarray of shape (n,)
+        NaN: no say.
+    min_recall : float in (0, 1]
+
+    Returns
+    -------
+    threshold : float
+
+    Examples
+    --------
+    >>> recall_threshold(np.array([True] * 4 + [False]), np.array([0.9, 0.8, 0.4, 0.2, 0.3]), 0.75)
+    0.4
+    """
+    of_positives = np.sort(scores[is_positive & np.isfinite(scores)])
+    n_missed = int(np.floor((1 - min_recall) * len(of_positives) + 1e-9))
+    return float(of_positives[min(n_missed, len(of_positives) - 1)])
+
+
+def _boolean(y):
+    values = np.unique(y)
+    if not np.isin(values, [0, 1]).all() or len(values) < 2:
+        raise ValueError(
+            "y must say of each patch whether it is tumour (True or False), and hold both; got "
+            f"{values[:5].tolist()}. From class names: y != 'non-cancer'."
+        )
+    return y.astype(bool)
