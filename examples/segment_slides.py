@@ -8,8 +8,8 @@ With a manifest (columns slide, annotation, role, one per class with percentages
 
     python examples/segment_slides.py --cohort cohort.csv --weights mobilenet_v2.pth
 
-Steps: tile every slide at 10x inside its tissue; embed each patch as seen at 10x, 5x and 2.5x by a
-frozen MobileNetV2; propose the tumour patches of the slides without outlines, by a multi-field-of-view
+Steps: tile every slide at 10x inside its tissue; give all slides the colours of the first outlined one;
+embed each patch as seen at 10x, 5x and 2.5x by a frozen MobileNetV2; propose the tumour patches of the slides without outlines, by a multi-field-of-view
 net of cancer against the rest that the outlined slides train; fit "supervised" (outlined slides only)
 and "proposed" (outlined slides and the proportions of the others) on the 10x features; compare both by
 cross-validation over the outlined slides and on the test slides; write maps, overlays, outlines for
@@ -47,7 +47,10 @@ from proportion_ssl.datasets import load_cohort, make_slides
 from proportion_ssl.nets import RandomFilterFeatures, WeightsNotAvailableError
 from proportion_ssl.slides import (
     FeatureFileError,
+    NormalizedPatches,
     PatchGrid,
+    ReinhardNormalizer,
+    SlideError,
     SlidePatches,
     class_fractions,
     file_fingerprint,
@@ -109,12 +112,25 @@ def choose_embedder(weights):
     return embedder
 
 
-def embed(slide, grid, embedder, store):
+def fit_normalizer(rows):
+    """Stain normalisation to the first outlined slide that can be read."""
+    for row in rows.itertuples():
+        try:
+            with open_slide(row.path, mpp=None if np.isnan(row.mpp) else row.mpp) as slide:
+                grid = tissue_grid(slide, slide.grid(magnification=VIEWS[0], size=PATCH))
+                return ReinhardNormalizer().fit(SlidePatches(slide, grid))
+        except SlideError as error:
+            print(f"Not the reference of colours: {error}")
+    raise SystemExit("None of the outlined slides can be read.")
+
+
+def embed(slide, grid, embedder, normalizer, store):
     """Features of the patches, from the store if they were computed with the same settings."""
     settings = {
         "embedder": embedder.fingerprint(),
         "slide": file_fingerprint(slide.path),
         "magnifications": list(VIEWS),
+        "colours": [normalizer.mean_.tolist(), normalizer.std_.tolist()],
     }
     path = store / f"{slide.name}.h5"
     if path.exists():
@@ -126,7 +142,13 @@ def embed(slide, grid, embedder, store):
             if np.array_equal(stored.locations, grid.locations):
                 return stored.features
     views = [grid, *(grid.concentric(magnification=m) for m in VIEWS[1:])]
-    features = np.hstack([embedder.transform(SlidePatches(slide, view)) for view in views])
+    colors = normalizer.estimate(SlidePatches(slide, grid))
+    features = np.hstack(
+        [
+            embedder.transform(NormalizedPatches(SlidePatches(slide, view), normalizer, colors))
+            for view in views
+        ]
+    )
     write_features(
         path,
         features,
@@ -139,12 +161,12 @@ def embed(slide, grid, embedder, store):
     return features
 
 
-def tile(row, classes, embedder, store):
+def tile(row, classes, embedder, normalizer, store):
     """Read one slide of the manifest."""
     with open_slide(row.path, mpp=None if np.isnan(row.mpp) else row.mpp) as slide:
         overview = slide.thumbnail(OVERVIEW_MPP)
         grid = tissue_grid(slide, slide.grid(magnification=VIEWS[0], size=PATCH))
-        views = embed(slide, grid, embedder, store)
+        views = embed(slide, grid, embedder, normalizer, store)
         labels = np.full(len(grid), None, dtype=object)
         if row.annotation is not None:
             regions = read_annotations(row.annotation, offset=slide.bounds[:2])
@@ -168,7 +190,7 @@ def labelled_patches(tiles, slides, wanted, *, all_views=False):
     return X[keep], labels[keep].astype(str), groups[keep]
 
 
-def fit_proposer(tiles, slides, classes, n_views=len(VIEWS)):
+def fit_proposer(tiles, slides, classes, n_views):
     """Tumour against the rest, from outlined slides; None if nothing else is outlined."""
     X, y, groups = labelled_patches(tiles, slides, [*classes, NOT_CANCER], all_views=n_views > 1)
     if NOT_CANCER not in y:
@@ -259,7 +281,7 @@ def cross_validate_slides(tiles, cohort, seed):
         if len(present) < len(classes) or len(y) == 0:
             print(f"Fold of {', '.join(slides[test])} left out: a class has no patch to train on.")
             continue
-        proposer = fit_proposer(tiles, slides[train], classes)
+        proposer = fit_proposer(tiles, slides[train], classes, len(VIEWS))
         bags = make_bags_of(tiles, cohort.bags, proposer, cohort.proportions)
         for name, model in fit_systems(tiles, slides[train], bags, classes, seed).items():
             measured = scores(model, X, y, groups, classes, cohort.proportions)
@@ -339,9 +361,10 @@ def main(arguments=None):
     embedder = choose_embedder(options.weights)
     store = options.output / "features"
     store.mkdir(exist_ok=True)
+    normalizer = fit_normalizer(cohort.slides.loc[cohort.labeled])
     read = process_slides(
         {row.Index: row for row in cohort.slides.itertuples()},
-        lambda row: tile(row, cohort.classes, embedder, store),
+        lambda row: tile(row, cohort.classes, embedder, normalizer, store),
         on_error="skip",
         verbose=True,
     )
@@ -352,7 +375,7 @@ def main(arguments=None):
     folds = cross_validate_slides(tiles, cohort, options.seed)
     done("cross-validation")
 
-    proposer = fit_proposer(tiles, cohort.labeled, cohort.classes)
+    proposer = fit_proposer(tiles, cohort.labeled, cohort.classes, len(VIEWS))
     bags = make_bags_of(tiles, cohort.bags, proposer, cohort.proportions)
     systems = fit_systems(tiles, cohort.labeled, bags, cohort.classes, options.seed)
     done("fit")
@@ -377,7 +400,8 @@ def main(arguments=None):
     write_table(options.output / "test.csv", on_test.reset_index())
     write_table(options.output / "cross_validation.csv", folds)
     joblib.dump(
-        {"proposer": proposer, "embedder": embedder, **systems}, options.output / "model.joblib"
+        {"proposer": proposer, "normalizer": normalizer, "embedder": embedder, **systems},
+        options.output / "model.joblib",
     )
     done("maps and tables")
 

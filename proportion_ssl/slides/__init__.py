@@ -33,7 +33,7 @@ from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid, magnification_to_mp
 from proportion_ssl.slides.mosaic import stitch, unstitch
 from proportion_ssl.slides.patches import PatchSequence, SlidePatches
 from proportion_ssl.slides.reader import NoTissueError, Slide, SlideError, open_slide
-from proportion_ssl.slides.stain import MacenkoNormalizer, ReinhardNormalizer
+from proportion_ssl.slides.stain import MacenkoNormalizer, NormalizedPatches, ReinhardNormalizer
 from proportion_ssl.slides.tissue import ink_mask, tissue_fraction, tissue_grid, tissue_mask
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "FeatureFileError",
     "MacenkoNormalizer",
     "NoTissueError",
+    "NormalizedPatches",
     "PatchFeatures",
     "PatchGrid",
     "PatchSequence",

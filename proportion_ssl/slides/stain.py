@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from proportion_ssl.slides.patches import SlidePatches, _Patches
+
 FIT_IMAGES = 256
 """Images looked at in one fit, evenly spaced: enough for the statistics of a cohort."""
 
@@ -110,6 +112,22 @@ class _StainNormalizer(TransformerMixin, BaseEstimator):
                 for i in members:
                     out[i] = self._apply(X[i], source)
         return out
+
+    def estimate(self, X):
+        """Colours of one slide, for :class:`NormalizedPatches`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, height, width, 3), uint8
+            Patches of the slide; of more than 256, 256 evenly spaced ones are read.
+
+        Returns
+        -------
+        colors : tuple of ndarray, or None
+            What this method of normalisation compares; None if there is next to no stained tissue.
+        """
+        _check_shape(X)
+        return self._estimate(_pixels(np.asarray(X[:: -(-len(X) // FIT_IMAGES)])))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -263,6 +281,64 @@ class ReinhardNormalizer(_StainNormalizer):
         least = self._STAINED / 3
         weight = np.clip((density - least) / (self._STAINED - least), 0.0, 1.0)
         return _to_uint8(weight * moved + (1 - weight) * image)
+
+
+class NormalizedPatches(_Patches):
+    """Patches of one slide in the colours of a reference, read and changed when indexed.
+
+    Parameters
+    ----------
+    patches : SlidePatches
+        Patches of one slide, at any magnification.
+    normalizer : MacenkoNormalizer or ReinhardNormalizer
+        Fitted on the reference.
+    colors : tuple of ndarray, or None
+        The slide's own colours, as ``normalizer.estimate`` gives them, once for all magnifications;
+        with None the pixels stay as they are.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import tifffile
+    >>> from proportion_ssl.slides.reader import open_slide
+    >>> pixels = np.random.default_rng(0).integers(60, 200, size=(256, 256, 3), dtype=np.uint8)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = folder + "/slide.tif"
+    ...     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb")
+    ...     with open_slide(path, mpp=1.0) as slide:
+    ...         patches = SlidePatches(slide, slide.grid(magnification=10, size=128))
+    ...         normalizer = ReinhardNormalizer().fit(patches)
+    ...         same = NormalizedPatches(patches, normalizer, normalizer.estimate(patches))
+    ...         same.shape, bool(abs(same[0].astype(int) - patches[0]).max() <= 1)
+    ((4, 128, 128, 3), True)
+    """
+
+    def __init__(self, patches: SlidePatches, normalizer: _StainNormalizer, colors):
+        check_is_fitted(normalizer)
+        self.patches = patches
+        self.normalizer = normalizer
+        self.colors = colors
+
+    @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)."""
+        return self.patches.patch_shape
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def batches(self, batch_size: int = 64):
+        """Patches in order, up to `batch_size` at a time."""
+        for batch in self.patches.batches(batch_size):
+            yield self._change(batch)
+
+    def _read(self, indices):
+        return self._change(self.patches._read(indices))
+
+    def _change(self, batch):
+        if self.colors is None:
+            return batch
+        return np.stack([self.normalizer._apply(image, self.colors) for image in batch])
 
 
 def _to_lab(pixels):
