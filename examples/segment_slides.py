@@ -8,12 +8,12 @@ With a manifest (columns slide, annotation, role, one per class with percentages
 
     python examples/segment_slides.py --cohort cohort.csv --weights mobilenet_v2.pth
 
-Steps: tile every slide at 10x inside its tissue; give all slides the colours of the first outlined one;
-embed each patch as seen at 10x, 5x and 2.5x by a frozen MobileNetV2; propose the tumour patches of the slides without outlines, by a multi-field-of-view
-net of cancer against the rest that the outlined slides train; fit "supervised" (outlined slides only)
-and "proposed" (outlined slides and the proportions of the others) on the 10x features; compare both by
-cross-validation over the outlined slides and on the test slides; write maps, overlays, outlines for
-QuPath, tables and the fitted model.
+Steps: tile every slide at 10x inside its tissue; give all slides the colours of the first outlined
+one; embed each patch as seen at 10x, 5x and 2.5x by a frozen MobileNetV2; propose the tumour patches
+of the slides without outlines, by a multi-field-of-view net of cancer against the rest that the
+outlined slides train; fit "supervised" (outlined slides only) and "proposed" (outlined slides and the
+proportions of the others) on the 10x features; compare both by cross-validation over the outlined
+slides and on the test slides; write maps, overlays, outlines for QuPath, tables and the fitted model.
 
 A slide that cannot be read is named, and the others go on. Features are kept in files: a second run
 reads them.
@@ -399,10 +399,8 @@ def main(arguments=None):
     write_table(options.output / "slides.csv", summaries)
     write_table(options.output / "test.csv", on_test.reset_index())
     write_table(options.output / "cross_validation.csv", folds)
-    joblib.dump(
-        {"proposer": proposer, "normalizer": normalizer, "embedder": embedder, **systems},
-        options.output / "model.joblib",
-    )
+    fitted = {"proposer": proposer, "normalizer": normalizer, "embedder": embedder, **systems}
+    joblib.dump(fitted, options.output / "model.joblib")
     done("maps and tables")
 
     n_patches = sum(len(t.grid) for t in tiles.values())

@@ -28,7 +28,16 @@ class Row(NamedTuple):
 NUMERICS = ("proportions", "selectivity", "picking", "assignment")
 DATA = ("bags", "selection", "metrics", "datasets")
 NETS = ("losses", "nets", "embedding")
-LEARNING = (*NUMERICS, *DATA, *NETS, "classifier", "baselines", "_version")
+LEARNING = (
+    *NUMERICS,
+    *DATA,
+    *NETS,
+    "classifier",
+    "baselines",
+    "proposals",
+    "persistence",
+    "_version",
+)
 
 ARRAYS = ("numpy", "scipy")
 TORCH = ("torch", "torchvision", "skorch", "timm")
@@ -70,6 +79,8 @@ ROWS = {
     # 4: the estimators
     "classifier": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "baselines": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
+    "proposals": Row((*NETS, "proposals"), ("numpy", "sklearn")),
+    "persistence": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "safetensors")),
     "": Row(LEARNING),  # proportion_ssl/__init__.py
     # 5: the report
     "report": Row(("report", "metrics", "slides"), ("numpy", "pandas", "PIL", "matplotlib")),
