@@ -41,6 +41,7 @@ __all__ = ["ModelFileError", "load", "save"]
 
 FORMAT = "proportion_ssl classifier"
 VERSION = 1
+_KEY = "proportion_ssl"
 _MAX_DOCUMENT = 2**26  # characters of JSON
 
 _SELECTORS = {c.__name__: c for c in (AdaptiveSelector, NegativeSelector, ThresholdSelector)}
@@ -66,9 +67,9 @@ _PLAIN = ("n_iter_", "termination_condition_", "refit_history_", "history_", "is
 _PLAIN += ("n_features_in_",)
 _NAMES = ("classes_", "bag_names_", "feature_names_in_")
 _ARRAYS = {
-    "signed_labels_": torch.int8,
-    "label_rounds_": torch.int32,
-    "bag_index_": torch.int64,
+    "signed_labels_": (torch.int8,),
+    "label_rounds_": (torch.int32, torch.int64),
+    "bag_index_": (torch.int64,),
 }
 _NAME_KINDS = {"b": bool, "i": int, "u": int, "f": float, "U": str, "O": str}
 
@@ -142,7 +143,7 @@ def save(model: NegativePseudoLabelClassifier, path: str | os.PathLike[str]) -> 
             continue
         value = getattr(model, name)
         if name in _ARRAYS:
-            tensors[name] = torch.as_tensor(np.ascontiguousarray(value)).to(_ARRAYS[name])
+            tensors[name] = torch.as_tensor(np.ascontiguousarray(value))
         elif name in _NAMES:
             document["fitted"][name] = _describe_names(value, name)
         elif name in _PLAIN:
@@ -150,7 +151,8 @@ def save(model: NegativePseudoLabelClassifier, path: str | os.PathLike[str]) -> 
         else:
             raise ValueError(f"The fitted attribute {name!r} is not one that can be saved.")
     text = json.dumps(document, allow_nan=False, ensure_ascii=True)
-    data = tensor_bytes(tensors, {"model": text, "sha256": _digest(text, tensors)})
+    header = json.dumps({"model": text, "sha256": _digest(text, tensors)})
+    data = tensor_bytes(tensors, {_KEY: header})  # one key: safetensors writes several in any order
     _write(Path(path), data)
 
 
@@ -346,7 +348,8 @@ def _write(path, data):
 
 def _read(data):
     """Document and tensors of a file, both checked against the hash."""
-    if data[:1] == b"\x80" or data[:2] == b"PK":
+    is_pickle = data[:1] == b"\x80" and data[8:9] != b"{"  # 0x80 may also be a length's first byte
+    if is_pickle or data[:4] == b"PK\x03\x04":
         raise ModelFileError(
             "this looks like a pickle, joblib or torch file, which can run code when it is read; it was not "
             "read. Write the model with proportion_ssl.save."
@@ -354,11 +357,12 @@ def _read(data):
     tensors = read_tensors(data)  # checks header and offsets against the length of the file
     (length,) = struct.unpack("<Q", data[:8])
     metadata = json.loads(data[8 : 8 + length].decode()).get("__metadata__") or {}
-    text = metadata.get("model")
-    if not isinstance(text, str):
+    if _KEY not in metadata:
         raise ModelFileError("it is a safetensors file, but not one of proportion_ssl.save.")
-    if len(text) > _MAX_DOCUMENT:
-        raise ModelFileError(f"its description has {len(text):,} characters.")
+    if len(metadata[_KEY]) > _MAX_DOCUMENT:
+        raise ModelFileError(f"its description has {len(metadata[_KEY]):,} characters.")
+    header = json.loads(metadata[_KEY])
+    text = header["model"]
     document = json.loads(text)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ModelFileError("it is a safetensors file, but not one of proportion_ssl.save.")
@@ -368,7 +372,7 @@ def _read(data):
             f"it has version {version!r} of the format, of package {document.get('package')!r}; this "
             f"package ({__version__}) reads version {VERSION}."
         )
-    if metadata.get("sha256") != _digest(text, tensors):
+    if header["sha256"] != _digest(text, tensors):
         raise ModelFileError(
             "its content does not agree with its hash: it is damaged. Copy it again."
         )
@@ -378,7 +382,13 @@ def _read(data):
 def _restore(document, tensors):
     fitted = dict(document["fitted"])
     model = _build_classifier(document["parameters"])
-    arrays = {name: tensors.pop(name).numpy() for name in _ARRAYS if name in tensors}
+    arrays = {}
+    for name, dtypes in _ARRAYS.items():
+        if name in tensors:
+            tensor = tensors.pop(name)
+            if tensor.dtype not in dtypes:
+                raise ModelFileError(f"{name} is of type {tensor.dtype}.")
+            arrays[name] = tensor.numpy()
     unknown = set(fitted) - set(_PLAIN) - set(_NAMES)
     unknown |= {name for name in tensors if not name.startswith("net.")}
     if unknown:
@@ -486,6 +496,9 @@ def _load_state(module, state):
             )
         if given.is_floating_point() and not torch.isfinite(given).all():
             raise ModelFileError(f"the weight {name!r} has values that are not finite.")
+    more = sorted(set(state) - set(module.state_dict()))
+    if more:
+        raise ModelFileError(f"it holds the unknown weight {more[0]!r}.")
     module.load_state_dict(state)
 
 

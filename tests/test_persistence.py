@@ -56,14 +56,15 @@ def stored(model, tmp_path_factory):
 def rewrite(stored, path, change, tensors=None):
     """The file with another document and a hash that fits it: what an attacker would write."""
     (length,) = struct.unpack("<Q", stored[:8])
-    metadata = json.loads(stored[8 : 8 + length])["__metadata__"]
-    document = json.loads(metadata["model"])
+    header = json.loads(json.loads(stored[8 : 8 + length])["__metadata__"]["proportion_ssl"])
+    document = json.loads(header["model"])
     old = module.read_tensors(stored)
     change(document)
     text = json.dumps(document)
     new = {**old, **(tensors or {})}
     new = {name: value for name, value in new.items() if value is not None}
-    save_file(new, path, {"model": text, "sha256": module._digest(text, new)})
+    header = {"model": text, "sha256": module._digest(text, new)}
+    save_file(new, path, {"proportion_ssl": json.dumps(header)})
     return path
 
 
@@ -92,13 +93,9 @@ def test_second_generation_is_the_same_file(stored, tmp_path):
     assert (tmp_path / "b").read_bytes() == stored
 
 
-@pytest.mark.parametrize(
-    "names", [["a", "b", "ü<b>", "d"], [10, 20, 30, 41], [False, True], [0.5, 1.5, 2.5, 3.5]]
-)
+@pytest.mark.parametrize("names", [["a", "b", "ü<b>", "d"], [10, 20, 30, 41], [False, True]])
 def test_classes_of_any_kind(names, data, tmp_path):
     y = np.array(names)[data.y % len(names)]
-    if y.dtype.kind == "f":
-        y = y.astype("U")
     model = NegativePseudoLabelClassifier(max_epochs=1, random_state=0).fit(data.X_labeled, y)
     save(model, tmp_path / "m")
     loaded = load(tmp_path / "m")
@@ -159,7 +156,7 @@ def test_images(freeze, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(images), expected, strict=True)
     save(loaded, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
-    with pytest.raises(FileNotFoundError, match="w.pth"):
+    with pytest.raises(FileNotFoundError, match=r"w\.pth"):
         clone(loaded).fit(images, ["a", "b"] * 4)
     assert pickle.loads(pickle.dumps(loaded)).predict(images[:2]).shape == (2,)
 
@@ -312,7 +309,7 @@ def test_absent_file_and_folder(tmp_path):
 
 class Bomb:
     def __reduce__(self):
-        return (setattr, (sys, "persistence_test_ran", True))
+        return (exec, ("import sys; sys.persistence_test_ran = True",))
 
 
 @pytest.mark.parametrize("write", ["pickle", "joblib", "torch"])
@@ -327,12 +324,15 @@ def test_pickles_are_not_read(write, tmp_path):
     with pytest.raises(ModelFileError, match="pickle, joblib or torch file"):
         load(path)
     assert not hasattr(sys, "persistence_test_ran")
+    pickle.loads(pickle.dumps(Bomb()))
+    assert sys.persistence_test_ran  # the bomb is one
+    del sys.persistence_test_ran
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, True, 1e300])
 def test_unknown_version(version, stored, tmp_path):
     path = rewrite(stored, tmp_path / "m", lambda d: d.update(version=version, package="9.9"))
-    with pytest.raises(ModelFileError, match="version .* of the format, of package '9.9'"):
+    with pytest.raises(ModelFileError, match=r"version .* of the format, of package '9.9'"):
         load(path)
 
 
@@ -426,9 +426,10 @@ def test_hostile_document(change, message, stored, tmp_path):
         ({"net.linear.weight": torch.zeros(4, 3)}, "'mean' is .*expected"),
         ({"net.linear.bias": torch.zeros(4, dtype=torch.float64)}, "linear.bias"),
         ({"net.linear.bias": torch.full((4,), torch.nan)}, "not finite"),
-        ({"net.more": torch.zeros(1)}, "net.more|more"),
+        ({"net.more": torch.zeros(1)}, "unknown weight 'more'"),
         ({"more": torch.zeros(1)}, "unknown attribute 'more'"),
-        ({"signed_labels_": torch.zeros(1, 4)}, "do not fit its bags"),
+        ({"signed_labels_": torch.zeros(80, 4)}, "signed_labels_ is of type"),
+        ({"signed_labels_": torch.zeros(1, 4, dtype=torch.int8)}, "do not fit its bags"),
         ({"bag_index_": torch.full((80,), 99)}, "do not fit its bags"),
         ({"bag_index_": None}, "incomplete"),
     ],
@@ -446,14 +447,15 @@ def test_rewriting_alone_is_not_what_fails(stored, data, tmp_path):
 @pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "null", "[]", '"x"', "{", "\ud800"])
 def test_documents_that_are_no_table(text, tmp_path):
     text = text.encode("utf-8", "replace").decode()
-    save_file({"a": torch.zeros(1)}, tmp_path / "m", {"model": text, "sha256": ""})
+    header = json.dumps({"model": text, "sha256": ""})
+    save_file({"a": torch.zeros(1)}, tmp_path / "m", {"proportion_ssl": header})
     with pytest.raises(ModelFileError, match="cannot be loaded"):
         load(tmp_path / "m")
 
 
 def test_other_safetensors_file(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "m")
-    with pytest.raises(ModelFileError, match="not one of proportion_ssl.save"):
+    with pytest.raises(ModelFileError, match=r"not one of proportion_ssl\.save"):
         load(tmp_path / "m")
 
 

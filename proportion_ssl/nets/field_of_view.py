@@ -62,9 +62,9 @@ class MixtureLoss(nn.Module):
 
     Examples
     --------
-    >>> sure_of_the_first = torch.tensor([[50.0, 0.0]])
-    >>> MixtureLoss()(sure_of_the_first, torch.tensor([[1.0, 0.2]])).item()
-    0.0
+    >>> undecided = torch.tensor([[0.0, 0.0]])
+    >>> MixtureLoss()(undecided, torch.tensor([[0.8, 0.2]])).exp().item()
+    2.0
     """
 
     def forward(self, logits: torch.Tensor, likelihoods: torch.Tensor) -> torch.Tensor:
@@ -302,7 +302,8 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class, shape (n_patches,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
 
 
 def _flat(views):
