@@ -50,7 +50,7 @@ bags = Bags(X_bags, bag_ids, recorded)
 
 # %%
 # Two fits of the same estimator: without bags, and with them.
-settings = {"learning_rate": 0.03, "random_state": 0}
+settings = {"learning_rate": 0.03, "max_epochs": 50, "random_state": 0}
 supervised = NegativePseudoLabelClassifier(**settings).fit(X, y)
 proposed = NegativePseudoLabelClassifier(**settings).fit(X, y, bags)
 

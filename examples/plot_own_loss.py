@@ -59,5 +59,7 @@ for seed in range(4):
         model.fit(data.X_labeled, data.y, data.bags)
         scores[type(loss).__name__].append(mean_iou_score(data.y_test, model.predict(data.X_test)))
 for name, values in scores.items():
-    print(f"{name:20} mean IoU {np.mean(values):.3f}, of single cohorts {np.round(values, 2).tolist()}")
+    print(
+        f"{name:20} mean IoU {np.mean(values):.3f}, of single cohorts {np.round(values, 2).tolist()}"
+    )
 plt.show()

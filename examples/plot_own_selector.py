@@ -65,7 +65,11 @@ for seed in range(4):
         rows[type(selector).__name__].append((score, right.mean(), labelled.mean()))
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
-titles = ("mean IoU on test slides", "positive labels that are right", "patches with a positive label")
+titles = (
+    "mean IoU on test slides",
+    "positive labels that are right",
+    "patches with a positive label",
+)
 for column, (ax, title) in enumerate(zip(axes, titles, strict=True)):
     values = np.array([[row[column] for row in rows[name]] for name in rows])
     ax.plot([0, 1], values, color="0.6", marker="o", markersize=4)

@@ -16,7 +16,7 @@ import pandas as pd
 from proportion_ssl import Bags, NegativePseudoLabelClassifier, class_proportions, mean_iou_score
 from proportion_ssl.datasets import make_bags
 
-N_REPEATS = 4
+N_REPEATS = 3
 rows = []
 for seed in range(N_REPEATS):
     data = make_bags(n_bags=40, bag_size=30, class_separation=0.8, random_state=seed)
@@ -45,7 +45,7 @@ for seed in range(N_REPEATS):
             if proportions is None
             else Bags(data.bags.X, data.bags.names[data.bags.index], proportions)
         )
-        model = NegativePseudoLabelClassifier(max_epochs=30, random_state=0)
+        model = NegativePseudoLabelClassifier(max_epochs=15, random_state=0)
         model.fit(data.X_labeled, data.y, bags)
         score = mean_iou_score(data.y_test, model.predict(data.X_test))
         off = np.nan if proportions is None else np.abs(proportions - true).sum(axis=1).mean()
@@ -56,7 +56,9 @@ for seed in range(N_REPEATS):
 # the picture is one repetition with new slides: the differences between repetitions are larger than those
 # between ways of recording, so it is the slopes that count.
 table = pd.DataFrame(rows)
-summary = table.groupby("recorded", sort=False)[["mean IoU", "off by"]].agg(["mean", "std"]).round(3)
+summary = (
+    table.groupby("recorded", sort=False)[["mean IoU", "off by"]].agg(["mean", "std"]).round(3)
+)
 print(summary.rename(index=lambda name: name.replace("\n", " ")).to_string())
 
 wide = table.pivot(index="recorded", columns="seed", values="mean IoU").loc[list(recorded)]

@@ -23,6 +23,8 @@ class Selector(TransformerMixin, BaseEstimator):
     A selector of one's own defines ``select(probabilities, bag_index, bag_proportions)``.
     """
 
+    _parameter_constraints = {}  # noqa: RUF012 - scikit-learn's protocol; names no parameter, allows all
+
     __metadata_request__transform = {"bag_ids": True, "bag_proportions": True}  # noqa: RUF012
 
     def fit(self, X: Any, y: Any = None) -> "Selector":

@@ -35,7 +35,6 @@ LEARNING = (
     "classifier",
     "baselines",
     "proposals",
-    "persistence",
     "_version",
 )
 
@@ -80,7 +79,6 @@ ROWS = {
     "classifier": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "baselines": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "proposals": Row((*NETS, "proposals"), ("numpy", "sklearn")),
-    "persistence": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "safetensors")),
     "": Row(LEARNING),  # proportion_ssl/__init__.py
     # 5: the report
     "report": Row(("report", "metrics", "slides"), ("numpy", "pandas", "PIL", "matplotlib")),

@@ -1,0 +1,75 @@
+"""The main job from manifest to maps, on small slides of which two cannot be read."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tifffile
+
+from proportion_ssl.datasets import make_slides
+from proportion_ssl.slides import read_label_map
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "segment_slides.py"
+
+
+@pytest.fixture
+def job():
+    spec = importlib.util.spec_from_file_location("segment_slides", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["segment_slides"] = module  # dataclasses and pickle look it up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["segment_slides"]
+
+
+def test_eight_slides_of_which_two_cannot_be_read(job, tmp_path, monkeypatch, capsys):
+    manifest = make_slides(
+        tmp_path / "cohort", n_labeled=4, n_bags=3, n_test=1, slide_size=2688, random_state=0
+    )
+    slides = manifest.parent / "slides"
+    truncated, unscaled = slides / "bag_01.tif", slides / "bag_02.tif"
+    truncated.write_bytes(truncated.read_bytes()[:5000])
+    pixels = tifffile.imread(unscaled, level=1)
+    tifffile.imwrite(unscaled, pixels, tile=(256, 256), photometric="rgb", compression="jpeg")
+
+    def no_weights(*arguments, **settings):
+        raise job.WeightsNotAvailableError("There are no weights (in a test).")
+
+    monkeypatch.setattr(
+        job.PatchEmbedder, "fingerprint", _once(no_weights, job.PatchEmbedder.fingerprint)
+    )
+    output = tmp_path / "out"
+    job.main(["--cohort", str(manifest), "--output", str(output)])
+
+    printed = capsys.readouterr().out
+    assert "RANDOM filters" in printed
+    assert "Left out, not readable: bag_01" in printed
+    assert "Left out, not readable: bag_02" in printed
+    assert "6 slides," in printed
+    assert len(list((output / "features").glob("*.h5"))) == 6
+    table = pd.read_csv(output / "test.csv", index_col="system")
+    assert table.index.tolist() == ["supervised", "proposed"]
+    assert table[["OP", "PC", "mIoU"]].stack().between(0, 1).all()
+    for name in ("labels.png", "overlay.png", "truth.png"):
+        assert (output / f"test_01_{name}").stat().st_size > 100
+    found = {region.class_name for region in read_label_map(output / "test_01_labels.tif")}
+    assert found
+    assert found <= {*table_of_classes(manifest), job.NOT_CANCER}
+    assert (output / "model.joblib").exists()
+
+
+def table_of_classes(manifest):
+    return set(pd.read_csv(manifest).columns) - {"slide", "annotation", "role"}
+
+
+def _once(first, then):
+    """A function that behaves as `first` when it is called for the first time, then as `then`."""
+    calls = []
+
+    def function(*arguments, **settings):
+        calls.append(1)
+        return (first if len(calls) == 1 else then)(*arguments, **settings)
+
+    return function
