@@ -2,13 +2,15 @@
 Features of a foundation model, from HDF5 files
 ===============================================
 
-Many groups have run a foundation model over their slides already and keep one HDF5 file per slide, as CLAM and
-TRIDENT write them. Then there is nothing to embed: read the features, group them into bags, fit.
+Many groups have run a foundation model over their slides already and keep one HDF5 file per slide,
+as CLAM and TRIDENT write them. Then there is nothing to embed: read the features, group them into
+bags, fit.
 """
 
 # %%
-# Stand-in for such a folder: 24 slides with 256 features per patch. (Real ones have 768 to 2560, and
-# thousands of patches.) Half of the files are written by this package, half in CLAM's plain layout.
+# Stand-in for such a folder: 24 slides with 256 features per patch. (Real ones have 768 to 2560,
+# and thousands of patches.) Half of the files are written by this package, half in CLAM's plain
+# layout.
 import tempfile
 from pathlib import Path
 
@@ -57,8 +59,8 @@ for parts in (
                 file["features"], file["coords"] = features, grid.locations
 
 # %%
-# One function reads both. ``settings`` says what made the features, where the file knows it; ask for it with
-# ``expected=`` and a file of another model is refused instead of mixed in.
+# One function reads both. ``settings`` says what made the features, where the file knows it; ask
+# for it with ``expected=`` and a file of another model is refused instead of mixed in.
 stored = {path.stem: read_features(path) for path in sorted(folder.glob("*.h5"))}
 for slide in ("slide_01", "slide_02"):
     print(slide, stored[slide].features.shape, stored[slide].settings)
@@ -68,8 +70,9 @@ except ValueError as error:
     print("refused:", str(error).split(": ", 1)[1])
 
 # %%
-# Four slides are outlined, sixteen have a line in the report (here: exact shares, as a table with one row per
-# slide), and four are left for the test. The features need no scaling: the head standardises them.
+# Four slides are outlined, sixteen have a line in the report (here: exact shares, as a table with
+# one row per slide), and four are left for the test. The features need no scaling: the head
+# standardises them.
 labelled = [f"slide_{number:02d}" for number in range(4)]
 weak = [f"slide_{number:02d}" for number in range(4, 20)]
 test = [f"slide_{number:02d}" for number in range(20, 24)]
@@ -93,8 +96,8 @@ for name, model in (("supervised", supervised), ("proposed", proposed)):
     print(f"{name:10} mean IoU {score:.3f}, error of the proportions {error:.3f}")
 
 # %%
-# The coordinates in the files make maps of the predictions; the patches of these slides lie sorted by class, so
-# that errors stand out.
+# The coordinates in the files make maps of the predictions; the patches of these slides lie sorted
+# by class, so that errors stand out.
 figure, axes = plt.subplots(3, 4, figsize=(9, 5.2), layout="constrained")
 shown = (
     ("true", true),
@@ -114,4 +117,6 @@ for row, (name, labels) in zip(axes, shown, strict=True):
         off = np.abs(shares - reports.loc[slide]).sum()
         ax.set_xlabel(f"{np.mean(labels[slide] == true[slide]):.0%} right, shares off {off:.2f}")
     row[0].set_ylabel(name)
+swatches = [plt.Rectangle((0, 0), 1, 1, color=plt.get_cmap("viridis")(i / 3)) for i in range(4)]
+figure.legend(swatches, CLASSES, loc="outside lower center", ncols=4, frameon=False)
 plt.show()

@@ -5,14 +5,14 @@ The idea on 2-D blobs
 A pathologist outlined the patches of two slides. Of the other slides only a line in the report is
 known: "60% of this, 40% of that". How far does that line help?
 
-Each slide is stained in its own way, which here moves its points as a whole. A classifier that knows the
-outlined slides alone draws its borders where *their* points lie. Counting what it predicts in another slide
-shows that something is wrong; the recorded shares say in which direction.
+Each slide is stained in its own way, which here moves its points as a whole. A classifier that
+knows the outlined slides alone draws its borders where *their* points lie. Counting what it
+predicts in another slide shows that something is wrong; the recorded shares say in which direction.
 """
 
 # %%
-# Three classes in two dimensions; the patches of each slide share an offset. Left: the outlined slides.
-# Right: the bags, coloured by their true classes, which the classifier never sees.
+# Three classes in two dimensions; the patches of each slide share an offset. Left: the outlined
+# slides. Right: the bags, coloured by their true classes, which the classifier never sees.
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
@@ -79,9 +79,9 @@ for ax, (title, points, classes, model) in zip(axes, shown, strict=True):
 
 # %%
 # How one round goes about it, in the bag that the supervised fit gets most wrong. The sum absolute
-# error (SAE) says how far predicted and recorded shares are apart. The further, the fewer positive and the
-# more negative pseudo labels: confident patches become "is this class", doubtful patches of a class that is
-# predicted too often become "is not this class".
+# error (SAE) says how far predicted and recorded shares are apart. The further, the fewer positive
+# and the more negative pseudo labels: confident patches become "is this class", doubtful patches of
+# a class that is predicted too often become "is not this class".
 predicted = class_proportions(supervised.predict(X_bags), bag_ids, n_bags=12, n_classes=3)
 error = sum_absolute_error(recorded, predicted)
 worst = int(error.argmax())

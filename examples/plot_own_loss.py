@@ -2,14 +2,16 @@
 A loss of your own
 ==================
 
-A negative label says what a patch is *not*. The paper charges ``-log(1 - f)`` for it, which grows without limit as
-the net becomes sure of the wrong class. But the label itself may be wrong; perhaps a bounded cost is wiser.
+A negative label says what a patch is *not*. The paper charges ``-log(1 - f)`` for it, which grows
+without limit as the net becomes sure of the wrong class. But the label itself may be wrong; perhaps
+a bounded cost is wiser.
 """
 
 # %%
-# A loss is a torch module with two methods: ``instance_losses`` gives one number per patch, ``selected`` says which
-# patches the mean runs over. Deriving from :class:`~proportion_ssl.NegativeLoss` leaves one method to write. Here:
-# the mean absolute error of the negative label, ``f_c``, which is never more than 1.
+# A loss is a torch module with two methods: ``instance_losses`` gives one number per patch,
+# ``selected`` says which patches the mean runs over. Deriving from
+# :class:`~proportion_ssl.NegativeLoss` leaves one method to write. Here: the mean absolute error of
+# the negative label, ``f_c``, which is never more than 1.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -31,8 +33,8 @@ class BoundedNegativeLoss(NegativeLoss):
 
 
 # %%
-# Cost and pull of both, for a patch that is labelled "not class 0", against the probability of class 0. The
-# paper's loss pulls hardest where the net is most sure; the bounded one lets go there.
+# Cost and pull of both, for a patch that is labelled "not class 0", against the probability of
+# class 0. The paper's loss pulls hardest where the net is most sure; the bounded one lets go there.
 probability = torch.linspace(0.01, 0.99, 99)
 signed = torch.tensor([[-1, 0]]).repeat(99, 1)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
@@ -47,8 +49,9 @@ right.set(xlabel="probability of the class it is not", ylabel="gradient at its l
 left.legend()
 
 # %%
-# Both in the loop, with proportions that are off by some 15 points, so that some negative labels are wrong. A handful
-# of synthetic slides cannot settle which is better; the point is that trying takes ten lines.
+# Both in the loop, with proportions that are off by some 15 points, so that some negative labels
+# are wrong. A handful of synthetic slides cannot settle which is better; the point is that trying
+# takes ten lines.
 scores = {"MultiNegativeLoss": [], "BoundedNegativeLoss": []}
 for seed in range(4):
     data = make_bags(

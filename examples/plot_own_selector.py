@@ -2,15 +2,15 @@
 A selector of your own in 20 lines
 ==================================
 
-A selector turns the class probabilities of the bags into signed labels: +1 "is of this class", -1 "is not", 0
-"no idea". To try an idea about *which* patches to trust, write that one function; the loop, the losses and
-cross-validation stay as they are.
+A selector turns the class probabilities of the bags into signed labels: +1 "is of this class", -1
+"is not", 0 "no idea". To try an idea about *which* patches to trust, write that one function; the
+loop, the losses and cross-validation stay as they are.
 """
 
 # %%
-# The idea to try: confidence looks at the best class alone. Perhaps the *margin* between the best and the second
-# best class tells more. So: the same number of positive labels as the paper's selector gives, for the patches of
-# largest margin.
+# The idea to try: confidence looks at the best class alone. Perhaps the *margin* between the best
+# and the second best class tells more. So: the same number of positive labels as the paper's
+# selector gives, for the patches of largest margin.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -32,7 +32,7 @@ class MarginSelector(Selector):
     """Positive labels for the instances whose two best classes are furthest apart."""
 
     def select(self, probabilities, bag_index, bag_proportions):
-        n_instances, n_classes = probabilities.shape
+        n_classes = probabilities.shape[1]
         sizes = np.bincount(bag_index)
         predicted = probabilities.argmax(axis=1)
         shares = class_proportions(predicted, bag_index, n_bags=len(sizes), n_classes=n_classes)
@@ -43,15 +43,16 @@ class MarginSelector(Selector):
 
 
 # %%
-# ``Selector`` has checked the input before ``select`` sees it: finite probabilities, bags numbered from 0,
-# proportions of the right shape. The selector can be tried by itself, without any training:
+# ``Selector`` has checked the input before ``select`` sees it: finite probabilities, bags numbered
+# from 0, proportions of the right shape. The selector can be tried by itself, without any training:
 probabilities = [[0.50, 0.48, 0.02], [0.48, 0.26, 0.26], [0.10, 0.80, 0.10], [0.20, 0.60, 0.20]]
 for selector in (AdaptiveSelector(), MarginSelector()):
     signed = selector.transform(probabilities, bag_proportions=[[0.4, 0.6, 0.0]])
     print(f"{type(selector).__name__:17}", signed.tolist())
 
 # %%
-# And in the loop, beside the paper's. What counts is not only the score but how often a label is right.
+# And in the loop, beside the paper's. What counts is not only the score but how often a label is
+# right.
 rows = {"AdaptiveSelector": [], "MarginSelector": []}
 for seed in range(4):
     data = make_bags(n_bags=30, bag_size=30, class_separation=0.7, random_state=seed)

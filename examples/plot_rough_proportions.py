@@ -2,13 +2,14 @@
 Exact and rough proportions
 ===========================
 
-Nobody measures "70% acinar"; it is estimated by eye, in steps of ten. How much of the gain survives when the
-recorded shares are rounded, or off by several points?
+Nobody measures "70% acinar"; it is estimated by eye, in steps of ten. How much of the gain survives
+when the recorded shares are rounded, or off by several points?
 """
 
 # %%
-# The same slides every time; only what is recorded about them changes. Shares are measured exactly, rounded
-# to 5, 10 and 20 points, or estimated with an error of 10 points (one standard deviation) and then rounded.
+# The same slides every time; only what is recorded about them changes. Shares are measured exactly,
+# rounded to 5, 10 and 20 points, or estimated with an error of 10 points (one standard deviation)
+# and then rounded.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -45,16 +46,16 @@ for seed in range(N_REPEATS):
             if proportions is None
             else Bags(data.bags.X, data.bags.names[data.bags.index], proportions)
         )
-        model = NegativePseudoLabelClassifier(max_epochs=15, random_state=0)
+        model = NegativePseudoLabelClassifier(max_epochs=25 if bags else 100, random_state=0)
         model.fit(data.X_labeled, data.y, bags)
         score = mean_iou_score(data.y_test, model.predict(data.X_test))
         off = np.nan if proportions is None else np.abs(proportions - true).sum(axis=1).mean()
         rows.append({"recorded": name, "seed": seed, "mean IoU": score, "off by": off})
 
 # %%
-# "off by" is the mean sum of absolute differences between recorded and true shares of a slide. Each line of
-# the picture is one repetition with new slides: the differences between repetitions are larger than those
-# between ways of recording, so it is the slopes that count.
+# "off by" is the mean sum of absolute differences between recorded and true shares of a slide. Each
+# line of the picture is one repetition with new slides: the differences between repetitions are
+# larger than those between ways of recording, so it is the slopes that count.
 table = pd.DataFrame(rows)
 summary = (
     table.groupby("recorded", sort=False)[["mean IoU", "off by"]].agg(["mean", "std"]).round(3)

@@ -2,13 +2,14 @@
 A slide, from annotation to GeoJSON
 ===================================
 
-Outlines that a pathologist drew in QuPath go in; outlines that QuPath can show come out. In between a slide is
-cut into patches, each patch gets the class that covers most of it, and a classifier learns from them.
+Outlines that a pathologist drew in QuPath go in; outlines that QuPath can show come out. In between
+a slide is cut into patches, each patch gets the class that covers most of it, and a classifier
+learns from them.
 """
 
 # %%
-# Three small synthetic slides as real files: pyramidal TIFFs at 0.5 microns per pixel, with outlines in QuPath's
-# GeoJSON. The first two are outlined for training; of the third the outlines serve to judge.
+# Six small synthetic slides as real files: pyramidal TIFFs at 0.5 microns per pixel, with outlines
+# in QuPath's GeoJSON. Five are outlined for training; of the sixth the outlines serve to judge.
 import json
 import tempfile
 from collections import Counter
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 
 from proportion_ssl import NegativePseudoLabelClassifier, PatchEmbedder, overall_pixel_score
 from proportion_ssl.datasets import load_cohort, make_slides
@@ -35,21 +37,22 @@ from proportion_ssl.slides import (
 folder = Path(tempfile.mkdtemp())
 manifest = make_slides(
     *(folder,),
-    n_labeled=2,
+    n_labeled=5,
     n_bags=0,
     n_test=1,
     slide_size=2240,
-    stain_variation=0.3,
-    architecture_variation=0.3,
+    stain_variation=0.0,
+    architecture_variation=0.0,
     random_state=4,
 )
 cohort = load_cohort(manifest)
 NAMES = [*cohort.classes, "non-cancer"]
 
 # %%
-# Patches of 112 pixels at 10x, only where there is tissue. Each gets the class that covers most of it; a patch
-# without majority, or one that is mostly "vague", gets none. Features come from random filters, which need no
-# download; for real work take ``PatchEmbedder()``, a MobileNetV2 with ImageNet weights.
+# Patches of 112 pixels at 10x, only where there is tissue. Each gets the class that covers most of
+# it; a patch without majority, or one that is mostly "vague", gets none. Features come from random
+# filters, which need no download; for real work take ``PatchEmbedder()``, a MobileNetV2 with
+# ImageNet weights.
 embedder = PatchEmbedder(module=RandomFilterFeatures())
 
 
@@ -71,7 +74,7 @@ for name, (grid, _, labels, *_) in slides.items():
     print(f"{name}: {len(grid)} patches;", ", ".join(f"{k} {v}" for k, v in counts.most_common()))
 
 # %%
-# Learn from the two outlined slides, predict the third.
+# Learn from the five outlined slides, predict the sixth.
 X = np.concatenate([slides[name][1] for name in cohort.labeled])
 y = np.concatenate([slides[name][2] for name in cohort.labeled])
 known = y != None  # noqa: E711 - element by element
@@ -86,8 +89,8 @@ right = overall_pixel_score(truth[judged].astype(str), predicted[judged])
 print(f"{right:.0%} of the patches of {name} are right")
 
 # %%
-# Neighbouring patches of one class become one region. The file opens in QuPath by drag and drop: every region has
-# class, colour, area and mean probability.
+# Neighbouring patches of one class become one region. The file opens in QuPath by drag and drop:
+# every region has class, colour, area and mean probability.
 order = [list(model.classes_).index(c) for c in NAMES if c in model.classes_]
 names = [NAMES[i] for i in range(len(NAMES)) if NAMES[i] in model.classes_]
 regions = prediction_regions(
@@ -98,14 +101,17 @@ feature = json.loads((folder / "prediction.geojson").read_text())["features"][0]
 print(len(regions), "regions; the first:", json.dumps(feature["properties"])[:300])
 assert sum(r.geometry.area for r in read_annotations(folder / "prediction.geojson")) > 0
 
-figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.8), layout="constrained")
 pictures = {
-    "slide": thumbnail,
+    "slide": Image.fromarray(np.asarray(thumbnail)),
     "outlined": overlay_picture(thumbnail, dimensions, list(truth), grid, NAMES),
     f"predicted ({right:.0%} right)": overlay_picture(
         thumbnail, dimensions, predicted.tolist(), grid, NAMES
     ),
 }
+widths = [picture.width for picture in pictures.values()]  # overlays have a legend beside them
+figure, axes = plt.subplots(
+    *(1, 3), figsize=(11, 3.4), layout="constrained", gridspec_kw={"width_ratios": widths}
+)
 for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
     ax.imshow(picture)
     ax.set_title(title)

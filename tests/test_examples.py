@@ -1,11 +1,7 @@
 """The gallery runs: every example, without a display, with warnings as errors."""
 
-import importlib.util
-import os
 import re
 import runpy
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -16,7 +12,6 @@ import torch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLOTS = sorted(path.name for path in EXAMPLES.glob("plot_*.py"))
-IN_PROCESSES = {"plot_dask.py": "dask"}  # starts processes, which import the script's guard
 SECONDS = 180  # a minute each is the aim; a test machine may be busy
 
 matplotlib = pytest.importorskip("matplotlib", reason="the gallery draws: pip install matplotlib")
@@ -38,7 +33,7 @@ def _agg():
 
 
 def test_examples_are_found():
-    assert {"plot_idea.py", "plot_grouped_grid_search.py", "plot_dask.py"} <= set(PLOTS)
+    assert {"plot_idea.py", "plot_grouped_grid_search.py"} <= set(PLOTS)
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -49,7 +44,7 @@ def test_example_is_in_gallery_form(name):
     assert len(re.findall(r"^# %%\n# \S", text, re.MULTILINE)) >= 2
 
 
-@pytest.mark.parametrize("name", [name for name in PLOTS if name not in IN_PROCESSES])
+@pytest.mark.parametrize("name", PLOTS)
 def test_example_runs(name, _agg, capsys):
     begin = time.perf_counter()
     with warnings.catch_warnings():
@@ -62,20 +57,3 @@ def test_example_runs(name, _agg, capsys):
     drawn = [_agg.figure(number).axes for number in _agg.get_fignums()]
     assert printed.strip() or drawn, "an example prints or draws something"
     assert all(any(ax.has_data() for ax in axes) for axes in drawn), "an empty figure"
-
-
-@pytest.mark.parametrize("name", IN_PROCESSES)
-def test_example_with_processes_runs(name):
-    if importlib.util.find_spec(IN_PROCESSES[name]) is None:
-        pytest.skip(f"{name} NOT RUN: pip install 'dask[distributed]' (extra: docs) to run it")
-    flags = ["-W", "error", "-W", "ignore:FigureCanvasAgg is non-interactive:UserWarning"]
-    run = subprocess.run(
-        [sys.executable, *flags, str(EXAMPLES / name)],
-        env={**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "workers: 2" in run.stdout
