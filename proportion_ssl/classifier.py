@@ -346,7 +346,8 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
 
     def _record_labels(self, signed):
         stands = (signed != 0) & (signed == self.signed_labels_)
-        self.label_rounds_ = np.where(stands, self.label_rounds_, self.n_iter_ * (signed != 0))
+        rounds = np.where(stands, self.label_rounds_, self.n_iter_ * (signed != 0))
+        self.label_rounds_ = rounds.astype(np.int32)
         self.signed_labels_ = signed
 
     def _record_round(self, net, n_epochs, probabilities, bags):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,15 +106,15 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def __init__(
         self,
-        weights="imagenet",
+        weights: str | os.PathLike | None = "imagenet",
         *,
-        module=None,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        batch_size=32,
-        precision="auto",
-        memory=None,
-        verbose=False,
+        module: nn.Module | None = None,
+        mean: Any = IMAGENET_MEAN,
+        std: Any = IMAGENET_STD,
+        batch_size: int = 32,
+        precision: str = "auto",
+        memory: Any = None,
+        verbose: bool = False,
     ):
         self.weights = weights
         self.module = module
@@ -124,7 +125,7 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X, y=None) -> "PatchEmbedder":
+    def fit(self, X: Any, y: Any = None) -> "PatchEmbedder":
         """Read the network and check the images; nothing is learnt.
 
         Parameters
@@ -144,7 +145,7 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.n_features_out_ = self._compiled(first)(first).shape[1]
         return self
 
-    def transform(self, X) -> np.ndarray:
+    def transform(self, X: Any) -> np.ndarray:
         """Compute the features of images.
 
         Parameters
@@ -156,7 +157,7 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
         Returns
         -------
-        features : ndarray of shape (n_images, n_features_out_), float32
+        features : ndarray of shape (n_images, n_features), float32
 
         Raises
         ------

@@ -81,7 +81,9 @@ def _pick_first(key, predicted, bag_ids, counts):
     return picked
 
 
-def sign_labels(predicted: np.ndarray, picked: np.ndarray, *, n_classes: int, sign: int):
+def sign_labels(
+    predicted: np.ndarray, picked: np.ndarray, *, n_classes: int, sign: int
+) -> np.ndarray:
     """Signed-label matrix that gives ``sign`` to the predicted class of picked instances.
 
     Parameters

@@ -3,7 +3,9 @@
 import numpy as np
 
 
-def class_proportions(labels: np.ndarray, bag_ids: np.ndarray, *, n_bags: int, n_classes: int):
+def class_proportions(
+    labels: np.ndarray, bag_ids: np.ndarray, *, n_bags: int, n_classes: int
+) -> np.ndarray:
     """Share of each bag's instances that carry each class.
 
     Parameters
@@ -44,7 +46,9 @@ def class_proportions(labels: np.ndarray, bag_ids: np.ndarray, *, n_bags: int, n
     return np.divide(counts, n_instances, out=np.zeros(counts.shape), where=n_instances > 0)
 
 
-def count_per_bag(labels: np.ndarray, bag_ids: np.ndarray, *, n_bags: int, n_classes: int):
+def count_per_bag(
+    labels: np.ndarray, bag_ids: np.ndarray, *, n_bags: int, n_classes: int
+) -> np.ndarray:
     """Number of instances per bag and class.
 
     Parameters
@@ -69,7 +73,9 @@ def count_per_bag(labels: np.ndarray, bag_ids: np.ndarray, *, n_bags: int, n_cla
     return np.bincount(cells, minlength=n_bags * n_classes).reshape(n_bags, n_classes)
 
 
-def sum_absolute_error(true_proportions: np.ndarray, predicted_proportions: np.ndarray):
+def sum_absolute_error(
+    true_proportions: np.ndarray, predicted_proportions: np.ndarray
+) -> np.ndarray:
     """Distance between recorded and predicted proportions of each bag.
 
     Parameters

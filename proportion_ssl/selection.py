@@ -18,7 +18,7 @@ from proportion_ssl.selectivity import (
 
 
 class Selector(TransformerMixin, BaseEstimator):
-    """Base of the selectors: checks the input once, then asks :meth:`select` for the labels.
+    """Base of the selectors: checks the input once, then asks ``select`` for the labels.
 
     A selector of one's own defines ``select(probabilities, bag_index, bag_proportions)``.
     """
@@ -92,7 +92,9 @@ class Selector(TransformerMixin, BaseEstimator):
         """Same as :meth:`transform`: there is nothing to fit."""
         return self.fit(X, y).transform(X, bag_ids=bag_ids, bag_proportions=bag_proportions)
 
-    def select(self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions):
+    def select(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
+    ) -> np.ndarray:
         """Signed labels of checked input; the one method that a selector defines.
 
         Parameters
@@ -143,7 +145,9 @@ class ThresholdSelector(Selector):
     def __init__(self, threshold: float = 0.95):
         self.threshold = threshold
 
-    def select(self, probabilities, bag_index, bag_proportions):
+    def select(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
+    ) -> np.ndarray:
         picked = probabilities.max(axis=1) >= self.threshold
         predicted = probabilities.argmax(axis=1)
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
@@ -168,7 +172,9 @@ class AdaptiveSelector(Selector):
 
     _parameter_constraints = {}  # noqa: RUF012
 
-    def select(self, probabilities, bag_index, bag_proportions):
+    def select(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
+    ) -> np.ndarray:
         predicted = probabilities.argmax(axis=1)
         counts = _counts(positive_selectivity, probabilities, bag_index, bag_proportions)
         picked = pick_most_confident(probabilities.max(axis=1), predicted, bag_index, counts)
@@ -194,7 +200,9 @@ class NegativeSelector(Selector):
 
     _parameter_constraints = {}  # noqa: RUF012
 
-    def select(self, probabilities, bag_index, bag_proportions):
+    def select(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
+    ) -> np.ndarray:
         predicted = probabilities.argmax(axis=1)
         counts = _counts(negative_selectivity, probabilities, bag_index, bag_proportions)
         picked = pick_least_confident(probabilities.max(axis=1), predicted, bag_index, counts)

@@ -5,7 +5,9 @@ import numpy as np
 from proportion_ssl.proportions import sum_absolute_error
 
 
-def positive_selectivity(true_proportions: np.ndarray, predicted_proportions: np.ndarray):
+def positive_selectivity(
+    true_proportions: np.ndarray, predicted_proportions: np.ndarray
+) -> np.ndarray:
     """Share of each bag that receives a positive pseudo label, per class.
 
     Parameters
@@ -37,7 +39,9 @@ def positive_selectivity(true_proportions: np.ndarray, predicted_proportions: np
     return (1.0 - error) * np.minimum(true_proportions, predicted_proportions)
 
 
-def negative_selectivity(true_proportions: np.ndarray, predicted_proportions: np.ndarray):
+def negative_selectivity(
+    true_proportions: np.ndarray, predicted_proportions: np.ndarray
+) -> np.ndarray:
     """Share of each bag that receives a negative pseudo label ("not this class"), per class.
 
     Parameters
@@ -75,7 +79,7 @@ def negative_selectivity(true_proportions: np.ndarray, predicted_proportions: np
     return error * excess * relative_excess
 
 
-def selection_counts(selectivity: np.ndarray, n_instances: np.ndarray):
+def selection_counts(selectivity: np.ndarray, n_instances: np.ndarray) -> np.ndarray:
     """Whole numbers of instances for selectivities.
 
     Parameters

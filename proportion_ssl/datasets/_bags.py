@@ -48,7 +48,7 @@ def make_bags(
     slide_shift: float = 1.0,
     proportion_noise: float = 0.0,
     rounding: float = 0.0,
-    random_state=None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> BagData:
     """Draw slides of Gaussian instances whose class proportions differ and whose features are shifted.
 

@@ -56,7 +56,7 @@ def compile_features(
         features of many batches with less waiting between them. May be called from several
         threads. Runs on the GPU if there is one; else in OpenVINO on ``torch.get_num_threads()``
         threads if it is installed and reproduces the features of the example within
-        :data:`TOLERANCE`; else in torch. The last case is logged, once per reason.
+        ``TOLERANCE`` (1e-4 of the largest value); else in torch. The last case is logged, once per reason.
 
     Raises
     ------

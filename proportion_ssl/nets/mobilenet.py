@@ -7,6 +7,7 @@ network starts from the same values as a bare head built under the same seed.
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +35,9 @@ class WeightsNotAvailableError(OSError):
     """Pretrained weights could neither be found in torch's cache nor be downloaded."""
 
 
-def load_mobilenet_v2(weights="imagenet", *, seed: int = 0) -> MobileNetV2:
+def load_mobilenet_v2(
+    weights: str | os.PathLike | None = "imagenet", *, seed: int = 0
+) -> MobileNetV2:
     """Build torchvision's MobileNetV2 (width 1.0) with its classification layer.
 
     The state of torch's global random generator is left as it was.
@@ -218,7 +221,7 @@ class PixelNormalization(nn.Module):
     tensor([1., 1., 2.])
     """
 
-    def __init__(self, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+    def __init__(self, mean: Any = IMAGENET_MEAN, std: Any = IMAGENET_STD):
         super().__init__()
         mean = torch.as_tensor(mean, dtype=torch.float64)
         std = torch.as_tensor(std, dtype=torch.float64)
@@ -278,7 +281,7 @@ class MobileNetV2Module(nn.Module):
     def __init__(
         self,
         n_classes: int,
-        weights=None,
+        weights: str | os.PathLike | None = None,
         freeze: bool = True,
         dropout: float = 0.2,
         seed: int = 0,

@@ -7,7 +7,7 @@ class SlideError(OSError, ValueError):
     """A slide cannot be opened, lacks its resolution, changed on disk, or has unreadable pixels.
 
     The message names the slide. Code that works through a cohort can catch this one class, note
-    the slide, and go on with the next (:func:`~proportion_ssl.slides.cohort.process_slides` does);
+    the slide, and go on with the next (:func:`~proportion_ssl.slides.process_slides` does);
     a missing file raises ``FileNotFoundError``, which like this error is an ``OSError``.
 
     Examples

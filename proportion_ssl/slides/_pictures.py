@@ -36,7 +36,7 @@ def label_picture(
     classes : sequence of str
         Class names.
     colors : mapping of str to (red, green, blue), optional
-        Colours by class; by default those of :func:`~proportion_ssl.slides.colors.class_colors`.
+        Colours by class; by default those of ``proportion_ssl.slides.colors.class_colors``.
     patch_pixels : int, default 8
         Side of a square in pixels.
     legend : bool, default True

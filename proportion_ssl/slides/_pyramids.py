@@ -44,7 +44,7 @@ def write_label_map(
     classes : sequence of str
         Class names, at most 255.
     colors : mapping of str to (red, green, blue), optional
-        Colours by class; by default those of :func:`~proportion_ssl.slides.colors.class_colors`.
+        Colours by class; by default those of ``proportion_ssl.slides.colors.class_colors``.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def write_label_map(
     pyramid take every second pixel, so every value is a class. The resolution tags hold the
     distance of patches in microns; the image description holds, as JSON, the class of each value
     and the level-0 pixels per pixel, from which
-    :func:`~proportion_ssl.slides.annotations.read_label_map` reads the map without further
+    :func:`~proportion_ssl.slides.read_label_map` reads the map without further
     arguments.
 
     Examples

@@ -98,7 +98,7 @@ def process_slides(
         function needs to know of each slide (a path, a row of a manifest).
     function : callable
         Called with one path, or one value of the mapping. It opens the slide itself, with
-        :func:`~proportion_ssl.slides.reader.open_slide`, so that a file that cannot be opened
+        :func:`~proportion_ssl.slides.open_slide`, so that a file that cannot be opened
         counts as a failure of that slide. With processes it must be picklable, and so must what it
         returns.
     on_error : {"raise", "skip"}, default="raise"

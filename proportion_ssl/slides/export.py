@@ -83,7 +83,7 @@ def prediction_regions(
     per : {"region", "class"}, default "region"
         One region per connected area (patches that share an edge), or one per class.
     colors : mapping of str to (red, green, blue), optional
-        Colours by class; by default those of :func:`~proportion_ssl.slides.colors.class_colors`.
+        Colours by class; by default those of ``proportion_ssl.slides.colors.class_colors``.
 
     Returns
     -------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
-def stitch(values, cells, shape: tuple[int, int], fill=-1) -> np.ndarray:
+def stitch(values: Any, cells: Any, shape: tuple[int, int], fill: Any = -1) -> np.ndarray:
     """Put one value (or vector) per patch at its cell of a map.
 
     Parameters
@@ -61,7 +63,7 @@ def stitch(values, cells, shape: tuple[int, int], fill=-1) -> np.ndarray:
     return out
 
 
-def unstitch(label_map, cells) -> np.ndarray:
+def unstitch(label_map: Any, cells: Any) -> np.ndarray:
     """Values of a map at the patches' cells: the inverse of :func:`stitch`.
 
     Parameters

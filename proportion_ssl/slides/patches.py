@@ -171,6 +171,7 @@ class PatchSequence(_Patches):
 
     @property
     def slide_ids(self) -> np.ndarray:
+        """Position in `parts` of each patch's slide, shape (n,)."""
         return np.repeat(np.arange(len(self.parts)), np.diff(self._starts))
 
     def __len__(self) -> int:

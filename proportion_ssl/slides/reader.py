@@ -174,6 +174,7 @@ class Slide:
 
     @property
     def fast_levels(self) -> tuple[int, ...]:
+        """Levels whose tiles are decoded directly."""
         return tuple(sorted(self._jpeg_levels))
 
     def grid(

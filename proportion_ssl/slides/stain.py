@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
@@ -169,9 +172,8 @@ class MacenkoNormalizer(_StainNormalizer):
 
     References
     ----------
-    .. [1] M. Macenko, M. Niethammer, J. S. Marron, D. Borland, J. T. Woosley, X. Guan, C. Schmitt,
-       N. E. Thomas. "A method for normalizing histology slides for quantitative analysis". ISBI
-       2009.
+    .. [1] M. Macenko, M. Niethammer, J. S. Marron, D. Borland, J. T. Woosley, X. Guan, C. Schmitt, N. E.
+       Thomas. "A method for normalizing histology slides for quantitative analysis". ISBI 2009.
 
     Examples
     --------
@@ -313,7 +315,7 @@ class NormalizedPatches(_Patches):
     ((4, 128, 128, 3), True)
     """
 
-    def __init__(self, patches: SlidePatches, normalizer: _StainNormalizer, colors):
+    def __init__(self, patches: SlidePatches, normalizer: _StainNormalizer, colors: Any):
         check_is_fitted(normalizer)
         self.patches = patches
         self.normalizer = normalizer
@@ -327,7 +329,7 @@ class NormalizedPatches(_Patches):
     def __len__(self) -> int:
         return len(self.patches)
 
-    def batches(self, batch_size: int = 64):
+    def batches(self, batch_size: int = 64) -> Iterator[np.ndarray]:
         """Patches in order, up to `batch_size` at a time."""
         for batch in self.patches.batches(batch_size):
             yield self._change(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -32,7 +32,7 @@ the same out of focus by 10 um (standard deviation of the spread) below 0.15, fa
 
 
 def tissue_mask(
-    image,
+    image: Any,
     *,
     mpp: float,
     threshold: float | None = None,
@@ -117,7 +117,7 @@ def tissue_mask(
     return ~_drop_small(~mask, max_hole / mpp**2) & ~unusable
 
 
-def ink_mask(image, *, mpp: float) -> np.ndarray:
+def ink_mask(image: Any, *, mpp: float) -> np.ndarray:
     """Blue, green and black pen marks in an overview picture; see :func:`tissue_mask`.
 
     Parameters
@@ -188,7 +188,7 @@ def otsu_threshold(values) -> float:
     return float(edges[1:][(best[0] + best[-1]) // 2])
 
 
-def tissue_fraction(mask, grid: PatchGrid, dimensions: tuple[int, int]) -> np.ndarray:
+def tissue_fraction(mask: Any, grid: PatchGrid, dimensions: tuple[int, int]) -> np.ndarray:
     """Share of each patch that is tissue.
 
     Parameters

@@ -1,0 +1,71 @@
+"""Settings of the documentation; build it with ``make docs``."""
+
+import os
+import re
+import sys
+from datetime import date
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+from proportion_ssl import __version__
+
+torch.set_num_threads(1)  # the gallery's data are too small to be worth a second thread
+
+project = "proportion_ssl"
+author = "the proportion_ssl developers"
+copyright = f"{date.today().year}, {author}"
+version = release = __version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+default_role = "code"
+
+autosummary_generate = True
+autodoc_typehints = "none"  # types stand in the docstrings, with shapes and units
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+nitpicky = True
+nitpick_ignore_regex = [  # names of other projects; the build needs no network to look them up
+    (r"py:.*", r"(skorch|sklearn|torch|torchvision|numpy|pandas|matplotlib|joblib|h5py)\..*"),
+]
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"segment_slides\.py",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "show_signature": False,
+    "reset_modules": ("matplotlib", "seaborn"),
+    "plot_gallery": "True",
+}
+suppress_warnings = ["config.cache"]
+
+
+def _skip_member(app, what, name, member, skip, options):
+    """Leave out what scikit-learn generates for metadata routing; its text refers to its own pages."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", _skip_member)
+
+
+html_theme = "pydata_sphinx_theme"
+html_title = "proportion_ssl"
+html_show_sourcelink = False
+html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
