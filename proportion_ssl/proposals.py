@@ -124,7 +124,7 @@ class TumorProposer(TransformerMixin, BaseEstimator):
             unseen = self._unseen_probabilities(X, is_tumor, groups)
             self.threshold_ = recall_threshold(is_tumor, unseen, self.min_recall)
             proposed = unseen >= self.threshold_
-            self.recall_ = float(proposed[is_tumor].mean())
+            self.recall_ = float(proposed[is_tumor & np.isfinite(unseen)].mean())
             self.precision_ = float(is_tumor[proposed].mean())
         else:
             self.threshold_ = self.threshold

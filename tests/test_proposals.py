@@ -93,3 +93,11 @@ def test_labels_that_cannot_train(y, groups, message):
 def test_parameters_are_checked():
     with pytest.raises(ValueError, match="threshold"):
         make(threshold=1.5).fit(X, IS_TUMOR)
+
+
+def test_patches_that_no_net_could_judge_have_no_say_in_the_recall():
+    """Slide 0 holds all that is not tumour: without it there is nothing to tell tumour from."""
+    is_tumor = SLIDES > 0
+    is_tumor[1] = True
+    proposer = make().fit(X, is_tumor, groups=SLIDES)
+    assert proposer.recall_ >= 0.97
