@@ -218,25 +218,23 @@ def make_bags_of(tiles, slides, proposer, proportions):
 
 def compare_proposals(tiles, cohort, proposer):
     """Recall and precision of the tumour proposals on the test slides, one and all magnifications."""
-    rows = {}
     if not any((tiles[s].labels == NOT_CANCER).any() for s in cohort.test):
         return pd.DataFrame()
-    for name, n_views in (
-        (f"{VIEWS[0]}x alone", 1),
-        (" + ".join(f"{v}x" for v in VIEWS), len(VIEWS)),
-    ):
-        fitted = proposer
-        if n_views == 1:
-            fitted = fit_proposer(tiles, cohort.labeled, cohort.classes, n_views=1)
-        wanted = [*cohort.classes, NOT_CANCER]
-        X, y, _ = labelled_patches(tiles, cohort.test, wanted, all_views=n_views > 1)
-        proposed, is_tumour = fitted.propose(X).is_tumor, y != NOT_CANCER
+    fitted = {
+        f"{VIEWS[0]}x alone": fit_proposer(tiles, cohort.labeled, cohort.classes, 1),
+        " + ".join(f"{view}x" for view in VIEWS): proposer,
+    }
+    rows = {}
+    for name, one in fitted.items():
+        wanted, all_views = [*cohort.classes, NOT_CANCER], one.net.n_views > 1
+        X, y, _ = labelled_patches(tiles, cohort.test, wanted, all_views=all_views)
+        proposed, is_tumour = one.propose(X).is_tumor, y != NOT_CANCER
         rows[name] = {
             "recall": proposed[is_tumour].mean(),
             "precision": is_tumour[proposed].mean(),
-            "threshold": fitted.threshold_,
-            "recall, labelled slides left out": fitted.recall_,
-            "precision, labelled slides left out": fitted.precision_,
+            "threshold": one.threshold_,
+            "recall, labelled slides left out": one.recall_,
+            "precision, labelled slides left out": one.precision_,
         }
     return pd.DataFrame(rows).T.rename_axis("proposals")
 

@@ -275,9 +275,11 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
         weights : ndarray of shape (n_patches, n_views)
             Non-negative; rows sum to 1.
         """
+        return self.fusion_.view_weights(self._checked_views(X))
+
+    def _checked_views(self, X):
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        return self.fusion_.view_weights(self._views(X))
+        return self._views(validate_data(self, X, dtype=np.float32, reset=False))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities: the weighted mean of those of the experts.
@@ -290,9 +292,7 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
         -------
         probabilities : ndarray of shape (n_patches, n_classes)
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        views = self._views(X)
+        views = self._checked_views(X)
         weights = self.fusion_.view_weights(views)
         experts = [
             expert.predict_proba(np.ascontiguousarray(views[:, view]))
