@@ -258,6 +258,55 @@ def test_early_stopping_keeps_the_best_weights():
     assert_array_equal(weights(clf), weights(rerun.fit(DATA.X_labeled, DATA.y)))
 
 
+# The refit
+
+
+def test_refit_changes_the_weights_and_nothing_of_the_rounds():
+    kept, anew = fitted(refit=False), fitted(refit=True)
+    assert_array_equal(kept.signed_labels_, anew.signed_labels_)
+    assert kept.history_ == anew.history_
+    assert kept.refit_history_ is None
+    assert (weights(kept) != weights(anew)).any()
+    best = min(anew.estimator_.history[:, "valid_loss"])
+    assert anew.refit_history_["valid_loss"] == best
+    assert anew.refit_history_["n_epochs"] == len(anew.estimator_.history)
+
+
+def test_refit_learns_from_the_pseudo_labels_of_the_last_round_alone():
+    """A selector that reveals the truth only in its last round."""
+
+    class LastRound(AdaptiveSelector):
+        def select(self, probabilities, bag_index, bag_proportions):
+            clf_rounds.append(1)
+            if len(clf_rounds) < 40:
+                return np.zeros(probabilities.shape, dtype=np.int8)
+            return np.eye(probabilities.shape[1], dtype=np.int8)[DATA.y_bags]
+
+    clf_rounds = []
+    settings = {"negative_selector": None, "validation_fraction": 0}
+    clf = make(positive_selector=LastRound(), max_epochs=40, **settings)
+    clf.fit(DATA.X_labeled, DATA.y, DATA.bags)
+    assert_array_equal(clf.signed_labels_.argmax(axis=1), DATA.y_bags)
+    X = np.concatenate([DATA.X_labeled, DATA.bags.X])
+    y = np.concatenate([DATA.y, DATA.y_bags])
+    ceiling = make(max_epochs=40, **settings).fit(X, y)
+    supervised = make(max_epochs=40, **settings).fit(DATA.X_labeled, DATA.y)
+    scores = [model.score(DATA.X_test, DATA.y_test) for model in (supervised, clf, ceiling)]
+    assert scores[0] < scores[1]
+    assert_allclose(scores[1], scores[2], atol=0.03)
+
+
+def test_refit_without_validation_uses_up_the_epochs():
+    clf = fitted(validation_fraction=0)
+    assert clf.refit_history_["n_epochs"] == 5
+    assert clf.refit_history_["valid_loss"] is None
+
+
+def test_no_refit_without_pseudo_labels():
+    assert make().fit(DATA.X_labeled, DATA.y).refit_history_ is None
+    assert fitted(positive_selector=None, negative_selector=None).refit_history_ is None
+
+
 def test_no_validation():
     clf = fitted(validation_fraction=0)
     assert clf.history_[0]["valid_loss"] is None
