@@ -1,7 +1,11 @@
 """Small slides written by tifffile, for the tests of the reader."""
 
+import io
+import struct
+
 import numpy as np
 import tifffile
+from PIL import Image
 
 
 def texture(width, height, seed=0):
@@ -110,3 +114,105 @@ def damage_tile(path, index, page=0, keep=0.5):
     with open(path, "r+b") as file:
         file.seek(offset + kept)
         file.write(bytes(count - kept))
+
+
+def write_ndpi(path, pixels, *, mpp=0.5, magnification=20, n_levels=2):
+    """Hamamatsu NDPI: classic TIFF, one JPEG strip per level, Hamamatsu's tags 65420 to 65424.
+
+    Level i is `pixels[:: 2**i, :: 2**i]`; OpenSlide adds levels that the JPEG decoder can scale to.
+    """
+    with tifffile.TiffWriter(path) as tif:
+        for step in 2 ** np.arange(n_levels):
+            level = np.ascontiguousarray(pixels[::step, ::step])
+            encoded = io.BytesIO()
+            Image.fromarray(level).save(encoded, "jpeg", quality=95, subsampling=0)
+            tif.write(
+                data=iter([encoded.getvalue()]),
+                shape=level.shape,
+                dtype="uint8",
+                compression="jpeg",
+                photometric="ycbcr",
+                subsampling=(1, 1),
+                rowsperstrip=level.shape[0],
+                resolution=(1e4 / mpp / step,) * 2,
+                resolutionunit="centimeter",
+                metadata=None,
+                software=None,
+                extratags=[
+                    (271, "s", 0, "Hamamatsu", True),
+                    (65420, "I", 1, 1, True),  # this is an NDPI
+                    (65421, "f", 1, magnification / step, True),
+                    (65422, "i", 1, 0, True),  # offsets of the slide's centre, and focal plane
+                    (65423, "i", 1, 0, True),
+                    (65424, "i", 1, 0, True),
+                ],
+            )
+
+
+def write_mrxs(path, pixels, *, mpp=0.5, magnification=20, tile=256, n_levels=2):
+    """3DHISTECH MIRAX: an empty .mrxs, and beside it Slidedat.ini, Index.dat and Data0000.dat.
+
+    Level i is `pixels[:: 2**i, :: 2**i]` in JPEG tiles without overlap, whose sides `pixels` must be
+    multiples of at every level.
+    """
+    folder = path.with_suffix("")
+    folder.mkdir()
+    path.touch()
+    rows, columns = (n // tile for n in pixels.shape[:2])
+    start = b"01.02" + b"A" * 32
+    data, records = bytearray(start), []
+    general = [
+        "[GENERAL]",
+        f"SLIDE_ID = {'A' * 32}",
+        f"IMAGENUMBER_X = {columns}",
+        f"IMAGENUMBER_Y = {rows}",
+        f"OBJECTIVE_MAGNIFICATION = {magnification}",
+        "CameraImageDivisionsPerSide = 1",
+        "[HIERARCHICAL]",
+        "HIER_COUNT = 1",
+        "NONHIER_COUNT = 0",
+        "INDEXFILE = Index.dat",
+        "HIER_0_NAME = Slide zoom level",
+        f"HIER_0_COUNT = {n_levels}",
+    ]
+    sections = ["[DATAFILE]", "FILE_COUNT = 1", "FILE_0 = Data0000.dat"]
+    for i in range(n_levels):
+        general += [f"HIER_0_VAL_{i} = Zoom{i}", f"HIER_0_VAL_{i}_SECTION = LEVEL_{i}"]
+        sections += [
+            f"[LEVEL_{i}]",
+            f"IMAGE_CONCAT_FACTOR = {min(i, 1)}",
+            "OVERLAP_X = 0",
+            "OVERLAP_Y = 0",
+            f"MICROMETER_PER_PIXEL_X = {mpp * 2**i}",
+            f"MICROMETER_PER_PIXEL_Y = {mpp * 2**i}",
+            "IMAGE_FILL_COLOR_BGR = 16777215",
+            f"DIGITIZER_WIDTH = {tile}",
+            f"DIGITIZER_HEIGHT = {tile}",
+            "IMAGE_FORMAT = JPEG",
+        ]
+        level, records_of_level = pixels[:: 2**i, :: 2**i], []
+        for row in range(rows >> i):
+            for column in range(columns >> i):
+                window = level[row * tile :, column * tile :][:tile, :tile]
+                encoded = io.BytesIO()
+                image = Image.fromarray(np.ascontiguousarray(window))
+                image.save(encoded, "jpeg", quality=95, subsampling=0)
+                number = (row * columns + column) << i
+                records_of_level.append((number, len(data), len(encoded.getvalue()), 0))
+                data += encoded.getvalue()
+        records.append(records_of_level)
+    (folder / "Slidedat.ini").write_text("\n".join([*general, *sections]) + "\n")
+    (folder / "Data0000.dat").write_bytes(data)
+
+    # Two pointers to lists of pointers; of each level, a page of (tile, offset, length, file).
+    root = len(start) + 8
+    pages, position = [], root + 4 * n_levels
+    pointers = []
+    for records_of_level in records:
+        pointers.append(position)
+        page = struct.pack("<4i", 0, position + 8, len(records_of_level), 0)
+        page += b"".join(struct.pack("<4i", *record) for record in records_of_level)
+        pages.append(page)
+        position += len(page)
+    index = start + struct.pack("<2i", root, position) + struct.pack(f"<{n_levels}i", *pointers)
+    (folder / "Index.dat").write_bytes(index + b"".join(pages) + bytes(4))

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import time
 import warnings
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLOTS = sorted(path.name for path in EXAMPLES.glob("plot_*.py"))
-SECONDS = 180  # a minute each is the aim; a test machine may be busy
 
 matplotlib = pytest.importorskip("matplotlib", reason="the gallery draws: pip install matplotlib")
 
@@ -46,13 +44,11 @@ def test_example_is_in_gallery_form(name):
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_example_runs(name, _agg, capsys):
-    begin = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # what plt.show() says where there is no window; a reader of the gallery has one
         warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive", UserWarning)
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-    assert time.perf_counter() - begin < SECONDS
     printed = capsys.readouterr().out
     drawn = [_agg.figure(number).axes for number in _agg.get_fignums()]
     assert printed.strip() or drawn, "an example prints or draws something"

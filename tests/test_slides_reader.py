@@ -19,7 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import ImageCms
-from slide_files import damage_tile, halve, stored_pixels, texture, write_slide
+from slide_files import (
+    damage_tile,
+    halve,
+    stored_pixels,
+    texture,
+    write_mrxs,
+    write_ndpi,
+    write_slide,
+)
 
 import proportion_ssl.slides._handle as handle_module
 import proportion_ssl.slides._tiff_tiles as tiff_tiles
@@ -926,3 +934,48 @@ def test_the_real_slide_is_tiled_at_10x(real_data):
         later = stored[box[1] + 1 : box[1] + 449, box[0] + 1 : box[0] + 449].astype(int)
         later = (later.reshape(224, 2, 224, 2, 3).sum(axis=(1, 3)) + 2) // 4
         assert np.array_equal(patches[5], block) or np.array_equal(patches[5], later)
+
+
+# Formats of other scanners, written here after their specification
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix", "vendor"),
+    [(write_ndpi, ".ndpi", "hamamatsu"), (write_mrxs, ".mrxs", "mirax")],
+)
+def test_formats_of_other_scanners(tmp_path, write, suffix, vendor):
+    blocks = np.random.default_rng(0).integers(60, 250, (16, 24, 3), dtype=np.uint8)
+    drawn = blocks.repeat(64, axis=0).repeat(64, axis=1)
+    path = tmp_path / f"slide{suffix}"
+    write(path, drawn, mpp=0.5)
+    with open_slide(path) as slide, openslide.OpenSlide(path) as other:
+        assert other.properties["openslide.vendor"] == vendor
+        assert slide.dimensions == (1536, 1024)
+        assert slide.mpp == pytest.approx(0.5)
+        whole = slide.read_region((0, 0, 1536, 1024), (1536, 1024))
+        expected = np.asarray(other.read_region((0, 0), 0, (1536, 1024)))[..., :3]
+        assert_array_equal(whole, expected)
+        assert np.abs(whole.astype(int) - drawn).max() <= 2
+        grid = slide.grid(magnification=10, size=128)
+        assert len(grid) == 24
+        for patch, (x, y) in zip(
+            np.concatenate(list(slide.read_patches(grid))), grid.locations, strict=True
+        ):
+            at_10x = drawn[y : y + 256 : 2, x : x + 256 : 2].astype(int)
+            assert np.abs(patch - at_10x).max() <= 3
+
+
+@pytest.mark.parametrize("part", ["Index.dat", "Data0000.dat", "Slidedat.ini"])
+def test_a_mirax_slide_that_lost_a_part_is_named(tmp_path, part):
+    write_mrxs(tmp_path / "lost.mrxs", texture(512, 512))
+    (tmp_path / "lost" / part).unlink()
+    with pytest.raises(SlideError, match="lost"), open_slide(tmp_path / "lost.mrxs") as slide:
+        slide.read_region((0, 0, 256, 256), (256, 256))
+
+
+def test_a_truncated_ndpi_is_named(tmp_path):
+    path = tmp_path / "cut.ndpi"
+    write_ndpi(path, texture(512, 512))
+    path.write_bytes(path.read_bytes()[:20000])
+    with pytest.raises(SlideError, match="cut"), open_slide(path) as slide:
+        slide.read_region((0, 0, 256, 256), (256, 256))
