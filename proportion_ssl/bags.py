@@ -202,7 +202,7 @@ def _from_sequence(arrays: Sequence, names: Any):
     if len(names) != len(arrays):
         raise ValueError(f"bag_ids names {len(names)} bags but X holds {len(arrays)} arrays.")
     trailing = arrays[0].shape[1:]
-    for name, array in zip(names, arrays, strict=True):
+    for name, array in zip(names.tolist(), arrays, strict=True):
         if len(array.shape) < 2:
             raise ValueError(
                 f"Bag {name!r} has shape {array.shape}; give instances in rows: (n, n_features) or "
@@ -212,7 +212,7 @@ def _from_sequence(arrays: Sequence, names: Any):
             raise ValueError(f"Bag {name!r} has no instances; drop it or give at least one.")
         if array.shape[1:] != trailing:
             raise ValueError(
-                f"Bag {name!r} has instances of shape {array.shape[1:]}, but bag {names[0]!r} has {trailing}."
+                f"Bag {name!r} has instances of shape {array.shape[1:]}, but bag {names.tolist()[0]!r} has {trailing}."
             )
     index = np.repeat(np.arange(len(arrays)), [array.shape[0] for array in arrays])
     flat = arrays[0] if len(arrays) == 1 else np.concatenate([np.asarray(a) for a in arrays])
@@ -242,7 +242,7 @@ def _check_names(names: Any) -> np.ndarray:
     names = np.asarray(names)
     unique, counts = np.unique(names, return_counts=True)
     if len(unique) < len(names):
-        raise ValueError(f"Bag name {unique[counts > 1][0]!r} is given more than once.")
+        raise ValueError(f"Bag name {unique[counts > 1].tolist()[0]!r} is given more than once.")
     return names
 
 
