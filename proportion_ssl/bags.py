@@ -212,7 +212,8 @@ def _from_sequence(arrays: Sequence, names: Any):
             raise ValueError(f"Bag {name!r} has no instances; drop it or give at least one.")
         if array.shape[1:] != trailing:
             raise ValueError(
-                f"Bag {name!r} has instances of shape {array.shape[1:]}, but bag {names.tolist()[0]!r} has {trailing}."
+                f"Bag {name!r} has instances of shape {array.shape[1:]}, but bag "
+                f"{names.tolist()[0]!r} has {trailing}."
             )
     index = np.repeat(np.arange(len(arrays)), [array.shape[0] for array in arrays])
     flat = arrays[0] if len(arrays) == 1 else np.concatenate([np.asarray(a) for a in arrays])
