@@ -277,12 +277,12 @@ def test_refit_learns_from_the_pseudo_labels_of_the_last_round_alone():
 
     class LastRound(AdaptiveSelector):
         def select(self, probabilities, bag_index, bag_proportions):
-            clf_rounds.append(1)
-            if len(clf_rounds) < 40:
+            calls.append(1)
+            if len(calls) < 40:
                 return np.zeros(probabilities.shape, dtype=np.int8)
             return np.eye(probabilities.shape[1], dtype=np.int8)[DATA.y_bags]
 
-    clf_rounds = []
+    calls = []
     settings = {"negative_selector": None, "validation_fraction": 0}
     clf = make(positive_selector=LastRound(), max_epochs=40, **settings)
     clf.fit(DATA.X_labeled, DATA.y, DATA.bags)
