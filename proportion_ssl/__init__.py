@@ -39,6 +39,7 @@ from proportion_ssl.proportions import class_proportions, count_per_bag, sum_abs
 from proportion_ssl.proposals import Proposals, TumorProposer
 from proportion_ssl.selection import (
     AdaptiveSelector,
+    AssignmentSelector,
     NegativeSelector,
     Selector,
     ThresholdSelector,
@@ -53,6 +54,7 @@ __all__ = [
     "PAPER_SETTINGS",
     "AdaptiveFusion",
     "AdaptiveSelector",
+    "AssignmentSelector",
     "Bags",
     "FixedFusion",
     "HeadClassifier",

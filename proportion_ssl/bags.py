@@ -5,8 +5,14 @@ from typing import Any
 
 import numpy as np
 
-#: How far the proportions of a bag may be from summing to 1: shares are often rounded.
-SUM_TOLERANCE = 0.01 + 1e-9
+from proportion_ssl.intervals import (
+    SUM_TOLERANCE,
+    check_intervals,
+    deviation_interval,
+    missing_interval,
+    readers_interval,
+    rounding_interval,
+)
 
 
 class Bags:
@@ -24,7 +30,19 @@ class Bags:
     proportions : array-like or DataFrame of shape (n_bags, n_classes), optional
         Share of each class, in [0, 1], rows summing to 1 within 0.01. The rows of an array are in
         the order of ``names``, its columns in sorted order of the classes; a DataFrame is indexed by
-        bag and has one column per class, both in any order.
+        bag and has one column per class, both in any order. 0 says that the class was not seen, NaN that
+        nothing is stated: it may take whatever share the stated ones leave. Several readers: an array
+        of shape (n_readers, n_bags, n_classes), with rows of NaN where a reader did not read a bag.
+    rounding_step : float in (0, 1], optional
+        Shares were rounded to multiples of this: each may be half a step off.
+    standard_deviation : float or array-like broadcastable to (n_bags, n_classes), optional
+        Of the recorded shares, 0.1 for ten points; recorded zeros stay zero.
+    lower, upper : array-like or DataFrame of shape (n_bags, n_classes), optional
+        The intervals themselves; both or neither. At most one of the three ways to state how far the
+        proportions can be trusted; without any they are taken as exact (readers: between the smallest
+        and the largest share).
+    weights : array-like of shape (n_bags,), optional
+        How much the pseudo labels of each bag weigh, at least 0; default 1. In the order of ``names``.
 
     Attributes
     ----------
@@ -35,6 +53,9 @@ class Bags:
     names : ndarray of shape (n_bags,)
         Bag names: as given with one array per bag; sorted with one array for all.
     proportions : ndarray of shape (n_bags, n_classes) or None
+    lower, upper : ndarray of shape (n_bags, n_classes) or None
+        Interval of each share; both equal to ``proportions`` where these are exact.
+    weights : ndarray of float, shape (n_bags,)
     class_names : ndarray of shape (n_classes,) or None
         Columns of ``proportions`` where a DataFrame named them.
     has_names : bool
@@ -44,7 +65,7 @@ class Bags:
     ------
     ValueError
         Naming the bag: no instances, instances of another shape, no proportions, proportions that
-        are negative, not finite, or do not sum to 1.
+        are negative, infinite, or do not sum to 1, intervals that admit no shares, negative weights.
 
     Notes
     -----
@@ -58,17 +79,73 @@ class Bags:
     >>> bags = Bags([np.zeros((3, 2)), np.ones((1, 2))], proportions=[[0.3, 0.7], [1.0, 0.0]])
     >>> bags.n_bags, bags.n_instances, bags.index
     (2, 4, array([0, 0, 0, 1]))
+    >>> rounded = Bags([np.zeros((3, 2))], proportions=[[0.3, 0.7]], rounding_step=0.1)
+    >>> rounded.lower.round(3), rounded.upper.round(3)
+    (array([[0.25, 0.65]]), array([[0.35, 0.75]]))
     """
 
-    def __init__(self, X: Any, bag_ids: Any = None, proportions: Any = None):
+    def __init__(
+        self,
+        X: Any,
+        bag_ids: Any = None,
+        proportions: Any = None,
+        *,
+        rounding_step: float | None = None,
+        standard_deviation: Any = None,
+        lower: Any = None,
+        upper: Any = None,
+        weights: Any = None,
+    ):
         if isinstance(X, (list, tuple)) and all(hasattr(x, "shape") for x in X):
             self.X, self.index, self.names, self.has_names = _from_sequence(X, bag_ids)
         else:
             self.X, self.index, self.names = _from_flat(X, bag_ids)
             self.has_names = True
-        self.proportions, self.class_names = None, None
+        self.weights = _check_weights(weights, self.names)
+        self.proportions = self.lower = self.upper = self.class_names = None
         if proportions is not None:
-            self.proportions, self.class_names = _check_proportions(proportions, self.names)
+            self._record(proportions)
+            self._widen(rounding_step, standard_deviation, lower, upper)
+
+    def _record(self, proportions):
+        """Take recorded proportions of one or several readers, taken as exact where they are stated."""
+        recorded, self.class_names = _check_proportions(proportions, self.names)
+        self.proportions, self.lower, self.upper = recorded
+
+    def _widen(self, rounding_step, standard_deviation, lower, upper):
+        """Take what is known about the error of the proportions."""
+        stated = {
+            "rounding_step": rounding_step is not None,
+            "standard_deviation": standard_deviation is not None,
+            "lower and upper": lower is not None or upper is not None,
+        }
+        if sum(stated.values()) == 0:
+            return
+        if sum(stated.values()) > 1:
+            given = [name for name, is_given in stated.items() if is_given]
+            raise ValueError(
+                f"{' and '.join(given)} are given together; state the error in one way."
+            )
+        if rounding_step is not None:
+            if not 0 < rounding_step <= 1:
+                raise ValueError(f"rounding_step must be in (0, 1]; got {rounding_step!r}.")
+            wider = rounding_interval(self.proportions, rounding_step)
+        elif standard_deviation is not None:
+            deviation = np.broadcast_to(standard_deviation, self.proportions.shape).astype(
+                np.float64
+            )
+            if not (deviation >= 0).all():
+                raise ValueError(f"standard_deviation must be at least 0; got {deviation.min()!r}.")
+            wider = deviation_interval(self.proportions, deviation)
+        else:
+            if lower is None or upper is None:
+                raise ValueError("lower and upper belong together; give both.")
+            wider = [_in_order(end, self.names, self.class_names) for end in (lower, upper)]
+            wider = check_intervals(*wider, self.proportions.shape, self.names)
+            self.lower, self.upper = wider
+            return
+        self.lower = np.minimum(self.lower, wider[0])
+        self.upper = np.maximum(self.upper, wider[1])
 
     @property
     def n_bags(self) -> int:
@@ -84,6 +161,14 @@ class Bags:
     def sizes(self) -> np.ndarray:
         """Instances per bag, shape (n_bags,)."""
         return np.bincount(self.index, minlength=self.n_bags)
+
+    @property
+    def recorded(self) -> np.ndarray:
+        """What a selector compares with: the proportions, or (2, n_bags, n_classes) ends of intervals."""
+        is_exact = np.array_equal(self.lower, self.proportions) and np.array_equal(
+            self.upper, self.lower
+        )
+        return self.proportions if is_exact else np.stack([self.lower, self.upper])
 
     @property
     def flat(self) -> tuple:
@@ -133,8 +218,11 @@ class Bags:
             X=self.X[kept],
             index=new_index[self.index[kept]],
             names=self.names[positions],
-            proportions=None if self.proportions is None else self.proportions[positions],
+            weights=self.weights[positions],
         )
+        if self.proportions is not None:
+            for name in ("proportions", "lower", "upper"):
+                setattr(new, name, getattr(self, name)[positions])
         return new
 
     def __repr__(self) -> str:
@@ -173,8 +261,9 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray) -> Bags:
         if len(X_bags) == 1 and len(X_bags[0]) == grouping.n_instances:
             bags = grouping.with_instances(X_bags[0])
         else:
-            bags = Bags(X_bags, grouping.names)
-            bags.proportions, bags.class_names = grouping.proportions, grouping.class_names
+            bags = Bags(X_bags, grouping.names, weights=grouping.weights)
+            for name in ("proportions", "lower", "upper", "class_names"):
+                setattr(bags, name, getattr(grouping, name))
             if bags.n_bags != grouping.n_bags:
                 raise ValueError(
                     f"X_bags has {bags.n_bags} bags but bag_proportions has {grouping.n_bags}; "
@@ -183,7 +272,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray) -> Bags:
     elif isinstance(X_bags, Bags):
         bags = X_bags.with_instances(X_bags.X)
         if bag_proportions is not None:
-            bags.proportions, bags.class_names = _check_proportions(bag_proportions, bags.names)
+            bags._record(bag_proportions)
     else:
         bags = Bags(_check_sequence(X_bags), _index_of(bag_proportions), bag_proportions)
     if bags.proportions is None:
@@ -292,24 +381,53 @@ def _check_proportions(proportions: Any, names: np.ndarray):
         raise ValueError(
             f"bag_proportions must be numbers, one row per bag and one column per class: {error}"
         ) from error
-    if matrix.ndim != 2:
+    if matrix.ndim not in (2, 3):
         raise ValueError(
             f"bag_proportions has shape {matrix.shape}; give one row per bag and one column per class."
         )
-    if len(matrix) != len(names):
+    if matrix.shape[-2] != len(names):
         raise ValueError(
-            f"bag_proportions has {len(matrix)} rows but there are {len(names)} bags; give one row per bag. "
-            "(Cross-validation slices arrays as long as X: put the proportions into Bags.)"
+            f"bag_proportions has {matrix.shape[-2]} rows but there are {len(names)} bags; give one row per "
+            "bag. (Cross-validation slices arrays as long as X: put the proportions into Bags.)"
         )
+    if matrix.ndim == 3:
+        return _check_readings(matrix, names), class_names
+    _check_shares(matrix, names)
+    return missing_interval(matrix), class_names
+
+
+def _check_readings(readings, names):
+    """Mean and span of what several readers recorded."""
+    has_read = ~np.isnan(readings).all(axis=2)
+    if not has_read.any(axis=0).all():
+        bag = int(np.flatnonzero(~has_read.any(axis=0))[0])
+        raise ValueError(
+            f"Bag {_show(names[bag])} was read by none of the {len(readings)} readers."
+        )
+    filled, lower, upper = np.full((3, *readings.shape), np.nan)
+    for reader, rows in enumerate(has_read):
+        _check_shares(readings[reader, rows], names[rows])
+        ends = missing_interval(readings[reader, rows])
+        filled[reader, rows], lower[reader, rows], upper[reader, rows] = ends
+    mean, _, _ = readers_interval(filled)
+    return mean, np.nanmin(lower, axis=0), np.nanmax(upper, axis=0)
+
+
+def _check_shares(matrix, names):
+    """Raise unless every row holds shares that sum, or can sum, to 1."""
+    missing = np.isnan(matrix)
     for problem, rows in (
-        ("has a proportion that is not a finite number", ~np.isfinite(matrix).all(axis=1)),
+        ("has a proportion that is not a finite number", np.isinf(matrix).any(axis=1)),
         ("has a negative proportion", (matrix < 0).any(axis=1)),
+        ("has no stated proportion", missing.all(axis=1)),
     ):
         if rows.any():
             bag = np.flatnonzero(rows)[0]
             raise ValueError(f"Bag {_show(names[bag])} {problem}: {matrix[bag].tolist()}.")
-    sums = matrix.sum(axis=1)
-    wrong = np.abs(sums - 1.0) > SUM_TOLERANCE
+    sums = np.nansum(matrix, axis=1)
+    wrong = np.where(
+        missing.any(axis=1), sums > 1 + SUM_TOLERANCE, np.abs(sums - 1.0) > SUM_TOLERANCE
+    )
     if wrong.any():
         bag = np.flatnonzero(wrong)[0]
         percent = abs(sums[bag] - 100.0) <= 100 * SUM_TOLERANCE
@@ -318,7 +436,36 @@ def _check_proportions(proportions: Any, names: np.ndarray):
             f"The proportions of bag {_show(names[bag])} sum to {sums[bag]:.6g}, not 1 "
             f"(within {SUM_TOLERANCE:.2g}); {wrong.sum()} of {len(sums)} bags are off.{hint}"
         )
-    return matrix, class_names
+
+
+def _in_order(values, names, class_names):
+    """Values per bag and class in the order of the bags and of the columns of the proportions."""
+    if not hasattr(values, "columns"):
+        return values
+    wanted = values.columns.tolist() if class_names is None else class_names.tolist()
+    missing = [c for c in wanted if c not in values.columns]
+    missing += [name for name in names.tolist() if name not in values.index]
+    if missing:
+        raise ValueError(f"lower or upper has no row or column for {missing[0]!r}.")
+    return values.loc[names.tolist(), wanted]
+
+
+def _check_weights(weights, names):
+    """One weight per bag, 1 by default."""
+    if weights is None:
+        return np.ones(len(names))
+    weights = np.array(weights, dtype=np.float64)
+    if weights.shape != (len(names),):
+        raise ValueError(
+            f"weights has shape {weights.shape}; give one weight for each of {len(names)} bags."
+        )
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        bag = np.flatnonzero(wrong)[0]
+        raise ValueError(
+            f"Bag {_show(names[bag])} has weight {weights[bag]}; give a number of at least 0."
+        )
+    return weights
 
 
 def _align_classes(bags: Bags, classes: np.ndarray) -> Bags:
@@ -344,7 +491,9 @@ def _align_classes(bags: Bags, classes: np.ndarray) -> Bags:
             f"it (labelled classes: {_list(wanted)}); label some or drop the column."
         )
     aligned = bags.with_instances(bags.X)
-    aligned.proportions = bags.proportions[:, [columns.index(c) for c in wanted]]
+    order = [columns.index(c) for c in wanted]
+    for name in ("proportions", "lower", "upper"):
+        setattr(aligned, name, getattr(bags, name)[:, order])
     aligned.class_names = classes
     return aligned
 

@@ -1,27 +1,18 @@
 """Negative pseudo labelling: labelled patches and bags with known proportions in one estimator."""
 
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
-from sklearn.utils import check_random_state, column_or_1d, metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from skorch import NeuralNet
 
-from proportion_ssl.bags import check_bags
+from proportion_ssl.audit import LabelLog
+from proportion_ssl.bags import Bags
+from proportion_ssl.base import NetBagClassifier
+from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.losses import MultiNegativeLoss, PositiveLoss
 from proportion_ssl.nets.data import SignedDataset
-from proportion_ssl.nets.mobilenet import check_images
-from proportion_ssl.nets.net import (
-    SIGNED_LABEL_SETTINGS,
-    HeadClassifier,
-    MobileNetV2Classifier,
-    SignedLabelNet,
-)
 from proportion_ssl.nets.training import (
     split_validation,
     train_epochs,
@@ -43,7 +34,7 @@ PAPER_SETTINGS = {
 }
 
 
-class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
+class NegativePseudoLabelClassifier(NetBagClassifier):
     """Patch classifier from a few labelled patches and bags with known class proportions.
 
     Fits a net on the labelled patches, then repeats: predict every bag, compare predicted with
@@ -111,6 +102,9 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
         Pseudo labels of the last round; +1 "is", -1 "is not", 0 unknown. Only with bags.
     label_rounds_ : ndarray of int32, shape (n_bag_instances, n_classes)
         The round since which each of these labels has stood without a break; 0: no label.
+    label_log_ : LabelLog
+        Every change of these labels by round and rule: ``to_frame()`` is a tidy table, ``replay(round)`` the
+        labels of a round. Only with bags.
     bag_index_, bag_names_ : ndarray
         Bag of each instance of ``signed_labels_`` as a position in ``bag_names_``.
     n_features_in_ : int
@@ -149,30 +143,16 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
     True
     """
 
-    __metadata_request__fit = {  # noqa: RUF012 - scikit-learn's protocol
-        "X_labeled": metadata_routing.UNUSED,
-        "X_bags": True,
-        "bag_proportions": True,
-        "groups": True,
-    }
-
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
-        "estimator": [HasMethods(["fit_loop", "initialize"]), None],
+        **NetBagClassifier._parameter_constraints,
         "positive_selector": [StrOptions({"default"}), HasMethods("transform"), None],
         "negative_selector": [StrOptions({"default"}), HasMethods("transform"), None],
         "multi_negative": ["boolean"],
         "negative_memory": [Interval(Integral, 1, None, closed="left"), None],
         "positive_loss": [HasMethods("instance_losses"), None],
         "negative_loss": [HasMethods("instance_losses"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "epochs_per_round": [Interval(Integral, 1, None, closed="left")],
         "refit": ["boolean"],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "oversample": ["boolean"],
-        "random_state": ["random_state"],
     }
 
     def __init__(
@@ -212,55 +192,17 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
         self.oversample = oversample
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(
-        self,
-        X_labeled: Any,
-        y: Any,
-        X_bags: Any = None,
-        bag_proportions: Any = None,
-        *,
-        groups: Any = None,
-    ) -> "NegativePseudoLabelClassifier":
-        """Train on labelled patches and on bags.
+    def _make_net(self, *, is_images):
+        net = super()._make_net(is_images=is_images)
+        return net.set_params(
+            criterion__positive=self.positive_loss or PositiveLoss(),
+            criterion__negative=self.negative_loss or MultiNegativeLoss(),
+        )
 
-        Parameters
-        ----------
-        X_labeled : array-like of shape (n_labeled, n_features) or (n_labeled, height, width, 3)
-            Features, or uint8 images (an array, or a lazily read sequence of that shape).
-        y : array-like of shape (n_labeled,)
-            Labels, integers or strings.
-        X_bags : Bags, or sequence of n_bags arrays, optional
-            Instances of the weakly labelled slides. Without them this is the supervised fit.
-        bag_proportions : array-like or DataFrame of shape (n_bags, n_classes), or Bags, optional
-            Recorded class proportions: columns in sorted order of the classes, or a DataFrame indexed by bag
-            with a column per class. May be left out if ``X_bags`` is a ``Bags`` that holds them.
-        groups : array-like of shape (n_labeled,), optional
-            Slide of each labelled patch: validation then takes whole slides instead of patches. A
-            bag must not bear the name of one of these slides.
-
-        Returns
-        -------
-        self : NegativePseudoLabelClassifier
-
-        Raises
-        ------
-        ValueError, TypeError
-            When the input does not fit together; the message names the bag or class.
-        """
-        random_state = check_random_state(self.random_state)
-        X, codes = self._check_labeled(X_labeled, y, groups)
-        bags = self._check_bags(X, X_bags, bag_proportions, groups)
-        net = self._make_net(is_images=len(X.shape) == 4)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_state.randint(np.iinfo(np.int32).max))
-            X = _embed(net, X)
-            labeled = self._fit_supervised(net, X, codes, groups, random_state)
-            if bags is not None:
-                bags = bags.with_instances(_embed(net, bags.X))
-                self._fit_rounds(net, X, bags, labeled, random_state)
-        self.estimator_ = net
-        return self
+    def _fit_net(self, net, X, codes, bags, groups, random_state):
+        labeled = self._fit_supervised(net, X, codes, groups, random_state)
+        if bags is not None:
+            self._fit_rounds(net, X, bags, labeled, random_state)
 
     def _fit_supervised(self, net, X, codes, groups, random_state):
         """Train on the labelled patches; returns their signed labels and the validation data."""
@@ -281,6 +223,7 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
         self.bag_index_, self.bag_names_ = bags.index, bags.names
         self.signed_labels_ = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int8)
         self.label_rounds_ = np.zeros(self.signed_labels_.shape, dtype=np.int32)
+        self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
         last_negative = np.zeros(self.signed_labels_.shape, dtype=np.int32)
         if positive_selector is None and negative_selector is None:
             self.termination_condition_ = "no_selector"
@@ -295,8 +238,9 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
             negative = self._select(negative_selector, probabilities, bags)
             last_negative[negative < 0] = self.n_iter_
             self._record_labels(merge_rounds(positive, negative, self._remembered(last_negative)))
+            self.label_log_.record(self.signed_labels_, remembered=negative == 0)
 
-            signed = np.concatenate([known, self.signed_labels_])
+            signed = np.concatenate([known, _weighted(self.signed_labels_, bags)])
             picked = training_rows(signed, random_state, balance=self.oversample)
             n_now = min(self.epochs_per_round, n_epochs)
             train_epochs(net, SignedDataset([X, bags.X], signed, picked), validation, n_now)
@@ -311,7 +255,7 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
     def _train_anew(self, net, parts, signed, validation, random_state):
         """New weights, trained on what carries a label until the validation loss settles."""
         rows = np.flatnonzero(signed[: len(parts[0])].any(axis=1))
-        _initialize(net, parts[0], rows, self.classes_)
+        self._initialize(net, parts[0], rows)
         train_until_settled(
             net,
             SignedDataset(
@@ -333,9 +277,7 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
     def _select(self, selector, probabilities, bags):
         if selector is None:
             return np.zeros(probabilities.shape, dtype=np.int8)
-        return selector.transform(
-            probabilities, bag_ids=bags.index, bag_proportions=bags.proportions
-        )
+        return selector.transform(probabilities, bag_ids=bags.index, bag_proportions=bags.recorded)
 
     def _remembered(self, last_negative):
         """Negative labels of earlier rounds that still count."""
@@ -357,145 +299,24 @@ class NegativePseudoLabelClassifier(ClassifierMixin, BaseEstimator):
             n_bags=bags.n_bags,
             n_classes=len(self.classes_),
         )
+        recorded = nearest_proportions(predicted, bags.lower, bags.upper)
         self.history_.append(
             {
                 "round": self.n_iter_,
                 "n_epochs": n_epochs,
                 **_losses(net),
-                "sum_absolute_error": float(sum_absolute_error(bags.proportions, predicted).mean()),
+                "sum_absolute_error": float(sum_absolute_error(recorded, predicted).mean()),
                 "n_positive": (self.signed_labels_ > 0).sum(axis=0).tolist(),
                 "n_negative": (self.signed_labels_ < 0).sum(axis=0).tolist(),
             }
         )
 
-    def _make_net(self, *, is_images):
-        if self.estimator is None:
-            net = MobileNetV2Classifier() if is_images else HeadClassifier()
-        else:
-            net = clone(self.estimator)
-            net.callbacks__valid_acc = None  # skorch's accuracy cannot read signed labels
-        net.set_params(
-            **SIGNED_LABEL_SETTINGS,
-            criterion__positive=self.positive_loss or PositiveLoss(),
-            criterion__negative=self.negative_loss or MultiNegativeLoss(),
-        )
-        if self.learning_rate is not None:
-            net.set_params(lr=self.learning_rate)
-        if self.batch_size is not None:
-            net.set_params(batch_size=self.batch_size)
-        return net
 
-    def _check_labeled(self, X, y, groups):
-        """Instances as float32 features or uint8 images, and class indices."""
-        if _is_images(X):
-            check_images(X)
-            self.n_features_in_ = X.shape[3]
-            y = column_or_1d(y, warn=True)
-            check_consistent_length(X, y)
-        else:
-            X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
-        check_classification_targets(y)
-        if groups is not None and len(groups) != len(y):
-            raise ValueError(
-                f"groups has {len(groups)} entries but there are {len(y)} labelled patches; give the "
-                "slide of each."
-            )
-        self.is_images_ = len(X.shape) == 4
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y holds one class ({self.classes_[0]!r}); at least two classes are needed."
-            )
-        return X, codes
-
-    def _check_bags(self, X, X_bags, bag_proportions, groups):
-        """The bags, checked against labelled instances and slides; None without bags."""
-        if X_bags is None:
-            if bag_proportions is not None:
-                raise ValueError("bag_proportions is given without X_bags; give both or neither.")
-            return None
-        if isinstance(X_bags, list) and len(X_bags) == X.shape[0]:
-            raise ValueError(
-                f"X_bags is a list of {len(X_bags)} arrays, as many as there are labelled patches. Cross-"
-                "validation slices such lists and loses bags; pass Bags(X_bags, proportions=...) or a tuple."
-            )
-        bags = check_bags(X_bags, bag_proportions, self.classes_)
-        if tuple(bags.X.shape[1:]) != tuple(X.shape[1:]):
-            raise ValueError(
-                f"Instances in bags have shape {tuple(bags.X.shape[1:])} but labelled ones "
-                f"{tuple(X.shape[1:])}; give both in the same form."
-            )
-        if groups is not None and bags.has_names:
-            shared = sorted(set(bags.names.tolist()) & set(np.asarray(groups).tolist()))
-            if shared:
-                raise ValueError(
-                    f"Bag {shared[0]!r} is also a labelled slide (groups): its patches would train the net "
-                    "that they validate or test. Leave it out of the bags, or give different slides "
-                    "different ids."
-                )
-        return bags.with_instances(self._check_instances(bags.X, "Instances in bags"))
-
-    def _check_instances(self, X, what="X"):
-        """Instances to predict, of the kind that was fitted."""
-        if _is_images(X) != self.is_images_:
-            kinds = {True: "images (n, height, width, 3)", False: "features (n, n_features)"}
-            raise ValueError(
-                f"{what}: the classifier was fitted on {kinds[self.is_images_]}; got shape "
-                f"{getattr(X, 'shape', None)}."
-            )
-        if self.is_images_:
-            check_images(X)
-            return X
-        return validate_data(self, X, dtype=np.float32, reset=False)
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_instances, n_features) or (n_instances, height, width, 3)
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        probabilities : ndarray of float32, shape (n_instances, n_classes)
-            Columns in the order of ``classes_``; rows sum to 1.
-        """
-        check_is_fitted(self)
-        X = _embed(self.estimator_, self._check_instances(X))
-        return self.estimator_.predict_proba(SignedDataset(X))
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Most probable class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_instances, n_features) or (n_instances, height, width, 3)
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_instances,)
-        """
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
-
-
-def _is_images(X: Any) -> bool:
-    return len(getattr(X, "shape", ())) == 4
-
-
-def _embed(net: NeuralNet, X: Any) -> Any:
-    """Constant features where the net has frozen layers, so that they are computed once."""
-    return net.embed(X) if isinstance(net, SignedLabelNet) else X
-
-
-def _initialize(net: NeuralNet, X: Any, rows: np.ndarray, classes: np.ndarray) -> None:
-    if isinstance(net, SignedLabelNet):
-        net.initialize_for(X, rows, classes)
-    else:
-        net.set_params(classes=classes)
-        net.initialize()
+def _weighted(signed: np.ndarray, bags: Bags) -> np.ndarray:
+    """Signed labels, multiplied by the weights of their bags where these are not all 1."""
+    if (bags.weights == 1).all():
+        return signed
+    return signed * bags.weights[bags.index, np.newaxis].astype(np.float32)
 
 
 def _losses(net: NeuralNet, *, best: bool = False) -> dict:

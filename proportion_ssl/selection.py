@@ -8,6 +8,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
+from proportion_ssl.assignment import assign, count_bounds
+from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.picking import pick_least_confident, pick_most_confident, sign_labels
 from proportion_ssl.proportions import class_proportions
 from proportion_ssl.selectivity import (
@@ -52,9 +54,10 @@ class Selector(TransformerMixin, BaseEstimator):
             Class probabilities.
         bag_ids : array-like of shape (n_instances,), optional
             Bag of each instance. Default: all instances are one bag.
-        bag_proportions : array-like of shape (n_bags, n_classes), optional
-            Recorded class proportions of the bags, in sorted order of ``bag_ids``. A selector that
-            compares with them labels nothing where none are recorded.
+        bag_proportions : array-like of shape (n_bags, n_classes) or (2, n_bags, n_classes), optional
+            Recorded class proportions of the bags, in sorted order of ``bag_ids``; or the lower and
+            the upper ends of their intervals. A selector that compares with them labels nothing where none
+            are recorded.
 
         Returns
         -------
@@ -77,14 +80,17 @@ class Selector(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"bag_ids has {len(index)} entries but there are {n_instances} instances; give one each."
             )
-        if bag_proportions is not None:
-            bag_proportions = np.asarray(bag_proportions, dtype=np.float64)
-            if bag_proportions.shape != (len(names), n_classes):
-                raise ValueError(
-                    f"bag_proportions has shape {bag_proportions.shape}; {len(names)} bags and "
-                    f"{n_classes} classes need {(len(names), n_classes)}."
-                )
-        return self.select(probabilities, index, bag_proportions)
+        if bag_proportions is None:
+            return self.select(probabilities, index, None)
+        bag_proportions = np.asarray(bag_proportions, dtype=np.float64)
+        shape = (len(names), n_classes)
+        if bag_proportions.shape not in (shape, (2, *shape)):
+            raise ValueError(
+                f"bag_proportions has shape {bag_proportions.shape}; {len(names)} bags and "
+                f"{n_classes} classes need {shape}, or {(2, *shape)} for intervals."
+            )
+        lower, upper = np.broadcast_to(bag_proportions, (2, *shape))
+        return self.select_within(probabilities, index, lower, upper)
 
     def fit_transform(
         self, X: Any, y: Any = None, *, bag_ids: Any = None, bag_proportions: Any = None
@@ -109,6 +115,31 @@ class Selector(TransformerMixin, BaseEstimator):
         signed : ndarray of int8, shape (n_instances, n_classes)
         """
         raise NotImplementedError
+
+    def select_within(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
+    ) -> np.ndarray:
+        """Signed labels for proportions that are known within intervals.
+
+        Parameters
+        ----------
+        probabilities : ndarray of float, shape (n_instances, n_classes)
+        bag_index : ndarray of int, shape (n_instances,)
+        lower, upper : ndarray of shape (n_bags, n_classes)
+            Equal where the proportions are exact.
+
+        Returns
+        -------
+        signed : ndarray of int8, shape (n_instances, n_classes)
+
+        Notes
+        -----
+        Unless a selector defines otherwise, ``select`` is given the proportions that are nearest to the
+        predicted ones: nothing is over-predicted within the interval, and with intervals of no width
+        nothing changes.
+        """
+        predicted = _predicted_shares(probabilities, bag_index)
+        return self.select(probabilities, bag_index, nearest_proportions(predicted, lower, upper))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -209,12 +240,82 @@ class NegativeSelector(Selector):
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=-1)
 
 
+class AssignmentSelector(Selector):
+    """Positive labels by the best joint assignment of a bag's instances to its proportions.
+
+    All instances of a bag are labelled at once so that the sum of their log-probabilities is largest among
+    all labellings whose counts fit the recorded proportions. A label is given where the instance is also
+    *predicted* as that class; in bags whose proportions are predicted nearly as recorded, it is given to
+    all instances.
+
+    Parameters
+    ----------
+    tolerance : float, default=0.25
+        In [0, 2]. A bag whose predicted proportions are off by less (sum over the classes of the absolute
+        differences) has all its instances labelled. 0: only where prediction and assignment agree;
+        2: always all, the count-constrained pseudo labels of label-proportion learning [1]_.
+
+    Notes
+    -----
+    The gate opens by itself: as the net learns, predictions agree with assignments in more instances and
+    bags. Where the proportions are wrong they go on to disagree, and the instances in dispute are left out.
+    Exact counts are largest remainders; recorded intervals bound the counts
+    (:func:`~proportion_ssl.assignment.count_bounds`). Labels are exact optima
+    (:func:`~proportion_ssl.assignment.assign`).
+
+    References
+    ----------
+    .. [1] Liu, Wang, Zhang, Tang, Shen. "Learning from Label Proportions with Optimal
+       Transport". arXiv:2110.07261.
+
+    Examples
+    --------
+    >>> probabilities = [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6]]
+    >>> AssignmentSelector(tolerance=0).transform(probabilities, bag_proportions=[[0.5, 0.5]])
+    array([[1, 0],
+           [1, 0],
+           [0, 0],
+           [0, 1]], dtype=int8)
+    """
+
+    _parameter_constraints = {"tolerance": [Interval(Real, 0, 2, closed="both")]}  # noqa: RUF012
+
+    def __init__(self, tolerance: float = 0.25):
+        self.tolerance = tolerance
+
+    def select(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
+    ) -> np.ndarray:
+        if bag_proportions is None:
+            return np.zeros(probabilities.shape, dtype=np.int8)
+        return self.select_within(probabilities, bag_index, bag_proportions, bag_proportions)
+
+    def select_within(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
+    ) -> np.ndarray:
+        sizes = np.bincount(bag_index)
+        scores = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        labels = assign(scores, bag_index, *count_bounds(lower, upper, sizes))
+        predicted = _predicted_shares(probabilities, bag_index)
+        distance = np.abs(nearest_proportions(predicted, lower, upper) - predicted).sum(axis=1)
+        in_tolerance = (distance < self.tolerance) | (self.tolerance == 2)
+        picked = (labels == probabilities.argmax(axis=1)) | in_tolerance[bag_index]
+        return sign_labels(labels, picked, n_classes=probabilities.shape[1], sign=1)
+
+
+def _predicted_shares(probabilities, bag_index):
+    """Share of each bag's instances that are predicted as each class."""
+    return class_proportions(
+        probabilities.argmax(axis=1),
+        bag_index,
+        n_bags=bag_index.max() + 1,
+        n_classes=probabilities.shape[1],
+    )
+
+
 def _counts(selectivity, probabilities, bag_index, bag_proportions):
     """How many instances to label per bag and class, from predicted and recorded proportions."""
-    n_bags, n_classes = bag_index.max() + 1, probabilities.shape[1]
+    shares = _predicted_shares(probabilities, bag_index)
     if bag_proportions is None:
-        return np.zeros((n_bags, n_classes), dtype=np.int64)
-    predicted = probabilities.argmax(axis=1)
-    shares = class_proportions(predicted, bag_index, n_bags=n_bags, n_classes=n_classes)
-    sizes = np.bincount(bag_index, minlength=n_bags)
-    return selection_counts(selectivity(bag_proportions, shares), sizes)
+        return np.zeros(shares.shape, dtype=np.int64)
+    return selection_counts(selectivity(bag_proportions, shares), np.bincount(bag_index))

@@ -107,7 +107,7 @@ def test_rounded_proportions_are_accepted_and_kept():
         ([[50, 50], [100, 0], [25, 75]], "bag 0 sum to 100, .* divide by 100"),
         ([[0.5, 0.5], [0.5, 0.1], [1, 0]], "bag 1 sum to 0.6, not 1"),
         ([[0.5, 0.5], [1.5, -0.5], [1, 0]], "Bag 1 has a negative proportion"),
-        ([[0.5, 0.5], [1, 0], [np.nan, 1]], "Bag 2 has a proportion that is not a finite number"),
+        ([[0.5, 0.5], [1, 0], [np.inf, 1]], "Bag 2 has a proportion that is not a finite number"),
         ([[0.5, 0.5], [1, 0]], "2 rows but there are 3 bags"),
         ([0.5, 0.5, 1.0], r"shape \(3,\)"),
         ([["x", "y"]] * 3, "must be numbers"),

@@ -25,13 +25,15 @@ class Row(NamedTuple):
     others: tuple[str, ...] = ()  # installed packages
 
 
-NUMERICS = ("proportions", "selectivity", "picking", "assignment")
+NUMERICS = ("proportions", "intervals", "selectivity", "picking", "assignment")
 DATA = ("bags", "selection", "metrics", "datasets")
 NETS = ("losses", "nets", "embedding")
 LEARNING = (
     *NUMERICS,
     *DATA,
     *NETS,
+    "audit",
+    "base",
     "classifier",
     "baselines",
     "proposals",
@@ -51,6 +53,7 @@ ROWS = {
     "_version": Row(),
     # 2: what users hand over and get back, in the terms of scikit-learn
     "bags": Row(("bags", *NUMERICS), (*ARRAYS, "sklearn", "pandas")),
+    "audit": Row((), (*ARRAYS, "pandas")),
     "selection": Row(("selection", "bags", *NUMERICS), (*ARRAYS, "sklearn")),
     "metrics": Row(("metrics", *NUMERICS), (*ARRAYS, "sklearn")),
     "metrics._plots": Row(("metrics", *NUMERICS), (*ARRAYS, "sklearn", "matplotlib")),
@@ -76,12 +79,19 @@ ROWS = {
     "nets": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
     "embedding": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
     # 4: the estimators
+    "base": Row(("bags", *NUMERICS, *NETS), (*ARRAYS, *TORCH, "sklearn")),
     "classifier": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "baselines": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "proposals": Row((*NETS, "proposals"), ("numpy", "sklearn")),
-    "": Row(LEARNING),  # proportion_ssl/__init__.py
+    "": Row((*LEARNING, "reporting")),  # proportion_ssl/__init__.py
     # 5: the report
     "report": Row(("report", "metrics", "slides"), ("numpy", "pandas", "PIL", "matplotlib")),
+    "reporting": Row(
+        ("_report", "_version", "proportions", "slides.colors"),
+        ("numpy", "pandas", "jinja2"),
+    ),
+    "_report": Row(("_report",), ("numpy", "pandas")),
+    "_report.pictures": Row((), ("numpy", "PIL")),
 }
 
 
