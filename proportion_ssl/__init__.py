@@ -4,6 +4,7 @@ from proportion_ssl._version import __version__
 from proportion_ssl.bags import Bags
 from proportion_ssl.classifier import PAPER_SETTINGS, NegativePseudoLabelClassifier
 from proportion_ssl.embedding import PatchEmbedder
+from proportion_ssl.identifiability import IdentifiabilityWarning, identifiability
 from proportion_ssl.losses import (
     MultiNegativeLoss,
     NegativeLoss,
@@ -37,6 +38,8 @@ from proportion_ssl.picking import (
 )
 from proportion_ssl.proportions import class_proportions, count_per_bag, sum_absolute_error
 from proportion_ssl.proposals import Proposals, TumorProposer
+from proportion_ssl.quantification import ClassifyAndCount
+from proportion_ssl.reporting import ReportSlide, report
 from proportion_ssl.selection import (
     AdaptiveSelector,
     AssignmentSelector,
@@ -56,8 +59,10 @@ __all__ = [
     "AdaptiveSelector",
     "AssignmentSelector",
     "Bags",
+    "ClassifyAndCount",
     "FixedFusion",
     "HeadClassifier",
+    "IdentifiabilityWarning",
     "MobileNetV2Classifier",
     "MultiFieldOfViewNet",
     "MultiNegativeLoss",
@@ -67,6 +72,7 @@ __all__ = [
     "PatchEmbedder",
     "PositiveLoss",
     "Proposals",
+    "ReportSlide",
     "SegmentationConfusion",
     "Selector",
     "SignedLabelLoss",
@@ -77,6 +83,7 @@ __all__ = [
     "bag_proportion_error",
     "class_proportions",
     "count_per_bag",
+    "identifiability",
     "log_not",
     "mean_iou_score",
     "mean_iou_scorer",
@@ -94,6 +101,7 @@ __all__ = [
     "positive_selectivity",
     "proportion_error",
     "proportion_error_scorer",
+    "report",
     "segmentation_confusion_matrix",
     "selection_counts",
     "sign_labels",

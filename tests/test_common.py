@@ -4,6 +4,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from proportion_ssl import (
     AdaptiveSelector,
+    AssignmentSelector,
     NegativePseudoLabelClassifier,
     NegativeSelector,
     ThresholdSelector,
@@ -14,6 +15,7 @@ from proportion_ssl import (
     [
         NegativePseudoLabelClassifier(max_epochs=40, random_state=0),
         AdaptiveSelector(),
+        AssignmentSelector(),
         NegativeSelector(),
         ThresholdSelector(),
     ]

@@ -33,6 +33,8 @@ LEARNING = (
     *DATA,
     *NETS,
     "audit",
+    "identifiability",
+    "quantification",
     "base",
     "classifier",
     "baselines",
@@ -54,6 +56,8 @@ ROWS = {
     # 2: what users hand over and get back, in the terms of scikit-learn
     "bags": Row(("bags", *NUMERICS), (*ARRAYS, "sklearn", "pandas")),
     "audit": Row((), (*ARRAYS, "pandas")),
+    "identifiability": Row((), (*ARRAYS, "pandas")),
+    "quantification": Row(("bags", *NUMERICS), (*ARRAYS, "sklearn")),
     "selection": Row(("selection", "bags", *NUMERICS), (*ARRAYS, "sklearn")),
     "metrics": Row(("metrics", *NUMERICS), (*ARRAYS, "sklearn")),
     "metrics._plots": Row(("metrics", *NUMERICS), (*ARRAYS, "sklearn", "matplotlib")),

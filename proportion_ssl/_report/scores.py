@@ -1,0 +1,124 @@
+"""Scores as rows of a table: mean, standard deviation and the values themselves."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+SYSTEM = "system"
+
+
+class Score(NamedTuple):
+    """Values of one score of one system."""
+
+    mean: float
+    spread: float  # sample standard deviation; nan for fewer than two values
+    values: tuple[float, ...]  # the finite ones
+    dots: tuple[float, ...]  # their places on the axis, 0..100
+    axis: tuple[float, float]
+
+    def __str__(self):
+        if not self.values:
+            return "–"
+        if np.isnan(self.spread):
+            return figure(self.mean)
+        return f"{figure(self.mean)} ± {figure(self.spread)}"
+
+
+class ScoreTable(NamedTuple):
+    """One row per system, one column per score."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Score, ...]], ...]
+
+
+def score_table(metrics: Any, system: str | None = SYSTEM) -> ScoreTable:
+    """Mean and spread of each column, by system.
+
+    Parameters
+    ----------
+    metrics : DataFrame, or mapping of str to float or array-like of shape (n_repeats,)
+        One column per score.
+    system : str or None, default="system"
+        Column, if there, that tells whose scores a row holds; None: there is none.
+
+    Raises
+    ------
+    TypeError
+        If this is no table, or a score is not a number.
+    ValueError
+        If columns differ in length, have the same name, or hold nothing.
+    """
+    table = _as_table(metrics)
+    if not table.columns.is_unique:
+        raise ValueError(
+            f"metrics: each column needs a name of its own, got {list(table.columns)}."
+        )
+    systems = [str(name) for name in table.pop(system)] if system in table else [""] * len(table)
+    if table.empty:
+        raise ValueError("metrics holds no score; give at least one value, or leave metrics out.")
+    for name in table:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise TypeError(
+                f"metrics[{name!r}] holds {table[name].dtype} values; give numbers, one per fold or "
+                f"slide, and the name of a system in a column {SYSTEM!r}."
+            )
+    table = table.astype(float)
+    axes = [_axis(table[name].to_numpy()) for name in table]
+    rows = []
+    for system in dict.fromkeys(systems):
+        own = table[[name == system for name in systems]]
+        scores = tuple(
+            _score(own[name].to_numpy(), axis) for name, axis in zip(own, axes, strict=True)
+        )
+        rows.append((system, scores))
+    return ScoreTable(tuple(str(name) for name in table), tuple(rows))
+
+
+def figure(value: float) -> str:
+    """A number for people: three decimals, or four digits where it is large."""
+    if not np.isfinite(value):
+        return "–"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+def _as_table(metrics):
+    if isinstance(metrics, pd.DataFrame):
+        return metrics.copy()
+    if not hasattr(metrics, "items"):
+        raise TypeError(
+            f"metrics must be a DataFrame or a mapping of score to values, got {type(metrics).__name__}."
+        )
+    columns = {name: np.atleast_1d(values) for name, values in metrics.items()}
+    wrong = {name: values.shape for name, values in columns.items() if values.ndim != 1}
+    if wrong:
+        raise ValueError(
+            f"metrics: each score is a number or one number per fold, got shapes {wrong}."
+        )
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"metrics: all scores need equally many values, got {lengths}.")
+    return pd.DataFrame(columns)
+
+
+def _axis(values):
+    """0 to 1 if the values lie there, else from the least to the greatest."""
+    values = values[np.isfinite(values)]
+    if not len(values) or (values.min() >= 0 and values.max() <= 1):
+        return 0.0, 1.0
+    return float(values.min()), float(values.max())
+
+
+def _score(values, axis):
+    values = values[np.isfinite(values)]
+    low, high = axis
+    dots = 100 * (values - low) / (high - low) if high > low else np.full(len(values), 50.0)
+    return Score(
+        mean=float(values.mean()) if len(values) else np.nan,
+        spread=float(values.std(ddof=1)) if len(values) > 1 else np.nan,
+        values=tuple(values.tolist()),
+        dots=tuple(np.round(dots, 2).tolist()),
+        axis=axis,
+    )
