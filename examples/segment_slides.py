@@ -37,11 +37,13 @@ from proportion_ssl import (
     MultiFieldOfViewNet,
     NegativePseudoLabelClassifier,
     PatchEmbedder,
+    ReportSlide,
     TumorProposer,
     bag_proportion_error,
     mean_iou_score,
     overall_pixel_score,
     per_class_score,
+    report,
 )
 from proportion_ssl.datasets import load_cohort, make_slides
 from proportion_ssl.nets import RandomFilterFeatures, WeightsNotAvailableError
@@ -63,6 +65,7 @@ from proportion_ssl.slides import (
     read_annotations,
     read_features,
     slide_summary,
+    stitch,
     tissue_grid,
     write_features,
     write_geojson,
@@ -291,7 +294,7 @@ def cross_validate_slides(tiles, cohort, seed):
 
 
 def write_slide(folder, slide, tiles, proposer, model, classes, recorded):
-    """Label map, overlay, outlines and numbers of one test slide."""
+    """Label map, overlay, outlines, numbers and part of the report of one test slide."""
     names = [*classes, NOT_CANCER]
     tumour = find_tumour(proposer, tiles)
     probabilities = np.zeros((len(tiles.grid), len(names)))
@@ -312,15 +315,32 @@ def write_slide(folder, slide, tiles, proposer, model, classes, recorded):
         labels, tiles.grid, names, mpp=tiles.mpp, probabilities=probabilities
     )
     write_geojson(folder / f"{slide}.geojson", regions, offset=tiles.origin)
-    return slide_summary(
+    recorded = None if recorded.isna().any() else recorded.to_dict()
+    summary = slide_summary(
         slide,
         labels,
         tiles.grid,
         names,
         mpp=tiles.mpp,
         probabilities=probabilities,
-        recorded=None if recorded.isna().any() else recorded.to_dict(),
+        recorded=recorded,
     )
+    predicted = (
+        pd.Series(labels).value_counts(normalize=True).reindex(names, fill_value=0.0)[classes]
+    )
+    truth = [names.index(label) if label in names else -1 for label in tiles.labels]
+    thumbnail_mpp = tiles.mpp * tiles.dimensions[0] / tiles.overview.shape[1]
+    page = ReportSlide(
+        slide,
+        tiles.overview,
+        stitch(probabilities.argmax(axis=1), tiles.grid.cells, tiles.grid.shape),
+        truth=stitch(np.array(truth), tiles.grid.cells, tiles.grid.shape),
+        recorded=recorded,
+        predicted=predicted / predicted.sum() if tumour.any() else None,
+        cell_pixels=PATCH * tiles.grid.mpp / thumbnail_mpp,
+        mpp=thumbnail_mpp,
+    )
+    return summary, page
 
 
 def mean_and_spread(table):
@@ -386,7 +406,7 @@ def main(arguments=None):
             if len(y)  # test slides may come without outlines
         }
     ).T.rename_axis("system")
-    summaries = [
+    written = [
         write_slide(
             options.output,
             *(slide, tiles[slide], proposer, systems["proposed"], cohort.classes),
@@ -394,6 +414,16 @@ def main(arguments=None):
         )
         for slide in tqdm(cohort.test, desc="maps", unit="slide")
     ]
+    summaries = [summary for summary, _ in written]
+    report(
+        options.output / "report.html",
+        slides=[page for _, page in written],
+        classes=[*cohort.classes, NOT_CANCER],
+        metrics=folds,
+        history=systems["proposed"].history_,
+        history_classes=systems["proposed"].classes_,
+        settings=systems["proposed"].get_params(),
+    )
     write_table(options.output / "slides.csv", summaries)
     write_table(options.output / "test.csv", on_test.reset_index())
     write_table(options.output / "cross_validation.csv", folds)
@@ -417,6 +447,7 @@ def main(arguments=None):
     print("\nTest slides, predicted against recorded proportions: slides.csv")
     print(pd.DataFrame(summaries).round(3).to_string(index=False))
     print(f"\nSeconds by stage: {json.dumps(costs)}")
+    print(f"Open {options.output / 'report.html'} in a browser.")
     print(f"Maps (*_labels.png, *_overlay.png, *_truth.png), tables and model in {options.output}")
 
 

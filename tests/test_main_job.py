@@ -58,6 +58,8 @@ def test_eight_slides_of_which_two_cannot_be_read(job, tmp_path, monkeypatch, ca
     assert found
     assert found <= {*table_of_classes(manifest), job.NOT_CANCER}
     assert (output / "model.joblib").exists()
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "test_01" in page
 
 
 def table_of_classes(manifest):
