@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._repr_html.estimator import _VisualBlock
 from skorch import NeuralNet
 
 from proportion_ssl.audit import LabelLog
@@ -273,6 +274,24 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
             default() if getattr(self, name) == "default" else getattr(self, name)
             for name, default in defaults.items()
         ]
+
+    def _sk_visual_block_(self):
+        """Net and selectors, those used by default too, as blocks of the picture in notebooks."""
+        positive_selector, negative_selector = self._make_selectors()
+        parts = {
+            "estimator": getattr(self, "estimator_", self.estimator),
+            "positive_selector": positive_selector,
+            "negative_selector": negative_selector,
+        }
+        parts = {name: part for name, part in parts.items() if part is not None}
+        if not parts:
+            return _VisualBlock("single", self, names=type(self).__name__, name_details=str(self))
+        return _VisualBlock(
+            "parallel",
+            list(parts.values()),
+            names=[f"{name}: {type(part).__name__}" for name, part in parts.items()],
+            name_details=[str(part) for part in parts.values()],
+        )
 
     def _select(self, selector, probabilities, bags):
         if selector is None:

@@ -1,5 +1,6 @@
 """skorch classifiers that learn from signed labels: the head alone, and MobileNetV2."""
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -161,6 +162,23 @@ class SignedLabelNet(NeuralNetClassifier):
         groups = [_without(group, self.head.linear.weight) for group in args[0]]
         groups.append({"params": [self.head.linear.weight], "weight_decay": decay})
         return (groups,), kwargs
+
+    def _get_params_html(self, *args, **kwargs):
+        """Parameters shown in notebooks: without bookkeeping; marked is what differs from a new net."""
+        shown = super()._get_params_html(*args, **kwargs)
+        shown.data = {
+            name: value
+            for name, value in shown.data.items()
+            if not name.startswith(("_", "callbacks__"))
+        }
+        new = type(self)(module=self.module).get_params(deep=False)
+        new["module"] = inspect.signature(type(self)).parameters["module"].default
+        shown.non_default = tuple(
+            name
+            for name, value in shown.data.items()
+            if name not in new or not (value is new[name] or repr(value) == repr(new[name]))
+        )
+        return shown
 
     @property
     def _default_callbacks(self):

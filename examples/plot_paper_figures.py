@@ -1,0 +1,94 @@
+"""
+Figures of the paper
+====================
+
+The pictures with which Tokunaga et al. (ECCV 2020) explain their method, drawn from a fit on
+synthetic slides: how many patches of a slide are selected (Figure 4), which ones receive positive
+and negative pseudo labels as the rounds go by (Figures 2 and 7), and what that does to the errors.
+"""
+
+# %%
+# Figure 4: a slide whose predicted shares are close to the recorded ones. The right bar of a class
+# holds the patches predicted as the class, the most confident below. The filled part receives a positive
+# label. The closer the shares, the smaller the sum absolute error, and the more is filled; hardly any
+# patch is labelled negatively.
+import matplotlib.pyplot as plt
+import numpy as np
+
+from proportion_ssl import (
+    AdaptiveSelector,
+    NegativePseudoLabelClassifier,
+    class_proportions,
+    sum_absolute_error,
+)
+from proportion_ssl.datasets import make_bags
+from proportion_ssl.displays import LearningDisplay, PseudoLabelDisplay, SelectivityDisplay
+
+CLASSES = ["lepidic", "acinar", "papillary", "micropapillary", "solid"]
+recorded = [0.05, 0.70, 0.15, 0.00, 0.10]
+display = SelectivityDisplay.from_predictions(
+    recorded, [0.07, 0.64, 0.14, 0.00, 0.14], classes=CLASSES
+)
+print("positive selectivity:", display.positive_selectivity.round(4))
+
+# %%
+# The same slide predicted badly. Now the shares are far apart, nothing is trusted, and the least
+# confident patches of the classes that are predicted too often are labelled "not this class": all of
+# a class that should not be there, most of one that is far too frequent.
+SelectivityDisplay.from_predictions(recorded, [0.05, 0.10, 0.15, 0.25, 0.45], classes=CLASSES)
+
+# %%
+# For Figures 2 and 7 the patches are wanted together with what the net predicted in each round, which a
+# fitted classifier does not keep. A selector sees it, so this one writes it down.
+
+
+class ObservedSelector(AdaptiveSelector):
+    """The adaptive selector, which also notes the predicted classes of each round."""
+
+    def select(self, probabilities, bag_index, bag_proportions):
+        predicted_codes.append(probabilities.argmax(axis=1))
+        return super().select(probabilities, bag_index, bag_proportions)
+
+
+predicted_codes = []
+data = make_bags(
+    n_bags=30, bag_size=120, n_classes=5, class_separation=0.7, slide_shift=1.2, random_state=2
+)
+y = np.array(sorted(CLASSES))[data.y]
+y_bags = np.array(sorted(CLASSES))[data.y_bags]
+clf = NegativePseudoLabelClassifier(
+    positive_selector=ObservedSelector(), max_epochs=40, random_state=0
+)
+clf.fit(data.X_labeled, y, data.bags)
+
+# %%
+# The slide whose predicted shares improve most, from the first round to the last. Its patches stand in
+# the order of their true classes, which the classifier does not know. The outline is the predicted
+# class, a filled box a positive label, a hatched one a negative label, in the colour of the class that
+# the patch is said not to be; strips are negative labels of several rounds. In the first round the net
+# takes most of the slide for classes of which there is little, so that it is trusted in nothing, and many
+# boxes are hatched. As these move to other classes the shares come closer, and boxes fill up.
+shares = [
+    class_proportions(codes, data.bags.index, n_bags=30, n_classes=5) for codes in predicted_codes
+]
+error = np.array([sum_absolute_error(data.bags.proportions, share) for share in shares])
+bag = int((error[0] - error[-1]).argmax())
+rows = np.flatnonzero(data.bags.index == bag)
+rows = rows[np.argsort(y_bags[rows], kind="stable")]
+
+rounds = [1, 3, 40]
+print("sum absolute error of this slide:", error[np.array(rounds) - 1, bag].round(2))
+truth = (y_bags[rows, np.newaxis] == clf.classes_).astype(int)
+PseudoLabelDisplay.from_predictions(
+    [*(clf.label_log_.replay(i)[rows] for i in rounds), truth],
+    predictions=[*(clf.classes_[predicted_codes[i - 1][rows]] for i in rounds), y_bags[rows]],
+    titles=[*(f"round {i}" for i in rounds), "truth"],
+    classes=clf.classes_,
+)
+
+# %%
+# All bags together: the losses, the sum absolute error, and how many labels of each class were given.
+# Negative labels are many at first and become fewer; positive ones take their place. The diamonds are
+# the refit, in which new weights learn from the labels of the last round.
+LearningDisplay.from_estimator(clf)
+plt.show()

@@ -1,0 +1,7 @@
+"""Pictures of slides, proportions, pseudo labels and learning, drawn with matplotlib."""
+
+from proportion_ssl.displays._learning import LearningDisplay
+from proportion_ssl.displays._pseudo_labels import PseudoLabelDisplay
+from proportion_ssl.displays._selectivity import SelectivityDisplay
+
+__all__ = ["LearningDisplay", "PseudoLabelDisplay", "SelectivityDisplay"]

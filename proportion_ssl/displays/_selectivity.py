@@ -1,0 +1,277 @@
+"""Recorded and predicted proportions of one bag and what is selected from it: the paper's Figure 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from proportion_ssl.displays._drawing import (
+    HATCH,
+    add_legend,
+    check_classes,
+    class_palette,
+    import_pyplot,
+    panels,
+    sign_handles,
+    tinted,
+)
+from proportion_ssl.proportions import class_proportions, sum_absolute_error
+from proportion_ssl.selectivity import negative_selectivity, positive_selectivity
+
+WIDTH = 0.38  # of a bar; classes are 1 apart
+TOLERANCE = 0.01 + 1e-9  # how far rounded shares may be from summing to 1
+
+
+class SelectivityDisplay:
+    """Recorded and predicted shares of one bag, with the shares that receive pseudo labels.
+
+    Two bars per class. The right one stands for the instances predicted as the class, the most
+    confident below: filled the part that gets a positive label (PS), hatched, from the top, the part
+    that gets a negative one (NS). It is recommended to use :meth:`from_estimator` or
+    :meth:`from_predictions`.
+
+    Parameters
+    ----------
+    true_proportions, predicted_proportions : array-like of shape (n_classes,)
+        Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01.
+    classes : array-like of shape (n_classes,), optional
+        Names; default: 0 to n_classes - 1.
+
+    Attributes
+    ----------
+    positive_selectivity, negative_selectivity : ndarray of shape (n_classes,)
+        Shares of the bag, by :func:`~proportion_ssl.positive_selectivity` and
+        :func:`~proportion_ssl.negative_selectivity`.
+    sum_absolute_error : float
+        In [0, 1], by :func:`~proportion_ssl.sum_absolute_error`.
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        When the shares are not those of one bag.
+
+    See Also
+    --------
+    PseudoLabelDisplay : The instances themselves, with their labels.
+
+    Notes
+    -----
+    Equations (1), (2) and (5) of [1]_. The hatched part never reaches the filled one, since PS + NS is
+    at most the predicted share.
+
+    References
+    ----------
+    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using
+       Class Proportion for Semantic Segmentation in Pathology". ECCV 2020.
+
+    Examples
+    --------
+    The bag of the paper's Figure 4.
+
+    >>> from proportion_ssl.displays import SelectivityDisplay
+    >>> display = SelectivityDisplay.from_predictions(
+    ...     [0.05, 0.70, 0.15, 0.00, 0.10], [0.07, 0.64, 0.14, 0.00, 0.14]
+    ... )
+    >>> display.positive_selectivity.round(4).tolist()
+    [0.0435, 0.5568, 0.1218, 0.0, 0.087]
+    """
+
+    def __init__(self, true_proportions: Any, predicted_proportions: Any, *, classes: Any = None):
+        self.true_proportions = _check_shares(true_proportions, "true_proportions")
+        self.predicted_proportions = _check_shares(predicted_proportions, "predicted_proportions")
+        n_classes = len(self.true_proportions)
+        if len(self.predicted_proportions) != n_classes:
+            raise ValueError(
+                f"predicted_proportions has {len(self.predicted_proportions)} classes but "
+                f"true_proportions has {n_classes}."
+            )
+        self.classes = check_classes(classes, n_classes, "true_proportions")
+        shares = self.true_proportions[np.newaxis], self.predicted_proportions[np.newaxis]
+        self.sum_absolute_error = float(sum_absolute_error(*shares)[0])
+        self.positive_selectivity = positive_selectivity(*shares)[0]
+        self.negative_selectivity = negative_selectivity(*shares)[0]
+
+    def plot(self, ax: Any = None, *, colors: Mapping | None = None) -> SelectivityDisplay:
+        """Draw the bars.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Default: of a new figure.
+        colors : mapping of class to matplotlib colour, optional
+            Default: the colours of the paper's Figure 5 for its classes, distinct ones for others.
+
+        Returns
+        -------
+        self : SelectivityDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            When a colour does not fit.
+        """
+        import_pyplot("SelectivityDisplay")
+        palette = class_palette(self.classes, colors)
+        n_classes = len(self.classes)
+        size = (max(4.0, 1.25 * n_classes), 3.8)
+        self.figure_, (self.ax_,) = panels(ax, 1, n_columns=1, size=size)
+        ax = self.ax_
+        left, right = np.arange(n_classes) - WIDTH / 2, np.arange(n_classes) + WIDTH / 2
+        true, predicted = self.true_proportions, self.predicted_proportions
+        positive, negative = self.positive_selectivity, self.negative_selectivity
+        ax.bar(left, true, WIDTH, color="0.78", label="recorded", zorder=2)
+        ax.bar(right, positive, WIDTH, color=palette, label="positive", zorder=2)
+        hatched = ax.bar(
+            *(right, negative, WIDTH, predicted - negative),
+            facecolor=tinted(palette),
+            edgecolor=palette,
+            linewidth=0,
+            label="negative",
+            zorder=2,
+        )
+        for bar in hatched:
+            bar.set_hatch(HATCH)
+        ax.bar(
+            *(right, predicted, WIDTH),
+            facecolor="none",
+            edgecolor="0.25",
+            linewidth=1.0,
+            label="predicted",
+            zorder=3,
+        )
+        for x, share in zip([*left, *right], [*true, *predicted], strict=True):
+            ax.annotate(
+                _percent(share),
+                *((x, share), (0, 2)),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize="x-small",
+            )
+        ax.set_xticks(np.arange(n_classes), [self._tick(c) for c in range(n_classes)])
+        ax.tick_params(axis="x", length=0)
+        highest = max(true.max(), predicted.max())
+        ax.set(xlim=(-0.6, n_classes - 0.4), ylim=(0, 1.12 * highest), ylabel="share of the bag")
+        ax.yaxis.set_major_formatter(lambda share, _: _percent(share))
+        ax.set_title(f"sum absolute error {self.sum_absolute_error:.2f}", fontsize="medium")
+        ax.spines[["top", "right"]].set_visible(False)
+        self._draw_legend(ax)
+        return self
+
+    def _tick(self, c):
+        """Name of a class with what is selected of it."""
+        positive = _percent(self.positive_selectivity[c], digits=1)
+        negative = _percent(self.negative_selectivity[c], digits=1)
+        return f"{self.classes[c]}\nPS {positive}\nNS {negative}"
+
+    @staticmethod
+    def _draw_legend(ax):
+        from matplotlib.patches import Patch
+
+        add_legend(
+            ax,
+            [
+                Patch(facecolor="0.78", label="recorded"),
+                Patch(facecolor="none", edgecolor="0.25", label="predicted, of these"),
+                *sign_handles("labelled positive (PS)", "labelled negative (NS)"),
+            ],
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        true_proportions: Any,
+        predicted_proportions: Any,
+        *,
+        classes: Any = None,
+        colors: Mapping | None = None,
+        ax: Any = None,
+    ) -> SelectivityDisplay:
+        """Draw the shares of one bag.
+
+        Parameters
+        ----------
+        true_proportions, predicted_proportions : array-like of shape (n_classes,)
+            Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01.
+        classes : array-like of shape (n_classes,), optional
+            Names.
+        colors : mapping of class to matplotlib colour, optional
+            As in :meth:`plot`.
+        ax : matplotlib Axes, optional
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        display : SelectivityDisplay
+        """
+        return cls(true_proportions, predicted_proportions, classes=classes).plot(ax, colors=colors)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        true_proportions: Any,
+        *,
+        colors: Mapping | None = None,
+        ax: Any = None,
+    ) -> SelectivityDisplay:
+        """Predict the instances of one bag and draw the shares.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted, with ``classes_``.
+        X : array-like of shape (n_instances, ...)
+            Instances of the bag.
+        true_proportions : array-like of shape (n_classes,)
+            Recorded shares, in the order of ``estimator.classes_``.
+        colors : mapping of class to matplotlib colour, optional
+            As in :meth:`plot`.
+        ax : matplotlib Axes, optional
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        display : SelectivityDisplay
+
+        Examples
+        --------
+        >>> from sklearn.dummy import DummyClassifier
+        >>> from proportion_ssl.displays import SelectivityDisplay
+        >>> clf = DummyClassifier().fit([[0], [0], [0]], ["acinar", "acinar", "solid"])
+        >>> display = SelectivityDisplay.from_estimator(clf, [[0], [0]], [0.75, 0.25])
+        >>> display.predicted_proportions
+        array([1., 0.])
+        """
+        classes = np.asarray(estimator.classes_).tolist()
+        lookup = {name: code for code, name in enumerate(classes)}
+        labels = np.array([lookup[name] for name in np.asarray(estimator.predict(X)).tolist()])
+        predicted = class_proportions(
+            labels, np.zeros(len(labels), dtype=np.int64), n_bags=1, n_classes=len(classes)
+        )[0]
+        return cls(true_proportions, predicted, classes=classes).plot(ax, colors=colors)
+
+
+def _percent(share, digits=0):
+    return f"{100 * share:.{digits}f}%"
+
+
+def _check_shares(shares, name):
+    shares = np.asarray(shares, dtype=np.float64)
+    if shares.ndim != 1 or len(shares) < 1:
+        raise ValueError(
+            f"{name} has shape {shares.shape}; give the shares of one bag, (n_classes,)."
+        )
+    if not (np.isfinite(shares) & (shares >= 0)).all():
+        raise ValueError(f"{name} must be finite and at least 0; got {shares.tolist()}.")
+    if abs(shares.sum() - 1) > TOLERANCE:
+        hint = " They look like percent: divide by 100." if abs(shares.sum() - 100) <= 1 else ""
+        raise ValueError(f"{name} sums to {shares.sum():.6g}, not 1 (within 0.01).{hint}")
+    return shares
