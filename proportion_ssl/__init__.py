@@ -40,6 +40,7 @@ from proportion_ssl.proportions import class_proportions, count_per_bag, sum_abs
 from proportion_ssl.proposals import Proposals, TumorProposer
 from proportion_ssl.quantification import ClassifyAndCount
 from proportion_ssl.reporting import ReportSlide, report
+from proportion_ssl.robust import RobustProportionClassifier
 from proportion_ssl.selection import (
     AdaptiveSelector,
     AssignmentSelector,
@@ -73,6 +74,7 @@ __all__ = [
     "PositiveLoss",
     "Proposals",
     "ReportSlide",
+    "RobustProportionClassifier",
     "SegmentationConfusion",
     "Selector",
     "SignedLabelLoss",

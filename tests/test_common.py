@@ -7,6 +7,7 @@ from proportion_ssl import (
     AssignmentSelector,
     NegativePseudoLabelClassifier,
     NegativeSelector,
+    RobustProportionClassifier,
     ThresholdSelector,
 )
 
@@ -14,6 +15,7 @@ from proportion_ssl import (
 @parametrize_with_checks(
     [
         NegativePseudoLabelClassifier(max_epochs=40, random_state=0),
+        RobustProportionClassifier(NegativePseudoLabelClassifier(max_epochs=40), random_state=0),
         AdaptiveSelector(),
         AssignmentSelector(),
         NegativeSelector(),

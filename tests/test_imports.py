@@ -37,6 +37,7 @@ LEARNING = (
     "quantification",
     "base",
     "classifier",
+    "robust",
     "baselines",
     "proposals",
     "_version",
@@ -86,9 +87,11 @@ ROWS = {
     "base": Row(("bags", *NUMERICS, *NETS), (*ARRAYS, *TORCH, "sklearn")),
     "classifier": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "baselines": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
+    "robust": Row(LEARNING, (*ARRAYS, "pandas", "sklearn")),
     "proposals": Row((*NETS, "proposals"), ("numpy", "sklearn")),
     "": Row((*LEARNING, "reporting")),  # proportion_ssl/__init__.py
-    # 5: the report
+    # 5: pictures and the report
+    "displays": Row(("displays", *NUMERICS, "slides.colors"), ("numpy", "sklearn", "matplotlib")),
     "report": Row(("report", "metrics", "slides"), ("numpy", "pandas", "PIL", "matplotlib")),
     "reporting": Row(
         ("_report", "_version", "proportions", "slides.colors"),

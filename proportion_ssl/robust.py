@@ -1,0 +1,175 @@
+"""Proportions as people write them: how far they can be trusted, and a classifier that finds out."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.validation import check_is_fitted
+
+from proportion_ssl.bags import Bags
+from proportion_ssl.base import BagClassifier
+from proportion_ssl.classifier import NegativePseudoLabelClassifier
+from proportion_ssl.identifiability import warn_if_not_identifiable
+from proportion_ssl.intervals import nearest_proportions
+from proportion_ssl.proportions import class_proportions
+from proportion_ssl.selection import AssignmentSelector
+
+#: Typical distance at which predicted proportions are taken instead of the recorded ones.
+ROUGH = 0.2
+
+
+class RobustProportionClassifier(BagClassifier):
+    """Classifier for proportions as people write them: rough, rounded, sometimes of another slide.
+
+    Learns twice. The first time pseudo labels are given only where the net's prediction and the recorded
+    proportions agree, so that wrong proportions do harm nowhere; how far bags then are from their
+    recorded proportions says how far these can be trusted. The second time all instances of a bag are
+    labelled by joint assignment to proportions that lie between the recorded and the supported ones,
+    nearer to the recorded ones the more exact the records are as a whole. Bags whose record is
+    far off are left out and reported.
+
+    Parameters
+    ----------
+    estimator : NegativePseudoLabelClassifier, default=None
+        Net and training of both times; its selectors are replaced. Default:
+        ``NegativePseudoLabelClassifier()``.
+    n_rounds : int, default=30
+        Rounds of the first time, at one epoch each.
+    doubt : float in [0, 2], default=0.4
+        Smallest distance at which a bag can be doubtful; it must also be three times the median of all.
+    random_state : int, RandomState instance or None, default=None
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    classifier_ : NegativePseudoLabelClassifier
+        Fitted the second time, with its history and its audit trail.
+    scout_ : NegativePseudoLabelClassifier
+        Fitted the first time.
+    bag_reliability_ : DataFrame of n_bags rows
+        The most doubtful bags first, indexed by name: ``distance`` in [0, 2], the sum over the classes of the
+        absolute differences between recorded (nearest within the interval) and supported proportions;
+        ``doubtful``; and per class ``recorded_...`` and ``supported_...``. Only with bags.
+    trust_ : float in [0, 1]
+        Weight of the recorded proportions the second time: 1 where they are exact, 0 where the median
+        distance is 0.2 or more. Only with bags.
+    bags_ : Bags
+        What the second time learned from: weights 0 for doubtful bags. Only with bags.
+
+    Warns
+    -----
+    IdentifiabilityWarning
+        When the recorded proportions cannot tell classes apart; see
+        :func:`~proportion_ssl.identifiability`.
+
+    Notes
+    -----
+    ``supported = proportions of the predictions of the scout``, a net that was trained on the labelled
+    patches and on all bags. A bag cannot confirm a wrong record of its own: instances on which prediction
+    and record disagree are not trained on. With distance d_b of bag b,
+    ``trust = max(0, 1 - median(d) / 0.2)`` and the second time learns from
+    ``trust * recorded + (1 - trust) * supported``.
+
+    Examples
+    --------
+    >>> from proportion_ssl import NegativePseudoLabelClassifier, RobustProportionClassifier
+    >>> from proportion_ssl.datasets import make_bags
+    >>> data = make_bags(n_bags=8, proportion_noise=0.1, random_state=0)
+    >>> quick = NegativePseudoLabelClassifier(max_epochs=10)
+    >>> clf = RobustProportionClassifier(quick, random_state=0).fit(data.X_labeled, data.y, data.bags)
+    >>> bool(clf.bag_reliability_["distance"].is_monotonic_decreasing)
+    True
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **BagClassifier._parameter_constraints,
+        "estimator": [HasMethods(["fit", "predict_proba"]), None],
+        "n_rounds": [Interval(Integral, 1, None, closed="left")],
+        "doubt": [Interval(Real, 0, 2, closed="both")],
+    }
+
+    def __init__(
+        self,
+        estimator: NegativePseudoLabelClassifier | None = None,
+        *,
+        n_rounds: int = 30,
+        doubt: float = 0.4,
+        random_state: Any = None,
+    ):
+        self.estimator = estimator
+        self.n_rounds = n_rounds
+        self.doubt = doubt
+        self.random_state = random_state
+
+    def _fit(self, X, codes, bags, groups, random_state):
+        y = self.classes_[codes]
+        if bags is None:
+            self.classifier_ = self._make(random_state).fit(X, y, groups=groups)
+            return
+        warn_if_not_identifiable(bags.proportions, self.classes_)
+        bags.class_names = self.classes_
+        agreeing = AssignmentSelector(tolerance=0)
+        scout = self._make(random_state, positive_selector=agreeing, refit=False)
+        scout.set_params(max_epochs=self.n_rounds, epochs_per_round=1)
+        self.scout_ = scout.fit(X, y, bags, groups=groups)
+        supported = self._supported(bags)
+        self.bags_ = self._reconcile(bags, supported)
+        everything = AssignmentSelector(tolerance=2)
+        self.classifier_ = self._make(random_state, positive_selector=everything)
+        self.classifier_.fit(X, y, self.bags_, groups=groups)
+
+    def _make(self, random_state, **settings):
+        estimator = (
+            NegativePseudoLabelClassifier() if self.estimator is None else clone(self.estimator)
+        )
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        return estimator.set_params(negative_selector=None, random_state=seed, **settings)
+
+    def _supported(self, bags: Bags) -> np.ndarray:
+        """Proportions of the scout's predictions, shape (n_bags, n_classes)."""
+        predicted = self.scout_.predict_proba(bags.X).argmax(axis=1)
+        return class_proportions(
+            predicted, bags.index, n_bags=bags.n_bags, n_classes=len(self.classes_)
+        )
+
+    def _reconcile(self, bags: Bags, supported: np.ndarray) -> Bags:
+        """Bags with proportions between recorded and supported, and weight 0 where doubtful."""
+        recorded = nearest_proportions(supported, bags.lower, bags.upper)
+        distance = np.abs(recorded - supported).sum(axis=1)
+        typical = np.median(distance)
+        doubtful = distance > max(self.doubt, 3 * typical)
+        self.trust_ = float(max(0.0, 1.0 - typical / ROUGH))
+        table = pd.DataFrame(
+            {"distance": distance, "doubtful": doubtful}, index=pd.Index(bags.names, name="bag")
+        )
+        for name, shares in (("recorded", bags.proportions), ("supported", supported)):
+            table[[f"{name}_{c}" for c in self.classes_]] = shares
+        self.bag_reliability_ = table.sort_values("distance", ascending=False, kind="stable")
+
+        def between(ends):
+            return self.trust_ * ends + (1.0 - self.trust_) * supported
+
+        reconciled = bags.with_instances(bags.X)
+        reconciled.proportions = between(bags.proportions)
+        reconciled.lower, reconciled.upper = between(bags.lower), between(bags.upper)
+        reconciled.weights = np.where(doubtful, 0.0, bags.weights)
+        return reconciled
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, n_features) or (n_instances, height, width, 3)
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of float32, shape (n_instances, n_classes)
+            Columns in the order of ``classes_``; rows sum to 1.
+        """
+        check_is_fitted(self)
+        return self.classifier_.predict_proba(self._check_instances(X))
