@@ -219,7 +219,7 @@ class NetBagClassifier(BagClassifier):
     }
 
     def _fit(self, X, codes, bags, groups, random_state):
-        net = self._make_net(is_images=self.is_images_)
+        net = self._start(is_images=self.is_images_)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_state.randint(np.iinfo(np.int32).max))
             X = self._embed(net, X)
@@ -239,6 +239,10 @@ class NetBagClassifier(BagClassifier):
     ) -> None:
         """Initialise and train the net on what its trainable layers see."""
         raise NotImplementedError
+
+    def _start(self, *, is_images):
+        """The net that a fit starts from."""
+        return self._make_net(is_images=is_images)
 
     def _make_net(self, *, is_images):
         if self.estimator is None:

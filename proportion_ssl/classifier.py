@@ -80,6 +80,9 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         Default: the net's own, which is 64 for the default nets.
     oversample : bool, default=True
         Repeat labelled and positively labelled patches until all classes are as frequent as the largest.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the net of the last ``fit``, with new bags, new labelled patches or
+        corrected proportions, instead of starting again. With bags the supervised step is then skipped.
     random_state : int, RandomState instance or None, default=None
         Decides validation patches, first weights, order of batches and dropout.
 
@@ -154,6 +157,7 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         "negative_loss": [HasMethods("instance_losses"), None],
         "epochs_per_round": [Interval(Integral, 1, None, closed="left")],
         "refit": ["boolean"],
+        "warm_start": ["boolean"],
     }
 
     def __init__(
@@ -174,6 +178,7 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         learning_rate: float | None = None,
         batch_size: int | None = None,
         oversample: bool = True,
+        warm_start: bool = False,
         random_state: Any = None,
     ):
         self.estimator = estimator
@@ -191,6 +196,7 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.oversample = oversample
+        self.warm_start = warm_start
         self.random_state = random_state
 
     def _make_net(self, *, is_images):
@@ -201,11 +207,22 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         )
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):
-        labeled = self._fit_supervised(net, X, codes, groups, random_state)
+        labeled = self._fit_supervised(net, X, codes, bags, groups, random_state)
         if bags is not None:
             self._fit_rounds(net, X, bags, labeled, random_state)
 
-    def _fit_supervised(self, net, X, codes, groups, random_state):
+    def _start(self, *, is_images):
+        """A new net, or with warm start the one of the last fit."""
+        if not (self.warm_start and hasattr(self, "estimator_")):
+            return self._make_net(is_images=is_images)
+        if not np.array_equal(self.estimator_.classes_, self.classes_):
+            raise ValueError(
+                f"warm_start: the last fit knew the classes {self.estimator_.classes_.tolist()}, y now holds "
+                f"{self.classes_.tolist()}; give the same classes, or set warm_start=False."
+            )
+        return self.estimator_
+
+    def _fit_supervised(self, net, X, codes, bags, groups, random_state):
         """Train on the labelled patches; returns their signed labels and the validation data."""
         _, validation_rows = split_validation(codes, self.validation_fraction, random_state, groups)
         signed = np.eye(len(self.classes_), dtype=np.int8)[codes]
@@ -213,7 +230,12 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         known = signed.copy()
         known[validation_rows] = 0
         self.n_iter_, self.termination_condition_, self.refit_history_ = 0, "no_bags", None
-        losses = self._train_anew(net, [X], known, validation, random_state)
+        if net is not getattr(self, "estimator_", None):
+            losses = self._train_anew(net, [X], known, validation, random_state)
+        elif bags is None:
+            losses = self._train_on(net, [X], known, validation, random_state)
+        else:
+            losses = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
         self.history_ = [{"round": 0, **losses}]
         return known, validation
 
@@ -257,6 +279,11 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         """New weights, trained on what carries a label until the validation loss settles."""
         rows = np.flatnonzero(signed[: len(parts[0])].any(axis=1))
         self._initialize(net, parts[0], rows)
+        return self._train_on(net, parts, signed, validation, random_state)
+
+    def _train_on(self, net, parts, signed, validation, random_state):
+        """Train the weights as they are until the validation loss settles."""
+        n_before = len(net.history)
         train_until_settled(
             net,
             SignedDataset(
@@ -266,7 +293,7 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
             max_epochs=self.max_epochs,
             patience=self.patience,
         )
-        return {"n_epochs": len(net.history), **_losses(net, best=True)}
+        return {"n_epochs": len(net.history) - n_before, **_losses(net, n_before)}
 
     def _make_selectors(self):
         defaults = {"positive_selector": AdaptiveSelector, "negative_selector": NegativeSelector}
@@ -338,11 +365,11 @@ def _weighted(signed: np.ndarray, bags: Bags) -> np.ndarray:
     return signed * bags.weights[bags.index, np.newaxis].astype(np.float32)
 
 
-def _losses(net: NeuralNet, *, best: bool = False) -> dict:
-    """Losses of the last epoch, or of the one whose weights were kept; None where not measured."""
+def _losses(net: NeuralNet, best_since: int | None = None) -> dict:
+    """Losses of the last epoch, or of the best since an earlier one; None where not measured."""
     row = net.history[-1]
-    if best and "valid_loss" in row:
-        row = min(net.history, key=lambda epoch: epoch["valid_loss"])
+    if best_since is not None and "valid_loss" in row:
+        row = min(net.history[best_since:], key=lambda epoch: epoch["valid_loss"])
     return {
         name: float(row[name]) if name in row else None for name in ("train_loss", "valid_loss")
     }
