@@ -59,7 +59,7 @@ def test_trust_falls_as_records_get_rougher(data, exact):
             fit(data, with_proportions(data.bags, noisy / noisy.sum(axis=1, keepdims=True))).trust_
         )
     assert trusts[0] > trusts[1] > trusts[2]
-    assert 0 <= trusts[2] and trusts[0] <= 1
+    assert trusts[2] >= 0 and trusts[0] <= 1
 
 
 def test_table_and_reconciled_proportions(data, exact):

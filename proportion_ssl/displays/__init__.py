@@ -1,7 +1,15 @@
 """Pictures of slides, proportions, pseudo labels and learning, drawn with matplotlib."""
 
 from proportion_ssl.displays._learning import LearningDisplay
+from proportion_ssl.displays._proportions import ProportionDisplay
 from proportion_ssl.displays._pseudo_labels import PseudoLabelDisplay
+from proportion_ssl.displays._segmentation import SegmentationDisplay
 from proportion_ssl.displays._selectivity import SelectivityDisplay
 
-__all__ = ["LearningDisplay", "PseudoLabelDisplay", "SelectivityDisplay"]
+__all__ = [
+    "LearningDisplay",
+    "ProportionDisplay",
+    "PseudoLabelDisplay",
+    "SegmentationDisplay",
+    "SelectivityDisplay",
+]
