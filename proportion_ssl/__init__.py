@@ -30,6 +30,7 @@ from proportion_ssl.metrics import (
 )
 from proportion_ssl.nets.field_of_view import AdaptiveFusion, FixedFusion, MultiFieldOfViewNet
 from proportion_ssl.nets.net import HeadClassifier, MobileNetV2Classifier, SignedLabelNet
+from proportion_ssl.persistence import ModelFileError, load, save
 from proportion_ssl.picking import (
     merge_rounds,
     pick_least_confident,
@@ -65,6 +66,7 @@ __all__ = [
     "HeadClassifier",
     "IdentifiabilityWarning",
     "MobileNetV2Classifier",
+    "ModelFileError",
     "MultiFieldOfViewNet",
     "MultiNegativeLoss",
     "NegativeLoss",
@@ -86,6 +88,7 @@ __all__ = [
     "class_proportions",
     "count_per_bag",
     "identifiability",
+    "load",
     "log_not",
     "mean_iou_score",
     "mean_iou_scorer",
@@ -104,6 +107,7 @@ __all__ = [
     "proportion_error",
     "proportion_error_scorer",
     "report",
+    "save",
     "segmentation_confusion_matrix",
     "selection_counts",
     "sign_labels",

@@ -39,6 +39,7 @@ LEARNING = (
     "classifier",
     "robust",
     "baselines",
+    "persistence",
     "proposals",
     "_version",
 )
@@ -88,6 +89,7 @@ ROWS = {
     "classifier": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "baselines": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "robust": Row(LEARNING, (*ARRAYS, "pandas", "sklearn")),
+    "persistence": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "safetensors")),
     "proposals": Row((*NETS, "proposals"), ("numpy", "sklearn")),
     "": Row((*LEARNING, "reporting")),  # proportion_ssl/__init__.py
     # 5: pictures and the report
