@@ -528,7 +528,7 @@ def _parse(data):
     if type(version) is not int or version != VERSION:
         raise ModelFileError(
             f"it has version {repr(version)[:40]} of the format, written by proportion_ssl {package}; "
-            f"this is proportion_ssl {__version__}, which reads version {VERSION}. Load it with the version that "
+            f"this is proportion_ssl {__version__}, which reads version {VERSION}. Load it with the one that "
             "wrote it."
         )
     if document.pop("sha256", None) != _digest(document, tensors):

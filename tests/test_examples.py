@@ -1,7 +1,10 @@
 """The gallery runs: every example, without a display, with warnings as errors."""
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import torch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLOTS = sorted(path.name for path in EXAMPLES.glob("plot_*.py"))
+IN_PROCESSES = ["plot_dask.py"]  # start processes, which import the script's guard
 
 matplotlib = pytest.importorskip("matplotlib", reason="the gallery draws: pip install matplotlib")
 
@@ -42,7 +46,7 @@ def test_example_is_in_gallery_form(name):
     assert len(re.findall(r"^# %%\n# \S", text, re.MULTILINE)) >= 2
 
 
-@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("name", [name for name in PLOTS if name not in IN_PROCESSES])
 def test_example_runs(name, _agg, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -53,3 +57,17 @@ def test_example_runs(name, _agg, capsys):
     drawn = [_agg.figure(number).axes for number in _agg.get_fignums()]
     assert printed.strip() or drawn, "an example prints or draws something"
     assert all(any(ax.has_data() for ax in axes) for axes in drawn), "an empty figure"
+
+
+@pytest.mark.parametrize("name", IN_PROCESSES)
+def test_example_with_processes_runs(name):
+    flags = ["-W", "error", "-W", "ignore:FigureCanvasAgg is non-interactive:UserWarning"]
+    run = subprocess.run(
+        [sys.executable, *flags, str(EXAMPLES / name)],
+        env={**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "workers: 2" in run.stdout

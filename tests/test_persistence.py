@@ -310,6 +310,24 @@ def test_mobilenet_alone(freeze, as_features, tmp_path):
     np.testing.assert_array_equal(refitted, net.fit(X, ["a", "b"] * 4).predict_proba(X))
 
 
+def test_loaded_net_is_fitted_anew_from_its_setting(tmp_path):
+    """Not from the layers of the file, which are another network once ``weights`` is changed."""
+    torch.save(load_mobilenet_v2(None, seed=7).state_dict(), tmp_path / "w.pth")
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    labels = ["a", "b"] * 4
+    settings = {"max_epochs": 2, "random_state": 0}
+    save(
+        MobileNetV2Classifier(weights=tmp_path / "w.pth", **settings).fit(images, labels),
+        tmp_path / "m",
+    )
+    loaded, new = load(tmp_path / "m"), MobileNetV2Classifier(weights=None, **settings)
+    probabilities = []
+    for net in (loaded.set_params(weights=None), new):
+        torch.manual_seed(0)
+        probabilities.append(net.fit(images, labels).predict_proba(images))
+    np.testing.assert_array_equal(*probabilities)
+
+
 class OtherClassifier(NetBagClassifier):
     """Another system of the package: a parameter, attributes and a criterion of its own."""
 
