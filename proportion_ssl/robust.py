@@ -17,19 +17,18 @@ from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.proportions import class_proportions
 from proportion_ssl.selection import AssignmentSelector
 
-#: Typical distance at which predicted proportions are taken instead of the recorded ones.
+#: Median distance at which the records as a whole deserve no trust: about that of an error of ten points.
 ROUGH = 0.2
 
 
 class RobustProportionClassifier(BagClassifier):
     """Classifier for proportions as people write them: rough, rounded, sometimes of another slide.
 
-    Learns twice. The first time pseudo labels are given only where the net's prediction and the recorded
-    proportions agree, so that wrong proportions do harm nowhere; how far bags then are from their
-    recorded proportions says how far these can be trusted. The second time all instances of a bag are
-    labelled by joint assignment to proportions that lie between the recorded and the supported ones,
-    nearer to the recorded ones the more exact the records are as a whole. Bags whose record is
-    far off are left out and reported.
+    Pseudo labels are given only where the net's prediction and the joint assignment of the bag to its
+    recorded proportions agree (:class:`~proportion_ssl.AssignmentSelector` with tolerance 0), so that wrong
+    proportions do little harm. Learns twice: how far bags are from their recorded proportions after the
+    first time says how far these can be trusted. Bags whose record is far off are reported, and left
+    out the second time.
 
     Parameters
     ----------
@@ -54,8 +53,7 @@ class RobustProportionClassifier(BagClassifier):
         absolute differences between recorded (nearest within the interval) and supported proportions;
         ``doubtful``; and per class ``recorded_...`` and ``supported_...``. Only with bags.
     trust_ : float in [0, 1]
-        Weight of the recorded proportions the second time: 1 where they are exact, 0 where the median
-        distance is 0.2 or more. Only with bags.
+        How exact the records are as a whole: ``max(0, 1 - median(distance) / 0.2)``. Only with bags.
     bags_ : Bags
         What the second time learned from: weights 0 for doubtful bags. Only with bags.
 
@@ -69,9 +67,7 @@ class RobustProportionClassifier(BagClassifier):
     -----
     ``supported = proportions of the predictions of the scout``, a net that was trained on the labelled
     patches and on all bags. A bag cannot confirm a wrong record of its own: instances on which prediction
-    and record disagree are not trained on. With distance d_b of bag b,
-    ``trust = max(0, 1 - median(d) / 0.2)`` and the second time learns from
-    ``trust * recorded + (1 - trust) * supported``.
+    and record disagree are not trained on.
 
     Examples
     --------
@@ -111,14 +107,11 @@ class RobustProportionClassifier(BagClassifier):
             return
         warn_if_not_identifiable(bags.proportions, self.classes_)
         bags.class_names = self.classes_
-        agreeing = AssignmentSelector(tolerance=0)
-        scout = self._make(random_state, positive_selector=agreeing, refit=False)
+        scout = self._make(random_state, refit=False)
         scout.set_params(max_epochs=self.n_rounds, epochs_per_round=1)
         self.scout_ = scout.fit(X, y, bags, groups=groups)
-        supported = self._supported(bags)
-        self.bags_ = self._reconcile(bags, supported)
-        everything = AssignmentSelector(tolerance=2)
-        self.classifier_ = self._make(random_state, positive_selector=everything)
+        self.bags_ = self._judge(bags, self._supported(bags))
+        self.classifier_ = self._make(random_state)
         self.classifier_.fit(X, y, self.bags_, groups=groups)
 
     def _make(self, random_state, **settings):
@@ -126,7 +119,10 @@ class RobustProportionClassifier(BagClassifier):
             NegativePseudoLabelClassifier() if self.estimator is None else clone(self.estimator)
         )
         seed = random_state.randint(np.iinfo(np.int32).max)
-        return estimator.set_params(negative_selector=None, random_state=seed, **settings)
+        agreeing = AssignmentSelector(tolerance=0)
+        return estimator.set_params(
+            positive_selector=agreeing, negative_selector=None, random_state=seed, **settings
+        )
 
     def _supported(self, bags: Bags) -> np.ndarray:
         """Proportions of the scout's predictions, shape (n_bags, n_classes)."""
@@ -135,8 +131,8 @@ class RobustProportionClassifier(BagClassifier):
             predicted, bags.index, n_bags=bags.n_bags, n_classes=len(self.classes_)
         )
 
-    def _reconcile(self, bags: Bags, supported: np.ndarray) -> Bags:
-        """Bags with proportions between recorded and supported, and weight 0 where doubtful."""
+    def _judge(self, bags: Bags, supported: np.ndarray) -> Bags:
+        """The same bags, with weight 0 where doubtful."""
         recorded = nearest_proportions(supported, bags.lower, bags.upper)
         distance = np.abs(recorded - supported).sum(axis=1)
         typical = np.median(distance)
@@ -149,14 +145,9 @@ class RobustProportionClassifier(BagClassifier):
             table[[f"{name}_{c}" for c in self.classes_]] = shares
         self.bag_reliability_ = table.sort_values("distance", ascending=False, kind="stable")
 
-        def between(ends):
-            return self.trust_ * ends + (1.0 - self.trust_) * supported
-
-        reconciled = bags.with_instances(bags.X)
-        reconciled.proportions = between(bags.proportions)
-        reconciled.lower, reconciled.upper = between(bags.lower), between(bags.upper)
-        reconciled.weights = np.where(doubtful, 0.0, bags.weights)
-        return reconciled
+        judged = bags.with_instances(bags.X)
+        judged.weights = np.where(doubtful, 0.0, bags.weights)
+        return judged
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities.
