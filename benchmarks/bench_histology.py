@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,17 +41,34 @@ SYSTEMS = {
 }
 
 
-def run(cohort, seed, name, *, rough, settings):
-    """Scores of one row on the test slides of one seed."""
+class Draw(NamedTuple):
+    """The patches of a cohort by their use in one draw of roles, and what is true of them."""
+
+    is_labeled: np.ndarray  # (n_patches,) bool, like the next two
+    is_bag: np.ndarray
+    is_test: np.ndarray
+    labels: np.ndarray  # (n_patches,) class names
+    bags: np.ndarray  # (n_bags,) slides, sorted
+    proportions: np.ndarray  # (n_bags, n_classes)
+
+
+def draw(cohort, seed):
+    """Patches and true proportions under the roles of a seed."""
     roles = draw_roles(seed)
     is_labeled, is_bag, is_test = (
         np.isin(cohort.slides, slides) for slides in (roles.labeled, roles.bags, roles.test)
     )
     labels = np.array(cohort.classes)[cohort.labels]
-    names, index = np.unique(cohort.slides[is_bag], return_inverse=True)
+    bags, index = np.unique(cohort.slides[is_bag], return_inverse=True)
     proportions = class_proportions(
-        cohort.labels[is_bag], index, n_bags=len(names), n_classes=len(cohort.classes)
+        cohort.labels[is_bag], index, n_bags=len(bags), n_classes=len(cohort.classes)
     )
+    return Draw(is_labeled, is_bag, is_test, labels, bags, proportions)
+
+
+def run(cohort, seed, name, *, rough, settings):
+    """Scores of one row on the test slides of one seed."""
+    is_labeled, is_bag, is_test, labels, _, proportions = draw(cohort, seed)
     if rough:
         proportions = roughen(proportions, np.random.default_rng([seed, 2]))
     bags = Bags(cohort.features[is_bag], cohort.slides[is_bag], proportions)

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from histology_cohort import draw_roles, load_cohort, roughen
+from bench_histology import draw
+from histology_cohort import load_cohort, roughen
 from joblib import Parallel, delayed
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
@@ -31,7 +32,6 @@ from proportion_ssl import (
     NegativePseudoLabelClassifier,
     RobustProportionClassifier,
     ThresholdSelector,
-    class_proportions,
     mean_iou_score,
 )
 
@@ -78,15 +78,7 @@ def record(proportions, regime, rng):
 def run(data, cache, regime, seed, name):
     """mIoU of one system on the test slides of one seed."""
     cohort = load_cohort(data, cache, seed=seed, stain_shift=regime != "no stain shift")
-    roles = draw_roles(seed)
-    is_labeled, is_bag, is_test = (
-        np.isin(cohort.slides, slides) for slides in (roles.labeled, roles.bags, roles.test)
-    )
-    labels = np.array(cohort.classes)[cohort.labels]
-    names, index = np.unique(cohort.slides[is_bag], return_inverse=True)
-    true = class_proportions(
-        cohort.labels[is_bag], index, n_bags=len(names), n_classes=len(cohort.classes)
-    )
+    is_labeled, is_bag, is_test, labels, names, true = draw(cohort, seed)
     recorded, wrong = record(true, regime, np.random.default_rng([seed, 2]))
     bags = Bags(cohort.features[is_bag], cohort.slides[is_bag], recorded)
     train = is_labeled | is_bag if name == "ceiling" else is_labeled

@@ -5,6 +5,7 @@ import pandas as pd
 
 #: What gave a label, in the order of the codes that a log stores.
 RULES = ("withdrawn", "positive", "negative", "remembered")
+SIGNS = np.array([0, 1, -1, -1], dtype=np.int8)  # of these rules
 
 
 class LabelLog:
@@ -41,6 +42,33 @@ class LabelLog:
         self.bag_index, self.bag_names, self.classes = bag_index, bag_names, classes
         self._rules = np.zeros((len(bag_index), len(classes)), dtype=np.int8)
         self._changes = []
+
+    @classmethod
+    def from_changes(
+        cls, bag_index: np.ndarray, bag_names: np.ndarray, classes: np.ndarray, changes: list
+    ) -> "LabelLog":
+        """The log that has these changes.
+
+        Parameters
+        ----------
+        bag_index, bag_names, classes : ndarray
+            As of the class.
+        changes : list of tuple (cells, rules)
+            As of :attr:`changes`.
+
+        Returns
+        -------
+        log : LabelLog
+        """
+        log = cls(bag_index, bag_names, classes)
+        log._changes = list(changes)
+        log._rules = log._rules_after(len(log._changes))
+        return log
+
+    @property
+    def changes(self) -> list:
+        """Changes of each round: flat positions (instance * n_classes + class) and what is in ``RULES``."""
+        return self._changes
 
     @property
     def n_rounds(self) -> int:
@@ -83,11 +111,14 @@ class LabelLog:
         n_rounds = self.n_rounds if n_rounds is None else n_rounds
         if not 0 <= n_rounds <= self.n_rounds:
             raise ValueError(f"Rounds 0 to {self.n_rounds} were recorded; got {n_rounds}.")
+        return SIGNS[self._rules_after(n_rounds)]
+
+    def _rules_after(self, n_rounds):
+        """Position in ``RULES`` of what gave each label, shape (n_instances, n_classes)."""
         rules = np.zeros(self._rules.size, dtype=np.int8)
         for cells, values in self._changes[:n_rounds]:
             rules[cells] = values
-        signs = np.array([0, 1, -1, -1], dtype=np.int8)
-        return signs[rules].reshape(self._rules.shape)
+        return rules.reshape(self._rules.shape)
 
     def to_frame(self) -> pd.DataFrame:
         """All changes as a tidy table, one row per change.
@@ -109,7 +140,7 @@ class LabelLog:
                 "bag": self.bag_names[self.bag_index[instances]],
                 "instance": instances,
                 "class": self.classes[classes],
-                "sign": np.array([0, 1, -1, -1], dtype=np.int8)[rules],
+                "sign": SIGNS[rules],
                 "rule": np.array(RULES)[rules],
             }
         )

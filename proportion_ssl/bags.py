@@ -13,6 +13,7 @@ from proportion_ssl.intervals import (
     readers_interval,
     rounding_interval,
 )
+from proportion_ssl.proportions import class_proportions
 
 
 class Bags:
@@ -105,7 +106,7 @@ class Bags:
         self.proportions = self.lower = self.upper = self.class_names = None
         if proportions is not None:
             self._record(proportions)
-            self._widen(rounding_step, standard_deviation, lower, upper)
+        self._widen(rounding_step, standard_deviation, lower, upper)
 
     def _record(self, proportions):
         """Take recorded proportions of one or several readers, taken as exact where they are stated."""
@@ -119,10 +120,12 @@ class Bags:
             "standard_deviation": standard_deviation is not None,
             "lower and upper": lower is not None or upper is not None,
         }
-        if sum(stated.values()) == 0:
+        given = [name for name, is_given in stated.items() if is_given]
+        if not given:
             return
-        if sum(stated.values()) > 1:
-            given = [name for name, is_given in stated.items() if is_given]
+        if self.proportions is None:
+            raise ValueError(f"{given[0]} is given without proportions; give both here.")
+        if len(given) > 1:
             raise ValueError(
                 f"{' and '.join(given)} are given together; state the error in one way."
             )
@@ -196,6 +199,68 @@ class Bags:
         new = object.__new__(Bags)
         new.__dict__.update(self.__dict__, X=X)
         return new
+
+    def with_classes(self, classes: np.ndarray) -> "Bags":
+        """The same bags, with the columns of the proportions in the order of a classifier's classes.
+
+        Parameters
+        ----------
+        classes : ndarray of shape (n_classes,)
+            Sorted, as ``classes_``.
+
+        Returns
+        -------
+        bags : Bags
+
+        Raises
+        ------
+        ValueError
+            When classes and columns do not match.
+        """
+        if self.class_names is None:
+            if self.proportions.shape[1] != len(classes):
+                raise ValueError(
+                    f"bag_proportions has {self.proportions.shape[1]} columns but y has {len(classes)} "
+                    f"classes ({_list(classes)}); give one column per class, in sorted order."
+                )
+            return self
+        columns, wanted = self.class_names.tolist(), classes.tolist()
+        without_column = [c for c in wanted if c not in columns]
+        if without_column:
+            raise ValueError(
+                f"Class {without_column[0]!r} has labelled instances but no column in bag_proportions "
+                f"(columns: {_list(columns)})."
+            )
+        without_labels = [c for c in columns if c not in wanted]
+        if without_labels:
+            raise ValueError(
+                f"bag_proportions has a column for class {without_labels[0]!r}, but no labelled instance is "
+                f"of it (labelled classes: {_list(wanted)}); label some or drop the column."
+            )
+        aligned = self.with_instances(self.X)
+        order = [columns.index(c) for c in wanted]
+        for name in ("proportions", "lower", "upper"):
+            setattr(aligned, name, getattr(self, name)[:, order])
+        aligned.class_names = classes
+        return aligned
+
+    def proportions_of(self, labels: Any, classes: np.ndarray) -> np.ndarray:
+        """Share of each bag's instances that carry each class.
+
+        Parameters
+        ----------
+        labels : array-like of shape (n_instances,)
+            Labels of the instances, such as those that a classifier predicts for ``X``.
+        classes : ndarray of shape (n_classes,)
+            Sorted, as ``classes_``; every label is one of them.
+
+        Returns
+        -------
+        proportions : ndarray of shape (n_bags, n_classes)
+            Rows sum to 1.
+        """
+        codes = np.searchsorted(classes, labels)
+        return class_proportions(codes, self.index, n_bags=self.n_bags, n_classes=len(classes))
 
     def select(self, names: Any) -> "Bags":
         """Only the named bags, in the order given.
@@ -279,7 +344,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray) -> Bags:
         raise ValueError(
             f"The {bags.n_bags} bags have no proportions; pass bag_proportions= or Bags(..., proportions=)."
         )
-    return _align_classes(bags, classes)
+    return bags.with_classes(classes)
 
 
 def _from_sequence(arrays: Sequence, names: Any):
@@ -466,36 +531,6 @@ def _check_weights(weights, names):
             f"Bag {_show(names[bag])} has weight {weights[bag]}; give a number of at least 0."
         )
     return weights
-
-
-def _align_classes(bags: Bags, classes: np.ndarray) -> Bags:
-    """Put the columns of the proportions into the order of the labelled classes."""
-    if bags.class_names is None:
-        if bags.proportions.shape[1] != len(classes):
-            raise ValueError(
-                f"bag_proportions has {bags.proportions.shape[1]} columns but y has {len(classes)} classes "
-                f"({_list(classes)}); give one column per class, in sorted order."
-            )
-        return bags
-    columns, wanted = bags.class_names.tolist(), classes.tolist()
-    without_column = [c for c in wanted if c not in columns]
-    if without_column:
-        raise ValueError(
-            f"Class {without_column[0]!r} has labelled instances but no column in bag_proportions "
-            f"(columns: {_list(columns)})."
-        )
-    without_labels = [c for c in columns if c not in wanted]
-    if without_labels:
-        raise ValueError(
-            f"bag_proportions has a column for class {without_labels[0]!r}, but no labelled instance is of "
-            f"it (labelled classes: {_list(wanted)}); label some or drop the column."
-        )
-    aligned = bags.with_instances(bags.X)
-    order = [columns.index(c) for c in wanted]
-    for name in ("proportions", "lower", "upper"):
-        setattr(aligned, name, getattr(bags, name)[:, order])
-    aligned.class_names = classes
-    return aligned
 
 
 def _show(name: Any) -> str:

@@ -230,7 +230,13 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         known = signed.copy()
         known[validation_rows] = 0
         self.n_iter_, self.termination_condition_, self.refit_history_ = 0, "no_bags", None
-        if net is not getattr(self, "estimator_", None):
+        is_warm = net is getattr(self, "estimator_", None)
+        if is_warm and getattr(net, "data_shape_", X.shape[1:]) != X.shape[1:]:
+            raise ValueError(
+                f"warm_start: the last fit had instances of shape {net.data_shape_}, X_labeled now has "
+                f"{X.shape[1:]}; give the same kind, or set warm_start=False."
+            )
+        if not is_warm:
             losses = self._train_anew(net, [X], known, validation, random_state)
         elif bags is None:
             losses = self._train_on(net, [X], known, validation, random_state)

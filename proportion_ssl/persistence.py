@@ -366,7 +366,7 @@ def _describe_fitted(model, tensors):
 
 def _log_tensors(log):
     """The changes of all rounds one after the other, and how many each round has."""
-    changes = log._changes
+    changes = log.changes
     cells = [np.asarray(cells, dtype=np.int64) for cells, _ in changes]
     rules = [np.asarray(rules, dtype=np.int8) for _, rules in changes]
     return {
@@ -698,7 +698,6 @@ def _build_log(model, logged):
     if {key.removeprefix("label_log_."): tensor.dtype for key, tensor in logged.items()} != _LOG:
         raise ModelFileError("its log of pseudo labels is incomplete or of another type.")
     cells, rules, lengths = (logged[f"label_log_.{key}"].numpy() for key in _LOG)
-    log = LabelLog(model.bag_index_, model.bag_names_, model.classes_)
     n_cells = model.signed_labels_.size
     fits = cells.shape == rules.shape == (len(cells),) and lengths.ndim == 1
     if (
@@ -707,16 +706,11 @@ def _build_log(model, logged):
         *((rules < 0).any(), (rules >= len(RULES)).any()),
     ) != (False,) * 8:
         raise ModelFileError("its log of pseudo labels does not fit its bags and classes.")
-    ends = np.cumsum(lengths)[:-1]
-    log._changes = list(zip(np.split(cells, ends), np.split(rules, ends), strict=True))
-    if not len(lengths):
-        log._changes = []
-    latest = log._rules.ravel()
-    latest[cells] = 0
-    for changed, values in log._changes:
-        latest[changed] = values
-    log._rules = latest.reshape(log._rules.shape)
-    return log
+    ends = np.cumsum(lengths)
+    changes = [
+        (cells[end - n : end], rules[end - n : end]) for end, n in zip(ends, lengths, strict=True)
+    ]
+    return LabelLog.from_changes(model.bag_index_, model.bag_names_, model.classes_, changes)
 
 
 def _check_inputs(model, net, shape):

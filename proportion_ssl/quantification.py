@@ -8,7 +8,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl.bags import Bags
 from proportion_ssl.intervals import nearest_proportions
-from proportion_ssl.proportions import class_proportions
 
 
 class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
@@ -104,9 +103,7 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         bags = self.bags_.select(_names(X))
-        codes = np.searchsorted(self.estimator_.classes_, self.estimator_.predict(bags.X))
-        n_classes = len(self.estimator_.classes_)
-        return class_proportions(codes, bags.index, n_bags=bags.n_bags, n_classes=n_classes)
+        return bags.proportions_of(self.estimator_.predict(bags.X), self.estimator_.classes_)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Minus the mean distance between recorded and predicted proportions.
@@ -126,12 +123,8 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
             within the recorded intervals, averaged over the bags by their weights.
         """
         predicted = self.predict(X)
-        bags = self.bags_.select(_names(X))
-        columns = slice(None)
-        if bags.class_names is not None:
-            order = bags.class_names.tolist()
-            columns = [order.index(c) for c in self.estimator_.classes_.tolist()]
-        nearest = nearest_proportions(predicted, bags.lower[:, columns], bags.upper[:, columns])
+        bags = self.bags_.select(_names(X)).with_classes(self.estimator_.classes_)
+        nearest = nearest_proportions(predicted, bags.lower, bags.upper)
         weights = bags.weights if sample_weight is None else np.asarray(sample_weight)
         return -float(np.average(np.abs(nearest - predicted).sum(axis=1), weights=weights))
 

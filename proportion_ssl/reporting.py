@@ -21,6 +21,7 @@ from proportion_ssl._report.pictures import NO_PATCH, label_map_uri, thumbnail_u
 from proportion_ssl._report.rounds import draw_counts, draw_lines, has_counts, read_history
 from proportion_ssl._report.scores import figure, score_table
 from proportion_ssl._version import __version__
+from proportion_ssl.intervals import SUM_TOLERANCE
 from proportion_ssl.proportions import sum_absolute_error
 
 #: Packages whose versions the page states.
@@ -28,7 +29,6 @@ PACKAGES = (
     *("numpy", "scipy", "pandas", "scikit-learn", "torch", "torchvision", "skorch"),
     *("large-image", "tifffile", "imagecodecs", "shapely", "h5py", "Pillow"),
 )
-SUM_TOLERANCE = 0.01 + 1e-9
 LONGEST_SETTING = 2000  # characters
 
 Color = tuple[int, int, int]

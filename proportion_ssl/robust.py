@@ -14,7 +14,6 @@ from proportion_ssl.base import BagClassifier
 from proportion_ssl.classifier import NegativePseudoLabelClassifier
 from proportion_ssl.identifiability import warn_if_not_identifiable
 from proportion_ssl.intervals import nearest_proportions
-from proportion_ssl.proportions import class_proportions
 from proportion_ssl.selection import AssignmentSelector
 
 #: Median distance at which the records as a whole deserve no trust: about that of an error of ten points.
@@ -69,6 +68,9 @@ class RobustProportionClassifier(BagClassifier):
     patches and on all bags. A bag cannot confirm a wrong record of its own: instances on which prediction
     and record disagree are not trained on.
 
+    Images pass the frozen layers of a net three times; give features of
+    :class:`~proportion_ssl.PatchEmbedder` where that takes long.
+
     Examples
     --------
     >>> from proportion_ssl import NegativePseudoLabelClassifier, RobustProportionClassifier
@@ -106,11 +108,11 @@ class RobustProportionClassifier(BagClassifier):
             self.classifier_ = self._make(random_state).fit(X, y, groups=groups)
             return
         warn_if_not_identifiable(bags.proportions, self.classes_)
-        bags.class_names = self.classes_
         scout = self._make(random_state, refit=False)
         scout.set_params(max_epochs=self.n_rounds, epochs_per_round=1)
         self.scout_ = scout.fit(X, y, bags, groups=groups)
-        self.bags_ = self._judge(bags, self._supported(bags))
+        supported = bags.proportions_of(self.scout_.predict(bags.X), self.classes_)
+        self.bags_ = self._judge(bags, supported)
         self.classifier_ = self._make(random_state)
         self.classifier_.fit(X, y, self.bags_, groups=groups)
 
@@ -122,13 +124,6 @@ class RobustProportionClassifier(BagClassifier):
         agreeing = AssignmentSelector(tolerance=0)
         return estimator.set_params(
             positive_selector=agreeing, negative_selector=None, random_state=seed, **settings
-        )
-
-    def _supported(self, bags: Bags) -> np.ndarray:
-        """Proportions of the scout's predictions, shape (n_bags, n_classes)."""
-        predicted = self.scout_.predict_proba(bags.X).argmax(axis=1)
-        return class_proportions(
-            predicted, bags.index, n_bags=bags.n_bags, n_classes=len(self.classes_)
         )
 
     def _judge(self, bags: Bags, supported: np.ndarray) -> Bags:

@@ -89,8 +89,9 @@ class Selector(TransformerMixin, BaseEstimator):
                 f"bag_proportions has shape {bag_proportions.shape}; {len(names)} bags and "
                 f"{n_classes} classes need {shape}, or {(2, *shape)} for intervals."
             )
-        lower, upper = np.broadcast_to(bag_proportions, (2, *shape))
-        return self.select_within(probabilities, index, lower, upper)
+        if bag_proportions.shape == shape:
+            return self.select(probabilities, index, bag_proportions)
+        return self.select_within(probabilities, index, *bag_proportions)
 
     def fit_transform(
         self, X: Any, y: Any = None, *, bag_ids: Any = None, bag_proportions: Any = None

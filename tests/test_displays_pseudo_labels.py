@@ -181,7 +181,13 @@ def test_five_rounds_take_two_rows():
     display = PseudoLabelDisplay([SIGNED] * 5).plot()
     rows = {ax.get_subplotspec().rowspan.start for ax in display.axes_}
     assert rows == {0, 1}
-    assert [ax.get_legend() is not None for ax in display.axes_] == [False, False, False, True, False]
+    assert [ax.get_legend() is not None for ax in display.axes_] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_images_lie_under_the_boxes_at_their_cells():

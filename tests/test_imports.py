@@ -96,7 +96,7 @@ ROWS = {
     "displays": Row(("displays", *NUMERICS, "slides.colors"), ("numpy", "sklearn", "matplotlib")),
     "report": Row(("report", "metrics", "slides"), ("numpy", "pandas", "PIL", "matplotlib")),
     "reporting": Row(
-        ("_report", "_version", "proportions", "slides.colors"),
+        ("_report", "_version", "intervals", "proportions", "slides.colors"),
         ("numpy", "pandas", "jinja2"),
     ),
     "_report": Row(("_report",), ("numpy", "pandas")),

@@ -103,6 +103,10 @@ class TestBags:
         with pytest.raises(ValueError, match=message):
             make(**kwargs)
 
+    def test_an_error_of_nothing(self):
+        with pytest.raises(ValueError, match="rounding_step is given without proportions"):
+            make(None, rounding_step=0.1)
+
     def test_errors_of_missing_entries(self):
         with pytest.raises(ValueError, match="Bag 'a' has no stated proportion"):
             make([[np.nan] * 3, [1, 0, 0]])

@@ -14,7 +14,7 @@ from proportion_ssl.displays._drawing import (
     import_pyplot,
     panels,
 )
-from proportion_ssl.proportions import class_proportions
+from proportion_ssl.intervals import SUM_TOLERANCE
 
 
 class ProportionDisplay:
@@ -66,7 +66,7 @@ class ProportionDisplay:
                     f"{name} has shape {shares.shape}, recorded {self.recorded.shape}; give one row per bag "
                     "and one column per class in both."
                 )
-            wrong = ~(np.abs(shares.sum(axis=1) - 1) <= 0.01 + 1e-9) | (shares < 0).any(axis=1)
+            wrong = ~(np.abs(shares.sum(axis=1) - 1) <= SUM_TOLERANCE) | (shares < 0).any(axis=1)
             if wrong.any():
                 raise ValueError(
                     f"Row {int(np.flatnonzero(wrong)[0])} of {name} is not shares that sum to 1: "
@@ -135,12 +135,8 @@ class ProportionDisplay:
         if bags.proportions is None:
             raise ValueError("The bags have no proportions to compare with.")
         classes = np.asarray(estimator.classes_)
-        codes = np.searchsorted(classes, estimator.predict(bags.X))
-        predicted = class_proportions(codes, bags.index, n_bags=bags.n_bags, n_classes=len(classes))
-        recorded = bags.proportions
-        if bags.class_names is not None:
-            order = np.asarray(bags.class_names).tolist()
-            recorded = recorded[:, [order.index(name) for name in classes.tolist()]]
+        recorded = bags.with_classes(classes).proportions
+        predicted = bags.proportions_of(estimator.predict(bags.X), classes)
         return cls.from_predictions(
             recorded, predicted, classes=classes, bag_names=bags.names, ax=ax, colors=colors
         )

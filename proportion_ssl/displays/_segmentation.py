@@ -10,6 +10,7 @@ import numpy as np
 from proportion_ssl.displays._drawing import (
     add_legend,
     check_classes,
+    class_handles,
     class_palette,
     import_pyplot,
     panels,
@@ -222,7 +223,6 @@ class SegmentationDisplay:
         """
         import_pyplot("SegmentationDisplay")
         from matplotlib.colors import to_rgba
-        from matplotlib.patches import Patch
 
         palette = class_palette(self.classes, self._colors(colors))
         titles = list(self.maps)
@@ -245,13 +245,9 @@ class SegmentationDisplay:
             axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
         self.ax_ = self.axes_[-1]
         present = np.unique(np.concatenate([values.ravel() for values in self.maps.values()]))
-        add_legend(
-            self.ax_,
-            [
-                Patch(facecolor=palette[c], edgecolor="0.3", label=str(self.classes[c]))
-                for c in present[present >= 0]
-            ],
-        )
+        shown = present[present >= 0]
+        names = [self.classes[c] for c in shown]
+        add_legend(self.ax_, class_handles(names, [palette[c] for c in shown]))
         self.scale_bar_um_ = self._add_scale_bar(self.axes_[0], width, height, cell)
         return self
 

@@ -17,11 +17,11 @@ from proportion_ssl.displays._drawing import (
     sign_handles,
     tinted,
 )
+from proportion_ssl.intervals import SUM_TOLERANCE
 from proportion_ssl.proportions import class_proportions, sum_absolute_error
 from proportion_ssl.selectivity import negative_selectivity, positive_selectivity
 
 WIDTH = 0.38  # of a bar; classes are 1 apart
-TOLERANCE = 0.01 + 1e-9  # how far rounded shares may be from summing to 1
 
 
 class SelectivityDisplay:
@@ -271,7 +271,7 @@ def _check_shares(shares, name):
         )
     if not (np.isfinite(shares) & (shares >= 0)).all():
         raise ValueError(f"{name} must be finite and at least 0; got {shares.tolist()}.")
-    if abs(shares.sum() - 1) > TOLERANCE:
+    if abs(shares.sum() - 1) > SUM_TOLERANCE:
         hint = " They look like percent: divide by 100." if abs(shares.sum() - 100) <= 1 else ""
         raise ValueError(f"{name} sums to {shares.sum():.6g}, not 1 (within 0.01).{hint}")
     return shares
