@@ -3,6 +3,18 @@
 from proportion_ssl._version import __version__
 from proportion_ssl.bags import Bags
 from proportion_ssl.classifier import PAPER_SETTINGS, NegativePseudoLabelClassifier
+from proportion_ssl.complementary import (
+    GradientAscentComplementaryLoss,
+    MultiComplementaryLoss,
+    NonNegativeComplementaryLoss,
+    OneVersusAllLoss,
+    PairwiseComparisonLoss,
+    UnbiasedComplementaryLoss,
+    multi_complementary_loss,
+    one_versus_all_loss,
+    pairwise_comparison_loss,
+    unbiased_complementary_loss,
+)
 from proportion_ssl.embedding import PatchEmbedder
 from proportion_ssl.identifiability import IdentifiabilityWarning, identifiability
 from proportion_ssl.losses import (
@@ -63,15 +75,20 @@ __all__ = [
     "Bags",
     "ClassifyAndCount",
     "FixedFusion",
+    "GradientAscentComplementaryLoss",
     "HeadClassifier",
     "IdentifiabilityWarning",
     "MobileNetV2Classifier",
     "ModelFileError",
+    "MultiComplementaryLoss",
     "MultiFieldOfViewNet",
     "MultiNegativeLoss",
     "NegativeLoss",
     "NegativePseudoLabelClassifier",
     "NegativeSelector",
+    "NonNegativeComplementaryLoss",
+    "OneVersusAllLoss",
+    "PairwiseComparisonLoss",
     "PatchEmbedder",
     "PositiveLoss",
     "Proposals",
@@ -83,6 +100,7 @@ __all__ = [
     "SignedLabelNet",
     "ThresholdSelector",
     "TumorProposer",
+    "UnbiasedComplementaryLoss",
     "__version__",
     "bag_proportion_error",
     "class_proportions",
@@ -93,11 +111,14 @@ __all__ = [
     "mean_iou_score",
     "mean_iou_scorer",
     "merge_rounds",
+    "multi_complementary_loss",
     "multi_negative_loss",
     "negative_loss",
     "negative_selectivity",
+    "one_versus_all_loss",
     "overall_pixel_score",
     "overall_pixel_scorer",
+    "pairwise_comparison_loss",
     "per_class_score",
     "per_class_scorer",
     "pick_least_confident",
@@ -112,4 +133,5 @@ __all__ = [
     "selection_counts",
     "sign_labels",
     "sum_absolute_error",
+    "unbiased_complementary_loss",
 ]

@@ -32,6 +32,7 @@ LEARNING = (
     *NUMERICS,
     *DATA,
     *NETS,
+    "complementary",
     "audit",
     "identifiability",
     "quantification",
@@ -54,6 +55,7 @@ ROWS = {
     "slides.grid": Row(("slides.grid",), ARRAYS),
     "slides.mosaic": Row(("slides.grid", "slides.mosaic"), ARRAYS),
     "losses": Row(("losses",), ("torch",)),
+    "complementary": Row(("complementary", "losses"), ("torch",)),
     "_version": Row(),
     # 2: what users hand over and get back, in the terms of scikit-learn
     "bags": Row(("bags", *NUMERICS), (*ARRAYS, "sklearn", "pandas")),

@@ -1,5 +1,7 @@
 """Losses: closed forms, other libraries, gradients, saturation, empty selections."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +9,41 @@ import torch.nn.functional as F
 from numpy.testing import assert_allclose
 
 from proportion_ssl import (
+    GradientAscentComplementaryLoss,
+    MultiComplementaryLoss,
     MultiNegativeLoss,
     NegativeLoss,
+    NegativePseudoLabelClassifier,
+    NonNegativeComplementaryLoss,
+    OneVersusAllLoss,
+    PairwiseComparisonLoss,
     PositiveLoss,
     SignedLabelLoss,
+    UnbiasedComplementaryLoss,
     log_not,
+    multi_complementary_loss,
     multi_negative_loss,
     negative_loss,
+    one_versus_all_loss,
+    pairwise_comparison_loss,
     positive_loss,
+    unbiased_complementary_loss,
 )
+from proportion_ssl.datasets import make_bags
 
 FUNCTIONS = [positive_loss, negative_loss, multi_negative_loss]
-MODULES = [PositiveLoss(), NegativeLoss(), MultiNegativeLoss(), SignedLabelLoss()]
+COMPLEMENTARY = [
+    PairwiseComparisonLoss(),
+    OneVersusAllLoss(),
+    MultiComplementaryLoss(),
+    UnbiasedComplementaryLoss(),
+    NonNegativeComplementaryLoss(),
+    GradientAscentComplementaryLoss(),
+]
+MODULES = [
+    *(PositiveLoss(), NegativeLoss(), MultiNegativeLoss(), SignedLabelLoss()),
+    *COMPLEMENTARY,
+]
 
 
 def random_case(n=30, n_classes=5, dtype=torch.float64):
@@ -158,3 +183,188 @@ def test_size_of_a_label_weighs_it():
 def test_class_indices_instead_of_signed_labels_are_refused():
     with pytest.raises(ValueError, match="one-hot"):
         PositiveLoss()(torch.zeros(3, 4), torch.zeros(3))
+
+
+def sigmoid_loss(z):
+    return 1 / (1 + z.exp())
+
+
+def ordinary_losses(name, logits):
+    """Loss of every class, were it the label, from the definitions in the papers."""
+    n_classes = logits.shape[1]
+    columns = []
+    for y in range(n_classes):
+        others = [k for k in range(n_classes) if k != y]
+        if name == "pairwise":
+            columns.append(sum(sigmoid_loss(logits[:, y] - logits[:, k]) for k in others))
+        elif name == "one-versus-all":
+            rest = sum(sigmoid_loss(-logits[:, k]) for k in others) / (n_classes - 1)
+            columns.append(sigmoid_loss(logits[:, y]) + rest)
+        elif name == "squared":
+            columns.append((logits[:, y] - 1) ** 2)
+        else:
+            columns.append(F.cross_entropy(logits, torch.full((len(logits),), y), reduction="none"))
+    return torch.stack(columns, dim=1)
+
+
+def squared_losses(logits):
+    return (logits - 1) ** 2
+
+
+UNBIASED = {
+    "pairwise": pairwise_comparison_loss,
+    "one-versus-all": one_versus_all_loss,
+    "cross-entropy": unbiased_complementary_loss,
+    "squared": lambda z, s: unbiased_complementary_loss(z, s, squared_losses),
+}
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+def test_mean_over_all_sets_of_negatives_is_the_loss_of_the_true_class(name, n_classes):
+    logits = torch.randn(7, n_classes, dtype=torch.float64) * 3
+    expected = ordinary_losses(name, logits)
+    for true in range(n_classes):
+        wrong = [k for k in range(n_classes) if k != true]
+        for size in range(1, n_classes):
+            losses = []
+            for negatives in combinations(wrong, size):
+                signed = torch.zeros(7, n_classes)
+                signed[:, list(negatives)] = -1
+                losses.append(UNBIASED[name](logits, signed))
+            assert_allclose(torch.stack(losses).mean(dim=0), expected[:, true], atol=1e-12)
+
+
+def test_unbiased_loss_of_absolute_errors_has_the_closed_form_of_feng():
+    logits, signed = random_case()
+    signed[signed > 0] = 0
+    n_negative = (signed < 0).sum(dim=1)
+    signed, logits = signed[n_negative > 0], logits[n_negative > 0]
+    n_negative = n_negative[n_negative > 0]
+    ruled_out = (logits.softmax(dim=1) * (signed < 0)).sum(dim=1)
+    expected = torch.where(n_negative < 5, 2 * 4 / n_negative * ruled_out, 0)
+    absolute = unbiased_complementary_loss(logits, signed, lambda z: 2 - 2 * z.softmax(dim=1))
+    assert_allclose(absolute, expected, atol=1e-12)
+
+
+def test_one_label_in_ordinary_losses_by_hand():
+    """Ishida et al. (2019): all classes once, the negative one minus (C - 1) times."""
+    logits = torch.tensor([[1.0, 2.0, -1.0, 0.5]], dtype=torch.float64)
+    losses = ordinary_losses("cross-entropy", logits)[0]
+    loss = unbiased_complementary_loss(logits, torch.tensor([[0, 0, -1, 0]]))
+    assert_allclose(loss, [losses.sum() - 3 * losses[2]])
+
+
+def test_multi_complementary_loss_of_one_negative_and_of_one_class_left():
+    logits = torch.randn(20, 4, dtype=torch.float64) * 5
+    labels = torch.randint(0, 4, (20,))
+    one_hot = F.one_hot(labels, 4)
+    assert_allclose(multi_complementary_loss(logits, -one_hot), negative_loss(logits, -one_hot))
+    assert_allclose(
+        multi_complementary_loss(logits, one_hot - 1),
+        F.cross_entropy(logits, labels, reduction="none"),
+    )
+
+
+def test_multi_complementary_loss_against_probabilities():
+    logits, signed = random_case()
+    left = (logits.softmax(dim=1) * (signed >= 0)).sum(dim=1)
+    expected = torch.where(left > 0, -left.log(), 0)
+    assert_allclose(multi_complementary_loss(logits, signed), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("module", COMPLEMENTARY, ids=lambda m: type(m).__name__)
+def test_complementary_losses_with_saturated_logits(module):
+    logits = torch.tensor([[200.0, 0, -200], [-200, 0, 200], [200, 200, 200]], requires_grad=True)
+    for signed in ([-1, 0, 0], [0, 0, -1], [-1, 0, -1], [-1, -1, -1]):
+        loss = module(logits, torch.tensor(signed).repeat(3, 1))
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(gradient).all()
+
+
+def test_multi_complementary_loss_pushes_a_saturated_instance():
+    logits = torch.tensor([[200.0, 199.0, 0.0]], requires_grad=True)
+    multi_complementary_loss(logits, torch.tensor([[-1, -1, 0]])).sum().backward()
+    first, second = torch.tensor([1.0, 0.0]).softmax(dim=0)
+    assert_allclose(logits.grad, [[first, second, -1.0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("module", COMPLEMENTARY, ids=lambda m: type(m).__name__)
+def test_an_instance_of_no_class_and_one_of_a_positive_label_cost_nothing(module):
+    logits = torch.randn(2, 3, requires_grad=True)
+    losses = module.instance_losses(logits, torch.tensor([[-1, -1, -1], [0, 1, 0]]))
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    assert (losses == 0).all()
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("module", COMPLEMENTARY, ids=lambda m: type(m).__name__)
+def test_size_of_negative_labels_weighs_an_instance(module):
+    logits, signed = random_case()
+    whole = module.instance_losses(logits, signed)
+    assert_allclose(module.instance_losses(logits, signed * 0.25), whole * 0.25)
+
+
+def risks_by_loop(logits, signed):
+    """What each class adds to the unbiased estimate of a batch."""
+    losses = ordinary_losses("cross-entropy", logits)
+    n_classes = logits.shape[1]
+    risks = torch.zeros(n_classes, dtype=logits.dtype)
+    for i in range(len(logits)):
+        n_negative = int((signed[i] < 0).sum())
+        for k in range(n_classes):
+            if 0 < n_negative < n_classes:
+                factor = -(n_classes - 1 - n_negative) / n_negative if signed[i, k] < 0 else 1
+                risks[k] += factor * losses[i, k]
+    return risks
+
+
+def overfitted_case():
+    """Instances that are said not to be of class 0, or class 1, by a net that agrees."""
+    logits = torch.randn(12, 4, dtype=torch.float64)
+    logits[:, :2] -= 6
+    signed = torch.zeros(12, 4)
+    signed[:9, 0], signed[9:, 1] = -1, -1
+    return logits.requires_grad_(), signed
+
+
+def test_non_negative_and_ascending_corrections_by_class_of_the_batch():
+    logits, signed = overfitted_case()
+    risks = risks_by_loop(logits, signed)
+    assert (risks < 0).any()
+    assert (risks > 0).any()
+    gradients = {}
+    for module, expected in (
+        (UnbiasedComplementaryLoss(), risks.sum()),
+        (NonNegativeComplementaryLoss(), risks.clamp(min=0).sum()),
+        (GradientAscentComplementaryLoss(), -risks.clamp(max=0).sum()),
+    ):
+        loss = module.instance_losses(logits, signed).sum()
+        assert_allclose(loss.detach(), expected.detach())
+        (gradients[type(module)],) = torch.autograd.grad(loss, logits, retain_graph=True)
+        (wanted,) = torch.autograd.grad(expected, logits, retain_graph=True)
+        assert_allclose(gradients[type(module)], wanted, atol=1e-12)
+
+
+def test_corrections_change_nothing_while_all_classes_are_positive():
+    logits = torch.zeros(8, 4, dtype=torch.float64)
+    signed = -torch.eye(4).repeat(2, 1)
+    expected = unbiased_complementary_loss(logits, signed)
+    assert (risks_by_loop(logits, signed) >= 0).all()
+    for module in (NonNegativeComplementaryLoss(), GradientAscentComplementaryLoss()):
+        assert_allclose(module.instance_losses(logits, signed), expected)
+
+
+@pytest.mark.parametrize("module", COMPLEMENTARY, ids=lambda m: type(m).__name__)
+def test_the_classifier_takes_a_complementary_loss(module):
+    data = make_bags(n_bags=4, bag_size=20, random_state=0)
+    settings = {"max_epochs": 6, "positive_selector": None, "refit": False, "random_state": 0}
+    start = NegativePseudoLabelClassifier(negative_selector=None, **settings)
+    start.fit(data.X_labeled, data.y, data.bags)
+    clf = NegativePseudoLabelClassifier(negative_loss=module, **settings)
+    clf.fit(data.X_labeled, data.y, data.bags)
+    assert (clf.signed_labels_ < 0).any()
+    probabilities = clf.predict_proba(data.X_test)
+    assert np.isfinite(probabilities).all()
+    assert not np.allclose(probabilities, start.predict_proba(data.X_test))
