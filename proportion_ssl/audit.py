@@ -41,7 +41,7 @@ class LabelLog:
     def __init__(self, bag_index: np.ndarray, bag_names: np.ndarray, classes: np.ndarray):
         self.bag_index, self.bag_names, self.classes = bag_index, bag_names, classes
         self._rules = np.zeros((len(bag_index), len(classes)), dtype=np.int8)
-        self._changes = []
+        self._changes: list[tuple[np.ndarray, np.ndarray]] = []
 
     @classmethod
     def from_changes(

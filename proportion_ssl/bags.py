@@ -103,7 +103,11 @@ class Bags:
             self.X, self.index, self.names = _from_flat(X, bag_ids)
             self.has_names = True
         self.weights = _check_weights(weights, self.names)
-        self.proportions = self.lower = self.upper = self.class_names = None
+        # arrays where proportions are recorded, else None; whoever needs them has checked
+        self.proportions: np.ndarray | Any = None
+        self.lower: np.ndarray | Any = None
+        self.upper: np.ndarray | Any = None
+        self.class_names: np.ndarray | None = None
         if proportions is not None:
             self._record(proportions)
         self._widen(rounding_step, standard_deviation, lower, upper)
@@ -143,9 +147,10 @@ class Bags:
         else:
             if lower is None or upper is None:
                 raise ValueError("lower and upper belong together; give both.")
-            wider = [_in_order(end, self.names, self.class_names) for end in (lower, upper)]
-            wider = check_intervals(*wider, self.proportions.shape, self.names)
-            self.lower, self.upper = wider
+            ends = [_in_order(end, self.names, self.class_names) for end in (lower, upper)]
+            self.lower, self.upper = check_intervals(
+                ends[0], ends[1], self.proportions.shape, self.names
+            )
             return
         self.lower = np.minimum(self.lower, wider[0])
         self.upper = np.maximum(self.upper, wider[1])

@@ -44,7 +44,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         "groups": True,
     }
 
-    _parameter_constraints = {"random_state": ["random_state"]}  # noqa: RUF012
+    _parameter_constraints: dict[str, Any] = {"random_state": ["random_state"]}  # noqa: RUF012
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(

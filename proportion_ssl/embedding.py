@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -173,7 +173,7 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         if self.memory is not None:
             compute = _Remembered(compute, self.memory, self.fingerprint())
 
-        features = None
+        features: np.ndarray | Any = None  # one batch at least: there is a first image
         done = 0
         with (
             closing(self._batches(X, first.shape[1:])) as batches,
@@ -230,7 +230,7 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         held = getattr(self, "_network", None)
         if again or held is None or held[0] != key:
             if self.module is None:
-                network = MobileNetV2Features(load_mobilenet_v2(self.weights))
+                network: nn.Module = MobileNetV2Features(load_mobilenet_v2(self.weights))
             else:
                 network = copy.deepcopy(self.module)
             held = self._network = (key, network.eval(), _hash_module(network))
@@ -266,7 +266,7 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         check_images(images, min_side=MIN_SIDE if self.module is None else 1)
         return images
 
-    def _batches(self, X, shape) -> Iterator[np.ndarray]:
+    def _batches(self, X, shape) -> Generator[np.ndarray, None, None]:
         """Checked batches; while one is used, the next is read."""
 
         def read(start):
@@ -323,7 +323,11 @@ class _Remembered:
 
     def __call__(self, batch):
         keys = [
-            (hashlib.sha256(np.ascontiguousarray(image)).hexdigest(), image.shape, self.fingerprint)
+            (
+                hashlib.sha256(np.ascontiguousarray(image).data).hexdigest(),
+                image.shape,
+                self.fingerprint,
+            )
             for image in batch
         ]
         new = [i for i, key in enumerate(keys) if not self.recall.check_call_in_cache(*key, None)]
@@ -351,5 +355,5 @@ def _hash_module(module: nn.Module) -> str:
             continue
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

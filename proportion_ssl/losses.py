@@ -5,6 +5,8 @@ carry a label it knows, so that a loss says what a label costs and never how man
 Signed labels may be real numbers: their size then weighs the label.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -248,8 +250,8 @@ class SignedLabelLoss(_SignedLoss):
 
     def __init__(self, positive: nn.Module | None = None, negative: nn.Module | None = None):
         super().__init__()
-        self.positive = PositiveLoss() if positive is None else positive
-        self.negative = MultiNegativeLoss() if negative is None else negative
+        self.positive: Any = PositiveLoss() if positive is None else positive
+        self.negative: Any = MultiNegativeLoss() if negative is None else negative
 
     def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
         positive = self.positive.instance_losses(logits, signed)

@@ -224,13 +224,9 @@ class _Checked(NamedTuple):
     @property
     def shown_error(self):
         """Sum absolute error, equation 2."""
-        if self.error is None:
+        if self.recorded is None or self.predicted is None:
             return None
-        names = list(self.recorded)
-        rows = (
-            [[shares.get(name, 0.0) for name in names]]
-            for shares in (self.recorded, self.predicted)
-        )
+        rows = (np.array([list(shares.values())]) for shares in (self.recorded, self.predicted))
         return float(sum_absolute_error(*rows)[0])
 
 

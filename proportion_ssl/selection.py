@@ -25,7 +25,8 @@ class Selector(TransformerMixin, BaseEstimator):
     A selector of one's own defines ``select(probabilities, bag_index, bag_proportions)``.
     """
 
-    _parameter_constraints = {}  # noqa: RUF012 - scikit-learn's protocol; names no parameter, allows all
+    # scikit-learn's protocol; names no parameter, allows all
+    _parameter_constraints: dict[str, Any] = {}  # noqa: RUF012
 
     __metadata_request__transform = {"bag_ids": True, "bag_proportions": True}  # noqa: RUF012
 
@@ -202,7 +203,7 @@ class AdaptiveSelector(Selector):
            [0, 1]], dtype=int8)
     """
 
-    _parameter_constraints = {}  # noqa: RUF012
+    _parameter_constraints: dict[str, Any] = {}  # noqa: RUF012
 
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
@@ -230,7 +231,7 @@ class NegativeSelector(Selector):
            [ 0,  0]], dtype=int8)
     """
 
-    _parameter_constraints = {}  # noqa: RUF012
+    _parameter_constraints: dict[str, Any] = {}  # noqa: RUF012
 
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None

@@ -139,8 +139,8 @@ def draw_counts(rounds: Sequence[Round], codes: Sequence[int]) -> CountDrawing |
         for code, count in zip(codes, entry.n_negative or (), strict=False):
             bars.append(Bar(x, bottom, count * unit, code, True))
             bottom += count * unit
-    bars = tuple(bar for bar in bars if bar.height > 0)
-    return CountDrawing(bars, tuple(shown), most_positive, most_negative, zero)
+    seen = tuple(bar for bar in bars if bar.height > 0)
+    return CountDrawing(seen, tuple(shown), most_positive, most_negative, zero)
 
 
 def draw_lines(

@@ -86,7 +86,7 @@ def make_bags(
     Bags(3 bags, 150 instances, proportions of 4 classes)
     """
     rng = check_random_state(random_state)
-    smallest, largest = (bag_size, bag_size) if np.isscalar(bag_size) else bag_size
+    smallest, largest = (bag_size, bag_size) if isinstance(bag_size, int | np.integer) else bag_size
     if not 1 <= smallest <= largest:
         raise ValueError(f"bag_size must be at least 1, smallest first; got {bag_size!r}.")
     means = rng.normal(0, class_separation, (n_classes, n_features))

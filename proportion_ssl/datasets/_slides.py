@@ -1,6 +1,7 @@
 """A synthetic cohort of lung adenocarcinoma slides, written as real files."""
 
 import logging
+import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 from os import PathLike
@@ -228,7 +229,7 @@ def _check_numbers(
     }.items():
         if not isinstance(value, Real) or isinstance(value, bool):
             raise TypeError(f"{name} is {value!r}; give a number.")
-        if not np.isfinite(value) or value < 0:
+        if not math.isfinite(value) or value < 0:
             raise ValueError(f"{name} is {value}; give a finite number that is not negative.")
     steps = 100 / rounding if rounding > 0 else 0.5
     if steps < 1 or abs(steps - round(steps)) > 1e-9:

@@ -30,11 +30,12 @@ def upsample_rows(field: np.ndarray, factor: int, start: int, stop: int) -> np.n
     return enlarged[(start - low) * factor : (stop - low) * factor]
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> np.ndarray:
     """Gaussian-like noise of mean 0 and about unit variance that varies over `scale` pixels."""
     knots = tuple(int(np.ceil(n / scale)) + 5 for n in shape)
     lattice = rng.standard_normal(knots, dtype=np.float32)
-    size = tuple(max(n, round(k * scale)) for n, k in zip(shape, knots, strict=True))
+    height, width = (max(n, round(k * scale)) for n, k in zip(shape, knots, strict=True))
+    size = (height, width)
     enlarged = resize_field(lattice, size)
     # the cubic kernel averages neighbouring knots; 0.8 is the standard deviation that remains
     top, left = (
@@ -106,8 +107,10 @@ def tessellate(
     n_rows, n_columns = int(v.max()) + 4, int(u.max()) + 4
     shape = (n_rows, n_columns)
     shift = 0.5 * (np.arange(n_rows) % 2)[:, None]
-    centre_x = np.arange(n_columns)[None] + 0.5 + shift + rng.uniform(-jitter, jitter, shape)
-    centre_y = np.arange(n_rows)[:, None] + 0.5 + rng.uniform(-jitter, jitter, shape)
+    centre_x: np.ndarray = (
+        np.arange(n_columns)[None] + 0.5 + shift + rng.uniform(-jitter, jitter, shape)
+    )
+    centre_y: np.ndarray = np.arange(n_rows)[:, None] + 0.5 + rng.uniform(-jitter, jitter, shape)
     centre_x = (centre_x * size).astype(np.float32).ravel()
     centre_y = (centre_y * row_height).astype(np.float32).ravel()
     n_cells = n_rows * n_columns
@@ -120,12 +123,12 @@ def tessellate(
         group[cell] = group[target]
     px, py = (u * size).astype(np.float32), (v * row_height).astype(np.float32)
     row = v.astype(np.intp)
-    candidates = []
+    near = []
     for d_row in (-1, 0, 1):
         r = row + d_row
         column = np.floor(u - 0.5 * (r % 2)).astype(np.intp)
-        candidates += [r * n_columns + column + d_column for d_column in (-1, 0, 1)]
-    candidates = np.stack(candidates)
+        near += [r * n_columns + column + d_column for d_column in (-1, 0, 1)]
+    candidates = np.stack(near)
     squared = (centre_x[candidates] - px) ** 2 + (centre_y[candidates] - py) ** 2
     nearest = squared.argmin(axis=0)
     points = np.arange(px.size)
@@ -182,7 +185,7 @@ def pack_points(
     height, width = occupied.shape
     candidates = rng.permutation(np.flatnonzero(allowed & (occupied == 0)))
     kinds = rng.integers(0, len(discs), candidates.size)
-    taken = memoryview(occupied).cast("B")
+    taken = occupied.data.cast("B")
     centres = []
     for flat, kind in zip(candidates.tolist(), kinds.tolist(), strict=True):
         if taken[flat]:

@@ -120,7 +120,7 @@ class LearningDisplay:
         draw = {
             "losses": self._draw_losses,
             "error": self._draw_error,
-            "counts": lambda ax: self._draw_counts(ax, palette),
+            "counts": lambda ax: self._draw_counts(ax, self.classes, palette),
         }
         for panel, name in zip(axes, shown, strict=True):
             draw[name](panel)
@@ -203,12 +203,12 @@ class LearningDisplay:
         marker = "o" if len(self.rounds) <= N_MARKED else None
         ax.plot(self.rounds, values, marker=marker, markersize=3, linewidth=1.5, **style)
 
-    def _draw_counts(self, ax, palette):
+    def _draw_counts(self, ax, classes, palette):
         """Stacked bars, positive labels up, negative ones down."""
         rounds, positive, negative = self.counts
         top, bottom = np.zeros(len(rounds)), np.zeros(len(rounds))
         for c, (color, tint) in enumerate(zip(palette, tinted(palette), strict=True)):
-            name = self.classes[c]
+            name = classes[c]
             ax.bar(rounds, positive[:, c], 1.0, top, color=color, linewidth=0, label=f"is {name}")
             bars = ax.bar(
                 *(rounds, -negative[:, c], 1.0, bottom),
@@ -224,7 +224,7 @@ class LearningDisplay:
         ax.yaxis.set_major_formatter(lambda count, _: f"{abs(count):g}")
         ax.set(ylabel="labels", xlim=(rounds[0] - 0.5, rounds[-1] + 0.5))
         ax.set_title("filled: is; hatched: is not", fontsize="small")
-        add_legend(ax, class_handles(self.classes, palette))
+        add_legend(ax, class_handles(classes, palette))
 
 
 def _check_history(history):

@@ -198,7 +198,7 @@ class ProportionDisplay:
             aspect="equal",
         )
         self.ax_.set_title(f"mean distance {self.distance.mean():.2f}", fontsize="medium")
-        point = {"marker": "o", "linestyle": "none", "markeredgecolor": "0.2"}
+        point: dict[str, Any] = {"marker": "o", "linestyle": "none", "markeredgecolor": "0.2"}
         add_legend(
             self.ax_,
             [

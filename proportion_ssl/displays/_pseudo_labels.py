@@ -380,7 +380,7 @@ class PseudoLabelDisplay:
         self._draw_boxes(ax)
         strips = [_strips_of(self.cells, signed, c, sign=0) for c in range(signed.shape[1])]
         rounds = [self.label_rounds[signed[:, c] != 0, c] for c in range(signed.shape[1])]
-        since = PolyCollection(np.concatenate(strips), linewidth=0, cmap="cividis", zorder=2)
+        since = PolyCollection(list(np.concatenate(strips)), linewidth=0, cmap="cividis", zorder=2)
         since.set(array=np.concatenate(rounds), gid="since")
         most = max(int(self.label_rounds.max(initial=0)), 1)
         since.set_clim(1, max(most, 2))

@@ -1,7 +1,7 @@
 """Segmentation scores: every one a reduction of a confusion matrix, or of the shares per bag."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -70,7 +70,7 @@ class SegmentationConfusion:
     def __init__(self, labels: ArrayLike, ignore_label: ArrayLike | None = None):
         self._labels = _check_labels(labels, "labels")
         self._ignored = _check_ignored(ignore_label, self._labels)
-        self._matrix = np.zeros((len(self._labels), len(self._labels)), dtype=np.int64)
+        self._matrix: np.ndarray = np.zeros((len(self._labels), len(self._labels)), dtype=np.int64)
 
     @property
     def labels(self) -> np.ndarray:
@@ -113,11 +113,10 @@ class SegmentationConfusion:
             If an array holds something other than strings or numbers.
         """
         y_true, y_pred = _check_pair(y_true, y_pred)
-        if sample_weight is None:
-            counts = np.zeros_like(self._matrix)
-        else:
+        if sample_weight is not None:
             sample_weight = _check_weight(sample_weight, y_true)
-            counts = np.zeros(self._matrix.shape)
+        dtype = self._matrix.dtype if sample_weight is None else np.dtype(np.float64)
+        counts: np.ndarray = np.zeros(self._matrix.shape, dtype)
         n_classes = len(self._labels)
         for block, true, predicted in _encoded_blocks(y_true, y_pred, self._labels, self._ignored):
             weight = None if sample_weight is None else sample_weight[block]
@@ -751,7 +750,7 @@ def _check_labels(labels: ArrayLike, name: str) -> np.ndarray:
     """Distinct labels as an int64 or a string array of shape (n_labels,)."""
     if isinstance(labels, str) or not isinstance(labels, Iterable) or np.ndim(labels) == 0:
         raise TypeError(f"{name} must be a sequence of classes, got {labels!r}.")
-    listed = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
     if not listed:
         raise ValueError(f"{name} is empty; give at least one class.")
     if all(isinstance(label, str) for label in listed):

@@ -260,7 +260,7 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
                 self._fit_experts(views[train], codes[train], random_state)
             ):
                 fused = expert.predict_proba(np.ascontiguousarray(views[test, view]))
-                probabilities[np.ix_(test, [view], present)] = fused[:, None]
+                probabilities[np.ix_(test, np.array([view]), present)] = fused[:, None]
         return probabilities
 
     def view_weights(self, X: Any) -> np.ndarray:

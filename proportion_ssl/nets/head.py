@@ -35,6 +35,9 @@ class LinearHead(nn.Module):
     torch.Size([2, 3])
     """
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, n_features: int, n_classes: int, dropout: float = 0.2):
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_features))

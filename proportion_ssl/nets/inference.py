@@ -142,7 +142,7 @@ class _TorchFeatures:
         rows = len(batch)
         if self.device.type == "cpu":
             rows = _ROWS_PER_THREAD * torch.get_num_threads()
-        batch = np.require(batch, requirements="CW")  # torch warns of read-only memory
+        batch = np.require(batch, requirements=["C", "W"])  # torch warns of read-only memory
         parts = torch.from_numpy(batch).split(rows)
         with (
             torch.inference_mode(),
@@ -181,7 +181,7 @@ def _import_openvino():
     # private and their machines offline, so it is imported as if its telemetry was not installed.
     hidden = "openvino_telemetry" not in sys.modules
     if hidden:
-        sys.modules["openvino_telemetry"] = None
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # means: not installed
     try:
         import openvino
         import openvino.frontend.pytorch.fx_decoder

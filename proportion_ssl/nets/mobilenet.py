@@ -221,6 +221,9 @@ class PixelNormalization(nn.Module):
     tensor([1., 1., 2.])
     """
 
+    offset: torch.Tensor
+    factor: torch.Tensor
+
     def __init__(self, mean: Any = IMAGENET_MEAN, std: Any = IMAGENET_STD):
         super().__init__()
         mean = torch.as_tensor(mean, dtype=torch.float64)

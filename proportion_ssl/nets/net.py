@@ -9,7 +9,6 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNetClassifier
-from torch import nn
 
 from proportion_ssl.embedding import PatchEmbedder
 from proportion_ssl.losses import SignedLabelLoss
@@ -69,7 +68,7 @@ class SignedLabelNet(NeuralNetClassifier):
         module: Any,
         *,
         optimizer: Any = torch.optim.RAdam,
-        lr: float = 1e-3,
+        lr: float | None = 1e-3,
         weight_decay: float | None = None,
         batch_size: int = 64,
         max_epochs: int = 100,
@@ -152,7 +151,7 @@ class SignedLabelNet(NeuralNetClassifier):
         is_radam = self.optimizer is torch.optim.RAdam
         if is_radam:
             kwargs.setdefault("decoupled_weight_decay", True)
-        decay = self.weight_decay
+        decay: Any = self.weight_decay
         if decay is None and is_radam and self.head is not None and "weight_decay" not in kwargs:
             decay = 3.0 * (self.head.linear.in_features / N_FEATURES) ** 0.5
         if decay is None:
@@ -186,7 +185,7 @@ class SignedLabelNet(NeuralNetClassifier):
         return [(name, call) for name, call in super()._default_callbacks if name not in unwanted]
 
     @property
-    def head(self) -> nn.Module | None:
+    def head(self) -> LinearHead | None:
         """The layers that standardise features, if the module has such."""
         return None
 
@@ -269,7 +268,7 @@ class HeadClassifier(SignedLabelNet):
         return params
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> LinearHead:
         return self.module_
 
 
@@ -326,7 +325,7 @@ class MobileNetV2Classifier(SignedLabelNet):
         return params
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> LinearHead:
         return self.module_.head
 
     def embed(self, X: Any) -> Any:

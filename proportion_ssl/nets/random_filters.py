@@ -41,6 +41,9 @@ class RandomFilterFeatures(nn.Module):
     torch.Size([2, 588])
     """
 
+    first: torch.Tensor
+    second: torch.Tensor
+
     def __init__(self, n_scales: int = 3, n_filters: tuple[int, int] = (32, 64), seed: int = 0):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)

@@ -110,7 +110,7 @@ def _parts(element: dict, place: str) -> tuple:
 
 
 def _number(element: dict, key: str, place: str) -> float:
-    value = element.get(key)
+    value: Any = element.get(key)
     if type(value) not in (int, float) or (key != "rotation" and value < 0):
         kind = "a number (radians)" if key == "rotation" else "a non-negative number"
         raise AnnotationError(f"{place}: {key!r} must be {kind}, got {value!r:.40}")

@@ -107,7 +107,7 @@ class Handle:
 
     def _decode(self, level, column, row):
         page = self._jpeg_levels.get(level)
-        if page is None:
+        if page is None or self._jpeg is None:
             return self._decode_by_source(level, column, row)
         try:
             tile = self._jpeg.read_tile(level, column, row)

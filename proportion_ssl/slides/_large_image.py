@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection
+from typing import Any
 
 import cachetools
 import numpy as np
@@ -60,8 +61,9 @@ class LargeImageTiles:
         keys = ("bounds-x", "bounds-y", "bounds-width", "bounds-height")
         values = [self.properties.get(f"openslide.{key}") for key in keys]
         inner = (int(self._tiles.sizeX), int(self._tiles.sizeY))
-        if None not in values and tuple(int(v) for v in values[2:]) == inner:
-            return tuple(int(v) for v in values)
+        x, y, *extent = [None if value is None else int(value) for value in values]
+        if x is not None and y is not None and tuple(extent) == inner:
+            return x, y, *inner
         return 0, 0, *inner
 
     @property
@@ -69,7 +71,7 @@ class LargeImageTiles:
         """(width, height) of level 0, the frame in which OpenSlide gives coordinates."""
         keys = ("openslide.level[0].width", "openslide.level[0].height")
         if all(key in self.properties for key in keys):
-            return tuple(int(self.properties[key]) for key in keys)
+            return int(self.properties[keys[0]]), int(self.properties[keys[1]])
         return int(self._tiles.sizeX), int(self._tiles.sizeY)
 
     def resolution(self) -> tuple[float, float] | None:
@@ -78,11 +80,11 @@ class LargeImageTiles:
         mm = (found.get("mm_x"), found.get("mm_y"))
         if any(v is None or not np.isfinite(v) or v <= 0 for v in mm):
             return None
-        return tuple(round(v * 1000.0, 12) for v in mm)
+        return round(mm[0] * 1000.0, 12), round(mm[1] * 1000.0, 12)
 
     def magnification(self) -> float | None:
         """Nominal magnification of the scan as the file says, or None."""
-        found = self.properties.get("openslide.objective-power")
+        found: Any = self.properties.get("openslide.objective-power")
         if found is None and not self.properties:
             found = self._tiles.getNativeMagnification().get("magnification")
         try:
@@ -124,8 +126,8 @@ class LargeImageTiles:
             int(np.ceil(np.ceil(extent / factor) / tile))
             for extent, tile in zip((width, height), self._tile_size, strict=True)
         )
-        origin = tuple(int(np.floor(v / factor + 0.5)) for v in (x, y))
-        return Layout(self.levels[level].dimensions, self._tile_size, (columns, rows), origin)
+        left, top = (int(np.floor(v / factor + 0.5)) for v in (x, y))
+        return Layout(self.levels[level].dimensions, self._tile_size, (columns, rows), (left, top))
 
     def read_tile(self, level: int, column: int, row: int) -> np.ndarray:
         """Pixels of a stored tile, (height, width, 3) uint8, transparent parts white."""

@@ -57,7 +57,8 @@ def _segments(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Straight borders between unequal pixels, split where another border meets them."""
     across = padded[:-1, 1:-1] != padded[1:, 1:-1]  # border y = r over column c
     down = padded[1:-1, :-1] != padded[1:-1, 1:]  # border x = c beside row r
-    starts, ends = [], []
+    starts: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
     for border, other, flip in ((across, down, False), (down.T, across.T, True)):
         meets = np.zeros((border.shape[0], border.shape[1] + 1), dtype=bool)
         meets[:-1] |= other

@@ -176,18 +176,18 @@ def _pitch(grid: PatchGrid) -> tuple[tuple[float, float], tuple[float, float], t
     """
     if not len(grid):
         raise ValueError("the grid has no patches; there is no map to write")
-    steps, origins, microns = [], [], []
+    steps, origins, microns = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
     for axis in (0, 1):
         starts, index = grid.boxes[:, axis], grid.cells[:, 1 - axis]
         extent = float((grid.boxes[:, axis + 2] - starts).mean())
         first, last = index.argmin(), index.argmax()
         span = index[last] - index[first]
         step = float(starts[last] - starts[first]) / span if span else extent
-        steps.append(step)
-        origins.append(float(starts[first] - index[first] * step + (extent - step) / 2))
+        steps[axis] = step
+        origins[axis] = float(starts[first] - index[first] * step + (extent - step) / 2)
         # without the rounding to level-0 pixels, the step is a whole number of patch pixels
-        microns.append(round(grid.size[axis] * step / extent) * grid.mpp)
-    return tuple(steps), tuple(origins), tuple(microns)
+        microns[axis] = round(grid.size[axis] * step / extent) * grid.mpp
+    return (steps[0], steps[1]), (origins[0], origins[1]), (microns[0], microns[1])
 
 
 def _write_pyramid(path: Path, pixels, shrink, mpp, description: str, colormap) -> None:

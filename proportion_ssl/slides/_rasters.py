@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
@@ -164,7 +165,9 @@ def _class_numbers(pixels: np.ndarray, classes: Mapping, background, path: Path)
         by_value = {check_color(key, "a key of classes"): name for key, name in classes.items()}
         empty = check_color((255, 255, 255) if background is None else background, "background")
         codes = pixels.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
-        code_of = {value: (value[0] << 16) + (value[1] << 8) + value[2] for value in by_value}
+        code_of: dict[Any, Any] = {
+            value: (value[0] << 16) + (value[1] << 8) + value[2] for value in by_value
+        }
         empty_code = (empty[0] << 16) + (empty[1] << 8) + empty[2]
         colors = {name: value for value, name in reversed(by_value.items())}
     else:
@@ -257,13 +260,13 @@ def _read_png(path: Path) -> tuple[np.ndarray, str | None]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=["PNG"]) as image:
                 _check_size(*image.size, path)
+                seen: Image.Image = image
                 if image.mode in ("LA", "PA"):
-                    image = image.convert("L")
+                    seen = image.convert("L")
                 if image.mode == "RGBA":
-                    image = Image.alpha_composite(
-                        Image.new("RGBA", image.size, (255, 255, 255, 255)), image
-                    ).convert("RGB")
-                pixels = np.asarray(image)
+                    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+                    seen = Image.alpha_composite(white, image).convert("RGB")
+                pixels = np.asarray(seen)
                 text = getattr(image, "text", {}).get("Description")
     except AnnotationError:
         raise
@@ -277,7 +280,7 @@ def _read_png(path: Path) -> tuple[np.ndarray, str | None]:
 def _read_tiff(path: Path) -> tuple[np.ndarray, str | None]:
     try:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
+            page = tiff.pages.first
             _check_size(page.imagewidth, page.imagelength, path)
             if page.samplesperpixel not in (1, 3) or page.imagedepth != 1 or page.dtype is None:
                 raise AnnotationError(

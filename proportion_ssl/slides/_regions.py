@@ -233,9 +233,11 @@ def _check_crossings(points: np.ndarray, where: str, n_samples: int) -> None:
     total = 0
     for i in picked:
         a, b = start[i], end[i]
-        total += np.count_nonzero(
-            (_side(a, b, start) * _side(a, b, end) < 0)
-            & (_side(start, end, a) * _side(start, end, b) < 0)
+        total += int(
+            np.count_nonzero(
+                (_side(a, b, start) * _side(a, b, end) < 0)
+                & (_side(start, end, a) * _side(start, end, b) < 0)
+            )
         )
     n_crossings = int(total * len(start) / len(picked) / 2)
     if n_crossings > MAX_CROSSINGS:

@@ -60,7 +60,8 @@ def choose_level(
         (i for i, factor in enumerate(factors) if factor <= finest * (1 + tolerance)),
         key=lambda i: factors[i],
     )
-    blocks = tuple(max(1, int(np.floor(s / factors[level] + 0.5))) for s in scale)
+    kx, ky = (max(1, int(np.floor(s / factors[level] + 0.5))) for s in scale)
+    blocks = (kx, ky)
     misfit = max(abs(k * factors[level] / s - 1) for k, s in zip(blocks, scale, strict=True))
     return level, blocks if misfit <= tolerance else None
 
@@ -94,11 +95,11 @@ def make_plan(
         start, stop = (x0 / factor, y0 / factor), (x1 / factor, y1 / factor)
     else:
         centre = ((x0 + x1) / 2 / factor, (y0 + y1) / 2 / factor)
-        start = tuple(
+        x, y = (
             int(np.floor(c - k * n / 2 + 0.5)) for c, k, n in zip(centre, blocks, size, strict=True)
         )
-        stop = tuple(s + k * n for s, k, n in zip(start, blocks, size, strict=True))
-    return Plan(level, tuple(size), start, stop, blocks)
+        start, stop = (x, y), (x + blocks[0] * size[0], y + blocks[1] * size[1])
+    return Plan(level, (size[0], size[1]), start, stop, blocks)
 
 
 def resample(plan: Plan, read_window: Callable[[int, int, int, int], np.ndarray]) -> np.ndarray:
@@ -114,7 +115,8 @@ def resample(plan: Plan, read_window: Callable[[int, int, int, int], np.ndarray]
         bottom = min(top + rows, height)
         if plan.blocks is not None:
             kx, ky = plan.blocks
-            stored = read_window(x, plan.start[1] + top * ky, window_width, (bottom - top) * ky)
+            y = int(plan.start[1]) + top * ky  # blocks begin at whole pixels
+            stored = read_window(x, y, window_width, (bottom - top) * ky)
             out[top:bottom] = stored if kx == ky == 1 else _block_mean(stored, kx, ky)
         else:
             step = (plan.stop[1] - plan.start[1]) / height

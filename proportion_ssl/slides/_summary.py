@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,8 @@ def write_table(path: str | PathLike[str], rows: Sequence[Mapping] | pd.DataFram
 
 def pixel_area_um2(mpp: float | tuple[float, float]) -> float:
     """Area of a level-0 pixel in square microns; checks ``mpp``."""
-    pair = (mpp, mpp) if np.ndim(mpp) == 0 else tuple(mpp)
+    given: Any = mpp
+    pair = (given, given) if np.ndim(given) == 0 else tuple(given)
     if len(pair) != 2 or not all(np.isfinite(value) and value > 0 for value in pair):
         raise ValueError(f"mpp must be positive microns per level-0 pixel, or (x, y), got {mpp!r}")
     return float(pair[0] * pair[1])

@@ -13,6 +13,7 @@ import math
 import struct
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -67,8 +68,8 @@ def inspect_tiff(path: str) -> TiffContent:
     try:
         with tifffile.TiffFile(path) as tif:
             end = tif.filehandle.size
-            pages = list(tif.pages)
-            below = list(pages[0].pages or ()) if pages and pages[0].subifds else []
+            pages: list[Any] = list(tif.pages)  # whole pages: frames need useframes=True
+            below: list[Any] = list(pages[0].pages or ()) if pages and pages[0].subifds else []
             ome_pyramid = bool(tif.is_ome and below)
     except Exception:  # not a TIFF, or one that only the source understands
         logger.debug("%s is not read as a TIFF", path, exc_info=True)
@@ -241,7 +242,7 @@ def verify(tiles: TiffTiles, level: int, read_reference) -> bool:
         x, y = layout.corner(column, row)
         width = min(layout.tile_size[0], layout.dimensions[0] - x)
         height = min(layout.tile_size[1], layout.dimensions[1] - y)
-        if not _same(tile[:height, :width], x, y, level, read_reference):
+        if tile is None or not _same(tile[:height, :width], x, y, level, read_reference):
             return False
     return True
 

@@ -32,8 +32,8 @@ class Layout:
     @classmethod
     def covering(cls, dimensions: tuple[int, int], tile_size: tuple[int, int]) -> Layout:
         """Tiles from (0, 0) to the end of the level."""
-        count = tuple(-(-n // tile) for n, tile in zip(dimensions, tile_size, strict=True))
-        return cls(dimensions, tile_size, count)
+        columns, rows = (-(-n // tile) for n, tile in zip(dimensions, tile_size, strict=True))
+        return cls(dimensions, tile_size, (columns, rows))
 
     def corner(self, column: int, row: int) -> tuple[int, int]:
         """Top-left pixel of a tile."""

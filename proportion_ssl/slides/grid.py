@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -207,34 +208,34 @@ def patch_grid(
            [ 449,    0,  898,  449],
            [ 898,    0, 1347,  449]])
     """
-    dimensions = _pair(dimensions, "dimensions", minimum=1)
-    size = _pair(size, "size", minimum=1)
-    overlap = _pair(overlap, "overlap", minimum=0)
+    extent = _pair(dimensions, "dimensions", minimum=1)
+    side = _pair(size, "size", minimum=1)
+    shared = _pair(overlap, "overlap", minimum=0)
     target = _target_mpp(magnification, patch_mpp)
-    slide_mpp = (mpp, mpp) if np.ndim(mpp) == 0 else tuple(mpp)
+    slide_mpp = _two(mpp)
     if len(slide_mpp) != 2:
         raise ValueError(f"mpp must be one number or (x, y), got {len(slide_mpp)} numbers.")
-    if any(shared >= extent for shared, extent in zip(overlap, size, strict=True)):
-        raise ValueError(f"overlap {overlap} must be less than size {size}.")
+    if shared[0] >= side[0] or shared[1] >= side[1]:
+        raise ValueError(f"overlap {shared} must be less than size {side}.")
     if edge not in EDGE_RULES:
         raise ValueError(f"edge must be one of {EDGE_RULES}, got {edge!r}.")
 
     borders = []
     for axis in (0, 1):
         scale = target / _positive(slide_mpp[axis], "mpp")
-        if size[axis] * scale < 1:
+        if side[axis] * scale < 1:
             raise ValueError(
-                f"a patch of {size[axis]} pixels at {target:g} um per pixel spans less than one "
+                f"a patch of {side[axis]} pixels at {target:g} um per pixel spans less than one "
                 f"pixel of a slide with {slide_mpp[axis]:g} um per pixel; check the slide's mpp."
             )
-        borders.append(_borders(dimensions[axis], size[axis], overlap[axis], scale, edge))
+        borders.append(_borders(extent[axis], side[axis], shared[axis], scale, edge))
     (x0, x1), (y0, y1) = borders
     rows, columns = np.divmod(np.arange(len(y0) * len(x0)), max(len(x0), 1))
     return PatchGrid(
         boxes=np.stack([x0[columns], y0[rows], x1[columns], y1[rows]], axis=1),
         cells=np.stack([rows, columns], axis=1),
         shape=(len(y0), len(x0)),
-        size=size,
+        size=side,
         mpp=target,
     )
 
@@ -279,9 +280,13 @@ def _positive(value, name):
     return number
 
 
-def _pair(value, name, minimum):
+def _two(value: Any) -> tuple:
+    return (value, value) if np.ndim(value) == 0 else tuple(value)
+
+
+def _pair(value: Any, name: str, minimum: int) -> tuple[int, int]:
     """Two integers from one or two, at least `minimum`."""
-    values = (value, value) if np.ndim(value) == 0 else tuple(value)
+    values = _two(value)
     try:
         pair = tuple(operator.index(v) for v in values)
     except TypeError:
@@ -290,4 +295,4 @@ def _pair(value, name, minimum):
         raise ValueError(f"{name} must be one or two integers, got {value!r}.")
     if min(pair) < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value!r}.")
-    return pair
+    return pair[0], pair[1]

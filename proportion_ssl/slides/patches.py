@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +23,27 @@ class _Patches:
     ndim = 4
 
     @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def batches(self, batch_size: int = 64) -> Iterator[np.ndarray]:
+        """Patches in order."""
+        raise NotImplementedError
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """(n, height, width, 3)."""
         return len(self), *self.patch_shape
 
     def __getitem__(self, index) -> np.ndarray:
-        rest = ()
+        rest: list[Any] = []
         if isinstance(index, tuple):
             index, *rest = index
         if isinstance(index, (int, np.integer)):
@@ -165,9 +181,13 @@ class PatchSequence(_Patches):
         sizes = {part.patch_shape for part in self.parts}
         if len(sizes) > 1:
             raise ValueError(f"all slides must have patches of one size, got {sorted(sizes)}.")
-        self.patch_shape = self.parts[0].patch_shape
         self._starts = np.cumsum([0, *(len(part) for part in self.parts)])
         self._local = threading.local()
+
+    @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)."""
+        return self.parts[0].patch_shape
 
     @property
     def slide_ids(self) -> np.ndarray:

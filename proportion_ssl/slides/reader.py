@@ -353,9 +353,9 @@ class Slide:
         self.__dict__.update(state)
         self._start_handles()
 
-    def _start_handles(self):
+    def _start_handles(self) -> None:
         self._local = threading.local()
-        self._lock = threading.Lock()
+        self._lock: threading.Lock = threading.Lock()
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
 
     @property
