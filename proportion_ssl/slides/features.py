@@ -3,14 +3,16 @@
 Dataset ``features`` (n_patches, n_features) float32 and ``coords`` (n_patches, 2) int64, the
 level-0 pixel (x, y) of each patch's top-left corner. Files of both programs are read, whatever
 model the features come from; files written here carry TRIDENT's attributes and, beyond them, the
-settings that made them.
+patches' grid (``boxes`` and ``cells``) and the settings that made them. Their features lie in one
+piece, so that a program may map them into memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -33,6 +35,7 @@ __all__ = [
 SETTINGS = "proportion_ssl_settings"
 SETTINGS_HASH = "proportion_ssl_settings_sha256"
 N_WRITTEN = "proportion_ssl_n_patches"  # written last: a file without it is not complete
+BOXES, CELLS = "boxes", "cells"
 MAX_VALUES = 2**33
 MAX_COORDINATE = 1e9  # level-0 pixels; the largest slides have a few million
 FINGERPRINT_BYTES = 2**20
@@ -60,6 +63,8 @@ class PatchFeatures:
         All attributes of ``coords``, as the file has them.
     settings : dict, optional
         What made the features; None in files of other programs.
+    grid : PatchGrid, optional
+        Windows and cells of the patches; None in files of other programs.
     """
 
     features: np.ndarray
@@ -68,6 +73,7 @@ class PatchFeatures:
     patch_size_level0: float | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] | None = None
+    grid: PatchGrid | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -75,7 +81,7 @@ class PatchFeatures:
 
 def write_features(
     path: str | PathLike[str],
-    features: np.ndarray,
+    features: np.ndarray | Iterable[np.ndarray],
     grid: PatchGrid,
     *,
     name: str,
@@ -91,8 +97,9 @@ def write_features(
     ----------
     path : str or path-like
         Where to write; replaced if it exists.
-    features : ndarray of shape (n_patches, n_features)
-        Finite numbers, stored as float32.
+    features : ndarray of shape (n_patches, n_features), or iterable of such blocks of rows
+        Finite numbers, stored as float32. The blocks of an iterable are written as they come and
+        none is kept; together they have a row per patch.
     grid : PatchGrid
         Patches the features belong to.
     name : str
@@ -126,21 +133,18 @@ def write_features(
     >>> stored.features.shape, stored.locations[1], stored.patch_size_level0
     ((2, 4), array([448,   0]), 448.0)
     """
-    features = np.asarray(features)
-    if features.ndim != 2 or len(features) != len(grid) or features.dtype.kind not in "fiu":
-        raise ValueError(
-            f"features must be numbers of shape ({len(grid)}, n_features), one row per patch; got "
-            f"shape {features.shape} of type {features.dtype}"
-        )
-    features = features.astype(np.float32)
-    if not np.isfinite(features).all():
-        raise ValueError(f"{_first_bad(features)} of slide {name} has NaN or infinite features")
     if not (np.isfinite(mpp) and mpp > 0):
         raise ValueError(f"mpp must be positive microns per level-0 pixel, got {mpp!r}")
     text = _canonical({**settings, "patch_size": list(grid.size), "patch_mpp": grid.mpp})
     extent = grid.size[0] * grid.mpp / mpp
+    blocks = [features] if hasattr(features, "shape") or features is None else features
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.create_dataset("features", data=features)
+        stored = 0
+        for block in _checked_blocks(blocks, len(grid), name):
+            if "features" not in file:
+                file.create_dataset("features", (len(grid), block.shape[1]), np.float32)
+            file["features"][stored : stored + len(block)] = block
+            stored += len(block)
         coords = file.create_dataset("coords", data=grid.locations.astype(np.int64))
         coords.attrs.update(
             {
@@ -154,10 +158,12 @@ def write_features(
                 "level0_height": dimensions[1],
             }
         )
+        file.create_dataset(BOXES, data=grid.boxes)
+        file.create_dataset(CELLS, data=grid.cells).attrs["shape"] = grid.shape
         file.attrs[SETTINGS] = text
         file.attrs[SETTINGS_HASH] = _sha256(text.encode())
         file.flush()
-        file.attrs[N_WRITTEN] = len(features)
+        file.attrs[N_WRITTEN] = len(grid)
 
 
 def read_features(
@@ -192,21 +198,13 @@ def read_features(
     neither.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no feature file {path}")
-    try:
-        with h5py.File(path, "r") as file:
-            features, coords = _dataset(file, "features", path), _dataset(file, "coords", path)
-            attributes = {key: _plain(value) for key, value in coords.attrs.items()}
-            settings = _read_settings(file, len(features), path)
-            features = features[...].astype(np.float32)
-            locations = coords[...]
-    except FeatureFileError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        raise FeatureFileError(
-            f"{path}: not a readable HDF5 file, or truncated ({error}); make it again"
-        ) from error
+    with _opened(path) as file:
+        features, coords = _dataset(file, "features", path), _dataset(file, "coords", path)
+        attributes = {key: _plain(value) for key, value in coords.attrs.items()}
+        settings = _read_settings(file, len(features), path)
+        grid = _read_grid(file, settings)
+        features = features[...].astype(np.float32)
+        locations = coords[...]
     # one bag as a batch, as published features have it
     features = features[0] if features.ndim == 3 and len(features) == 1 else features
     locations = locations[0] if locations.ndim == 3 and len(locations) == 1 else locations
@@ -232,7 +230,49 @@ def read_features(
         patch_size_level0=_patch_size_level0(attributes, path),
         attributes=attributes,
         settings=settings,
+        grid=grid,
     )
+
+
+def locate_features(
+    path: str | PathLike[str], expected: Mapping[str, Any] | None = None
+) -> tuple[int, tuple[int, int]]:
+    """Where in a file written here the features lie, without reading them.
+
+    Parameters
+    ----------
+    path : str or path-like
+        File of :func:`write_features`.
+    expected : mapping, optional
+        As in :func:`read_features`.
+
+    Returns
+    -------
+    offset : int
+        Byte at which the float32 values begin, row by row; 0 if there is none.
+    shape : tuple of int
+        (n_patches, n_features).
+
+    Raises
+    ------
+    FeatureFileError
+        As :func:`read_features`; or if another program wrote the file.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        features = _dataset(file, "features", path)
+        settings = _read_settings(file, len(features), path)
+        _check_settings(settings, expected, path)
+        offset = features.id.get_offset()
+        if settings is None or features.dtype != np.dtype("<f4") or features.chunks is not None:
+            raise FeatureFileError(
+                f"{path}: the features do not lie in one piece, so they cannot be read where they "
+                "are; read the file by read_features and write it by write_features"
+            )
+        end = (offset or 0) + features.size * features.dtype.itemsize
+        if features.size and (offset is None or path.stat().st_size < end):
+            raise FeatureFileError(f"{path}: truncated; make it again")
+        return offset or 0, features.shape
 
 
 def file_fingerprint(path: str | PathLike[str]) -> str:
@@ -264,6 +304,65 @@ def file_fingerprint(path: str | PathLike[str]) -> str:
         file.seek(max(size - FINGERPRINT_BYTES, 0))
         digest.update(file.read(FINGERPRINT_BYTES))
     return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """A feature file for reading; whatever HDF5 raises becomes a FeatureFileError."""
+    if not path.exists():
+        raise FileNotFoundError(f"no feature file {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FeatureFileError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+        raise FeatureFileError(
+            f"{path}: not a readable HDF5 file, or truncated ({error}); make it again"
+        ) from error
+
+
+def _checked_blocks(
+    blocks: Iterable[np.ndarray], n_patches: int, name: str
+) -> Iterator[np.ndarray]:
+    """The blocks as finite float32; raise unless they have `n_patches` rows of one length."""
+    done, n_features = 0, None
+    for block in blocks:
+        block = np.asarray(block)
+        if (
+            block.ndim != 2
+            or block.dtype.kind not in "fiu"
+            or block.shape[1] != (n_features or block.shape[1])
+            or done + len(block) > n_patches
+        ):
+            raise ValueError(
+                f"features must be numbers of shape ({n_patches}, n_features), one row per patch; "
+                f"got shape {block.shape} of type {block.dtype} for the patches from {done}"
+            )
+        n_features = block.shape[1]
+        block = block.astype(np.float32)
+        if not np.isfinite(block).all():
+            raise ValueError(
+                f"{_first_bad(block, done)} of slide {name} has NaN or infinite features"
+            )
+        yield block
+        done += len(block)
+    if done < n_patches or n_features is None:
+        raise ValueError(
+            f"features must have one row per patch; got {done} rows for {n_patches} patches"
+        )
+
+
+def _read_grid(file: h5py.File, settings: Mapping[str, Any] | None) -> PatchGrid | None:
+    if settings is None or BOXES not in file:
+        return None
+    return PatchGrid(
+        boxes=file[BOXES][...],
+        cells=file[CELLS][...],
+        shape=tuple(int(n) for n in file[CELLS].attrs["shape"]),
+        size=tuple(settings["patch_size"]),
+        mpp=settings["patch_mpp"],
+    )
 
 
 def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
@@ -361,8 +460,8 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _first_bad(features: np.ndarray) -> str:
-    return f"patch {int(np.argmin(np.isfinite(features).all(axis=1)))}"
+def _first_bad(features: np.ndarray, first: int = 0) -> str:
+    return f"patch {first + int(np.argmin(np.isfinite(features).all(axis=1)))}"
 
 
 def _plain(value: Any) -> Any:
