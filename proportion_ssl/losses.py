@@ -254,8 +254,10 @@ class SignedLabelLoss(_SignedLoss):
         self.negative: Any = MultiNegativeLoss() if negative is None else negative
 
     def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        positive = self.positive.instance_losses(logits, signed)
-        return positive + self.negative.instance_losses(logits, signed)
+        loss = self.positive.instance_losses(logits, signed)
+        if (signed < 0).any():  # the dearer part, which most batches do not need
+            loss = loss + self.negative.instance_losses(logits, signed)
+        return loss
 
     def selected(self, signed: torch.Tensor) -> torch.Tensor:
         return (signed != 0).any(dim=-1)
