@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from proportion_ssl._atomic import replacing
 from proportion_ssl._report.pictures import NO_PATCH, label_map_uri, thumbnail_uri
 from proportion_ssl._report.rounds import draw_counts, draw_lines, has_counts, read_history
 from proportion_ssl._report.scores import figure, score_table
@@ -107,7 +108,7 @@ def report(
     Parameters
     ----------
     path : str or Path
-        File to write; an existing one is replaced.
+        File to write; an existing one is replaced, by the whole page or not at all.
     slides : iterable of ReportSlide
         May be empty. Names must differ.
     classes : sequence of str, at most 255
@@ -188,7 +189,9 @@ def report(
         "versions": versions(),
     }
     path = Path(path)
-    path.write_bytes(_render(page, palette).encode("utf-8", errors="backslashreplace"))
+    content = _render(page, palette).encode("utf-8", errors="backslashreplace")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 

@@ -45,6 +45,9 @@ LEARNING = (
     "_version",
 )
 
+#: What both sides of the border between learning and slides may use.
+NEUTRAL = ("_atomic",)
+
 ARRAYS = ("numpy", "scipy")
 TORCH = ("torch", "torchvision", "skorch", "timm")
 
@@ -57,6 +60,7 @@ ROWS = {
     "losses": Row(("losses",), ("torch",)),
     "complementary": Row(("complementary", "losses"), ("torch",)),
     "_version": Row(),
+    "_atomic": Row(),
     # 2: what users hand over and get back, in the terms of scikit-learn
     "bags": Row(("bags", *NUMERICS), (*ARRAYS, "sklearn", "pandas")),
     "audit": Row((), (*ARRAYS, "pandas")),
@@ -74,7 +78,7 @@ ROWS = {
     ),
     # 2: slides, which know nothing of learning
     "slides": Row(
-        ("slides",),
+        ("slides", *NEUTRAL),
         (
             *ARRAYS,
             *("large_image", "large_image_source_*", "openslide", "tifffile", "imagecodecs"),
@@ -83,6 +87,7 @@ ROWS = {
         ),
     ),
     "slides.cohort": Row(("slides",), ("sklearn.utils.parallel", "tqdm")),
+    "slides.embed": Row(("slides",), ("numpy", "tqdm")),
     # 3: networks
     "nets": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
     "embedding": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
@@ -91,14 +96,15 @@ ROWS = {
     "classifier": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "baselines": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),
     "robust": Row(LEARNING, (*ARRAYS, "pandas", "sklearn")),
-    "persistence": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "safetensors")),
+    "persistence": Row(
+        (*LEARNING, *NEUTRAL), (*ARRAYS, *TORCH, "sklearn", "pandas", "safetensors")
+    ),
     "proposals": Row((*NETS, "proposals"), ("numpy", "sklearn")),
     "": Row((*LEARNING, "reporting")),  # proportion_ssl/__init__.py
     # 5: pictures and the report
     "displays": Row(("displays", *NUMERICS, "slides.colors"), ("numpy", "sklearn", "matplotlib")),
-    "report": Row(("report", "metrics", "slides"), ("numpy", "pandas", "PIL", "matplotlib")),
     "reporting": Row(
-        ("_report", "_version", "intervals", "proportions", "slides.colors"),
+        ("_report", "_version", "intervals", "proportions", "slides.colors", *NEUTRAL),
         ("numpy", "pandas", "jinja2"),
     ),
     "_report": Row(("_report",), ("numpy", "pandas")),
@@ -178,9 +184,10 @@ def crossings(module: str, source: str, is_package: bool = False) -> list[str]:
     own = [name for name in (i.name for i in find_imports(source, module, is_package))]
     own = [name.removeprefix(f"{PACKAGE}.") for name in own if below(name, (PACKAGE,))]
     if below(module, ("slides",)):
-        return [name for name in own if not below(name, ("slides",))]
+        return [name for name in own if not below(name, ("slides", *NEUTRAL))]
     if below(module, LEARNING) or module == "":
-        return [name for name in own if below(name, ("slides", "report"))]
+        pictures = () if module == "" else ("_report", "reporting")
+        return [name for name in own if below(name, ("slides", *pictures))]
     return []
 
 
@@ -277,7 +284,8 @@ BAD = [
     ("nets.mobilenet", "from proportion_ssl.classifier import x", "proportion_ssl.classifier.x"),
     ("classifier", "from proportion_ssl.slides import grid", "proportion_ssl.slides.grid"),
     ("datasets.tissue.glands", "import torch", "torch"),
-    ("report", "from proportion_ssl import classifier", "proportion_ssl.classifier"),
+    ("reporting", "from proportion_ssl import classifier", "proportion_ssl.classifier"),
+    ("_atomic", "import numpy", "numpy"),
     ("proportions", "def f():\n    import torch", "torch"),
     ("proportions", "class A:\n    def f(self):\n        from torch import nn", "torch.nn"),
     ("proportions", "async def f():\n    if x:\n        import torch", "torch"),
@@ -302,7 +310,8 @@ GOOD = [
     ("slides.reader", "import_module(f'large_image_source_{name}')"),
     ("classifier", "import torch\nfrom proportion_ssl import bags, losses, nets"),
     ("baselines.mixup", "from proportion_ssl.classifier import x"),
-    ("report", "from proportion_ssl.slides import mosaic\nfrom proportion_ssl import metrics"),
+    ("reporting", "from proportion_ssl.slides.colors import class_colors"),
+    ("slides.export", "from proportion_ssl._atomic import replacing"),
     ("proportions", "'''import torch'''\n# import torch\ntext = 'import torch'"),
 ]
 
@@ -352,8 +361,9 @@ def test_rows_name_modules_that_have_rows():
         ("nets.mobilenet", "from ..slides.grid import patch_grid", ["slides.grid.patch_grid"]),
         ("metrics._segmentation", "from proportion_ssl import slides", ["slides"]),
         ("", "from proportion_ssl.slides import open_slide", ["slides.open_slide"]),
-        ("classifier", "from proportion_ssl import report, bags", ["report"]),
-        ("report", "from proportion_ssl import slides, metrics", []),
+        ("classifier", "from proportion_ssl import reporting, bags", ["reporting"]),
+        ("slides.export", "from proportion_ssl._atomic import replacing", []),
+        ("reporting", "from proportion_ssl import slides, metrics", []),
     ],
 )
 def test_checker_finds_imports_across_the_border(module, source, expected):

@@ -1,6 +1,7 @@
 """Saving and loading: same predictions, and files that nobody should trust."""
 
 import json
+import os
 import pickle
 import re
 import struct
@@ -30,15 +31,16 @@ from proportion_ssl import (
     NegativeLoss,
     NegativePseudoLabelClassifier,
     PositiveLoss,
+    RobustProportionClassifier,
     ThresholdSelector,
 )
-from proportion_ssl import persistence as module
 from proportion_ssl.base import NetBagClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.nets import load_mobilenet_v2
 from proportion_ssl.nets.data import SignedDataset
 from proportion_ssl.nets.training import train_epochs
-from proportion_ssl.persistence import ModelFileError, load, save
+from proportion_ssl.persistence import ModelFileError, _file, load, save
+from proportion_ssl.persistence._tables import ROWS, Row
 
 FITTED = ["n_iter_", "history_", "refit_history_", "termination_condition_", "n_features_in_"]
 ARRAYS = ["classes_", "signed_labels_", "label_rounds_", "bag_index_", "bag_names_"]
@@ -92,7 +94,7 @@ def parts(stored):
     text = json.loads(stored[8 : 8 + length])["__metadata__"]["proportion_ssl"]
     document = json.loads(text)
     document.pop("sha256")
-    return document, module.read_tensors(stored)
+    return document, _file.read_tensors(stored)
 
 
 def rewrite(stored, path, change, tensors=None):
@@ -105,8 +107,18 @@ def rewrite(stored, path, change, tensors=None):
     return path
 
 
+def set_in(*keys, value):
+    def change(document):
+        document = document["model"]
+        for key in keys[:-1]:
+            document = document[key]
+        document[keys[-1]] = value
+
+    return change
+
+
 def write_signed(document, tensors, path):
-    digest = module._digest(document, tensors)
+    digest = _file.digest(document, tensors)
     text = json.dumps({**document, "sha256": digest})
     save_file(tensors, path, {"proportion_ssl": text})
 
@@ -328,6 +340,133 @@ def test_loaded_net_is_fitted_anew_from_its_setting(tmp_path):
     np.testing.assert_array_equal(*probabilities)
 
 
+# --- a classifier that predicts by another one --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def robust(data):
+    model = RobustProportionClassifier(
+        NegativePseudoLabelClassifier(
+            HeadClassifier(dropout=0.1), max_epochs=2, learning_rate=0.01
+        ),
+        n_rounds=2,
+        random_state=0,
+    )
+    y = np.array(["a", "b", "c", "ü"])[data.y]
+    return model.fit(data.X_labeled, y, as_named(data.bags))
+
+
+@pytest.fixture(scope="module")
+def stored_robust(robust, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "robust.safetensors"
+    save(robust, path)
+    return path.read_bytes()
+
+
+def test_robust_round_trip(robust, stored_robust, data, tmp_path):
+    (tmp_path / "m").write_bytes(stored_robust)
+    loaded = load(tmp_path / "m")
+    assert type(loaded) is RobustProportionClassifier
+    np.testing.assert_array_equal(
+        loaded.predict_proba(data.X_test), robust.predict_proba(data.X_test), strict=True
+    )
+    np.testing.assert_array_equal(loaded.predict(data.X_test), robust.predict(data.X_test))
+    assert set(vars(robust)) - set(vars(loaded)) == {"bags_"}  # the training data
+    pd.testing.assert_frame_equal(loaded.bag_reliability_, robust.bag_reliability_)
+    assert loaded.trust_ == robust.trust_
+    assert loaded.estimator.max_epochs == 2 and loaded.estimator.estimator.dropout == 0.1
+    within, expected = loaded.classifier_, robust.classifier_
+    pd.testing.assert_frame_equal(within.label_log_.to_frame(), expected.label_log_.to_frame())
+    np.testing.assert_array_equal(
+        loaded.scout_.predict_proba(data.X_test), robust.scout_.predict_proba(data.X_test)
+    )
+    save(loaded, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == stored_robust
+    again = clone(loaded).fit(
+        data.X_labeled, np.array(["a", "b", "c", "ü"])[data.y], as_named(data.bags)
+    )
+    np.testing.assert_array_equal(
+        again.predict_proba(data.X_test), robust.predict_proba(data.X_test)
+    )
+
+
+def test_robust_without_bags(data, tmp_path):
+    quick = NegativePseudoLabelClassifier(max_epochs=1)
+    X = pd.DataFrame(data.X_labeled, columns=[f"f{i}" for i in range(data.X_labeled.shape[1])])
+    model = RobustProportionClassifier(quick, random_state=0).fit(X, data.y)
+    save(model, tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X), strict=True)
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(X.rename(columns={"f0": "g0"}))
+
+
+def test_net_within_that_its_parameters_no_longer_describe(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    quick = NegativePseudoLabelClassifier(MobileNetV2Classifier(weights=None), max_epochs=1)
+    model = RobustProportionClassifier(quick, random_state=0).fit(images, [0, 1] * 2)
+    model.classifier_.set_params(estimator__freeze=False)
+    with pytest.raises(ValueError, match="freeze=True, but its parameters now say False"):
+        save(model, tmp_path / "m")
+
+
+def set_within(*keys, value):
+    return set_in("fitted", "classifier_", *keys, value=value)
+
+
+FRAME = {
+    "columns": {"x": [1.0]},
+    "index": {"name": None, "values": {"dtype": "int64", "values": [1]}},
+}
+
+
+def frame(**changes):
+    return set_in("fitted", "bag_reliability_", value={"$table": {**FRAME, **changes}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_within("class", value="os.system"), "names the model 'os.system'"),
+        (set_within("class", value="HeadClassifier"), "names the model 'HeadClassifier'"),
+        (set_within("class", value="RobustProportionClassifier"), "RobustProportionClassifier"),
+        (set_within("data_shape", value=[3]), "do not fit"),
+        (set_within("fitted", "n_features_in_", value=3), "do not fit"),
+        (set_within("fitted", "classes_", "values", value=["a", "b", "c", "d"]), "other classes"),
+        (set_within("fitted", "evil", value=1), "unknown attribute 'evil'"),
+        (set_in("fitted", "classifier_", value=3), "entry of the model must have"),
+        (lambda d: d["model"]["fitted"].pop("classifier_"), "unknown attribute 'classifier_"),
+        (lambda d: d["model"]["fitted"]["classifier_"].pop("data_shape"), "net of its own"),
+        (set_in("data_shape", value=[16]), "net of its own"),
+        (set_in("fitted", "trust_", value="x"), "trust_ is a str"),
+        (set_in("fitted", "bag_reliability_", value=[]), "bag_reliability_ is a list"),
+        (frame(columns={"x": [1.0, 2.0]}), "column 'x' of a table is damaged"),
+        (frame(columns={"x": [[1.0]]}), "column 'x' of a table is damaged"),
+        (frame(columns=[1]), "has no columns"),
+        (frame(index=3), "entry of the index of a table"),
+        (frame(more=3), "entry of a table must have"),
+    ],
+)
+def test_hostile_description_within(change, message, stored_robust, tmp_path):
+    path = rewrite(stored_robust, tmp_path / "m", change)
+    with pytest.raises(ModelFileError, match=message):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["classifier_.net.linear.weight", "classifier_.bag_index_"])
+def test_tensor_missing_within(name, stored_robust, tmp_path):
+    path = rewrite(stored_robust, tmp_path / "m", lambda d: None, {name: None})
+    with pytest.raises(ModelFileError, match=r"cannot be loaded.*(too few|incomplete)"):
+        load(path)
+
+
+def test_unknown_weight_beside_what_is_within(stored_robust, tmp_path):
+    more = {"net.linear.weight": torch.zeros(4, 16)}
+    path = rewrite(stored_robust, tmp_path / "m", lambda d: None, more)
+    with pytest.raises(ModelFileError, match=r"unknown weight 'linear\.weight'"):
+        load(path)
+
+
 class OtherClassifier(NetBagClassifier):
     """Another system of the package: a parameter, attributes and a criterion of its own."""
 
@@ -370,7 +509,7 @@ def test_another_system_needs_one_line_in_the_table(data, tmp_path, monkeypatch)
     model = OtherClassifier(weight=0.5, random_state=0).fit(data.X_labeled, data.y)
     with pytest.raises(TypeError, match="A OtherClassifier cannot be saved"):
         save(model, tmp_path / "m")
-    monkeypatch.setitem(module._CLASSIFIERS, OtherClassifier, ("history_",))
+    monkeypatch.setitem(ROWS, OtherClassifier, Row(always={"history_": (list,)}))
     save(model, tmp_path / "m")
     loaded = load(tmp_path / "m")
     assert type(loaded) is OtherClassifier and loaded.get_params() == model.get_params()
@@ -379,7 +518,7 @@ def test_another_system_needs_one_line_in_the_table(data, tmp_path, monkeypatch)
         loaded.predict_proba(data.X_test), model.predict_proba(data.X_test), strict=True
     )
     path = rewrite((tmp_path / "m").read_bytes(), tmp_path / "n", lambda d: None)
-    monkeypatch.delitem(module._CLASSIFIERS, OtherClassifier)
+    monkeypatch.delitem(ROWS, OtherClassifier)
     with pytest.raises(ModelFileError, match="names the model 'OtherClassifier'"):
         load(path)
 
@@ -508,7 +647,7 @@ def test_classes_that_json_cannot_tell_apart_are_refused(model, tmp_path):
 
 
 def test_description_that_load_would_refuse_is_not_written(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_MAX_HEADER", 1000)
+    monkeypatch.setattr(_file, "MAX_HEADER", 1000)
     with pytest.raises(ValueError, match=r"cannot be saved: its header has .* more than 1,000"):
         save(model, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
@@ -534,7 +673,7 @@ def test_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         save(model, path)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
@@ -670,16 +809,6 @@ def test_unknown_version(version, stored, tmp_path):
     path = rewrite(stored, tmp_path / "m", lambda d: d.update(version=version, package="9.9"))
     with pytest.raises(ModelFileError, match=r"version .* of the format, .*proportion_ssl '9\.9'"):
         load(path)
-
-
-def set_in(*keys, value):
-    def change(document):
-        document = document["model"]
-        for key in keys[:-1]:
-            document = document[key]
-        document[keys[-1]] = value
-
-    return change
 
 
 EVIL = "os.system"
@@ -933,17 +1062,37 @@ def places(value, path=()):
 @given(choice=st.floats(0, 1, exclude_max=True), value=JSON)
 def test_any_description_with_a_right_hash(rich, data, tmp_path, choice, value):
     """Either an error of the right kind, or a model that works and can be saved again."""
-    document, tensors = parts(rich)
+    loaded = load_with(rich, tmp_path, choice, value)
+    if loaded is not None:
+        check_that_it_works(loaded, data, tmp_path)
+        loaded.label_log_.to_frame()
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(choice=st.floats(0, 1, exclude_max=True), value=JSON)
+def test_any_description_of_what_is_within(stored_robust, data, tmp_path, choice, value):
+    loaded = load_with(stored_robust, tmp_path, choice, value)
+    if loaded is not None:
+        check_that_it_works(loaded, data, tmp_path)
+
+
+def load_with(stored, tmp_path, choice, value):
+    """The model of a file in which one value is replaced; None where that is refused."""
+    document, tensors = parts(stored)
     paths = [path for path in places(document["model"]) if path]
     set_in(*paths[int(choice * len(paths))], value=value)(document)
     write_signed(document, tensors, tmp_path / "m")
     try:
-        loaded = load(tmp_path / "m")
+        return load(tmp_path / "m")
     except ModelFileError:
-        return
+        return None
+
+
+def check_that_it_works(loaded, data, tmp_path):
     assert loaded.predict_proba(data.X_test).shape == (len(data.X_test), len(loaded.classes_))
     assert loaded.predict(data.X_test).shape == (len(data.X_test),)
-    loaded.label_log_.to_frame()
     save(loaded, tmp_path / "again")
     save(load(tmp_path / "again"), tmp_path / "third")
     assert (tmp_path / "third").read_bytes() == (tmp_path / "again").read_bytes()

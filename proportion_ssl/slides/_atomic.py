@@ -1,25 +1,23 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and what killed processes leave of them."""
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 
+from proportion_ssl._atomic import replacing
 
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; move it there if the block succeeds.
+__all__ = ["remove_abandoned", "replacing"]
 
-    Whoever opens ``path`` sees the old file or the whole new one. If the block raises, the
-    temporary file is removed and the old one stays.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+ABANDONED_SECONDS = 3600
+"""A temporary file that nobody has written to for so long belongs to a process that was ended."""
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files that killed processes have left in a folder."""
+    for temporary in folder.glob(".*.tmp"):
+        try:
+            if time.time() - temporary.stat().st_mtime > ABANDONED_SECONDS:
+                temporary.unlink()
+        except FileNotFoundError:  # its owner, or another run, was faster
+            continue

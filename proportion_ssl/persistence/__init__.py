@@ -1,0 +1,13 @@
+"""Save a fitted classifier to one file, and load it without running anything that the file says.
+
+The file is in the safetensors format: weights and other arrays as tensors, everything else as JSON
+in its header. A file names classes, and they are looked up in ``_tables``; nothing is imported
+by a name that a file gives, and nothing is unpickled.
+
+A classifier of this package becomes savable by a row in ``_tables.ROWS``.
+"""
+
+from proportion_ssl.persistence._errors import ModelFileError
+from proportion_ssl.persistence._models import load, save
+
+__all__ = ["ModelFileError", "load", "save"]

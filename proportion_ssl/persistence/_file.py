@@ -1,0 +1,87 @@
+"""The bytes of a model file: safetensors, with a description and its hash in the header."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
+
+from proportion_ssl._version import __version__
+from proportion_ssl.persistence._errors import ModelFileError
+
+FORMAT = "proportion_ssl model"
+VERSION = 1  # raise it when a file of today would be read wrongly, or not at all
+_KEY = "proportion_ssl"
+MAX_HEADER = 2**24  # bytes
+
+
+def pack(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bytes:
+    """The whole file."""
+    document = {"format": FORMAT, "version": VERSION, "package": __version__, "model": described}
+    text = json.dumps({**document, "sha256": digest(document, tensors)}, allow_nan=False)
+    data = tensor_bytes(tensors, {_KEY: text})  # one key: safetensors writes several in any order
+    try:
+        check_start(data[:9], len(data))
+    except ModelFileError as error:
+        raise ValueError(f"The model cannot be saved: {error}") from error
+    return data
+
+
+def digest(document, tensors):
+    """Hash of all that the file says, however its parts are laid out."""
+    text = json.dumps(document, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_start(start, size):
+    """What can be told before anything large is read or believed."""
+    # 0x80 begins a pickle, but may also be the first byte of a length
+    is_pickle = start[:1] == b"\x80" and start[8:9] != b"{"
+    if is_pickle or start[:4] == b"PK\x03\x04":
+        raise ModelFileError(
+            "it looks like a pickle, joblib or torch file, which can run code when it is read; it was not "
+            "read. Write the model with proportion_ssl.save."
+        )
+    if size < 10 or start[8:9] != b"{":
+        raise ModelFileError("it is cut off, damaged, or no file of proportion_ssl.save.")
+    length = int.from_bytes(start[:8], "little")
+    if length > size - 8:
+        raise ModelFileError(
+            f"its header should have {length:,} bytes, but the file has {size:,}: it is cut off or damaged."
+        )
+    if length > MAX_HEADER:
+        raise ModelFileError(
+            f"its header has {length:,} bytes; more than {MAX_HEADER:,} are not accepted."
+        )
+
+
+def unpack(data):
+    """Description of the model, and tensors; both checked against the hash."""
+    check_start(data[:9], len(data))
+    tensors = read_tensors(data)  # checks header and offsets against the length of the file
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    text = (header.get("__metadata__") or {}).get(_KEY)
+    if text is None:
+        raise ModelFileError("it is a safetensors file, but not one of proportion_ssl.save.")
+    document = json.loads(text)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ModelFileError("it is a safetensors file, but not one of proportion_ssl.save.")
+    version, package = document.get("version"), repr(document.get("package"))[:40]
+    if type(version) is not int or version != VERSION:
+        raise ModelFileError(
+            f"it has version {repr(version)[:40]} of the format, written by proportion_ssl {package}; "
+            f"this is proportion_ssl {__version__}, which reads version {VERSION}. Load it with the one that "
+            "wrote it."
+        )
+    if document.pop("sha256", None) != digest(document, tensors):
+        raise ModelFileError(
+            "its content does not agree with its hash: it is damaged. Copy it again."
+        )
+    return document["model"], tensors

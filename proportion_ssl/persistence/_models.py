@@ -1,0 +1,356 @@
+"""Save and load: models as tables of parameters, fitted attributes and weights."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from proportion_ssl._atomic import replacing
+from proportion_ssl.base import BagClassifier, NetBagClassifier
+from proportion_ssl.nets.net import SignedLabelNet
+from proportion_ssl.persistence._errors import ModelFileError
+from proportion_ssl.persistence._file import check_start, pack, unpack
+from proportion_ssl.persistence._labels import log_tensors, set_labels
+from proportion_ssl.persistence._nets import (
+    check_classes,
+    check_feature_names,
+    check_inputs,
+    check_same_net,
+    check_shape,
+    copy_of,
+    fill_net,
+)
+from proportion_ssl.persistence._restored import class_of
+from proportion_ssl.persistence._tables import LABELS, NAMES, NETS, OF_ALL, ROWS
+from proportion_ssl.persistence._values import (
+    OWN_NET,
+    build,
+    build_names,
+    cannot,
+    check_table,
+    decode,
+    describe,
+    describe_names,
+    encode,
+)
+
+_SKIPPED = ("estimator_", "_metadata_request")  # the net is its weights; routing is a setting
+
+
+def save(model: BagClassifier | SignedLabelNet, path: str | os.PathLike[str]) -> None:
+    """Write a fitted classifier to one file that :func:`load` reads.
+
+    The file appears under its name only when it is complete and was found to be readable; until
+    then a file of that name stays as it is.
+
+    Parameters
+    ----------
+    model : classifier of this package, HeadClassifier or MobileNetV2Classifier
+        Fitted, such as a :class:`~proportion_ssl.NegativePseudoLabelClassifier` or a
+        :class:`~proportion_ssl.RobustProportionClassifier`, with nets, selectors and losses of this package.
+    path : str or path-like
+        Where to write, such as ``"lung.safetensors"``; replaced if it exists. A head on 1280 features
+        takes some 50 kB plus its pseudo labels, a MobileNetV2 some 9 MB more.
+
+    Raises
+    ------
+    TypeError
+        If the model, or a part of it, is of a class that cannot be saved. The part is named.
+    ValueError
+        If a setting, a name or a weight is of a kind that cannot be saved. It is named.
+    NotFittedError
+        If the model was not fitted.
+
+    See Also
+    --------
+    load : Read the file.
+
+    Notes
+    -----
+    Kept are the parameters, the fitted attributes and the weights. Not kept are what belongs to
+    training alone (the state of the optimiser, the net's own record of epochs, the instances of bags
+    in ``bags_``) and what belongs to the machine (the device). ``weights`` of a MobileNetV2, if it is a
+    path, is kept as text.
+
+    Equal models give equal files, byte for byte, with equal versions of the package.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from proportion_ssl import NegativePseudoLabelClassifier
+    >>> from proportion_ssl.datasets import make_bags
+    >>> data = make_bags(n_bags=4, random_state=0)
+    >>> model = NegativePseudoLabelClassifier(max_epochs=2, random_state=0)
+    >>> model = model.fit(data.X_labeled, data.y, data.bags)
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> save(model, path)
+    >>> bool((load(path).predict_proba(data.X_test) == model.predict_proba(data.X_test)).all())
+    True
+    """
+    path = Path(path)
+    data = _to_bytes(model)
+    try:
+        restored = _from_bytes(data)
+    except ModelFileError as error:
+        raise ValueError(f"The model cannot be saved: {error}") from error
+    for fitted, described in zip(_nets_in(model), _nets_in(restored), strict=True):
+        check_same_net(fitted, described)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load(path: str | os.PathLike[str]) -> BagClassifier | SignedLabelNet:
+    """Read a classifier that :func:`save` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    model : classifier of this package, HeadClassifier or MobileNetV2Classifier
+        Of the class that was saved; fitted, on the CPU. It predicts the same, bit for bit on the same
+        machine with the same versions.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ModelFileError
+        If it is truncated, damaged, of an unknown version, or says something that no saved model
+        says; a ``ValueError`` that names the file and what is wrong.
+
+    See Also
+    --------
+    save : Write the file.
+
+    Notes
+    -----
+    Whatever the file holds, reading it runs no code from it, opens no other file and uses no
+    network. Its hash finds accidents; it is no signature, so that a file from strangers loads safely
+    but may predict anything. Layers of a MobileNetV2 come from the file; ``fit`` of a loaded model
+    starts from where ``weights`` says, as that of a new one.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> _ = path.write_bytes(b"not a model")
+    >>> load(path)
+    Traceback (most recent call last):
+    ...
+    proportion_ssl.persistence._errors.ModelFileError: ...
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no model file {str(path)!r}.")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(9)
+        try:
+            check_start(start, size)
+        except ModelFileError as error:
+            raise ModelFileError(f"{str(path)!r} cannot be loaded: {error}") from error
+        data = start + file.read(size - len(start))
+    try:
+        return _from_bytes(data)
+    except ModelFileError as error:
+        raise ModelFileError(f"{str(path)!r} cannot be loaded: {error}") from error
+
+
+# --- what is written ----------------------------------------------------------------------------
+
+
+def _to_bytes(model: Any) -> bytes:
+    tensors: dict[str, torch.Tensor] = {}
+    return pack(_describe_model(model, type(model).__name__, tensors, ""), tensors)
+
+
+def _describe_model(model, name, tensors, prefix):
+    """A fitted net or classifier; its arrays go to the tensors, under names with the prefix."""
+    net = _net_of(model)
+    described = describe(model, name)
+    if net is not None:
+        for key, value in net.module_.state_dict().items():
+            tensors[f"{prefix}net.{key}"] = copy_of(value)
+        described["data_shape"] = list(net.data_shape_)
+    if net is model:
+        fitted = {"classes_": describe_names(net.classes_, "classes_")}
+    else:
+        fitted = _describe_fitted(model, tensors, prefix)
+    return {**described, "fitted": fitted}
+
+
+def _net_of(model):
+    """The fitted net of a model that can be saved; None where the model predicts by another."""
+    if class_of(model) in NETS:
+        if not model.initialized_ or not hasattr(model, "classes_inferred_"):
+            raise NotFittedError(f"This {type(model).__name__} is not fitted; fit it first.")
+        return model
+    if type(model) not in ROWS:
+        names = ", ".join(sorted(cls.__name__ for cls in (*ROWS, *NETS)))
+        raise TypeError(
+            f"A {type(model).__name__} cannot be saved, only {names} can. Of a model around such a "
+            "one save that which is within (pipeline[-1], search.best_estimator_); a class of your own can "
+            "be kept by joblib, with its code."
+        )
+    check_is_fitted(model)
+    if not isinstance(model, NetBagClassifier):
+        return None
+    if class_of(model.estimator_) not in NETS:
+        raise TypeError(cannot("estimator_", model.estimator_, NETS) + OWN_NET)
+    return model.estimator_
+
+
+def _nets_in(model: Any) -> Iterator[Any]:
+    """The nets by which a model predicts, in a fixed order."""
+    net = _net_of(model)
+    if net is not None:
+        yield net
+    if net is not model:
+        for name in _fitted_names(model):
+            if isinstance(getattr(model, name), BagClassifier):
+                yield from _nets_in(getattr(model, name))
+
+
+def _fitted_names(model):
+    """Attributes that a fit, or somebody, has set."""
+    return sorted(set(vars(model)) - set(model.get_params(deep=False)) - {*_SKIPPED})
+
+
+def _describe_fitted(model, tensors, prefix):
+    """Fitted attributes as JSON; arrays go to the tensors."""
+    row = ROWS[type(model)]
+    known = {**OF_ALL, **row.always, **row.sometimes}
+    fitted = {}
+    for name in _fitted_names(model):
+        value = getattr(model, name)
+        if name in LABELS:
+            array = np.array(value, dtype=LABELS[name], order="C")
+            tensors[prefix + name] = torch.from_numpy(array)
+        elif name == "label_log_":
+            tensors.update({prefix + key: log for key, log in log_tensors(value).items()})
+        elif name in NAMES:
+            fitted[name] = describe_names(value, name)
+        elif BagClassifier in known.get(name, ()):
+            fitted[name] = _describe_model(value, name, tensors, f"{prefix}{name}.")
+        elif name in known:
+            fitted[name] = encode(value, name)
+        elif name not in row.left_out:
+            raise ValueError(
+                f"The model has the attribute {name!r}, which the row of {type(model).__name__} in "
+                "proportion_ssl.persistence does not name. If you set it yourself, delete it first."
+            )
+    return fitted
+
+
+# --- what is read -------------------------------------------------------------------------------
+
+
+def _from_bytes(data):
+    """The model of a file; whatever is wrong with it ends in a ModelFileError."""
+    try:
+        described, tensors = unpack(data)
+        return _restore(described, tensors, (*ROWS, *NETS))
+    except ModelFileError:
+        raise
+    except Exception as error:  # depends on what the file says; all of them end here
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise ModelFileError(
+            f"it is damaged, or no file of proportion_ssl.save ({type(error).__name__}: {first})."
+        ) from error
+
+
+def _restore(described, tensors, known):
+    """A fitted model of one of the known classes; it uses up the tensors."""
+    has_net = isinstance(described, dict) and "data_shape" in described
+    keys = {"class", "parameters", "fitted", *(["data_shape"] if has_net else [])}
+    check_table(described, keys, "the model")
+    model = build({key: described[key] for key in ("class", "parameters")}, known, "model")
+    if has_net != isinstance(model, NetBagClassifier | SignedLabelNet):
+        raise ModelFileError(f"a {type(model).__name__} with, or without, a net of its own.")
+    weights = _taken(tensors, "net.")
+    fitted = described["fitted"]
+    if type(model) in NETS:
+        check_table(fitted, {"classes_"}, "the net")
+        _check_used_up(tensors)
+        shape = check_shape(described["data_shape"])
+        return fill_net(model, weights, build_names(fitted["classes_"], "classes_"), shape)
+    _set_fitted(model, fitted, tensors)
+    check_feature_names(model)
+    if has_net:
+        net, shape = (
+            model._make_net(is_images=model.is_images_),
+            check_shape(described["data_shape"]),
+        )
+        check_inputs(model, net, shape)
+        model.estimator_ = fill_net(net, weights, model.classes_, shape)
+    elif weights:
+        raise ModelFileError(f"it holds the unknown weight {min(weights)[:80]!r}.")
+    return model
+
+
+def _taken(tensors, prefix):
+    """Tensors of that prefix, without it; taken out of the others."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+
+def _check_used_up(names):
+    if names:
+        raise ModelFileError(f"it holds the unknown attribute {min(names)[:80]!r}.")
+
+
+def _set_fitted(model, fitted, tensors):
+    """Set fitted attributes, all of which must be known, of the right type, and fit together."""
+    row = ROWS[type(model)]
+    known = {**OF_ALL, **row.always, **row.sometimes}
+    if not isinstance(fitted, dict):
+        raise ModelFileError("the fitted attributes are not a table.")
+    logged = _taken(tensors, "label_log_.")
+    within = {name for name in fitted if BagClassifier in known.get(name, ())}
+    tensors_within = {name: _taken(tensors, f"{name}.") for name in within}
+    _check_used_up({*fitted} - {*known, *NAMES} | {*tensors} - {*LABELS})
+    missing = sorted({*OF_ALL, *row.always, "classes_"} - set(fitted))
+    if missing:
+        raise ModelFileError(f"it lacks the attribute {missing[0]!r}.")
+    for name, value in fitted.items():
+        if name in NAMES:
+            setattr(model, name, build_names(value, name))
+        elif name not in within:
+            setattr(model, name, _of_kind(decode(value), known[name], name))
+    for name, tensor in tensors.items():
+        array = tensor.numpy()
+        if array.dtype != LABELS[name]:
+            raise ModelFileError(f"{name} is of type {array.dtype} instead of {LABELS[name]}.")
+        setattr(model, name, array)
+    if not all(type(entry) is dict for entry in getattr(model, "history_", [])):
+        raise ModelFileError("history_ is no list of tables.")
+    check_classes(model.classes_, at_least=2)
+    set_labels(model, logged)
+    for name in sorted(within):
+        inner = _restore(fitted[name], tensors_within[name], tuple(ROWS))
+        setattr(model, name, _fitting(inner, model, name))
+
+
+def _of_kind(value, kinds, name):
+    if type(value) not in kinds:
+        raise ModelFileError(f"{name} is a {type(value).__name__}.")
+    return value
+
+
+def _fitting(inner, model, name):
+    """A classifier within another, which hands it its own checked input."""
+    same = np.array_equal(inner.classes_, model.classes_) and (
+        (inner.n_features_in_, inner.is_images_) == (model.n_features_in_, model.is_images_)
+    )
+    if not same or inner.classes_.dtype != model.classes_.dtype:
+        raise ModelFileError(f"{name} has other classes or features than the model around it.")
+    if hasattr(inner, "feature_names_in_"):
+        raise ModelFileError(f"{name} has names of features, which the model around it checks.")
+    return inner

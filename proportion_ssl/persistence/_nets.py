@@ -1,0 +1,98 @@
+"""Fitted nets: built anew from their parameters, with the weights of the file."""
+
+import torch
+
+from proportion_ssl.nets.mobilenet import N_FEATURES
+from proportion_ssl.nets.net import HeadClassifier
+from proportion_ssl.persistence._errors import ModelFileError
+from proportion_ssl.persistence._restored import RestoredMobileNetV2
+from proportion_ssl.persistence._values import check_net, same
+
+
+def copy_of(tensor):
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def check_same_net(net, restored):
+    """Whether the parameters still describe the net that was fitted."""
+    for what in ("freeze", "predict_nonlinearity", "module"):
+        fitted, described = getattr(net, what, None), getattr(restored, what, None)
+        if not same(fitted, described):
+            raise ValueError(
+                f"The model cannot be saved: its net was fitted with {what}={fitted!r}, but its parameters "
+                f"now say {described!r}. Set them as they were, or fit again."
+            )
+
+
+def check_classes(classes, *, at_least):
+    if len(classes) < at_least or len(set(classes.tolist())) != len(classes):
+        raise ModelFileError(f"it has {len(classes)} classes, or one of them twice.")
+
+
+def check_shape(shape):
+    if not isinstance(shape, list) or len(shape) not in (1, 3):
+        raise ModelFileError("the shape of its data is none.")
+    if not all(type(side) is int and 0 < side < 2**31 for side in shape):
+        raise ModelFileError("the shape of its data is none.")
+    return tuple(shape)
+
+
+def check_inputs(model, net, shape):
+    """Whether number and names of the features fit the net."""
+    is_head, is_images = isinstance(net, HeadClassifier), model.is_images_
+    inputs = (model.n_features_in_,) if is_head else (N_FEATURES,)
+    n_features = 3 if is_images else inputs[0]
+    is_raw = is_images and len(shape) == 3 and shape[2] == 3  # the images themselves
+    if (is_head and is_images) or model.n_features_in_ != n_features:
+        raise ModelFileError("its number of features does not fit its net.")
+    if not (is_raw and not net.freeze if len(shape) == 3 else shape == inputs):
+        raise ModelFileError(f"its data of shape {shape} do not fit its net.")
+
+
+def check_feature_names(model):
+    """Whether there are as many names of features as features, where there are any."""
+    names = getattr(model, "feature_names_in_", None)
+    if names is not None and (len(names) != model.n_features_in_ or names.dtype != object):
+        raise ModelFileError("its names of features do not fit their number.")
+
+
+def fill_net(net, weights, classes, shape):
+    """The net, fitted: with the weights of the file, which are all of its size and type."""
+    check_classes(classes, at_least=1)
+    check_net(net)  # the classifier may have set some of its parameters
+    is_head = isinstance(net, HeadClassifier)
+    n_features = shape[0] if is_head else N_FEATURES
+    if len(classes) * n_features > sum(weight.numel() for weight in weights.values()):
+        # before a net is built that is larger than the file
+        raise ModelFileError(f"its weights are too few for {len(classes)} classes.")
+    origin = None
+    if not is_head:
+        origin = net.weights
+        parameters = net.get_params(deep=False)
+        net = RestoredMobileNetV2(**{k: v for k, v in parameters.items() if k[0] != "_"})
+        net.weights = None  # the layers come from this file, not from where they once came from
+    net.classes_inferred_, net.data_shape_ = classes, shape
+    with torch.random.fork_rng(devices=[]):
+        net.initialize()
+    _load_state(net.module_, weights)
+    if not is_head:
+        net.weights = origin
+        net.module_._batch_statistics = not net.freeze and origin is None
+    net.module_.eval()
+    return net
+
+
+def _load_state(module, state):
+    for name, expected in module.state_dict().items():
+        given = state.get(name)
+        if given is None or given.shape != expected.shape or given.dtype != expected.dtype:
+            got = "is missing" if given is None else f"is {given.dtype} {tuple(given.shape)}"
+            raise ModelFileError(
+                f"the weight {name!r} {got}; expected {expected.dtype} {tuple(expected.shape)}."
+            )
+        if given.is_floating_point() and not torch.isfinite(given).all():
+            raise ModelFileError(f"the weight {name!r} has values that are not finite.")
+    more = sorted(set(state) - set(module.state_dict()))
+    if more:
+        raise ModelFileError(f"it holds the unknown weight {more[0][:80]!r}.")
+    module.load_state_dict(state)

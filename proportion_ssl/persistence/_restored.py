@@ -1,0 +1,29 @@
+"""A MobileNetV2 that came from a file."""
+
+from typing import Any
+
+from proportion_ssl.embedding import PatchEmbedder
+from proportion_ssl.nets.data import SignedDataset
+from proportion_ssl.nets.mobilenet import check_images
+from proportion_ssl.nets.net import MobileNetV2Classifier, SignedLabelNet
+
+
+class RestoredMobileNetV2(MobileNetV2Classifier):
+    """A MobileNetV2 whose frozen layers are those of its file, wherever these once came from."""
+
+    def embed(self, X: Any) -> Any:
+        if not self.freeze or not self.initialized_:
+            return super().embed(X)
+        if isinstance(X, SignedDataset) or len(X.shape) == 2:
+            return X
+        check_images(X)
+        return PatchEmbedder(module=self.module_.backbone).transform(X)
+
+    def fit(self, X: Any, y: Any, groups: Any = None, **fit_params: Any) -> SignedLabelNet:
+        """Fit anew, from where ``weights`` says."""
+        return super().fit(super().embed(X), y, groups, **fit_params)
+
+
+def class_of(thing: Any) -> type:
+    """Class that a net or part is saved as."""
+    return MobileNetV2Classifier if type(thing) is RestoredMobileNetV2 else type(thing)
