@@ -156,6 +156,46 @@ def multi_negative_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Ten
     return negative_loss(logits, signed) * (n_classes - n_negative) / (n_classes - 1)
 
 
+def proportion_loss(means: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
+    """Divergence of the recorded proportions from a bag's mean prediction, per bag.
+
+    Parameters
+    ----------
+    means : torch.Tensor of shape (n_bags, n_classes)
+        Mean over each bag of its instances' class probabilities; rows sum to 1.
+    lower, upper : torch.Tensor of shape (n_bags, n_classes)
+        Intervals of the recorded proportions; equal where these are exact.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_bags,)
+        At least 0; 0, with zero gradient, within the interval.
+
+    Notes
+    -----
+    ``KL(p || mean f)``, the proportion loss of [1]_ up to the entropy of p, which has no gradient. The
+    predictions are averaged *before* the logarithm is taken; a mean of logarithms would pull
+    every instance towards the proportions of its bag. Within an interval p is the share nearest to
+    the prediction; p then need not sum to 1, and ``sum_c (mean f_c - p_c)`` is added, which keeps the
+    divergence at least 0.
+
+    References
+    ----------
+    .. [1] Ardehaly, Culotta. "Co-training for Demographic Classification Using Deep Learning from
+       Label Proportions". ICDM workshops 2017.
+
+    Examples
+    --------
+    >>> import torch
+    >>> recorded = torch.tensor([[0.5, 0.5]])
+    >>> proportion_loss(torch.tensor([[0.75, 0.25]]), recorded, recorded)
+    tensor([0.1438])
+    """
+    target = torch.clamp(means.detach(), lower, upper)
+    divergence = torch.xlogy(target, target) - torch.xlogy(target, means)
+    return (divergence + means - target).sum(dim=-1)
+
+
 class _SignedLoss(nn.Module):
     """Average of a per-instance loss over the instances that carry a label it knows."""
 

@@ -10,14 +10,20 @@ from proportion_ssl.nets.mobilenet import (
     load_mobilenet_v2,
 )
 from proportion_ssl.nets.random_filters import RandomFilterFeatures
+from proportion_ssl.nets.streams import BagBatch, BagLoss, BagStream, TwoStreamLoss, ramp
 
 __all__ = [
+    "BagBatch",
+    "BagLoss",
+    "BagStream",
     "LinearHead",
     "MobileNetV2Features",
     "MobileNetV2Module",
     "PixelNormalization",
     "RandomFilterFeatures",
+    "TwoStreamLoss",
     "WeightsNotAvailableError",
     "compile_features",
     "load_mobilenet_v2",
+    "ramp",
 ]

@@ -1,0 +1,32 @@
+"""Systems that the paper compares with, and their modern rivals: one file per system.
+
+All take ``fit(X_labeled, y, X_bags=None, bag_proportions=None, *, groups=None)``. A system that trains a net
+on two streams is one loss of a batch of bags (:class:`proportion_ssl.nets.BagLoss`); the loop is shared.
+"""
+
+from proportion_ssl.baselines._two_streams import TwoStreamClassifier
+from proportion_ssl.baselines.assignment import AssignmentClassifier
+from proportion_ssl.baselines.fixmatch import FixMatchClassifier, SoftMatchClassifier
+from proportion_ssl.baselines.ict import ICTClassifier
+from proportion_ssl.baselines.mean_map import MeanMapClassifier
+from proportion_ssl.baselines.mean_teacher import MeanTeacherClassifier
+from proportion_ssl.baselines.mixup import MixupClassifier
+from proportion_ssl.baselines.proportion_loss import MixBag, ProportionLossClassifier
+from proportion_ssl.baselines.proportion_svm import ProportionSVMClassifier
+from proportion_ssl.baselines.vat import LLPVATClassifier, VATClassifier
+
+__all__ = [
+    "AssignmentClassifier",
+    "FixMatchClassifier",
+    "ICTClassifier",
+    "LLPVATClassifier",
+    "MeanMapClassifier",
+    "MeanTeacherClassifier",
+    "MixBag",
+    "MixupClassifier",
+    "ProportionLossClassifier",
+    "ProportionSVMClassifier",
+    "SoftMatchClassifier",
+    "TwoStreamClassifier",
+    "VATClassifier",
+]

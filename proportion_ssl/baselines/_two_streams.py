@@ -1,0 +1,155 @@
+"""What all systems share that train on labelled batches and batches of bags side by side."""
+
+import inspect
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils._param_validation import Interval
+from skorch import NeuralNet
+
+from proportion_ssl.base import NetBagClassifier
+from proportion_ssl.nets.data import SignedDataset
+from proportion_ssl.nets.streams import BagLoss, BagStream, TwoStreamLoss
+from proportion_ssl.nets.training import (
+    split_validation,
+    train_epochs,
+    train_until_settled,
+    training_rows,
+)
+
+
+class TwoStreamClassifier(NetBagClassifier):
+    """Base of the systems whose every step pays for a labelled batch and for a batch of bags.
+
+    A subclass writes :meth:`_make_bag_loss`; its constructor adds the parameters of that loss and hands
+    all others on as ``**kwargs``. Without bags the fit is supervised.
+
+    Parameters
+    ----------
+    estimator : skorch.NeuralNet, default=None
+        Net whose module returns logits. Default: :class:`~proportion_ssl.HeadClassifier` on features,
+        :class:`~proportion_ssl.MobileNetV2Classifier` on images.
+    weight : float
+        Weight of the loss of the bags beside that of the labelled patches, after the ramp.
+    ramp_up : float in [0, 1]
+        Share of all steps over which the weight rises from near 0 (:func:`~proportion_ssl.nets.ramp`).
+    bags_per_batch, instances_per_bag : int
+        How many bags a step sees, and at most how many instances of each, drawn anew each time.
+    max_epochs : int
+        Passes over the bags; all are made. Without bags: most epochs of the supervised fit.
+    patience, validation_fraction, learning_rate, batch_size, oversample, random_state
+        As of :class:`~proportion_ssl.NegativePseudoLabelClassifier`. The validation patches decide when the
+        supervised fit ends; with bags their loss is recorded.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    estimator_ : skorch.NeuralNet
+        The trained net.
+    n_features_in_ : int
+        Number of features, or of channels of an image.
+    """
+
+    #: Whether instances are mixed or moved a little, which uint8 images cannot be.
+    _needs_real_numbers = False
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **NetBagClassifier._parameter_constraints,
+        "weight": [Interval(Real, 0, None, closed="left")],
+        "ramp_up": [Interval(Real, 0, 1, closed="both")],
+        "bags_per_batch": [Interval(Integral, 1, None, closed="left")],
+        "instances_per_bag": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator: NeuralNet | None = None,
+        *,
+        weight: float = 1.0,
+        ramp_up: float = 0.0,
+        bags_per_batch: int = 2,
+        instances_per_bag: int = 64,
+        max_epochs: int = 100,
+        patience: int = 10,
+        validation_fraction: float = 0.25,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        oversample: bool = True,
+        random_state: Any = None,
+    ):
+        self.estimator = estimator
+        self.weight = weight
+        self.ramp_up = ramp_up
+        self.bags_per_batch = bags_per_batch
+        self.instances_per_bag = instances_per_bag
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.oversample = oversample
+        self.random_state = random_state
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        """Parameters of the constructors of the system and of this base, as scikit-learn asks for them."""
+        systems = [c for c in cls.__mro__ if issubclass(c, TwoStreamClassifier)]
+        named = {
+            parameter.name
+            for system in systems
+            for parameter in inspect.signature(system.__init__).parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        }
+        return sorted(named - {"self"})
+
+    def _make_bag_loss(self) -> BagLoss:
+        """What a batch of bags costs."""
+        raise NotImplementedError
+
+    def _labeled_data(
+        self, X: Any, signed: np.ndarray, rows: np.ndarray, random_state: np.random.RandomState
+    ) -> SignedDataset:
+        """The labelled patches that are trained on, ``rows`` of them in this order."""
+        return SignedDataset(X, signed, rows)
+
+    def _fit_net(self, net, X, codes, bags, groups, random_state):
+        if self._needs_real_numbers and len(X.shape) == 4:
+            raise ValueError(
+                f"{type(self).__name__} mixes or moves its instances, which uint8 images cannot be; give "
+                "features of PatchEmbedder, or a net whose layers are frozen (freeze=True)."
+            )
+        train, validation = split_validation(codes, self.validation_fraction, random_state, groups)
+        signed = np.eye(len(self.classes_), dtype=np.int8)[codes]
+        validating = SignedDataset(X, signed, validation) if len(validation) else None
+        rows = train[training_rows(signed[train], random_state, balance=self.oversample)]
+        self._initialize(net, X, train)
+        if bags is None:
+            train_until_settled(
+                net,
+                self._labeled_data(X, signed, rows, random_state),
+                validating,
+                max_epochs=self.max_epochs,
+                patience=self.patience,
+            )
+            return
+        stream = BagStream(
+            bags,
+            X[train],
+            bags_per_batch=self.bags_per_batch,
+            instances_per_bag=self.instances_per_bag,
+            n_labeled=net.batch_size,
+            random_state=random_state,
+        )
+        rows = np.resize(rows, stream.n_batches * net.batch_size)  # an epoch: all bags once
+        supervised, bag_loss = net.criterion_, self._make_bag_loss()
+        net.criterion_ = TwoStreamLoss(
+            *(supervised, bag_loss, net.module_, stream),
+            weight=self.weight,
+            ramp_up=self.ramp_up,
+            n_steps=self.max_epochs * stream.n_batches,
+        )
+        data = self._labeled_data(X, signed, rows, random_state)
+        train_epochs(net, data, validating, self.max_epochs)
+        bag_loss.finish(net.module_)
+        net.criterion_ = supervised  # the fitted net keeps no bags

@@ -1,0 +1,53 @@
+"""Weak and strong views of instances: noise on features, augmentation of images."""
+
+import torch
+from torchvision.transforms import v2
+
+
+def weak_view(X: torch.Tensor, scale: torch.Tensor, noise: float) -> torch.Tensor:
+    """Instances, changed in a way that no label depends on.
+
+    Parameters
+    ----------
+    X : torch.Tensor of shape (n_instances, n_features), or (n_instances, height, width, 3) uint8
+    scale : torch.Tensor of shape (n_features,)
+        Unit of the noise on features.
+    noise : float
+        Standard deviation of Gaussian noise on features, in units of ``scale``. Images are turned by
+        a multiple of 180 degrees and mirrored, each at random.
+
+    Returns
+    -------
+    view : torch.Tensor of the same shape and type
+    """
+    if X.ndim == 2:
+        return X + noise * scale * torch.randn_like(X)
+    for axis in (1, 2):
+        flipped = torch.rand(len(X)) < 0.5
+        X = torch.where(flipped.reshape(-1, 1, 1, 1), X.flip(axis), X)
+    return X
+
+
+def strong_view(X: torch.Tensor, scale: torch.Tensor, noise: float, drop: float) -> torch.Tensor:
+    """Instances, changed as much as a label can bear.
+
+    Parameters
+    ----------
+    X, scale
+        As of :func:`weak_view`.
+    noise : float
+        Standard deviation of Gaussian noise on features, in units of ``scale``.
+    drop : float in [0, 1)
+        Probability that noise replaces a feature's deviation from the mean of the batch. Images
+        go through RandAugment (Cubuk et al., CVPR workshops 2020), each by itself, after :func:`weak_view`.
+
+    Returns
+    -------
+    view : torch.Tensor of the same shape and type
+    """
+    if X.ndim == 2:
+        dropped = torch.rand_like(X) < drop
+        return weak_view(torch.where(dropped, X.mean(dim=0), X), scale, noise)
+    augment = v2.RandAugment()
+    images = weak_view(X, scale, noise).permute(0, 3, 1, 2)
+    return torch.stack([augment(image) for image in images]).permute(0, 2, 3, 1)

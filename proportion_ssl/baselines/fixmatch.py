@@ -1,0 +1,169 @@
+"""FixMatch and SoftMatch: pseudo labels from a weak view of a patch train its strong view."""
+
+from numbers import Real
+from typing import Any
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import nn
+
+from proportion_ssl.baselines._two_streams import TwoStreamClassifier
+from proportion_ssl.baselines._views import strong_view, weak_view
+from proportion_ssl.nets.streams import BagBatch, BagLoss
+
+
+class ViewLoss(BagLoss):
+    """Weighted cross-entropy of the strong views, labelled by the net itself on the weak ones.
+
+    A subclass writes :meth:`label_weights`.
+
+    Parameters
+    ----------
+    weak_noise, strong_noise, drop : float
+        Of the views, see :func:`~proportion_ssl.baselines._views.strong_view`.
+    """
+
+    def __init__(self, weak_noise: float, strong_noise: float, drop: float):
+        super().__init__()
+        self.weak_noise, self.strong_noise, self.drop = weak_noise, strong_noise, drop
+
+    def label_weights(self, confidence: torch.Tensor) -> torch.Tensor:
+        """Weight of each pseudo label in [0, 1], from its probability; shape (n_instances,)."""
+        raise NotImplementedError
+
+    def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
+        with torch.no_grad():
+            weak = module(weak_view(batch.X, batch.scale, self.weak_noise)).softmax(dim=1)
+            confidence, labels = weak.max(dim=1)
+            weights = self.label_weights(confidence)
+        strong = module(strong_view(batch.X, batch.scale, self.strong_noise, self.drop))
+        losses = nn.functional.cross_entropy(strong, labels, reduction="none")
+        return (losses * weights).mean()
+
+
+class FixMatchLoss(ViewLoss):
+    """Pseudo labels count from a fixed confidence on."""
+
+    def __init__(self, threshold: float, *views: float):
+        super().__init__(*views)
+        self.threshold = threshold
+
+    def label_weights(self, confidence: torch.Tensor) -> torch.Tensor:
+        return (confidence >= self.threshold).to(confidence.dtype)
+
+
+class SoftMatchLoss(ViewLoss):
+    """Pseudo labels below the mean confidence weigh less, by a Gaussian of its spread.
+
+    Mean m and variance v of the confidence are running averages over the batches; the weight is
+    ``exp(-min(confidence - m, 0)^2 / (2 v / 4))``, the width being half a standard deviation
+    as in the authors' code.
+    """
+
+    def __init__(self, n_classes: int, momentum: float, *views: float):
+        super().__init__(*views)
+        self.momentum = momentum
+        self.mean, self.variance = torch.tensor(1.0 / n_classes), torch.tensor(1.0)
+
+    def label_weights(self, confidence: torch.Tensor) -> torch.Tensor:
+        self.mean = torch.lerp(confidence.mean(), self.mean, self.momentum)
+        variance = confidence.var(correction=int(len(confidence) > 1))
+        self.variance = torch.lerp(variance, self.variance, self.momentum)
+        below = (confidence - self.mean).clamp(max=0)
+        return torch.exp(-(below**2) / (2 * self.variance.clamp(min=1e-12) / 4))
+
+
+class _ViewClassifier(TwoStreamClassifier):
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **TwoStreamClassifier._parameter_constraints,
+        "weak_noise": [Interval(Real, 0, None, closed="left")],
+        "strong_noise": [Interval(Real, 0, None, closed="left")],
+        "drop": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        weak_noise: float = 0.05,
+        strong_noise: float = 0.3,
+        drop: float = 0.3,
+        **kwargs: Any,
+    ):
+        super().__init__(estimator, **kwargs)
+        self.weak_noise = weak_noise
+        self.strong_noise = strong_noise
+        self.drop = drop
+
+    @property
+    def _views(self):
+        return self.weak_noise, self.strong_noise, self.drop
+
+
+class FixMatchClassifier(_ViewClassifier):
+    """FixMatch: confident predictions on weak views are the labels of strong views.
+
+    Patches of the bags are taken as unlabelled data; proportions are not used.
+
+    Parameters
+    ----------
+    threshold : float in [0, 1], default=0.95
+        Smallest probability of a label.
+    weak_noise, strong_noise : float, default=0.05, 0.3
+        Standard deviation of the noise on features, in those of the features over the labelled patches.
+        Images: mirrored; mirrored and RandAugment.
+    drop : float in [0, 1), default=0.3
+        Probability that the strong view loses a feature.
+    **kwargs
+        ``weight`` (default 1), ``ramp_up`` (0) and all else as of
+        :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
+
+    References
+    ----------
+    .. [1] Sohn et al. "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence".
+       NeurIPS 2020.
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **_ViewClassifier._parameter_constraints,
+        "threshold": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    def __init__(self, estimator: Any = None, *, threshold: float = 0.95, **kwargs: Any):
+        super().__init__(estimator, **kwargs)
+        self.threshold = threshold
+
+    def _make_bag_loss(self) -> BagLoss:
+        return FixMatchLoss(self.threshold, *self._views)
+
+
+class SoftMatchClassifier(_ViewClassifier):
+    """SoftMatch: as FixMatch, with every prediction on a weak view a label that weighs by its confidence.
+
+    Patches of the bags are taken as unlabelled data; proportions are not used. Without uniform alignment,
+    which is for classes that are equally frequent.
+
+    Parameters
+    ----------
+    momentum : float in [0, 1), default=0.999
+        Of the running mean and variance of the confidence.
+    **kwargs
+        As of :class:`FixMatchClassifier`, without ``threshold``.
+
+    References
+    ----------
+    .. [1] Chen et al. "SoftMatch: Addressing the Quantity-Quality Trade-off in Semi-supervised Learning".
+       ICLR 2023.
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **_ViewClassifier._parameter_constraints,
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(self, estimator: Any = None, *, momentum: float = 0.999, **kwargs: Any):
+        super().__init__(estimator, **kwargs)
+        self.momentum = momentum
+
+    def _make_bag_loss(self) -> BagLoss:
+        return SoftMatchLoss(len(self.classes_), self.momentum, *self._views)

@@ -1,0 +1,87 @@
+"""Interpolation consistency training."""
+
+from numbers import Real
+from typing import Any
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import nn
+
+from proportion_ssl.baselines._two_streams import TwoStreamClassifier
+from proportion_ssl.baselines.mean_teacher import TeacherLoss
+from proportion_ssl.nets.streams import BagBatch, BagLoss
+
+
+class InterpolationLoss(TeacherLoss):
+    """Mean squared difference of the prediction at a mix of two instances and the mix of the teacher's.
+
+    Parameters
+    ----------
+    decay : float in [0, 1)
+        Of the teacher's weights.
+    alpha : float
+        The share of the mix is drawn from Beta(alpha, alpha), once per batch.
+    """
+
+    def __init__(self, decay: float, alpha: float):
+        super().__init__(decay)
+        self.mixing = torch.distributions.Beta(alpha, alpha)
+
+    def consistency(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
+        X, share = batch.X, self.mixing.sample()
+        other = torch.randperm(len(X))
+        with torch.no_grad():
+            predicted = self.teacher(X).softmax(dim=1)
+            target = torch.lerp(predicted[other], predicted, share)
+        return nn.functional.mse_loss(module(torch.lerp(X[other], X, share)).softmax(dim=1), target)
+
+
+class ICTClassifier(TwoStreamClassifier):
+    """Interpolation consistency training (ICT): between two patches predictions must change evenly.
+
+    Patches of the bags are taken as unlabelled data; proportions are not used. The teacher, a running average
+    of the net, predicts.
+
+    Parameters
+    ----------
+    alpha : float, default=0.5
+        Shares of the mixes are drawn from Beta(alpha, alpha).
+    decay : float in [0, 1), default=0.999
+        Of the teacher's weights.
+    weight : float, default=10.0
+        Of the consistency beside the cross-entropy.
+    ramp_up : float, default=0.4
+        Share of the steps over which the weight rises.
+    **kwargs
+        As of :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
+
+    References
+    ----------
+    .. [1] Verma, Lamb, Kannala, Bengio, Lopez-Paz. "Interpolation Consistency Training for Semi-Supervised
+       Learning". IJCAI 2019.
+    """
+
+    _needs_real_numbers = True
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **TwoStreamClassifier._parameter_constraints,
+        "alpha": [Interval(Real, 0, None, closed="neither")],
+        "decay": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        alpha: float = 0.5,
+        decay: float = 0.999,
+        weight: float = 10.0,
+        ramp_up: float = 0.4,
+        **kwargs: Any,
+    ):
+        super().__init__(estimator, weight=weight, ramp_up=ramp_up, **kwargs)
+        self.alpha = alpha
+        self.decay = decay
+
+    def _make_bag_loss(self) -> BagLoss:
+        return InterpolationLoss(self.decay, self.alpha)

@@ -1,0 +1,121 @@
+"""Mean Teacher, and the teacher that other systems use as well: an average of the student's weights."""
+
+import copy
+from numbers import Real
+from typing import Any
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import nn
+
+from proportion_ssl.baselines._two_streams import TwoStreamClassifier
+from proportion_ssl.baselines._views import weak_view
+from proportion_ssl.nets.streams import BagBatch, BagLoss
+
+
+class TeacherLoss(BagLoss):
+    """Base of the losses with a teacher whose weights are the exponential moving average of the net's.
+
+    The average includes each training step once, whatever its first call sees: weights are averaged at the
+    start of the step that follows, and after the last one. In the end the net takes the teacher's weights.
+
+    Parameters
+    ----------
+    decay : float in [0, 1)
+        Share of the old average; in step t at most ``1 - 1 / (t + 1)``, so that the first weights, which are
+        random, are forgotten.
+    """
+
+    def __init__(self, decay: float):
+        super().__init__()
+        self.decay, self.n_steps = decay, 0
+
+    def start(self, module: nn.Module) -> None:
+        self.teacher = copy.deepcopy(module).requires_grad_(False)
+
+    def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
+        if self.n_steps:
+            self._average(module)
+        self.n_steps += 1
+        return self.consistency(module, batch)
+
+    def consistency(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
+        """How far the net is from its teacher, a scalar."""
+        raise NotImplementedError
+
+    def finish(self, module: nn.Module) -> None:
+        self._average(module)
+        module.load_state_dict(self.teacher.state_dict())
+
+    @torch.no_grad()
+    def _average(self, module):
+        decay = min(self.decay, 1.0 - 1.0 / (self.n_steps + 1))
+        for mean, new in zip(self.teacher.parameters(), module.parameters(), strict=True):
+            mean.lerp_(new, 1.0 - decay)
+        for mean, new in zip(self.teacher.buffers(), module.buffers(), strict=True):
+            mean.copy_(new)
+
+
+class MeanTeacherLoss(TeacherLoss):
+    """Mean squared difference of the class probabilities of net and teacher, under noise of their own."""
+
+    def __init__(self, decay: float, noise: float):
+        super().__init__(decay)
+        self.noise = noise
+
+    def consistency(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
+        X = batch.everything
+        with torch.no_grad():
+            target = self.teacher(weak_view(X, batch.scale, self.noise)).softmax(dim=1)
+        predicted = module(weak_view(X, batch.scale, self.noise)).softmax(dim=1)
+        return nn.functional.mse_loss(predicted, target)
+
+
+class MeanTeacherClassifier(TwoStreamClassifier):
+    """Mean Teacher: predictions under noise must agree with those of a running average of the net.
+
+    Labelled patches and those of the bags are taken as unlabelled data; proportions are not used.
+    The teacher predicts.
+
+    Parameters
+    ----------
+    decay : float in [0, 1), default=0.999
+        Of the teacher's weights.
+    noise : float, default=0.15
+        Standard deviation of the noise on features, in those of the features over the labelled patches;
+        images are turned and mirrored. Dropout is on in net and teacher.
+    weight : float, default=10.0
+        Of the consistency beside the cross-entropy.
+    ramp_up : float, default=0.4
+        Share of the steps over which the weight rises.
+    **kwargs
+        As of :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
+
+    References
+    ----------
+    .. [1] Tarvainen, Valpola. "Mean teachers are better role models: Weight-averaged consistency targets
+       improve semi-supervised deep learning results". NIPS 2017.
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **TwoStreamClassifier._parameter_constraints,
+        "decay": [Interval(Real, 0, 1, closed="left")],
+        "noise": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        decay: float = 0.999,
+        noise: float = 0.15,
+        weight: float = 10.0,
+        ramp_up: float = 0.4,
+        **kwargs: Any,
+    ):
+        super().__init__(estimator, weight=weight, ramp_up=ramp_up, **kwargs)
+        self.decay = decay
+        self.noise = noise
+
+    def _make_bag_loss(self) -> BagLoss:
+        return MeanTeacherLoss(self.decay, self.noise)

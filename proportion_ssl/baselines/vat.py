@@ -1,0 +1,183 @@
+"""Virtual adversarial training, alone and beside the proportion loss."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import nn
+
+from proportion_ssl.baselines._two_streams import TwoStreamClassifier
+from proportion_ssl.baselines.proportion_loss import MeanProportionLoss
+from proportion_ssl.nets.streams import BagBatch, BagLoss
+
+
+def divergence(logits: torch.Tensor, target_logits: torch.Tensor) -> torch.Tensor:
+    """``KL(softmax(target_logits) || softmax(logits))`` per instance, shape (n_instances,)."""
+    target = target_logits.log_softmax(dim=1)
+    return (target.exp() * (target - logits.log_softmax(dim=1))).sum(dim=1)
+
+
+def adversarial_direction(
+    module: nn.Module, X: torch.Tensor, scale: torch.Tensor, *, n_iter: int, xi: float
+) -> torch.Tensor:
+    """Direction in which a small step changes the prediction of each instance most.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Instances to logits, without randomness.
+    X : torch.Tensor of shape (n_instances, n_features)
+    scale : torch.Tensor of shape (n_features,)
+        Unit of each feature.
+    n_iter : int
+        Steps of the power iteration, which starts in a random direction.
+    xi : float
+        Length of the steps of its finite differences.
+
+    Returns
+    -------
+    direction : torch.Tensor of shape (n_instances, n_features)
+        Of length 1 in units of ``scale``; without gradient.
+
+    Notes
+    -----
+    Section 3.3 of Miyato et al.: the divergence is flat at the instance, its gradient a small step away in
+    direction d is the Hessian times d, and d <- H d / |H d| tends to the eigenvector of largest curvature.
+    """
+    target = module(X).detach()
+    direction = nn.functional.normalize(torch.randn_like(X), dim=1)
+    for _ in range(n_iter):
+        step = (xi * direction).requires_grad_()
+        change = divergence(module(X + step * scale), target).sum()
+        (gradient,) = torch.autograd.grad(change, step)
+        # where nothing changes (a saturated prediction) the direction stays
+        flat = gradient.norm(dim=1, keepdim=True) == 0
+        direction = torch.where(flat, direction, nn.functional.normalize(gradient, dim=1, eps=0.0))
+    return direction.detach()
+
+
+@contextmanager
+def without_dropout(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: two passes then differ only by their input."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+
+
+class AdversarialLoss(BagLoss):
+    """Divergence of the predictions at and beside each instance, in its most sensitive direction.
+
+    Parameters
+    ----------
+    epsilon : float
+        Length of the step aside.
+    n_iter : int
+    xi : float
+        See :func:`adversarial_direction`.
+    """
+
+    def __init__(self, epsilon: float, n_iter: int, xi: float):
+        super().__init__()
+        self.epsilon, self.n_iter, self.xi = epsilon, n_iter, xi
+
+    def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
+        X = batch.everything
+        with without_dropout(module):
+            direction = adversarial_direction(
+                module, X, batch.scale, n_iter=self.n_iter, xi=self.xi
+            )
+            target = module(X).detach()
+            return divergence(module(X + self.epsilon * direction * batch.scale), target).mean()
+
+
+class _ProportionAndAdversarialLoss(BagLoss):
+    def __init__(self, adversarial: AdversarialLoss, weight: float):
+        super().__init__()
+        self.proportions, self.adversarial, self.weight = MeanProportionLoss(), adversarial, weight
+
+    def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
+        return self.proportions(module, batch) + self.weight * self.adversarial(module, batch)
+
+
+class VATClassifier(TwoStreamClassifier):
+    """Virtual adversarial training (VAT): predictions must not change in their most sensitive direction.
+
+    Labelled patches and those of the bags are taken as unlabelled data; proportions are not used.
+
+    Parameters
+    ----------
+    epsilon : float, default=2.0
+        Length of the adversarial step, in standard deviations of the features over the labelled patches.
+    n_iter : int, default=1
+        Power iterations.
+    xi : float, default=0.01
+        Length of the steps that the power iterations measure the curvature with.
+    **kwargs
+        ``weight`` (default 1), ``ramp_up`` (0) and all else as of
+        :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
+
+    References
+    ----------
+    .. [1] Miyato, Maeda, Koyama, Ishii. "Virtual Adversarial Training: A Regularization Method for Supervised
+       and Semi-Supervised Learning". IEEE TPAMI 41, 2019. Without its entropy term.
+    """
+
+    _needs_real_numbers = True
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **TwoStreamClassifier._parameter_constraints,
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter": [Interval(Integral, 1, None, closed="left")],
+        "xi": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        epsilon: float = 2.0,
+        n_iter: int = 1,
+        xi: float = 0.01,
+        **kwargs: Any,
+    ):
+        super().__init__(estimator, **kwargs)
+        self.epsilon = epsilon
+        self.n_iter = n_iter
+        self.xi = xi
+
+    def _make_bag_loss(self) -> BagLoss:
+        return AdversarialLoss(self.epsilon, self.n_iter, self.xi)
+
+
+class LLPVATClassifier(VATClassifier):
+    """Proportion loss of the bags and virtual adversarial training (LLP-VAT).
+
+    Parameters
+    ----------
+    adversarial_weight : float, default=0.05
+        Weight of the adversarial loss beside the proportion loss.
+    **kwargs
+        As of :class:`VATClassifier`; ``weight`` is that of both losses together.
+
+    References
+    ----------
+    .. [1] Tsai, Lin. "Learning from Label Proportions with Consistency Regularization". ACML 2020.
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **VATClassifier._parameter_constraints,
+        "adversarial_weight": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(self, estimator: Any = None, *, adversarial_weight: float = 0.05, **kwargs: Any):
+        super().__init__(estimator, **kwargs)
+        self.adversarial_weight = adversarial_weight
+
+    def _make_bag_loss(self) -> BagLoss:
+        return _ProportionAndAdversarialLoss(super()._make_bag_loss(), self.adversarial_weight)
