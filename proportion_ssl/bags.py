@@ -25,6 +25,8 @@ class Bags:
         Instances: features (n, n_features) or images (n, height, width, 3). Either one array per
         bag, of any size from one instance, or all instances in one array. Anything with
         ``shape``, ``dtype`` and array indexing can be the one array, so that pixels may be read lazily.
+        With float32 features and a method ``batches(batch_size)`` besides, such as
+        :class:`~proportion_ssl.slides.FeatureSequence`, features stay in their files as well.
     bag_ids : array-like, optional
         With one array per bag: the names of the bags, shape (n_bags,); default 0, 1, 2, ...
         With one array for all: the bag of each instance, shape (n_instances,); required.

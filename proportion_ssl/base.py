@@ -9,7 +9,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.utils import check_random_state, column_or_1d, metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_n_features,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 from skorch import NeuralNet
 
 from proportion_ssl.bags import Bags, check_bags
@@ -160,6 +165,9 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         if self.is_images_:
             check_images(X)
             return X
+        if _stays_in_files(X):
+            _check_n_features(self, X, reset=False)
+            return X
         return validate_data(self, X, dtype=np.float32, reset=False)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -286,6 +294,11 @@ class NetBagClassifier(BagClassifier):
         check_is_fitted(self)
         X = self._embed(self.estimator_, self._check_instances(X))
         return self.estimator_.predict_proba(SignedDataset(X))
+
+
+def _stays_in_files(X: Any) -> bool:
+    """Whether features are read batch by batch instead of being copied into memory at once."""
+    return hasattr(X, "batches") and X.dtype == np.float32
 
 
 def _is_images(X: Any) -> bool:

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -152,7 +152,8 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         ----------
         X : array or sequence of shape (n_images, height, width, 3), uint8
             An array, or anything with a length whose slices ``X[i:j]`` are such arrays: it is
-            read batch by batch, in order, each image once, by one background thread. For
+            read batch by batch, in order, each image once, by one background thread. If it has a
+            method ``batches(batch_size)``, as patches of slides have, it is read by that. For
             MobileNetV2 sides must be at least 32 pixels (it was trained on 224).
 
         Returns
@@ -268,26 +269,32 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def _batches(self, X, shape) -> Generator[np.ndarray, None, None]:
         """Checked batches; while one is used, the next is read."""
-
-        def read(start):
-            stop = min(start + self.batch_size, len(X))
-            batch = self._check(np.asarray(X[start:stop]))
-            if batch.shape != (stop - start, *shape):
-                raise ValueError(
-                    f"X[{start}:{stop}] has the shape {batch.shape} but "
-                    f"{(stop - start, *shape)} was expected: all images must have the shape of "
-                    "the first one."
-                )
-            return batch
-
+        batches, done = self._read(X), 0
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-images") as reader:
-            starts = range(0, len(X), self.batch_size)
-            pending = reader.submit(read, 0)
-            for start in starts:
-                batch = pending.result()
-                if start + self.batch_size < len(X):
-                    pending = reader.submit(read, start + self.batch_size)
+            pending = reader.submit(next, batches, None)
+            while (read := pending.result()) is not None:
+                pending = reader.submit(next, batches, None)
+                batch, expected = self._check(read[0]), read[1]
+                if batch.shape != (expected, *shape) or done + expected > len(X):
+                    raise ValueError(
+                        f"X[{done}:{done + expected}] has the shape {batch.shape} but "
+                        f"{(expected, *shape)} was expected: all images must have the shape of "
+                        "the first one."
+                    )
                 yield batch
+                done += expected
+        if done < len(X):
+            raise ValueError(f"X.batches gave {done} images, but X has {len(X)}.")
+
+    def _read(self, X) -> Iterator[tuple[np.ndarray, int]]:
+        """Batches in order, each with the number of images that it should hold."""
+        if hasattr(X, "batches"):  # slides then decode each stored tile once
+            for images in X.batches(self.batch_size):
+                yield np.asarray(images), len(images)
+            return
+        for start in range(0, len(X), self.batch_size):
+            stop = min(start + self.batch_size, len(X))
+            yield np.asarray(X[start:stop]), stop - start
 
     @property
     def _n_features_out(self):

@@ -10,6 +10,7 @@ from proportion_ssl.slides.annotations import (
     read_label_map,
 )
 from proportion_ssl.slides.cohort import CohortError, CohortRun, SlideFailure, process_slides
+from proportion_ssl.slides.embed import embed_slides
 from proportion_ssl.slides.export import (
     label_picture,
     overlay_picture,
@@ -22,6 +23,7 @@ from proportion_ssl.slides.export import (
     write_probability_map,
     write_table,
 )
+from proportion_ssl.slides.feature_sequence import FeatureSequence
 from proportion_ssl.slides.features import (
     FeatureFileError,
     PatchFeatures,
@@ -43,6 +45,7 @@ __all__ = [
     "CohortError",
     "CohortRun",
     "FeatureFileError",
+    "FeatureSequence",
     "MacenkoNormalizer",
     "NoTissueError",
     "NormalizedPatches",
@@ -56,6 +59,7 @@ __all__ = [
     "SlideFailure",
     "SlidePatches",
     "class_fractions",
+    "embed_slides",
     "file_fingerprint",
     "ink_mask",
     "label_picture",

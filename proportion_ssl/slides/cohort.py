@@ -63,6 +63,11 @@ class CohortRun:
     results: dict[str, Any]
     failures: dict[str, SlideFailure]
 
+    def check(self, on_error: str) -> None:
+        """Raise :class:`CohortError` if slides failed and `on_error` is "raise"."""
+        if self.failures and on_error == "raise":
+            raise CohortError(_message(self), self)
+
 
 class CohortError(RuntimeError):
     """Some slides of a cohort failed; raised when the others were done.
@@ -130,6 +135,8 @@ def process_slides(
     ``SystemExit`` go through at once: a function that is to survive them writes its own files,
     and skips slides that have them. If the operating system ends a worker process (out of
     memory), the slides that were not done by then are failures that say so; what was done is kept.
+    Dask starts another worker and does the slides of the lost one again, up to its own limit
+    (``distributed.scheduler.allowed-failures``).
 
     Examples
     --------
@@ -153,40 +160,58 @@ def process_slides(
         raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}.')
     if not callable(function):
         raise TypeError(f"function must be callable, got {type(function).__name__}.")
-    entries = _named(slides)
+    entries = named_slides(slides)
+    with tqdm(total=len(entries), unit="slide", disable=not verbose) as progress:
+        run = run_cohort(entries, function, lambda result: progress.update(), n_jobs=n_jobs)
+    run.check(on_error)
+    return run
+
+
+def run_cohort(
+    entries: Mapping[str, Any],
+    function: Callable[[Any], Any],
+    finished: Callable[[Any], Any],
+    *,
+    n_jobs: int | None,
+) -> CohortRun:
+    """:func:`process_slides` without raising; calls ``finished(result)`` after each slide.
+
+    The result of a slide that failed is None.
+    """
     outcomes: dict[str, Any] = {}
     failures: dict[str, SlideFailure] = {}
     tasks = (delayed(_attempt)(function, name, entry) for name, entry in entries.items())
     # batches of several slides would lose them all if a worker ends
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
-    with tqdm(total=len(entries), unit="slide", disable=not verbose) as progress:
-        try:
-            for name, result, failure in parallel(tasks):
-                if failure is None:
-                    outcomes[name] = result
-                else:
-                    failures[name] = failure
-                    logger.warning("%s", failure)
-                progress.update()
-        except BrokenExecutor as error:
-            for name in entries.keys() - outcomes.keys() - failures.keys():
-                failures[name] = SlideFailure(
-                    name,
-                    type(error).__name__,
-                    "not done: a worker process was ended from outside, perhaps for want of "
-                    "memory. Run the slides that are left with fewer n_jobs.",
-                )
-            logger.warning("a worker process ended; %d slides are not done", len(failures))
-    run = CohortRun(
+    try:
+        for name, result, failure in parallel(tasks):
+            if failure is None:
+                outcomes[name] = result
+            else:
+                failures[name] = failure
+                logger.warning("%s", failure)
+            finished(result)
+    except Exception as error:
+        if not _worker_ended(error):
+            raise
+        for name in entries.keys() - outcomes.keys() - failures.keys():
+            failures[name] = SlideFailure(
+                name,
+                type(error).__name__,
+                "not done: a worker process was ended from outside, perhaps for want of "
+                "memory. Run the slides that are left with fewer n_jobs.",
+            )
+        logger.warning("a worker process ended; %d slides are not done", len(failures))
+    return CohortRun(
         {name: outcomes[name] for name in entries if name in outcomes},
         {name: failures[name] for name in entries if name in failures},
     )
-    if run.failures and on_error == "raise":
-        raise CohortError(_message(run), run)
-    return run
 
 
-def _named(slides) -> dict[str, Any]:
+def named_slides(
+    slides: Iterable[str | PathLike[str]] | Mapping[str, Any],
+) -> dict[str, Any]:
+    """Slides by name, as :func:`process_slides` takes them."""
     if isinstance(slides, Mapping):
         return dict(slides)
     if isinstance(slides, str | PathLike):
@@ -203,6 +228,11 @@ def _named(slides) -> dict[str, Any]:
             )
         entries[name] = path
     return entries
+
+
+def _worker_ended(error: Exception) -> bool:
+    """Whether a pool of processes lost one, or Dask gave a slide up that ended worker after worker."""
+    return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
 
 
 def _attempt(function, name, entry):

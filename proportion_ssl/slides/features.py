@@ -281,7 +281,8 @@ def file_fingerprint(path: str | PathLike[str]) -> str:
     Parameters
     ----------
     path : str or path-like
-        A slide, a file of weights.
+        A slide, a file of weights. A MIRAX slide (.mrxs) keeps its pixels in a folder beside it,
+        whose files count as well.
 
     Returns
     -------
@@ -297,13 +298,22 @@ def file_fingerprint(path: str | PathLike[str]) -> str:
     'f3126593'
     """
     path = Path(path)
+    digest = hashlib.sha256()
+    _digest_file(path, digest)
+    if path.suffix.lower() == ".mrxs" and path.with_suffix("").is_dir():
+        for part in sorted(path.with_suffix("").iterdir()):
+            digest.update(part.name.encode() + b"\0")
+            _digest_file(part, digest)
+    return digest.hexdigest()
+
+
+def _digest_file(path: Path, digest: Any) -> None:
     size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode() + b"\0")
+    digest.update(str(size).encode() + b"\0")
     with open(path, "rb") as file:
         digest.update(file.read(FINGERPRINT_BYTES))
         file.seek(max(size - FINGERPRINT_BYTES, 0))
         digest.update(file.read(FINGERPRINT_BYTES))
-    return digest.hexdigest()
 
 
 @contextmanager
