@@ -26,6 +26,7 @@ from proportion_ssl.losses import (
     multi_negative_loss,
     negative_loss,
     positive_loss,
+    proportion_loss,
 )
 from proportion_ssl.metrics import (
     SegmentationConfusion,
@@ -127,6 +128,7 @@ __all__ = [
     "positive_selectivity",
     "proportion_error",
     "proportion_error_scorer",
+    "proportion_loss",
     "report",
     "save",
     "segmentation_confusion_matrix",

@@ -6,14 +6,17 @@ on two streams is one loss of a batch of bags (:class:`proportion_ssl.nets.BagLo
 
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
 from proportion_ssl.baselines.assignment import AssignmentClassifier
-from proportion_ssl.baselines.fixmatch import FixMatchClassifier, SoftMatchClassifier
+from proportion_ssl.baselines.fixmatch import FixMatchClassifier
 from proportion_ssl.baselines.ict import ICTClassifier
+from proportion_ssl.baselines.llp_vat import LLPVATClassifier
 from proportion_ssl.baselines.mean_map import MeanMapClassifier
 from proportion_ssl.baselines.mean_teacher import MeanTeacherClassifier
+from proportion_ssl.baselines.mixbag import MixBag
 from proportion_ssl.baselines.mixup import MixupClassifier
-from proportion_ssl.baselines.proportion_loss import MixBag, ProportionLossClassifier
+from proportion_ssl.baselines.proportion_loss import ProportionLossClassifier
 from proportion_ssl.baselines.proportion_svm import ProportionSVMClassifier
-from proportion_ssl.baselines.vat import LLPVATClassifier, VATClassifier
+from proportion_ssl.baselines.softmatch import SoftMatchClassifier
+from proportion_ssl.baselines.vat import VATClassifier
 
 __all__ = [
     "AssignmentClassifier",

@@ -1,6 +1,7 @@
 """What all systems share that train on labelled batches and batches of bags side by side."""
 
 import inspect
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -37,7 +38,8 @@ class TwoStreamClassifier(NetBagClassifier):
     bags_per_batch, instances_per_bag : int
         How many bags a step sees, and at most how many instances of each, drawn anew each time.
     max_epochs : int
-        Passes over the bags; all are made. Without bags: most epochs of the supervised fit.
+        Passes over the bags; all are made, each of them with as many labelled batches, which go on through
+        the labelled patches where the last pass ended. Without bags: most epochs of the supervised fit.
     patience, validation_fraction, learning_rate, batch_size, oversample, random_state
         As of :class:`~proportion_ssl.NegativePseudoLabelClassifier`. The validation patches decide when the
         supervised fit ends; with bags their loss is recorded.
@@ -91,17 +93,16 @@ class TwoStreamClassifier(NetBagClassifier):
         self.oversample = oversample
         self.random_state = random_state
 
-    @classmethod
-    def _get_param_names(cls) -> list[str]:
-        """Parameters of the constructors of the system and of this base, as scikit-learn asks for them."""
-        systems = [c for c in cls.__mro__ if issubclass(c, TwoStreamClassifier)]
-        named = {
-            parameter.name
-            for system in systems
-            for parameter in inspect.signature(system.__init__).parameters.values()
-            if parameter.kind is not parameter.VAR_KEYWORD
-        }
-        return sorted(named - {"self"})
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make the constructor name all parameters, as scikit-learn, ``help`` and notebooks read them."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            inherited = inspect.signature(super(cls, cls).__init__).parameters
+            own = inspect.signature(cls.__init__)
+            named = {n: p for n, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
+            every = {**named, **{n: p for n, p in inherited.items() if n not in named}}
+            signature = own.replace(parameters=list(every.values()))
+            cls.__init__.__signature__ = signature  # type: ignore[attr-defined]
 
     def _make_bag_loss(self) -> BagLoss:
         """What a batch of bags costs."""
@@ -133,15 +134,17 @@ class TwoStreamClassifier(NetBagClassifier):
                 patience=self.patience,
             )
             return
+        batch_size = len(rows) if net.batch_size == -1 else net.batch_size  # -1: skorch's "all"
+        net.set_params(batch_size=batch_size)
         stream = BagStream(
             bags,
-            X[train],
+            SignedDataset(X, signed, train),
             bags_per_batch=self.bags_per_batch,
             instances_per_bag=self.instances_per_bag,
-            n_labeled=net.batch_size,
+            n_labeled=batch_size,
             random_state=random_state,
+            device=net.device,
         )
-        rows = np.resize(rows, stream.n_batches * net.batch_size)  # an epoch: all bags once
         supervised, bag_loss = net.criterion_, self._make_bag_loss()
         net.criterion_ = TwoStreamLoss(
             *(supervised, bag_loss, net.module_, stream),
@@ -149,7 +152,20 @@ class TwoStreamClassifier(NetBagClassifier):
             ramp_up=self.ramp_up,
             n_steps=self.max_epochs * stream.n_batches,
         )
-        data = self._labeled_data(X, signed, rows, random_state)
-        train_epochs(net, data, validating, self.max_epochs)
+        for epoch in _epochs(rows, stream.n_batches * batch_size, random_state, self.max_epochs):
+            data = self._labeled_data(X, signed, epoch, random_state)
+            train_epochs(net, data, validating, 1)
         bag_loss.finish(net.module_)
         net.criterion_ = supervised  # the fitted net keeps no bags
+
+
+def _epochs(
+    rows: np.ndarray, size: int, random_state: np.random.RandomState, n_epochs: int
+) -> Iterator[np.ndarray]:
+    """Labelled rows of each epoch: as many as the bags take steps, from passes over all rows."""
+    ahead = np.empty(0, dtype=rows.dtype)
+    for _ in range(n_epochs):
+        while len(ahead) < size:
+            ahead = np.concatenate([ahead, random_state.permutation(rows)])
+        yield ahead[:size]
+        ahead = ahead[size:]

@@ -23,7 +23,7 @@ def weak_view(X: torch.Tensor, scale: torch.Tensor, noise: float) -> torch.Tenso
     if X.ndim == 2:
         return X + noise * scale * torch.randn_like(X)
     for axis in (1, 2):
-        flipped = torch.rand(len(X)) < 0.5
+        flipped = torch.rand(len(X), device=X.device) < 0.5
         X = torch.where(flipped.reshape(-1, 1, 1, 1), X.flip(axis), X)
     return X
 

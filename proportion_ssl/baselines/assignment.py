@@ -34,26 +34,23 @@ class AssignmentLoss(BagLoss):
 
     def targets(self, logits: torch.Tensor, batch: BagBatch) -> torch.Tensor:
         """Labels of all instances of the batch, shape (n_instances, n_classes); rows sum to 1."""
-        scores = logits.detach().double().log_softmax(dim=1).numpy()
-        bag, lower, upper = (part.numpy() for part in (batch.bag, batch.lower, batch.upper))
+        scores = logits.detach().double().log_softmax(dim=1).cpu().numpy()
+        bag, lower, upper = (part.cpu().numpy() for part in (batch.bag, batch.lower, batch.upper))
         if self.temperature is None:
             labels = assign(scores, bag, *count_bounds(lower, upper, np.bincount(bag)))
             soft = np.eye(scores.shape[1])[labels]
         else:
-            ends = lower.astype(np.float64), upper.astype(np.float64)
-            soft, _ = sinkhorn(scores, bag, *ends, temperature=self.temperature)
-        return torch.as_tensor(soft, dtype=logits.dtype)
+            soft, _ = sinkhorn(scores, bag, lower, upper, temperature=self.temperature)
+        return torch.as_tensor(soft, dtype=logits.dtype, device=logits.device)
 
     def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
         logits = module(batch.X)
         targets = self.targets(logits, batch)
         believed = (logits.detach().softmax(dim=1) * targets).sum(dim=1) >= self.gate
-        weights = batch.weights[batch.bag] * believed
         losses = -(targets * logits.log_softmax(dim=1)).sum(dim=1)
-        labeled = (losses * weights).mean()
-        if self.share == 0:
-            return labeled
-        return self.share * self.proportions(module, batch) + (1 - self.share) * labeled
+        labeled = (losses * believed * batch.weights[batch.bag]).mean()
+        proportions = self.proportions.of_logits(logits, batch)
+        return self.share * proportions + (1 - self.share) * labeled
 
 
 class AssignmentClassifier(TwoStreamClassifier):

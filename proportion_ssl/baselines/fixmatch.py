@@ -1,4 +1,4 @@
-"""FixMatch and SoftMatch: pseudo labels from a weak view of a patch train its strong view."""
+"""FixMatch: pseudo labels from a weak view of a patch train its strong view."""
 
 from numbers import Real
 from typing import Any
@@ -52,28 +52,9 @@ class FixMatchLoss(ViewLoss):
         return (confidence >= self.threshold).to(confidence.dtype)
 
 
-class SoftMatchLoss(ViewLoss):
-    """Pseudo labels below the mean confidence weigh less, by a Gaussian of its spread.
+class ViewClassifier(TwoStreamClassifier):
+    """Base of the systems whose loss is a :class:`ViewLoss`: the parameters of the views."""
 
-    Mean m and variance v of the confidence are running averages over the batches; the weight is
-    ``exp(-min(confidence - m, 0)^2 / (2 v / 4))``, the width being half a standard deviation
-    as in the authors' code.
-    """
-
-    def __init__(self, n_classes: int, momentum: float, *views: float):
-        super().__init__(*views)
-        self.momentum = momentum
-        self.mean, self.variance = torch.tensor(1.0 / n_classes), torch.tensor(1.0)
-
-    def label_weights(self, confidence: torch.Tensor) -> torch.Tensor:
-        self.mean = torch.lerp(confidence.mean(), self.mean, self.momentum)
-        variance = confidence.var(correction=int(len(confidence) > 1))
-        self.variance = torch.lerp(variance, self.variance, self.momentum)
-        below = (confidence - self.mean).clamp(max=0)
-        return torch.exp(-(below**2) / (2 * self.variance.clamp(min=1e-12) / 4))
-
-
-class _ViewClassifier(TwoStreamClassifier):
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **TwoStreamClassifier._parameter_constraints,
         "weak_noise": [Interval(Real, 0, None, closed="left")],
@@ -96,11 +77,11 @@ class _ViewClassifier(TwoStreamClassifier):
         self.drop = drop
 
     @property
-    def _views(self):
+    def _views(self) -> tuple[float, float, float]:
         return self.weak_noise, self.strong_noise, self.drop
 
 
-class FixMatchClassifier(_ViewClassifier):
+class FixMatchClassifier(ViewClassifier):
     """FixMatch: confident predictions on weak views are the labels of strong views.
 
     Patches of the bags are taken as unlabelled data; proportions are not used.
@@ -125,7 +106,7 @@ class FixMatchClassifier(_ViewClassifier):
     """
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
-        **_ViewClassifier._parameter_constraints,
+        **ViewClassifier._parameter_constraints,
         "threshold": [Interval(Real, 0, 1, closed="both")],
     }
 
@@ -135,35 +116,3 @@ class FixMatchClassifier(_ViewClassifier):
 
     def _make_bag_loss(self) -> BagLoss:
         return FixMatchLoss(self.threshold, *self._views)
-
-
-class SoftMatchClassifier(_ViewClassifier):
-    """SoftMatch: as FixMatch, with every prediction on a weak view a label that weighs by its confidence.
-
-    Patches of the bags are taken as unlabelled data; proportions are not used. Without uniform alignment,
-    which is for classes that are equally frequent.
-
-    Parameters
-    ----------
-    momentum : float in [0, 1), default=0.999
-        Of the running mean and variance of the confidence.
-    **kwargs
-        As of :class:`FixMatchClassifier`, without ``threshold``.
-
-    References
-    ----------
-    .. [1] Chen et al. "SoftMatch: Addressing the Quantity-Quality Trade-off in Semi-supervised Learning".
-       ICLR 2023.
-    """
-
-    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
-        **_ViewClassifier._parameter_constraints,
-        "momentum": [Interval(Real, 0, 1, closed="left")],
-    }
-
-    def __init__(self, estimator: Any = None, *, momentum: float = 0.999, **kwargs: Any):
-        super().__init__(estimator, **kwargs)
-        self.momentum = momentum
-
-    def _make_bag_loss(self) -> BagLoss:
-        return SoftMatchLoss(len(self.classes_), self.momentum, *self._views)

@@ -50,7 +50,7 @@ class ICTClassifier(TwoStreamClassifier):
         Of the teacher's weights.
     weight : float, default=10.0
         Of the consistency beside the cross-entropy.
-    ramp_up : float, default=0.4
+    ramp_up : float, default=0.25
         Share of the steps over which the weight rises.
     **kwargs
         As of :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
@@ -58,7 +58,7 @@ class ICTClassifier(TwoStreamClassifier):
     References
     ----------
     .. [1] Verma, Lamb, Kannala, Bengio, Lopez-Paz. "Interpolation Consistency Training for Semi-Supervised
-       Learning". IJCAI 2019.
+       Learning". IJCAI 2019. Its algorithm 1; labelled patches are not mixed, as the authors' code can do.
     """
 
     _needs_real_numbers = True
@@ -76,7 +76,7 @@ class ICTClassifier(TwoStreamClassifier):
         alpha: float = 0.5,
         decay: float = 0.999,
         weight: float = 10.0,
-        ramp_up: float = 0.4,
+        ramp_up: float = 0.25,
         **kwargs: Any,
     ):
         super().__init__(estimator, weight=weight, ramp_up=ramp_up, **kwargs)

@@ -22,21 +22,21 @@ class TeacherLoss(BagLoss):
     Parameters
     ----------
     decay : float in [0, 1)
-        Share of the old average; in step t at most ``1 - 1 / (t + 1)``, so that the first weights, which are
-        random, are forgotten.
+        Share of the old average; after step t = 1, 2, ... at most ``1 - 1 / (t + 1)``, so that the first
+        weights, which are random, soon count for little.
     """
 
     def __init__(self, decay: float):
         super().__init__()
-        self.decay, self.n_steps = decay, 0
+        self.decay, self.step = decay, 0
 
-    def start(self, module: nn.Module) -> None:
+    def start(self, module: nn.Module, n_steps: int) -> None:
         self.teacher = copy.deepcopy(module).requires_grad_(False)
 
     def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
-        if self.n_steps:
+        if self.step:
             self._average(module)
-        self.n_steps += 1
+        self.step += 1
         return self.consistency(module, batch)
 
     def consistency(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
@@ -48,12 +48,12 @@ class TeacherLoss(BagLoss):
         module.load_state_dict(self.teacher.state_dict())
 
     @torch.no_grad()
-    def _average(self, module):
-        decay = min(self.decay, 1.0 - 1.0 / (self.n_steps + 1))
+    def _average(self, module: nn.Module) -> None:
+        decay = min(self.decay, 1.0 - 1.0 / (self.step + 1))
         for mean, new in zip(self.teacher.parameters(), module.parameters(), strict=True):
             mean.lerp_(new, 1.0 - decay)
-        for mean, new in zip(self.teacher.buffers(), module.buffers(), strict=True):
-            mean.copy_(new)
+        for kept, latest in zip(self.teacher.buffers(), module.buffers(), strict=True):
+            kept.copy_(latest)
 
 
 class MeanTeacherLoss(TeacherLoss):

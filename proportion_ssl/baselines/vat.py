@@ -1,4 +1,4 @@
-"""Virtual adversarial training, alone and beside the proportion loss."""
+"""Virtual adversarial training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,6 @@ from sklearn.utils._param_validation import Interval
 from torch import nn
 
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
-from proportion_ssl.baselines.proportion_loss import MeanProportionLoss
 from proportion_ssl.nets.streams import BagBatch, BagLoss
 
 
@@ -21,7 +20,13 @@ def divergence(logits: torch.Tensor, target_logits: torch.Tensor) -> torch.Tenso
 
 
 def adversarial_direction(
-    module: nn.Module, X: torch.Tensor, scale: torch.Tensor, *, n_iter: int, xi: float
+    module: nn.Module,
+    X: torch.Tensor,
+    target: torch.Tensor,
+    scale: torch.Tensor,
+    *,
+    n_iter: int,
+    xi: float,
 ) -> torch.Tensor:
     """Direction in which a small step changes the prediction of each instance most.
 
@@ -30,6 +35,8 @@ def adversarial_direction(
     module : torch.nn.Module
         Instances to logits, without randomness.
     X : torch.Tensor of shape (n_instances, n_features)
+    target : torch.Tensor of shape (n_instances, n_classes)
+        Logits at X, without gradient.
     scale : torch.Tensor of shape (n_features,)
         Unit of each feature.
     n_iter : int
@@ -47,7 +54,6 @@ def adversarial_direction(
     Section 3.3 of Miyato et al.: the divergence is flat at the instance, its gradient a small step away in
     direction d is the Hessian times d, and d <- H d / |H d| tends to the eigenvector of largest curvature.
     """
-    target = module(X).detach()
     direction = nn.functional.normalize(torch.randn_like(X), dim=1)
     for _ in range(n_iter):
         step = (xi * direction).requires_grad_()
@@ -89,20 +95,12 @@ class AdversarialLoss(BagLoss):
     def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
         X = batch.everything
         with without_dropout(module):
+            with torch.no_grad():
+                target = module(X)
             direction = adversarial_direction(
-                module, X, batch.scale, n_iter=self.n_iter, xi=self.xi
+                module, X, target, batch.scale, n_iter=self.n_iter, xi=self.xi
             )
-            target = module(X).detach()
             return divergence(module(X + self.epsilon * direction * batch.scale), target).mean()
-
-
-class _ProportionAndAdversarialLoss(BagLoss):
-    def __init__(self, adversarial: AdversarialLoss, weight: float):
-        super().__init__()
-        self.proportions, self.adversarial, self.weight = MeanProportionLoss(), adversarial, weight
-
-    def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
-        return self.proportions(module, batch) + self.weight * self.adversarial(module, batch)
 
 
 class VATClassifier(TwoStreamClassifier):
@@ -153,31 +151,3 @@ class VATClassifier(TwoStreamClassifier):
 
     def _make_bag_loss(self) -> BagLoss:
         return AdversarialLoss(self.epsilon, self.n_iter, self.xi)
-
-
-class LLPVATClassifier(VATClassifier):
-    """Proportion loss of the bags and virtual adversarial training (LLP-VAT).
-
-    Parameters
-    ----------
-    adversarial_weight : float, default=0.05
-        Weight of the adversarial loss beside the proportion loss.
-    **kwargs
-        As of :class:`VATClassifier`; ``weight`` is that of both losses together.
-
-    References
-    ----------
-    .. [1] Tsai, Lin. "Learning from Label Proportions with Consistency Regularization". ACML 2020.
-    """
-
-    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
-        **VATClassifier._parameter_constraints,
-        "adversarial_weight": [Interval(Real, 0, None, closed="left")],
-    }
-
-    def __init__(self, estimator: Any = None, *, adversarial_weight: float = 0.05, **kwargs: Any):
-        super().__init__(estimator, **kwargs)
-        self.adversarial_weight = adversarial_weight
-
-    def _make_bag_loss(self) -> BagLoss:
-        return _ProportionAndAdversarialLoss(super()._make_bag_loss(), self.adversarial_weight)

@@ -6,7 +6,7 @@ are. A system says only what a batch of bags costs: it is a :class:`BagLoss`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,9 @@ class BagBatch:
         Instances of the bags.
     bag : torch.Tensor of int64, shape (n_instances,)
         Bag of each, 0 to n_bags - 1.
-    lower, upper : torch.Tensor of float32, shape (n_bags, n_classes)
-        Intervals of the recorded proportions; equal where these are exact.
+    lower, upper : torch.Tensor of float64, shape (n_bags, n_classes)
+        Intervals of the recorded proportions; equal where these are exact. Rounded to float32, ends that
+        are whole numbers of instances would no longer be.
     weights : torch.Tensor of float32, shape (n_bags,)
         Weight of each bag.
     labeled : torch.Tensor of shape (n_labeled, ...)
@@ -68,36 +69,42 @@ class BagStream:
     ----------
     bags : Bags
         With proportions.
-    X_labeled : array of shape (n_labeled, ...)
-        Labelled instances that are trained on.
+    labeled : SignedDataset
+        Labelled instances that are trained on; their labels are not looked at.
     bags_per_batch, instances_per_bag, n_labeled : int
         Of one batch; of larger bags a random part is taken, without replacement.
     random_state : numpy.random.RandomState
+    device : str or torch.device, default="cpu"
+        Where the net is, and the batches are to be.
     """
 
     def __init__(
         self,
         bags: Any,
-        X_labeled: Any,
+        labeled: SignedDataset,
         *,
         bags_per_batch: int,
         instances_per_bag: int,
         n_labeled: int,
         random_state: np.random.RandomState,
+        device: Any = "cpu",
     ):
         self.bags, self.bags_per_batch = bags, min(bags_per_batch, bags.n_bags)
         self.instances_per_bag, self.n_labeled = instances_per_bag, n_labeled
-        self.random_state = random_state
-        self.instances, self.labeled = SignedDataset(bags.X), SignedDataset(X_labeled)
+        self.random_state, self.device = random_state, device
+        self.instances, self.labeled = SignedDataset(bags.X), labeled
         order = np.argsort(bags.index, kind="stable")
         self._rows = np.split(order, np.cumsum(bags.sizes)[:-1])
-        self._ends = [
-            torch.as_tensor(end, dtype=torch.float32)
-            for end in (bags.lower, bags.upper, bags.weights)
-        ]
-        self.scale = torch.ones(())
-        if len(X_labeled.shape) == 2:
-            self.scale = torch.as_tensor(np.asarray(X_labeled).std(axis=0), dtype=torch.float32)
+        self._recorded = (
+            torch.as_tensor(bags.lower, dtype=torch.float64),
+            torch.as_tensor(bags.upper, dtype=torch.float64),
+            torch.as_tensor(bags.weights, dtype=torch.float32),
+        )
+        self.scale = torch.ones((), device=device)
+        instances, _ = labeled.__getitems__([0])
+        if instances.ndim == 2:  # features
+            instances, _ = labeled.__getitems__(range(len(labeled)))
+            self.scale = instances.std(dim=0, correction=0).to(device)
         self._passes = self._endless()
 
     @property
@@ -121,20 +128,45 @@ class BagStream:
             for bag in chosen
         ]
         labeled = self.random_state.randint(len(self.labeled), size=self.n_labeled)
+        lower, upper, weights = (values[chosen].to(self.device) for values in self._recorded)
+        X, _ = self.instances.__getitems__(np.concatenate(rows).tolist())
+        X_labeled, _ = self.labeled.__getitems__(labeled.tolist())
         return BagBatch(
-            self.instances.__getitems__(np.concatenate(rows))[0],
-            torch.repeat_interleave(torch.as_tensor([len(part) for part in rows])),
-            *(end[chosen] for end in self._ends),
-            self.labeled.__getitems__(labeled)[0],
-            self.scale,
+            X=X.to(self.device),
+            bag=bag_of_each(rows).to(self.device),
+            lower=lower,
+            upper=upper,
+            weights=weights,
+            labeled=X_labeled.to(self.device),
+            scale=self.scale,
         )
+
+
+def bag_of_each(parts: Sequence[Any]) -> torch.Tensor:
+    """Bag of each instance where these follow each other bag by bag.
+
+    Parameters
+    ----------
+    parts : sequence of n_bags arrays
+        Instances, or their rows.
+
+    Returns
+    -------
+    bag : torch.Tensor of int64, shape (n_instances,)
+
+    Examples
+    --------
+    >>> bag_of_each([[7, 5], [3]])
+    tensor([0, 0, 1])
+    """
+    return torch.repeat_interleave(torch.tensor([len(part) for part in parts]))
 
 
 class BagLoss(nn.Module):
     """What a batch of bags costs; the one part that a system of two streams defines."""
 
-    def start(self, module: nn.Module) -> None:
-        """Called once with the new net, before the first step."""
+    def start(self, module: nn.Module, n_steps: int) -> None:
+        """Called once with the new net and the number of training steps, before the first."""
 
     def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
         """Loss of a batch, a scalar; gradients reach ``module`` only through what is meant to learn.
@@ -185,7 +217,7 @@ class TwoStreamLoss(nn.Module):
         self.labeled_loss, self.bag_loss, self.stream = labeled_loss, bag_loss, stream
         self.weight, self.ramp_up, self.n_steps, self.step = weight, ramp_up, n_steps, 0
         self._trained = (module,)  # in a tuple: the net is no part of its own criterion
-        bag_loss.start(module)
+        bag_loss.start(module, n_steps)
 
     def forward(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
         """Loss of the labelled batch, and in training that of a batch of bags."""
