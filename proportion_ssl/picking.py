@@ -27,7 +27,7 @@ def pick_most_confident(
 
     Notes
     -----
-    One sort of all instances, no loop over bags: O(n log n).
+    One sort of one number per instance, no loop over bags: O(n log n).
 
     Examples
     --------
@@ -36,7 +36,7 @@ def pick_most_confident(
     >>> pick_most_confident(confidence, np.zeros(3, int), np.zeros(3, int), np.array([[2]]))
     array([False,  True,  True])
     """
-    return _pick_first(-np.asarray(confidence), predicted, bag_ids, counts)
+    return _pick_first(-np.asarray(confidence, dtype=np.float64), predicted, bag_ids, counts)
 
 
 def pick_least_confident(
@@ -63,22 +63,52 @@ def pick_least_confident(
     >>> pick_least_confident(confidence, np.zeros(3, int), np.zeros(3, int), np.array([[2]]))
     array([ True, False,  True])
     """
-    return _pick_first(np.asarray(confidence), predicted, bag_ids, counts)
+    return _pick_first(np.asarray(confidence, dtype=np.float64), predicted, bag_ids, counts)
 
 
 def _pick_first(key, predicted, bag_ids, counts):
-    """The ``counts[bag, class]`` instances of smallest key in each (bag, class) cell."""
+    """The ``counts[bag, class]`` instances of smallest key in each (bag, class) cell.
+
+    Cell and leading bits of the key are packed into one integer: sorted, its value at each cell's
+    count parts what is taken from what is not. Only instances that share this value, few unless
+    confidences are equal, need an order of their own. Sorting values is several times faster
+    than sorting indices.
+    """
     counts = np.asarray(counts)
     cells = np.asarray(bag_ids, dtype=np.int64) * counts.shape[1] + predicted
-    by_key = np.argsort(key, kind="stable")
-    order = by_key[np.argsort(cells[by_key], kind="stable")]
     sizes = np.bincount(cells, minlength=counts.size)
+    wanted = np.minimum(counts.ravel(), sizes)
     start_of_cell = np.cumsum(sizes) - sizes
-    sorted_cells = cells[order]
-    rank = np.arange(len(order)) - start_of_cell[sorted_cells]
-    picked = np.empty(len(order), dtype=bool)
-    picked[order] = rank < counts.ravel()[sorted_cells]
+    packed = _leading_bits(key, n_cells=counts.size)
+    packed |= cells.view(np.uint64) << np.uint64(64 - _n_bits(counts.size))
+    ordered = np.sort(packed)
+    has_picks = wanted > 0
+    last = np.zeros(counts.size, dtype=np.uint64)  # of those taken
+    last[has_picks] = ordered[(start_of_cell + wanted - 1)[has_picks]]
+    last_of = last[cells]
+    picked = packed < last_of
+    at_last = np.flatnonzero((packed == last_of) & has_picks[cells])
+    if len(at_last):
+        first_at_last = np.searchsorted(ordered, last)  # how many are taken before, in all cells
+        room = wanted - (first_at_last - start_of_cell)
+        at_last = at_last[np.lexsort((key[at_last], cells[at_last]))]
+        cells_at_last = cells[at_last]
+        begins = np.searchsorted(cells_at_last, cells_at_last)
+        rank = np.arange(len(at_last)) - begins
+        picked[at_last[rank < room[cells_at_last]]] = True
     return picked
+
+
+def _n_bits(n_cells):
+    return max(1, int(n_cells - 1).bit_length())
+
+
+def _leading_bits(key, n_cells):
+    """Integers in the order of the keys, in as many bits as the cells leave of 64."""
+    bits = (key + 0.0).view(np.int64)  # makes 0 of -0
+    # floats are ordered as their bits where positive, and inversely where negative
+    bits ^= (bits >> 63).view(np.int64) | np.int64(-(2**63))
+    return bits.view(np.uint64) >> np.uint64(_n_bits(n_cells))
 
 
 def sign_labels(

@@ -72,11 +72,11 @@ class Selector(TransformerMixin, BaseEstimator):
             When shapes do not fit together.
         """
         self._validate_params()
-        probabilities = validate_data(self, X, reset=False, dtype=np.float64)
+        probabilities = validate_data(self, X, reset=False, dtype=(np.float64, np.float32))
         n_instances, n_classes = probabilities.shape
         names, index = np.zeros(1), np.zeros(n_instances, dtype=np.int64)
         if bag_ids is not None:
-            names, index = np.unique(np.asarray(bag_ids), return_inverse=True)
+            names, index = _names_and_index(np.asarray(bag_ids))
         if len(index) != n_instances:
             raise ValueError(
                 f"bag_ids has {len(index)} entries but there are {n_instances} instances; give one each."
@@ -140,7 +140,7 @@ class Selector(TransformerMixin, BaseEstimator):
         predicted ones: nothing is over-predicted within the interval, and with intervals of no width
         nothing changes.
         """
-        predicted = _predicted_shares(probabilities, bag_index)
+        predicted = _predicted_shares(_predict(probabilities)[0], probabilities.shape[1], bag_index)
         return self.select(probabilities, bag_index, nearest_proportions(predicted, lower, upper))
 
     def __sklearn_tags__(self):
@@ -181,8 +181,8 @@ class ThresholdSelector(Selector):
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
     ) -> np.ndarray:
-        picked = probabilities.max(axis=1) >= self.threshold
-        predicted = probabilities.argmax(axis=1)
+        predicted, confidence = _predict(probabilities)
+        picked = confidence.astype(np.float64) >= self.threshold
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
 
 
@@ -208,9 +208,10 @@ class AdaptiveSelector(Selector):
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
     ) -> np.ndarray:
-        predicted = probabilities.argmax(axis=1)
-        counts = _counts(positive_selectivity, probabilities, bag_index, bag_proportions)
-        picked = pick_most_confident(probabilities.max(axis=1), predicted, bag_index, counts)
+        predicted, confidence = _predict(probabilities)
+        n_classes = probabilities.shape[1]
+        counts = _counts(positive_selectivity, predicted, n_classes, bag_index, bag_proportions)
+        picked = pick_most_confident(confidence, predicted, bag_index, counts)
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
 
 
@@ -236,9 +237,10 @@ class NegativeSelector(Selector):
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
     ) -> np.ndarray:
-        predicted = probabilities.argmax(axis=1)
-        counts = _counts(negative_selectivity, probabilities, bag_index, bag_proportions)
-        picked = pick_least_confident(probabilities.max(axis=1), predicted, bag_index, counts)
+        predicted, confidence = _predict(probabilities)
+        n_classes = probabilities.shape[1]
+        counts = _counts(negative_selectivity, predicted, n_classes, bag_index, bag_proportions)
+        picked = pick_least_confident(confidence, predicted, bag_index, counts)
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=-1)
 
 
@@ -296,28 +298,51 @@ class AssignmentSelector(Selector):
         self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
     ) -> np.ndarray:
         sizes = np.bincount(bag_index)
+        probabilities = probabilities.astype(np.float64, copy=False)
         scores = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
         labels = assign(scores, bag_index, *count_bounds(lower, upper, sizes))
-        predicted = _predicted_shares(probabilities, bag_index)
-        distance = np.abs(nearest_proportions(predicted, lower, upper) - predicted).sum(axis=1)
+        predicted = _predict(probabilities)[0]
+        shares = _predicted_shares(predicted, probabilities.shape[1], bag_index)
+        distance = np.abs(nearest_proportions(shares, lower, upper) - shares).sum(axis=1)
         in_tolerance = (distance < self.tolerance) | (self.tolerance == 2)
-        picked = (labels == probabilities.argmax(axis=1)) | in_tolerance[bag_index]
+        picked = (labels == predicted) | in_tolerance[bag_index]
         return sign_labels(labels, picked, n_classes=probabilities.shape[1], sign=1)
 
 
-def _predicted_shares(probabilities, bag_index):
+def _names_and_index(bag_ids):
+    """Sorted names of the bags, and the position in them of every instance's."""
+    n = len(bag_ids)
+    if bag_ids.ndim == 1 and n and bag_ids.dtype.kind in "iu":
+        first, last = bag_ids.min(), bag_ids.max()
+        if int(last) - int(first) < 2 * n:  # then counting is faster than sorting
+            offsets = (bag_ids - first).astype(np.int64)
+            is_there = np.bincount(offsets) > 0
+            return np.flatnonzero(is_there) + first, (np.cumsum(is_there) - 1)[offsets]
+    return np.unique(bag_ids, return_inverse=True)
+
+
+def _predict(probabilities):
+    """Class of the largest probability (the first of equal ones), and that probability.
+
+    By columns: along rows of a few classes numpy is several times slower.
+    """
+    confidence = probabilities[:, 0].copy()
+    predicted = np.zeros(len(probabilities), dtype=np.int64)
+    for c in range(1, probabilities.shape[1]):
+        column = probabilities[:, c]
+        np.copyto(predicted, c, where=column > confidence)
+        np.maximum(confidence, column, out=confidence)
+    return predicted, confidence
+
+
+def _predicted_shares(predicted, n_classes, bag_index):
     """Share of each bag's instances that are predicted as each class."""
-    return class_proportions(
-        probabilities.argmax(axis=1),
-        bag_index,
-        n_bags=bag_index.max() + 1,
-        n_classes=probabilities.shape[1],
-    )
+    return class_proportions(predicted, bag_index, n_bags=bag_index.max() + 1, n_classes=n_classes)
 
 
-def _counts(selectivity, probabilities, bag_index, bag_proportions):
+def _counts(selectivity, predicted, n_classes, bag_index, bag_proportions):
     """How many instances to label per bag and class, from predicted and recorded proportions."""
-    shares = _predicted_shares(probabilities, bag_index)
+    shares = _predicted_shares(predicted, n_classes, bag_index)
     if bag_proportions is None:
         return np.zeros(shares.shape, dtype=np.int64)
     return selection_counts(selectivity(bag_proportions, shares), np.bincount(bag_index))
