@@ -169,17 +169,20 @@ class ProportionDisplay:
         self.figure_, self.axes_ = panels(ax, 2, n_columns=2, size=size)
         bars, self.ax_ = self.axes_
         order = np.argsort(-self.distance, kind="stable")
-        for shares, offset in ((self.recorded, -0.2), (self.predicted, 0.2)):
+        # the thinner bar belongs to the one above it: pairs must not run into each other
+        for shares, offset, thickness in (
+            (self.recorded, -0.17, 0.38),
+            (self.predicted, 0.13, 0.2),
+        ):
             left = np.zeros(n_bags)
             for c, color in enumerate(palette):
                 width = shares[order, c]
-                bars.barh(
-                    np.arange(n_bags) + offset, width, 0.36, left=left, color=color, linewidth=0
-                )
+                rows = np.arange(n_bags) + offset
+                bars.barh(rows, width, thickness, left=left, color=color, linewidth=0)
                 left = left + width
         bars.set_yticks(np.arange(n_bags), [str(self.bag_names[i]) for i in order])
         bars.set(xlim=(0, 1), xlabel="share", ylim=(n_bags - 0.5, -0.5))
-        bars.set_title("recorded above predicted, farthest first", fontsize="medium")
+        bars.set_title("recorded (thick) above predicted, farthest first", fontsize="medium")
         self.ax_.plot([0, 1], [0, 1], color="0.6", linewidth=1, zorder=0)
         for c, color in enumerate(palette):
             self.ax_.scatter(
