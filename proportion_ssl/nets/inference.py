@@ -256,7 +256,8 @@ class _OpenVINOFeatures:
         features = np.empty((len(batch), self.n_features), dtype=np.float32)
         done = np.zeros(len(batch), dtype=bool)
         for row in range(len(batch)):  # blocks while every thread has a row
-            self.queue.start_async([batch[row : row + 1]], (features, done, row))
+            place = (features, done, row, batch)  # the batch is read where it is, so it must stay
+            self.queue.start_async([batch[row : row + 1]], place, share_inputs=True)
         return features, done
 
     def _finish(self, features, done):
@@ -266,6 +267,6 @@ class _OpenVINOFeatures:
 
 
 def _keep_row(request, place):
-    features, done, row = place
+    features, done, row, _ = place
     features[row] = request.get_output_tensor(0).data[0]
     done[row] = True
