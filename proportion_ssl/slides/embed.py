@@ -253,7 +253,7 @@ def _embed_slide(
     return len(grid)
 
 
-def _views(slide: Slide, grids, normalizer) -> list[SlidePatches | NormalizedPatches]:
+def _views(slide: Slide, grids, normalizer) -> Sequence[SlidePatches | NormalizedPatches]:
     """The patches of every magnification, in the colours of the reference."""
     views = [SlidePatches(slide, grid) for grid in grids]
     if normalizer is None:

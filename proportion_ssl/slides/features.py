@@ -137,7 +137,7 @@ def write_features(
         raise ValueError(f"mpp must be positive microns per level-0 pixel, got {mpp!r}")
     text = _canonical({**settings, "patch_size": list(grid.size), "patch_mpp": grid.mpp})
     extent = grid.size[0] * grid.mpp / mpp
-    blocks = [features] if hasattr(features, "shape") or features is None else features
+    blocks: Any = [features] if hasattr(features, "shape") or features is None else features
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         stored = 0
         for block in _checked_blocks(blocks, len(grid), name):
@@ -366,10 +366,11 @@ def _checked_blocks(
 def _read_grid(file: h5py.File, settings: Mapping[str, Any] | None) -> PatchGrid | None:
     if settings is None or BOXES not in file:
         return None
+    n_rows, n_columns = (int(n) for n in file[CELLS].attrs["shape"])
     return PatchGrid(
         boxes=file[BOXES][...],
         cells=file[CELLS][...],
-        shape=tuple(int(n) for n in file[CELLS].attrs["shape"]),
+        shape=(n_rows, n_columns),
         size=tuple(settings["patch_size"]),
         mpp=settings["patch_mpp"],
     )
