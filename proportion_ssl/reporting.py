@@ -124,7 +124,8 @@ def report(
     settings : mapping of str to object, optional
         Such as ``get_params()`` of the classifier; shown as ``repr`` writes them.
     colors : mapping of str to (red, green, blue), optional
-        Colours by class, 0..255; by default those of :func:`proportion_ssl.slides.class_colors`.
+        Colours by class, 0..255; by default those of the paper's Figure 5 for its classes, distinct ones for
+        others.
     title : str, default="Segmentation report"
 
     Returns

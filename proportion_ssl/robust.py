@@ -150,7 +150,7 @@ class RobustProportionClassifier(BagClassifier):
         Parameters
         ----------
         X : array-like of shape (n_instances, n_features) or (n_instances, height, width, 3)
-            As in :meth:`fit`.
+            As in ``fit``.
 
         Returns
         -------

@@ -264,8 +264,8 @@ class AssignmentSelector(Selector):
     The gate opens by itself: as the net learns, predictions agree with assignments in more instances and
     bags. Where the proportions are wrong they go on to disagree, and the instances in dispute are left out.
     Exact counts are largest remainders; recorded intervals bound the counts
-    (:func:`~proportion_ssl.assignment.count_bounds`). Labels are exact optima
-    (:func:`~proportion_ssl.assignment.assign`).
+    (``proportion_ssl.assignment.count_bounds``). Labels are exact optima
+    (``proportion_ssl.assignment.assign``).
 
     References
     ----------

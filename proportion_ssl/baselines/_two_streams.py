@@ -23,7 +23,7 @@ from proportion_ssl.nets.training import (
 class TwoStreamClassifier(NetBagClassifier):
     """Base of the systems whose every step pays for a labelled batch and for a batch of bags.
 
-    A subclass writes :meth:`_make_bag_loss`; its constructor adds the parameters of that loss and hands
+    A subclass writes ``_make_bag_loss``; its constructor adds the parameters of that loss and hands
     all others on as ``**kwargs``. Without bags the fit is supervised.
 
     Parameters
