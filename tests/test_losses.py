@@ -27,6 +27,7 @@ from proportion_ssl import (
     one_versus_all_loss,
     pairwise_comparison_loss,
     positive_loss,
+    proportion_loss,
     unbiased_complementary_loss,
 )
 from proportion_ssl.datasets import make_bags
@@ -368,3 +369,82 @@ def test_the_classifier_takes_a_complementary_loss(module):
     probabilities = clf.predict_proba(data.X_test)
     assert np.isfinite(probabilities).all()
     assert not np.allclose(probabilities, start.predict_proba(data.X_test))
+
+
+# The proportion loss
+
+
+def test_proportion_loss_in_closed_form():
+    means = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.2, 0.8]])
+    recorded = torch.tensor([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]])
+    expected = [0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25), 0.0, -np.log(0.2)]
+    assert_allclose(proportion_loss(means, recorded, recorded), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_proportion_loss_without_width_is_the_divergence():
+    means = torch.randn(8, 5, dtype=torch.float64).softmax(dim=1).requires_grad_()
+    recorded = torch.randn(8, 5, dtype=torch.float64).softmax(dim=1)
+    loss = proportion_loss(means, recorded, recorded)
+    expected = F.kl_div(means.log(), recorded, reduction="none").sum(dim=1)
+    assert_allclose(loss.detach(), expected.detach(), rtol=1e-12)
+    # through a softmax the gradients agree, too
+    logits = torch.randn(8, 5, dtype=torch.float64, requires_grad=True)
+    losses = (
+        proportion_loss(logits.softmax(dim=1), recorded, recorded).sum(),
+        F.kl_div(logits.log_softmax(dim=1), recorded, reduction="sum"),
+    )
+    one, other = (torch.autograd.grad(loss, logits)[0] for loss in losses)
+    assert_allclose(one, other, atol=1e-12)
+
+
+def test_proportion_loss_is_zero_within_the_interval():
+    means = torch.tensor([[0.3, 0.7], [0.2, 0.8]], requires_grad=True)
+    lower, upper = torch.tensor([[0.2, 0.6]] * 2), torch.tensor([[0.4, 0.8]] * 2)
+    loss = proportion_loss(means, lower, upper)
+    assert_allclose(loss.detach(), [0, 0], atol=1e-7)
+    loss.sum().backward()
+    assert_allclose(means.grad, np.zeros((2, 2)), atol=1e-7)
+
+
+def test_proportion_loss_outside_the_interval_by_hand():
+    """Below the lower end of one class, within the interval of the other."""
+    means = torch.tensor([[0.1, 0.9]], dtype=torch.float64, requires_grad=True)
+    lower, upper = (torch.tensor([ends], dtype=torch.float64) for ends in ([0.2, 0.5], [0.4, 1.0]))
+    loss = proportion_loss(means, lower, upper)
+    assert_allclose(loss.item(), 0.2 * np.log(0.2 / 0.1) + 0.1 - 0.2)
+    loss.backward()
+    assert_allclose(means.grad, [[1 - 0.2 / 0.1, 0.0]], atol=1e-12)
+
+
+def test_proportion_loss_gradient():
+    means = torch.randn(6, 4, dtype=torch.float64).softmax(dim=1).requires_grad_()
+    recorded = torch.randn(6, 4, dtype=torch.float64).softmax(dim=1)
+    recorded[0] = torch.tensor([1.0, 0, 0, 0])
+
+    def exact(values):
+        return proportion_loss(values, recorded, recorded)
+
+    assert torch.autograd.gradcheck(exact, means)
+    wide = (recorded - 0.03).clamp(min=0), (recorded + 0.03).clamp(max=1)
+
+    # the target moves with the prediction, but where it does the gradient is 0 all the same
+    def interval(values):
+        target = torch.clamp(values, *wide)
+        divergence = torch.xlogy(target, target) - torch.xlogy(target, values)
+        return (divergence + values - target).sum(dim=1)
+
+    (expected,) = torch.autograd.grad(interval(means).sum(), means)
+    (gradient,) = torch.autograd.grad(proportion_loss(means, *wide).sum(), means)
+    assert_allclose(gradient, expected, atol=1e-12)
+    assert (gradient == 0).any() and (gradient != 0).any()
+
+
+def test_proportion_loss_is_never_negative_and_grows_with_the_distance():
+    recorded = torch.tensor([[0.3, 0.7]], dtype=torch.float64)
+    lower, upper = recorded - 0.1, recorded + 0.1
+    share = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+    means = torch.stack([share, 1 - share], dim=1)
+    loss = proportion_loss(means, lower.expand_as(means), upper.expand_as(means))
+    assert (loss >= 0).all()
+    assert (loss[share < 0.2].diff() < 0).all() and (loss[share > 0.4].diff() > 0).all()
+    assert loss[(share > 0.2) & (share < 0.4)].abs().max() < 1e-12
