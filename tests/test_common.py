@@ -10,12 +10,32 @@ from proportion_ssl import (
     RobustProportionClassifier,
     ThresholdSelector,
 )
+from proportion_ssl.baselines import (
+    AssignmentClassifier,
+    FixMatchClassifier,
+    ICTClassifier,
+    LLPVATClassifier,
+    MeanTeacherClassifier,
+    MixupClassifier,
+    ProportionLossClassifier,
+    SoftMatchClassifier,
+    VATClassifier,
+)
 
 
 @parametrize_with_checks(
     [
         NegativePseudoLabelClassifier(max_epochs=40, random_state=0),
         RobustProportionClassifier(NegativePseudoLabelClassifier(max_epochs=40), random_state=0),
+        AssignmentClassifier(max_epochs=40, random_state=0),
+        FixMatchClassifier(max_epochs=40, random_state=0),
+        ICTClassifier(max_epochs=40, random_state=0),
+        LLPVATClassifier(max_epochs=40, random_state=0),
+        MeanTeacherClassifier(max_epochs=40, random_state=0),
+        MixupClassifier(max_epochs=40, random_state=0),
+        ProportionLossClassifier(max_epochs=40, random_state=0),
+        SoftMatchClassifier(max_epochs=40, random_state=0),
+        VATClassifier(max_epochs=40, random_state=0),
         AdaptiveSelector(),
         AssignmentSelector(),
         NegativeSelector(),

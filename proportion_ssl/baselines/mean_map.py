@@ -25,8 +25,8 @@ class MeanMapClassifier(LinearBagClassifier):
     ----------
     C : float, default=None
         Inverse strength of the regularisation, as in :class:`sklearn.linear_model.LogisticRegression`.
-        Default: one over the mean squared distance of the instances to their mean; a tenth of it with
-        bags, whose class means are estimates.
+        Default: ten times one over the mean squared distance of the instances to their mean; a hundredth
+        of that with bags, whose class means are estimates.
     tol : float, default=1e-4
         Training ends when no partial derivative of the mean loss is larger.
     max_iter : int, default=1000
@@ -98,9 +98,9 @@ class MeanMapClassifier(LinearBagClassifier):
             sums = sums + in_bags[:, np.newaxis] * self.class_means_
             X = np.concatenate([X, instances])
             weights = np.concatenate([weights, bags.weights[bags.index]])
-        self.C_ = self.C
+        self.C_: Any = self.C
         if self.C is None:
-            self.C_ = inverse_mean_square(X) * (1.0 if bags is None else 0.1)
+            self.C_ = inverse_mean_square(X) * (10.0 if bags is None else 0.1)
         self._fit_exponential_family(X, weights, counts, sums)
 
     def _fit_exponential_family(self, X, weights, counts, sums):

@@ -35,7 +35,7 @@ class ProportionSVMClassifier(LinearBagClassifier):
         Cost of every instance of a bag by which labels and proportion differ. Default: ten times ``C``.
     growth : float, default=10.0
         The weight of the loss starts at ``1e-4 * C`` and grows by this factor until it is ``C``.
-    n_init : int, default=1
+    n_init : int, default=3
         Number of random first labels; of each class the one that ends with the smallest objective counts.
     tol : float, default=1e-4
         A weight of the loss is done with when the objective falls by a smaller share.
@@ -55,6 +55,8 @@ class ProportionSVMClassifier(LinearBagClassifier):
     objective_ : ndarray of shape (n_machines,)
     history_ : list of dict
         ``start``, ``C`` and ``objective`` (of all machines together) after each alternation.
+    n_iter_ : int
+        Number of alternations of all starts; 1 without bags.
     C_, C_p_ : float
         What ``C`` and ``C_p`` were.
     n_features_in_ : int
@@ -103,7 +105,7 @@ class ProportionSVMClassifier(LinearBagClassifier):
         C: float | None = None,
         C_p: float | None = None,
         growth: float = 10.0,
-        n_init: int = 1,
+        n_init: int = 3,
         tol: float = 1e-4,
         max_iter: int = 50,
         random_state: Any = None,
@@ -122,10 +124,10 @@ class ProportionSVMClassifier(LinearBagClassifier):
         joined = X if bags is None else np.concatenate([X, np.asarray(bags.X)])
         self.C_ = inverse_mean_square(joined) if self.C is None else self.C
         self.C_p_ = 10 * self.C_ if self.C_p is None else self.C_p
-        self.history_ = []
+        self.history_: list[dict] = []
         if bags is None:
             start, costs = np.zeros((X.shape[1] + 1, labels.shape[1])), np.full(len(X), self.C_)
-            weights = fit_machines(X.astype(np.float64), labels, costs, start, 1e-12)
+            weights = fit_machines(X.astype(np.float64), labels, costs, start, 1e-8)
             self.objective_ = _objectives(weights, hinges(scores_of(X, weights), labels), costs)
         else:
             ends = np.stack([bags.lower, bags.upper])[:, :, kept]
@@ -139,6 +141,7 @@ class ProportionSVMClassifier(LinearBagClassifier):
                 for parts in zip(*starts, strict=True)
             )
         self.coef_, self.intercept_ = weights[:-1].T, weights[-1]
+        self.n_iter_ = max(1, len(self.history_))
 
     def _alternate(self, X, labeled, bags, ends, start, random_state):
         """Weights, labels of the bags and objectives of all machines, from labels drawn by proportion."""
@@ -152,7 +155,9 @@ class ProportionSVMClassifier(LinearBagClassifier):
                 old, costs = new, C * of_instances
                 weights = fit_machines(X, np.concatenate([labeled, old]), costs, weights, self.tol)
                 scores = scores_of(X, weights)
-                new = label_bags(scores[len(labeled) :], bags.index, *ends, self.C_p_ / C)
+                new = label_bags(
+                    scores[len(labeled) :], bags.index, ends[0], ends[1], self.C_p_ / C
+                )
                 objectives = _objectives(
                     weights, hinges(scores, np.concatenate([labeled, new])), costs
                 )
