@@ -1,0 +1,1 @@
+"""Benchmarks over versions: pip install asv; asv run --config benchmarks/asv.conf.json."""
