@@ -1,1 +1,1 @@
-"""Benchmarks over versions: pip install asv; asv run --config benchmarks/asv.conf.json."""
+"""Benchmarks over versions: pip install asv; cd benchmarks; asv run."""
