@@ -109,7 +109,7 @@ def test_objective_is_that_of_the_fitted_machines():
 
 def test_of_several_starts_each_class_keeps_the_smallest_objective():
     def fit(**settings):
-        return ProportionSVMClassifier(growth=1e4, **{"n_init": 1, **settings}).fit(
+        return ProportionSVMClassifier(growth=1e4, **settings).fit(
             DATA.X_labeled, DATA.y, DATA.bags
         )
 
