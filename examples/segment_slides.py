@@ -48,14 +48,12 @@ from proportion_ssl import (
 from proportion_ssl.datasets import load_cohort, make_slides
 from proportion_ssl.nets import RandomFilterFeatures, WeightsNotAvailableError
 from proportion_ssl.slides import (
-    FeatureFileError,
-    NormalizedPatches,
     PatchGrid,
     ReinhardNormalizer,
     SlideError,
     SlidePatches,
     class_fractions,
-    file_fingerprint,
+    embed_slides,
     label_picture,
     open_slide,
     overlay_picture,
@@ -67,7 +65,6 @@ from proportion_ssl.slides import (
     slide_summary,
     stitch,
     tissue_grid,
-    write_features,
     write_geojson,
     write_label_map,
     write_picture,
@@ -127,49 +124,12 @@ def fit_normalizer(rows):
     raise SystemExit("None of the outlined slides can be read.")
 
 
-def embed(slide, grid, embedder, normalizer, store):
-    """Features of the patches, from the store if they were computed with the same settings."""
-    settings = {
-        "embedder": embedder.fingerprint(),
-        "slide": file_fingerprint(slide.path),
-        "magnifications": list(VIEWS),
-        "colours": [normalizer.mean_.tolist(), normalizer.std_.tolist()],
-    }
-    path = store / f"{slide.name}.h5"
-    if path.exists():
-        try:
-            stored = read_features(path, {**settings, "patch_mpp": grid.mpp})
-        except FeatureFileError as error:
-            print(f"Features of {slide.name} are computed again: {error}")
-        else:
-            if np.array_equal(stored.locations, grid.locations):
-                return stored.features
-    views = [grid, *(grid.concentric(magnification=m) for m in VIEWS[1:])]
-    colors = normalizer.estimate(SlidePatches(slide, grid))
-    features = np.hstack(
-        [
-            embedder.transform(NormalizedPatches(SlidePatches(slide, view), normalizer, colors))
-            for view in views
-        ]
-    )
-    write_features(
-        path,
-        features,
-        grid,
-        name=slide.name,
-        dimensions=slide.dimensions,
-        mpp=slide.mpp,
-        settings=settings,
-    )
-    return features
-
-
-def tile(row, classes, embedder, normalizer, store):
-    """Read one slide of the manifest."""
+def tile(row, feature_file, classes):
+    """What a slide of the manifest shows, beside the features that were computed before."""
+    stored = read_features(feature_file)
+    grid = stored.grid
     with open_slide(row.path, mpp=None if np.isnan(row.mpp) else row.mpp) as slide:
         overview = slide.thumbnail(OVERVIEW_MPP)
-        grid = tissue_grid(slide, slide.grid(magnification=VIEWS[0], size=PATCH))
-        views = embed(slide, grid, embedder, normalizer, store)
         labels = np.full(len(grid), None, dtype=object)
         if row.annotation is not None:
             regions = read_annotations(row.annotation, offset=slide.bounds[:2])
@@ -177,7 +137,8 @@ def tile(row, classes, embedder, normalizer, store):
             fractions = class_fractions(regions, grid, names)
             labels = patch_labels(fractions.fractions, names, ignored=fractions.ignored)
         return Tiles(
-            *(grid, views, labels, overview, slide.dimensions, slide.mpp, slide.bounds[:2])
+            *(grid, stored.features, labels, overview),
+            *(slide.dimensions, slide.mpp, slide.bounds[:2]),
         )
 
 
@@ -377,18 +338,28 @@ def main(arguments=None):
     done("synthetic slides")
 
     embedder = choose_embedder(options.weights)
-    store = options.output / "features"
-    store.mkdir(exist_ok=True)
     normalizer = fit_normalizer(cohort.slides.loc[cohort.labeled])
-    read = process_slides(
-        {row.Index: row for row in cohort.slides.itertuples()},
-        lambda row: tile(row, cohort.classes, embedder, normalizer, store),
+    embedded = embed_slides(
+        cohort.slides["path"].to_dict(),
+        embedder,
+        options.output / "features",
+        magnification=VIEWS,
+        size=PATCH,
+        normalizer=normalizer,
+        mpp=cohort.slides["mpp"].dropna().to_dict(),
         on_error="skip",
         verbose=True,
     )
+    done("tissue, reading and embedding")
+    rows = {row.Index: row for row in cohort.slides.itertuples() if row.Index in embedded.results}
+    read = process_slides(
+        {name: (row, embedded.results[name]) for name, row in rows.items()},
+        lambda entry: tile(*entry, cohort.classes),
+        on_error="skip",
+    )
     tiles = read.results
     cohort = replace(cohort, slides=cohort.slides.loc[list(tiles)])
-    done("tile and embed")
+    done("overviews and outlines")
 
     folds = cross_validate_slides(tiles, cohort, options.seed)
     done("cross-validation")
@@ -433,7 +404,7 @@ def main(arguments=None):
 
     n_patches = sum(len(t.grid) for t in tiles.values())
     print(f"\n{len(tiles)} slides, {n_patches} patches, {bags.n_instances} in {bags.n_bags} bags")
-    for failure in read.failures.values():
+    for failure in [*embedded.failures.values(), *read.failures.values()]:
         print(f"Left out, not readable: {failure}")
     proposals = pd.DataFrame() if proposer is None else compare_proposals(tiles, cohort, proposer)
     if len(proposals):
@@ -447,6 +418,9 @@ def main(arguments=None):
     print("\nTest slides, predicted against recorded proportions: slides.csv")
     print(pd.DataFrame(summaries).round(3).to_string(index=False))
     print(f"\nSeconds by stage: {json.dumps(costs)}")
+    n_views = len(VIEWS) * n_patches
+    rate = n_views / max(costs["tissue, reading and embedding"], 0.1)
+    print(f"Features of {n_views} patches, all magnifications counted, at {rate:.0f} per second")
     print(f"Open {options.output / 'report.html'} in a browser.")
     print(f"Maps (*_labels.png, *_overlay.png, *_truth.png), tables and model in {options.output}")
 
