@@ -295,6 +295,30 @@ def test_a_sequence_that_returns_too_few(images):
         PatchEmbedder(module=Tiny(), batch_size=4).transform(Short(images))
 
 
+class InBatches(Lazy):
+    """As patches of slides: read in order by `batches`, by slices only where one image is wanted."""
+
+    def batches(self, batch_size):
+        for start in (0, 3, 6, 9):  # a batch never mixes slides, so it may be smaller
+            yield self.images[start : start + 3]
+
+
+def test_patches_are_read_by_their_own_batches(images):
+    lazy = InBatches(images)
+    features = PatchEmbedder(module=Tiny(), batch_size=4).transform(lazy)
+    assert_array_equal(features, PatchEmbedder(module=Tiny()).transform(images))
+    assert lazy.asked == [(0, 1)]
+
+
+def test_own_batches_that_give_too_few(images):
+    class Short(InBatches):
+        def batches(self, batch_size):
+            yield self.images[:6]
+
+    with pytest.raises(ValueError, match=r"X.batches gave 6 images, but X has 11"):
+        PatchEmbedder(module=Tiny(), batch_size=4).transform(Short(images))
+
+
 @pytest.mark.parametrize(
     ("X", "error", "message"),
     [

@@ -81,3 +81,27 @@ def test_merged_rounds_never_hold_a_positive_beside_negatives():
     assert_array_equal(merged[is_positive], positive[is_positive])
     assert_array_equal(merged[~is_positive], np.minimum(negative, remembered)[~is_positive])
     assert merged.dtype == np.int8
+
+
+@pytest.mark.parametrize("kind", ["distinct", "ties", "negative", "last bit", "float32"])
+def test_picks_are_those_of_a_stable_sort(kind):
+    """Also where confidences are equal, or differ in their last bit only."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        n, n_bags, n_classes = rng.integers(1, 60), rng.integers(1, 6), rng.integers(1, 4)
+        confidence = {
+            "distinct": rng.random(n),
+            "ties": rng.integers(0, 3, n) / 3,
+            "negative": rng.normal(size=n),
+            "last bit": 0.5 + rng.integers(0, 4, n) * 2.0**-53,
+            "float32": rng.random(n).astype(np.float32),
+        }[kind]
+        predicted, bags = rng.integers(0, n_classes, n), rng.integers(0, n_bags, n)
+        counts = rng.integers(0, 12, (n_bags, n_classes))
+        for pick, key in ((pick_most_confident, -confidence), (pick_least_confident, confidence)):
+            expected = np.zeros(n, dtype=bool)
+            for bag, c in np.ndindex(counts.shape):
+                cell = np.flatnonzero((bags == bag) & (predicted == c))
+                by_key = cell[np.argsort(key[cell], kind="stable")]
+                expected[by_key[: counts[bag, c]]] = True
+            np.testing.assert_array_equal(pick(confidence, predicted, bags, counts), expected)
