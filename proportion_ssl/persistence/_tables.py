@@ -11,6 +11,18 @@ import torch
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 
 from proportion_ssl.base import BagClassifier
+from proportion_ssl.baselines import (
+    AssignmentClassifier,
+    FixMatchClassifier,
+    ICTClassifier,
+    LLPVATClassifier,
+    MeanTeacherClassifier,
+    MixBag,
+    MixupClassifier,
+    ProportionLossClassifier,
+    SoftMatchClassifier,
+    VATClassifier,
+)
 from proportion_ssl.classifier import NegativePseudoLabelClassifier
 from proportion_ssl.losses import MultiNegativeLoss, NegativeLoss, PositiveLoss
 from proportion_ssl.nets.net import HeadClassifier, MobileNetV2Classifier
@@ -60,6 +72,15 @@ ROWS: dict[type[BagClassifier], Row] = {
         },
         left_out=("bags_",),
     ),
+    AssignmentClassifier: Row(),
+    FixMatchClassifier: Row(),
+    ICTClassifier: Row(),
+    LLPVATClassifier: Row(),
+    MeanTeacherClassifier: Row(),
+    MixupClassifier: Row(),
+    ProportionLossClassifier: Row(),
+    SoftMatchClassifier: Row(),
+    VATClassifier: Row(),
 }
 
 NETS = (HeadClassifier, MobileNetV2Classifier)
@@ -67,6 +88,7 @@ NETS = (HeadClassifier, MobileNetV2Classifier)
 PARTS = (
     *(AdaptiveSelector, AssignmentSelector, NegativeSelector, ThresholdSelector),
     *(MultiNegativeLoss, NegativeLoss, PositiveLoss),
+    MixBag,
 )
 OPTIMIZERS = (torch.optim.RAdam, torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
