@@ -90,6 +90,7 @@ ROWS = {
     "slides.embed": Row(("slides",), ("numpy", "tqdm")),
     # 3: networks
     "nets": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
+    "nets.streams": Row(("nets.data",), ("numpy", "torch")),
     "embedding": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
     # 4: the estimators
     "base": Row(("bags", *NUMERICS, *NETS), (*ARRAYS, *TORCH, "sklearn")),
