@@ -1,7 +1,6 @@
 """What all systems share that train on labelled batches and batches of bags side by side."""
 
 import inspect
-from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,7 +10,7 @@ from skorch import NeuralNet
 
 from proportion_ssl.base import NetBagClassifier
 from proportion_ssl.nets.data import SignedDataset
-from proportion_ssl.nets.streams import BagLoss, BagStream, TwoStreamLoss
+from proportion_ssl.nets.streams import BagLoss, BagStream, TwoStreamLoss, epochs_of
 from proportion_ssl.nets.training import (
     split_validation,
     train_epochs,
@@ -152,20 +151,8 @@ class TwoStreamClassifier(NetBagClassifier):
             ramp_up=self.ramp_up,
             n_steps=self.max_epochs * stream.n_batches,
         )
-        for epoch in _epochs(rows, stream.n_batches * batch_size, random_state, self.max_epochs):
+        for epoch in epochs_of(rows, stream.n_batches * batch_size, random_state, self.max_epochs):
             data = self._labeled_data(X, signed, epoch, random_state)
             train_epochs(net, data, validating, 1)
         bag_loss.finish(net.module_)
         net.criterion_ = supervised  # the fitted net keeps no bags
-
-
-def _epochs(
-    rows: np.ndarray, size: int, random_state: np.random.RandomState, n_epochs: int
-) -> Iterator[np.ndarray]:
-    """Labelled rows of each epoch: as many as the bags take steps, from passes over all rows."""
-    ahead = np.empty(0, dtype=rows.dtype)
-    for _ in range(n_epochs):
-        while len(ahead) < size:
-            ahead = np.concatenate([ahead, random_state.permutation(rows)])
-        yield ahead[:size]
-        ahead = ahead[size:]

@@ -1,8 +1,8 @@
 """Training on two streams: labelled batches and, beside each, a batch of bags.
 
-skorch's own training loop draws the labelled batches. :class:`TwoStreamLoss` stands in for its criterion
-and adds to each step what a batch of bags costs; callbacks, history and early stopping of skorch stay as they
-are. A system says only what a batch of bags costs: it is a :class:`BagLoss`.
+skorch's own training loop cuts the labelled batches from :func:`epochs_of`. :class:`TwoStreamLoss` stands
+in for its criterion and adds to each step what a batch of bags costs; callbacks, history and early stopping
+of skorch stay as they are. A system says only what a batch of bags costs: it is a :class:`BagLoss`.
 """
 
 import math
@@ -140,6 +140,40 @@ class BagStream:
             labeled=X_labeled.to(self.device),
             scale=self.scale,
         )
+
+
+def epochs_of(
+    rows: np.ndarray, size: int, random_state: np.random.RandomState, n_epochs: int
+) -> Iterator[np.ndarray]:
+    """Labelled instances of each epoch, from passes that take each once in a new order.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (n_rows,)
+        What is trained on; repeated where it is oversampled.
+    size : int
+        Instances per epoch: as many as the bags take steps, whatever the number of rows. The next epoch
+        goes on where the last one ended.
+    random_state : numpy.random.RandomState
+    n_epochs : int
+
+    Yields
+    ------
+    epoch : ndarray of int, shape (size,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> epochs = list(epochs_of(np.arange(6), 4, np.random.RandomState(0), 3))
+    >>> sorted(np.concatenate(epochs).tolist()) == sorted([*range(6)] * 2)
+    True
+    """
+    ahead = np.empty(0, dtype=rows.dtype)
+    for _ in range(n_epochs):
+        while len(ahead) < size:
+            ahead = np.concatenate([ahead, random_state.permutation(rows)])
+        yield ahead[:size]
+        ahead = ahead[size:]
 
 
 def bag_of_each(parts: Sequence[Any]) -> torch.Tensor:
