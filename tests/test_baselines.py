@@ -11,6 +11,8 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
+from torch import nn
 
 from proportion_ssl import (
     Bags,
@@ -238,9 +240,6 @@ def test_grid_search_by_slide(system):
 
 @every_system
 def test_any_net_that_returns_logits(system):
-    from skorch import NeuralNetClassifier
-    from torch import nn
-
     net = NeuralNetClassifier(nn.Linear(8, 4), lr=0.1, verbose=0)
     clf = fitted(system, estimator=net)
     assert clf.predict_proba(DATA.X_test).shape == (len(DATA.X_test), 4)

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_array_equal
 from torch import nn
 
-from proportion_ssl import Bags, PositiveLoss
+from proportion_ssl import Bags, HeadClassifier, PositiveLoss
 from proportion_ssl.baselines import TwoStreamClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.nets import BagBatch, BagLoss, BagStream, TwoStreamLoss, ramp
@@ -227,6 +227,12 @@ def test_weight_of_zero_is_a_bag_loss_without_gradient():
     assert validation[0] == validation[1]
 
 
+@pytest.mark.parametrize("cost", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_ends_the_fit(cost):
+    with pytest.raises(FloatingPointError, match=r"training loss of epoch 1 is (nan|inf); lower"):
+        System(cost=cost, max_epochs=3).fit(DATA.X_labeled, DATA.y, DATA.bags)
+
+
 def test_fitted_net_keeps_no_bags():
     few = System(max_epochs=1, random_state=0).fit(DATA.X_labeled, DATA.y, DATA.bags)
     many = make_bags(n_bags=200, n_features=3, random_state=0).bags
@@ -264,8 +270,6 @@ def test_labelled_batches_go_on_where_the_last_epoch_ended(batch_size):
 
 def test_batches_of_all_labelled_instances():
     """skorch's batch size of -1."""
-    from proportion_ssl import HeadClassifier
-
     clf = Recording(HeadClassifier(batch_size=-1), max_epochs=2, random_state=0, oversample=False)
     clf.fit(DATA.X_labeled, DATA.y, DATA.bags)
     assert len(clf.epochs_[0]) % 4 == 0 and len(clf.epochs_[0]) // 4 <= len(DATA.y)

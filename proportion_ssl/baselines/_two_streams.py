@@ -154,5 +154,10 @@ class TwoStreamClassifier(NetBagClassifier):
         for epoch in epochs_of(rows, stream.n_batches * batch_size, random_state, self.max_epochs):
             data = self._labeled_data(X, signed, epoch, random_state)
             train_epochs(net, data, validating, 1)
+            if not np.isfinite(net.history[-1, "train_loss"]):
+                raise FloatingPointError(
+                    f"The training loss of epoch {len(net.history)} is {net.history[-1, 'train_loss']}; "
+                    "lower the learning rate or the weight, and look for extreme values in X."
+                )
         bag_loss.finish(net.module_)
         net.criterion_ = supervised  # the fitted net keeps no bags
