@@ -64,10 +64,11 @@ class AssignmentClassifier(TwoStreamClassifier):
     share : float in [0, 1], default=0.5
         Of the proportion loss beside the cross-entropy of the pseudo labels.
     gate : float in [0, 1], default=0.0
-        Smallest probability of a label that counts. 0.6 with ``temperature=None`` is LLP-DC [2]_.
+        Smallest probability of a label that counts. ``gate=0.6, share=2/3, weight=1.5`` costs as LLP-DC [2]_
+        does, without its weak and strong views.
     temperature : float or None, default=None
         None: one label each, by exact assignment. A number: soft labels of entropic optimal transport
-        (Sinkhorn), as in ROT [1]_.
+        (Sinkhorn), as in ROT [1]_, whose share is 0.6.
     **kwargs
         ``weight`` (default 1), ``ramp_up`` (0) and all else as of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
