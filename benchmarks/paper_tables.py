@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import ttest_rel
+from sklearn.preprocessing import StandardScaler
 from study import REGIMES, load_study
 from systems import PRINTED, PROTOCOLS, SYSTEMS, TABLE_1, TABLE_2
 from tqdm import tqdm
@@ -46,6 +47,12 @@ LEFT_OUT = 0.25  # share of the bags that choose the settings
 TRIAL_EPOCHS = 30  # of the fits that choose; those that are tested have all
 
 
+def _seeded(model, seed, setting):
+    """The system with one of its settings; some draw nothing and take no seed."""
+    seeds = {"random_state": seed} if "random_state" in model.get_params() else {}
+    return model.set_params(**seeds, **setting)
+
+
 def choose(system, training, labeled, bags, seed):
     """Error of the proportions of left-out bags for every setting of the grid; the smallest wins."""
     order = np.random.default_rng([seed, 4]).permutation(bags.names)
@@ -53,7 +60,7 @@ def choose(system, training, labeled, bags, seed):
     errors = []
     for setting in system.grid:
         model = system.make({**training, "max_epochs": TRIAL_EPOCHS})
-        model.set_params(random_state=seed, **setting)
+        model = _seeded(model, seed, setting)
         counter = ClassifyAndCount(model).fit(order[n_out:], labeled=labeled, bags=bags)
         errors.append(-counter.score(order[:n_out]))
     return int(np.argmin(errors)), errors
@@ -65,18 +72,20 @@ def run(source, protocol, seed, fold, name, n_folds):
     system, training = SYSTEMS[name], PROTOCOLS[protocol]
     roles = list(study.folds(seed, n_folds))[fold]
     is_bag, is_test = study.rows(roles.bags), study.rows(roles.test)
+    # nets standardise by the labelled patches; for systems without a net the scale matters
+    scaler = StandardScaler().fit(study.features[study.rows(roles.labeled) | is_bag])
+    features = scaler.transform(study.features)
     train = study.rows(roles.labeled) | (is_bag if system.uses_labels_of_bags else False)
-    bags = Bags(
-        study.features[is_bag], study.slides[is_bag], study.proportions.loc[np.sort(roles.bags)]
-    )
-    labeled = (study.features[train], study.labels[train])
+    recorded = study.proportions.loc[np.sort(roles.bags)]
+    bags = Bags(features[is_bag], study.slides[is_bag], recorded)
+    labeled = (features[train], study.labels[train])
     start = time.perf_counter()
     chosen, errors = choose(system, training, labeled, bags, seed)
     chosen_after = time.perf_counter()
-    model = system.make(training).set_params(random_state=seed, **system.grid[chosen])
+    model = _seeded(system.make(training), seed, system.grid[chosen])
     model.fit(*labeled, bags)
     fitted_after = time.perf_counter()
-    y, predicted = study.labels[is_test], model.predict(study.features[is_test])
+    y, predicted = study.labels[is_test], model.predict(features[is_test])
     row = {
         "seed": seed,
         "fold": fold,

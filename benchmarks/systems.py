@@ -23,10 +23,12 @@ from proportion_ssl.baselines import (
     FixMatchClassifier,
     ICTClassifier,
     LLPVATClassifier,
+    MeanMapClassifier,
     MeanTeacherClassifier,
     MixBag,
     MixupClassifier,
     ProportionLossClassifier,
+    ProportionSVMClassifier,
     SoftMatchClassifier,
     VATClassifier,
 )
@@ -80,6 +82,10 @@ def _two_streams(cls, **settings):
     return lambda training: cls(**{**training, **settings})
 
 
+def _without_net(cls):
+    return lambda training: cls()  # no epochs, no learning rate
+
+
 def _robust(training):
     return RobustProportionClassifier(NegativePseudoLabelClassifier(**training))
 
@@ -119,6 +125,8 @@ SYSTEMS = {
     ),
     "FixMatch": System(_two_streams(FixMatchClassifier), _each("threshold", 0.8, 0.9, 0.95)),
     "SoftMatch": System(_two_streams(SoftMatchClassifier), _each("strong_noise", 0.1, 0.3, 0.6)),
+    "Mean map": System(_without_net(MeanMapClassifier), _each("C", 1e-5, 1e-4, 1e-3)),
+    "Proportion-SVM": System(_without_net(ProportionSVMClassifier), _each("C", 2e-4, 8e-4, 3e-3)),
     "Robust": System(_robust, _each("doubt", 0.3, 0.4, 0.6)),
     "Ceiling": System(_npl(**NO_LABELS), DECAYS, uses_labels_of_bags=True),
 }
