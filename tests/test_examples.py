@@ -14,7 +14,10 @@ import torch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLOTS = sorted(path.name for path in EXAMPLES.glob("plot_*.py"))
-IN_PROCESSES = ["plot_dask.py", "plot_dask_cohort.py"]  # start processes, which import the script's guard
+IN_PROCESSES = [
+    "plot_dask.py",
+    "plot_dask_cohort.py",
+]  # start processes, which import the script's guard
 
 matplotlib = pytest.importorskip("matplotlib", reason="the gallery draws: pip install matplotlib")
 
