@@ -169,7 +169,7 @@ def proportion_loss(means: torch.Tensor, lower: torch.Tensor, upper: torch.Tenso
     Returns
     -------
     loss : torch.Tensor of shape (n_bags,)
-        At least 0; 0, with zero gradient, within the interval.
+        At least 0 and finite; 0, with zero gradient, within the interval.
 
     Notes
     -----
@@ -192,7 +192,8 @@ def proportion_loss(means: torch.Tensor, lower: torch.Tensor, upper: torch.Tenso
     tensor([0.1438])
     """
     target = torch.clamp(means.detach(), lower, upper)
-    divergence = torch.xlogy(target, target) - torch.xlogy(target, means)
+    positive = means.clamp(min=torch.finfo(means.dtype).tiny)  # a probability may underflow to 0
+    divergence = torch.xlogy(target, target) - torch.xlogy(target, positive)
     return (divergence + means - target).sum(dim=-1)
 
 

@@ -448,3 +448,14 @@ def test_proportion_loss_is_never_negative_and_grows_with_the_distance():
     assert (loss >= 0).all()
     assert (loss[share < 0.2].diff() < 0).all() and (loss[share > 0.4].diff() > 0).all()
     assert loss[(share > 0.2) & (share < 0.4)].abs().max() < 1e-12
+
+
+def test_proportion_loss_of_probabilities_that_underflow():
+    """Where one is 0 there is no slope to follow, but neither is there a number that spoils the net."""
+    recorded = torch.tensor([[0.0, 1.0], [0.4, 0.6], [1.0, 0.0]])
+    logits = torch.tensor([[-2000.0, 2000.0]] * 3, requires_grad=True)
+    loss = proportion_loss(logits.softmax(dim=1), recorded, recorded)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert torch.isfinite(loss).all() and torch.isfinite(gradient).all()
+    assert_allclose(loss.detach()[0], 0, atol=1e-7)
+    assert loss[2] > loss[1] > 30
