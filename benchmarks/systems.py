@@ -119,7 +119,9 @@ SYSTEMS = {
     ),
     "LLP-VAT": System(_two_streams(LLPVATClassifier), _each("epsilon", 1.0, 3.0, 10.0)),
     "Assignment": System(_two_streams(AssignmentClassifier), _each("share", 0.0, 0.5, 0.8)),
-    "LLP-DC": System(_two_streams(AssignmentClassifier), _each("gate", 0.4, 0.6, 0.8)),
+    "LLP-DC": System(
+        _two_streams(AssignmentClassifier, share=2 / 3, weight=1.5), _each("gate", 0.4, 0.6, 0.8)
+    ),
     "ROT": System(
         _two_streams(AssignmentClassifier, temperature=1.0), _each("share", 0.2, 0.6, 0.8)
     ),
