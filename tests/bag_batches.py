@@ -1,6 +1,5 @@
-"""Batches of bags for the tests of what a batch costs, and how two fits are compared."""
+"""Batches of bags for the tests of what a batch costs."""
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -33,8 +32,3 @@ def batch_of(X, bag=None, lower=None, upper=None, weights=None, labeled=None, sc
         labeled=X[:0] if labeled is None else torch.as_tensor(labeled),
         scale=torch.full(X.shape[1:], scale) if isinstance(scale, float) else scale,
     )
-
-
-def is_same(one, other):
-    """Whether two fits agree; the last bits of a sum depend on where its numbers lie in memory."""
-    return np.allclose(one, other, rtol=1e-4, atol=1e-6)

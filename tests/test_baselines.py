@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from bag_batches import is_same
 from numpy.testing import assert_array_equal
 from sklearn import config_context
 from sklearn.base import clone
@@ -72,8 +71,8 @@ def fitted(system, bags=DATA.bags, y=DATA.y, groups=None, **settings):
 def test_same_seed_same_result_and_another_seed_another(system):
     first, second, other = (fitted(system, random_state=seed) for seed in (1, 1, 2))
     probabilities = first.predict_proba(DATA.X_test)
-    assert is_same(probabilities, second.predict_proba(DATA.X_test))
-    assert not is_same(probabilities, other.predict_proba(DATA.X_test))
+    assert_array_equal(probabilities, second.predict_proba(DATA.X_test))
+    assert not np.array_equal(probabilities, other.predict_proba(DATA.X_test))
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
@@ -92,7 +91,7 @@ def test_labels_may_be_strings(system):
     names = np.array(["acinar", "lepidic", "papillary", "solid"])
     by_code, by_name = fitted(system), fitted(system, y=names[DATA.y])
     assert_array_equal(by_name.classes_, names)
-    assert is_same(by_code.predict_proba(DATA.X_test), by_name.predict_proba(DATA.X_test))
+    assert_array_equal(by_code.predict_proba(DATA.X_test), by_name.predict_proba(DATA.X_test))
     assert_array_equal(names[by_code.predict(DATA.X_test)], by_name.predict(DATA.X_test))
 
 
@@ -103,8 +102,8 @@ def test_bags_change_the_fit_and_without_them_it_is_supervised(system):
     without = fitted(system, bags=None).predict_proba(DATA.X_test)
     supervised = NegativePseudoLabelClassifier(max_epochs=3, random_state=0)
     supervised.fit(DATA.X_labeled, DATA.y)
-    assert is_same(without, supervised.predict_proba(DATA.X_test))
-    assert not is_same(without, fitted(system).predict_proba(DATA.X_test))
+    assert_array_equal(without, supervised.predict_proba(DATA.X_test))
+    assert not np.array_equal(without, fitted(system).predict_proba(DATA.X_test))
 
 
 @every_system
@@ -221,7 +220,7 @@ def test_pipeline_transforms_bags_as_well(system):
     bags = DATA.bags.with_instances(scaler.transform(DATA.bags.X))
     by_hand = make(system).fit(scaler.transform(DATA.X_labeled), DATA.y, bags)
     expected = by_hand.predict_proba(scaler.transform(DATA.X_test))
-    assert is_same(pipeline.predict_proba(DATA.X_test), expected)
+    assert_array_equal(pipeline.predict_proba(DATA.X_test), expected)
 
 
 @every_system
