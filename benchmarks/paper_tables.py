@@ -101,6 +101,20 @@ def run(source, protocol, seed, fold, name, n_folds):
     return row, predicted
 
 
+def refuse_other_runs(options):
+    """Stop where the folder holds runs of other data: they would be taken for those of this one."""
+    this = {
+        name: str(getattr(options, name)) for name in ("data", "features", "cohort_seed", "n_folds")
+    }
+    file = options.output / "data.json"
+    if file.exists() and (other := json.loads(file.read_text())) != this:
+        raise SystemExit(
+            f"{options.output} holds runs of {other}, not of {this}; give another --output."
+        )
+    options.output.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(this))
+
+
 def run_all(options, source):
     """One line per system, fold and seed; those of an earlier start are read."""
     file, maps = options.output / "runs.csv", options.output / "predictions"
@@ -208,6 +222,7 @@ def main(arguments=None):
     start = time.perf_counter()
     source = (options.data, options.features, options.cache, options.regime, options.cohort_seed)
     options.output = options.output / f"{options.protocol}_{options.regime.replace(' ', '_')}"
+    refuse_other_runs(options)
     load_study(*source)  # embeds once, before the processes start
     embedded = time.perf_counter()
     runs = run_all(options, source)

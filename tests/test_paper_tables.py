@@ -141,6 +141,8 @@ def test_one_command_writes_all_and_goes_on_where_it_stopped(short, tmp_path, mo
     assert len(list(folder.glob("map_*.png"))) == 3
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(summary["mIoU"]) == set(systems)
+    with pytest.raises(SystemExit, match="give another --output"):
+        short.main([*command, "--systems", "Supervised", "--cohort-seed", "1"])
 
 
 @pytest.fixture
