@@ -49,7 +49,7 @@ def test_all_weight_on_one_view_is_its_expert():
     assert_array_equal(net.fit(X, y).predict(X), alone.predict(X[:, N_FEATURES:]))
 
 
-@pytest.mark.parametrize("weights", [[1.0], [0.5, 0.6], [1.5, -0.5], [0.3, 0.3, 0.4]])
+@pytest.mark.parametrize("weights", [[1.0], [0.5, 0.6], [1.5, -0.5], [0.3, 0.3, 0.4], [np.nan, 1]])
 def test_weights_that_are_none(weights):
     X, y, _ = make_views(40)
     with pytest.raises(ValueError, match="2 non-negative numbers that sum to 1"):

@@ -20,19 +20,24 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 
 from proportion_ssl import (
     PAPER_SETTINGS,
+    AdaptiveFusion,
     AdaptiveSelector,
     AssignmentSelector,
     Bags,
+    FixedFusion,
     HeadClassifier,
     MobileNetV2Classifier,
+    MultiFieldOfViewNet,
     NegativeLoss,
     NegativePseudoLabelClassifier,
     PositiveLoss,
     RobustProportionClassifier,
     ThresholdSelector,
+    TumorProposer,
 )
 from proportion_ssl.base import NetBagClassifier
 from proportion_ssl.datasets import make_bags
@@ -115,6 +120,13 @@ def set_in(*keys, value):
         document[keys[-1]] = value
 
     return change
+
+
+EVIL = "os.system"
+
+
+def names(dtype, values, **more):
+    return {"dtype": dtype, "values": values, **more}
 
 
 def write_signed(document, tensors, path):
@@ -467,6 +479,151 @@ def test_unknown_weight_beside_what_is_within(stored_robust, tmp_path):
         load(path)
 
 
+# --- tumour proposals ---------------------------------------------------------------------------
+
+
+def fit_proposer(data, net=None, **settings):
+    X, is_tumor = np.hstack([data.X_labeled, data.X_labeled**2]), data.y > 0
+    return TumorProposer(net, **settings).fit(X, is_tumor), X
+
+
+@pytest.fixture(scope="module")
+def stored_proposer(data, tmp_path_factory):
+    net = MultiFieldOfViewNet(
+        2, expert=HeadClassifier(max_epochs=2), fusion=FixedFusion([0.75, 0.25]), random_state=0
+    )
+    path = tmp_path_factory.mktemp("models") / "proposer.safetensors"
+    save(fit_proposer(data, net, n_folds=2)[0], path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("net", "threshold"),
+    [
+        (MultiFieldOfViewNet(2, expert=HeadClassifier(max_epochs=1), random_state=0), None),
+        (MultiFieldOfViewNet(2, fusion=FixedFusion([0.75, 0.25]), random_state=0), 0.5),
+        (HeadClassifier(max_epochs=1, random_state=0), 0.5),
+        (None, 0.25),
+    ],
+)
+def test_proposer_round_trip(net, threshold, data, tmp_path):
+    proposer, X = fit_proposer(data, net, threshold=threshold, n_folds=2)
+    save(proposer, tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    assert type(loaded) is TumorProposer
+    np.testing.assert_array_equal(loaded.transform(X), proposer.transform(X), strict=True)
+    np.testing.assert_array_equal(loaded.propose(X).is_tumor, proposer.propose(X).is_tumor)
+    for name in ("threshold_", "recall_", "precision_"):
+        np.testing.assert_equal(getattr(loaded, name), getattr(proposer, name))
+    assert sorted(vars(loaded)) == sorted(vars(proposer))
+    save(loaded, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
+    with pytest.raises(ValueError, match="features"):
+        loaded.propose(X[:, 1:])
+
+
+def test_net_of_several_views_alone(data, tmp_path):
+    X = pd.DataFrame(data.X_labeled, columns=[f"f{i}" for i in range(data.X_labeled.shape[1])])
+    y = np.array(["a", "b", "c", "ü"])[data.y]
+    net = MultiFieldOfViewNet(4, expert=HeadClassifier(max_epochs=1), random_state=0).fit(X, y)
+    save(net, tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.predict_proba(X), net.predict_proba(X), strict=True)
+    np.testing.assert_array_equal(loaded.predict(X), net.predict(X), strict=True)
+    np.testing.assert_array_equal(loaded.view_weights(X), net.view_weights(X), strict=True)
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(X.rename(columns={"f0": "g0"}))
+
+
+def test_parts_of_proposers_that_cannot_be_saved(data, tmp_path):
+    quick = HeadClassifier(max_epochs=1)
+    settings = {"expert": quick, "random_state": 0}
+    for net, message in (
+        (
+            LogisticRegression(),
+            "net_ is a sklearn.*LogisticRegression, which cannot be saved; only",
+        ),
+        (
+            MultiFieldOfViewNet(2, **{**settings, "expert": LogisticRegression()}),
+            r"experts_\[0\] is a sklearn.*LogisticRegression",
+        ),
+        (
+            MultiFieldOfViewNet(2, fusion=AdaptiveFusion(n_folds=2), **settings),
+            "fusion_ is a AdaptiveFusion.*only FixedFusion can.*by joblib",
+        ),
+    ):
+        proposer, _ = fit_proposer(data, net, threshold=0.5)
+        with pytest.raises(TypeError, match=message):
+            save(proposer, tmp_path / "m")
+    proposer, _ = fit_proposer(data, MultiFieldOfViewNet(2, **settings), threshold=0.5)
+    proposer.net_.set_params(fusion=FixedFusion([1.0, 0.0]))
+    with pytest.raises(ValueError, match=r"weighed by \[0\.5, 0\.5\], but its parameters now say"):
+        save(proposer, tmp_path / "m")
+    with pytest.raises(NotFittedError):
+        save(TumorProposer(), tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def set_net_of_views(*keys, value):
+    return set_in("fitted", "net_", *keys, value=value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_net_of_views("class", value="os.system"), "names the model 'os.system'"),
+        (set_net_of_views("class", value="TumorProposer"), "names the model 'TumorProposer'"),
+        (set_net_of_views("fitted", "n_features_in_", value=16), "other classes or features"),
+        (set_net_of_views("fitted", "classes_", "values", value=[False]), "1 classes"),
+        (set_net_of_views("fitted", "classes_", "values", value=[True, False]), "other classes"),
+        (set_net_of_views("fitted", "experts_", value={}), "experts_ is no list"),
+        (set_net_of_views("fitted", "experts_", value=[]), r"unknown attribute 'experts_\.0"),
+        (set_net_of_views("fitted", "fusion_", value=1), "unknown attribute 'fusion_'"),
+        (set_net_of_views("fitted", "experts_", 0, "class", value=EVIL), "names the model"),
+        (
+            set_net_of_views("fitted", "experts_", 0, "data_shape", value=[32]),
+            r"expected .* \(32,\)",
+        ),
+        (set_net_of_views("parameters", "n_views", value=10**12), "other classes or features"),
+        (set_net_of_views("parameters", "n_views", value="2"), "'n_views' parameter"),
+        (set_net_of_views("parameters", "fusion", value=EVIL), "'fusion' parameter"),
+        (
+            set_net_of_views("parameters", "fusion", "$object", "parameters", "weights", value=[1]),
+            "2 non-negative numbers",
+        ),
+        (set_in("fitted", "threshold_", value="0.5"), "threshold_ is a str"),
+        (
+            set_in("fitted", "classes_", value=names("int64", [0, 1])),
+            "unknown attribute 'classes_'",
+        ),
+        (lambda d: d["model"]["fitted"].pop("net_"), "unknown attribute 'net_"),
+        (lambda d: d["model"]["fitted"].pop("recall_"), "lacks the attribute 'recall_'"),
+        (
+            lambda d: d["model"]["fitted"]["net_"]["fitted"].pop("classes_"),
+            "lacks the attribute 'classes_'",
+        ),
+    ],
+)
+def test_hostile_description_of_a_proposer(change, message, stored_proposer, tmp_path):
+    path = rewrite(stored_proposer, tmp_path / "m", change)
+    with pytest.raises(ModelFileError, match=message):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"net_.experts_.1.net.linear.weight": None}, r"'linear\.weight' is missing"),
+        ({"net_.experts_.2.net.x": torch.zeros(1)}, r"unknown attribute 'experts_\.2\.net\.x'"),
+        ({"signed_labels_": torch.zeros(1, 2, dtype=torch.int8)}, "unknown attribute 'signed_l"),
+    ],
+)
+def test_hostile_tensors_of_a_proposer(tensors, message, stored_proposer, tmp_path):
+    path = rewrite(stored_proposer, tmp_path / "m", lambda d: None, tensors)
+    with pytest.raises(ModelFileError, match=message):
+        load(path)
+
+
 class OtherClassifier(NetBagClassifier):
     """Another system of the package: a parameter, attributes and a criterion of its own."""
 
@@ -811,9 +968,6 @@ def test_unknown_version(version, stored, tmp_path):
         load(path)
 
 
-EVIL = "os.system"
-
-
 def part(name, parameters):
     return {"$object": {"class": name, "parameters": parameters}}
 
@@ -828,10 +982,6 @@ def set_net(name, value):
 
 def set_fitted(name, value):
     return set_in("fitted", name, value=value)
-
-
-def names(dtype, values, **more):
-    return {"dtype": dtype, "values": values, **more}
 
 
 HOSTILE = [
@@ -1078,6 +1228,18 @@ def test_any_description_of_what_is_within(stored_robust, data, tmp_path, choice
         check_that_it_works(loaded, data, tmp_path)
 
 
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(choice=st.floats(0, 1, exclude_max=True), value=JSON)
+def test_any_description_of_a_proposer(stored_proposer, data, tmp_path, choice, value):
+    loaded = load_with(stored_proposer, tmp_path, choice, value)
+    if loaded is not None:
+        X = np.hstack([data.X_labeled, data.X_labeled**2])
+        assert loaded.propose(X).probabilities.shape == (len(X),)
+        check_that_it_saves_the_same(loaded, tmp_path)
+
+
 def load_with(stored, tmp_path, choice, value):
     """The model of a file in which one value is replaced; None where that is refused."""
     document, tensors = parts(stored)
@@ -1093,6 +1255,10 @@ def load_with(stored, tmp_path, choice, value):
 def check_that_it_works(loaded, data, tmp_path):
     assert loaded.predict_proba(data.X_test).shape == (len(data.X_test), len(loaded.classes_))
     assert loaded.predict(data.X_test).shape == (len(data.X_test),)
+    check_that_it_saves_the_same(loaded, tmp_path)
+
+
+def check_that_it_saves_the_same(loaded, tmp_path):
     save(loaded, tmp_path / "again")
     save(load(tmp_path / "again"), tmp_path / "third")
     assert (tmp_path / "third").read_bytes() == (tmp_path / "again").read_bytes()

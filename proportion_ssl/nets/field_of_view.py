@@ -1,12 +1,14 @@
 """Several magnifications of the same locations: one expert per view, fused by fixed or learnt weights."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
@@ -31,6 +33,8 @@ class FixedFusion(BaseEstimator):
     array([[0.75, 0.25]])
     """
 
+    _parameter_constraints = {"weights": ["array-like", None]}  # noqa: RUF012 - scikit-learn's protocol
+
     def __init__(self, weights: Any = None):
         self.weights = weights
 
@@ -41,7 +45,8 @@ class FixedFusion(BaseEstimator):
         n_views = X.shape[1]
         weights = np.full(n_views, 1 / n_views) if self.weights is None else self.weights
         weights = np.asarray(weights, dtype=np.float64)
-        if weights.shape != (n_views,) or (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
+        fits = weights.shape == (n_views,) and (weights >= 0).all()
+        if not fits or abs(weights.sum() - 1) > 1e-6:
             raise ValueError(
                 f"weights must be {n_views} non-negative numbers that sum to 1, one per view; got "
                 f"{weights.tolist()}."
@@ -181,6 +186,13 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
     ((40, 2), array([0.33, 0.33, 0.33]))
     """
 
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        "n_views": [Interval(Integral, 1, None, closed="left")],
+        "expert": [HasMethods(["fit", "predict_proba"]), None],
+        "fusion": [HasMethods(["fit", "view_weights"]), None],
+        "random_state": ["random_state"],
+    }
+
     def __init__(
         self, n_views: int = 3, *, expert: Any = None, fusion: Any = None, random_state: Any = None
     ):
@@ -189,6 +201,7 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
         self.fusion = fusion
         self.random_state = random_state
 
+    @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any, groups: Any = None) -> "MultiFieldOfViewNet":
         """Train the experts, each on its own view, then the fusion.
 

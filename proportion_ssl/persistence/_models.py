@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._atomic import replacing
 from proportion_ssl.base import BagClassifier, NetBagClassifier
+from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
 from proportion_ssl.nets.net import SignedLabelNet
 from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._file import check_start, pack, unpack
@@ -26,7 +27,15 @@ from proportion_ssl.persistence._nets import (
     fill_net,
 )
 from proportion_ssl.persistence._restored import class_of
-from proportion_ssl.persistence._tables import LABELS, NAMES, NETS, OF_ALL, ROWS
+from proportion_ssl.persistence._tables import (
+    LABELS,
+    NAMES,
+    NETS,
+    ROWS,
+    always_kept,
+    is_model,
+    kept,
+)
 from proportion_ssl.persistence._values import (
     OWN_NET,
     build,
@@ -38,21 +47,29 @@ from proportion_ssl.persistence._values import (
     describe_names,
     encode,
 )
+from proportion_ssl.persistence._within import check_fusion, check_within, set_fusion
+from proportion_ssl.proposals import TumorProposer
 
 _SKIPPED = ("estimator_", "_metadata_request")  # the net is its weights; routing is a setting
 
 
-def save(model: BagClassifier | SignedLabelNet, path: str | os.PathLike[str]) -> None:
-    """Write a fitted classifier to one file that :func:`load` reads.
+def save(
+    model: BagClassifier | SignedLabelNet | MultiFieldOfViewNet | TumorProposer,
+    path: str | os.PathLike[str],
+) -> None:
+    """Write a fitted model to one file that :func:`load` reads.
 
     The file appears under its name only when it is complete and was found to be readable; until
     then a file of that name stays as it is.
 
     Parameters
     ----------
-    model : classifier of this package, HeadClassifier or MobileNetV2Classifier
+    model : classifier of this package, HeadClassifier, MobileNetV2Classifier or TumorProposer
         Fitted, such as a :class:`~proportion_ssl.NegativePseudoLabelClassifier` or a
         :class:`~proportion_ssl.RobustProportionClassifier`, with nets, selectors and losses of this package.
+        A :class:`~proportion_ssl.TumorProposer` with a :class:`~proportion_ssl.MultiFieldOfViewNet` or a
+        :class:`~proportion_ssl.HeadClassifier`, which can also be saved by themselves; views are
+        weighed by a :class:`~proportion_ssl.FixedFusion`.
     path : str or path-like
         Where to write, such as ``"lung.safetensors"``; replaced if it exists. A head on 1280 features
         takes some 50 kB plus its pseudo labels, a MobileNetV2 some 9 MB more.
@@ -104,8 +121,8 @@ def save(model: BagClassifier | SignedLabelNet, path: str | os.PathLike[str]) ->
         temporary.write_bytes(data)
 
 
-def load(path: str | os.PathLike[str]) -> BagClassifier | SignedLabelNet:
-    """Read a classifier that :func:`save` wrote.
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a model that :func:`save` wrote.
 
     Parameters
     ----------
@@ -113,7 +130,7 @@ def load(path: str | os.PathLike[str]) -> BagClassifier | SignedLabelNet:
 
     Returns
     -------
-    model : classifier of this package, HeadClassifier or MobileNetV2Classifier
+    model : classifier of this package, HeadClassifier, MobileNetV2Classifier or TumorProposer
         Of the class that was saved; fitted, on the CPU. It predicts the same, bit for bit on the same
         machine with the same versions.
 
@@ -173,17 +190,16 @@ def _to_bytes(model: Any) -> bytes:
 
 def _describe_model(model, name, tensors, prefix):
     """A fitted net or classifier; its arrays go to the tensors, under names with the prefix."""
-    net = _net_of(model)
-    described = describe(model, name)
+    net, more = _net_of(model), {}
     if net is not None:
         for key, value in net.module_.state_dict().items():
             tensors[f"{prefix}net.{key}"] = copy_of(value)
-        described["data_shape"] = list(net.data_shape_)
+        more["data_shape"] = list(net.data_shape_)
     if net is model:
         fitted = {"classes_": describe_names(net.classes_, "classes_")}
     else:
         fitted = _describe_fitted(model, tensors, prefix)
-    return {**described, "fitted": fitted}
+    return {**describe(model, name), **more, "fitted": fitted}
 
 
 def _net_of(model):
@@ -196,8 +212,9 @@ def _net_of(model):
         names = ", ".join(sorted(cls.__name__ for cls in (*ROWS, *NETS)))
         raise TypeError(
             f"A {type(model).__name__} cannot be saved, only {names} can. Of a model around such a "
-            "one save that which is within (pipeline[-1], search.best_estimator_); a class of your own can "
-            "be kept by joblib, with its code."
+            "one save that which is within (search.best_estimator_, pipeline[-1]), and note what came before "
+            "it: the file does not scale or embed (features need no scaling, the head standardises them). A "
+            "class of your own can be kept by joblib, with its code."
         )
     check_is_fitted(model)
     if not isinstance(model, NetBagClassifier):
@@ -214,8 +231,12 @@ def _nets_in(model: Any) -> Iterator[Any]:
         yield net
     if net is not model:
         for name in _fitted_names(model):
-            if isinstance(getattr(model, name), BagClassifier):
-                yield from _nets_in(getattr(model, name))
+            value = getattr(model, name)
+            if is_model(kept(type(model)).get(name, ())):
+                yield from _nets_in(value)
+            elif name in ROWS[type(model)].several:
+                for inner in value:
+                    yield from _nets_in(inner)
 
 
 def _fitted_names(model):
@@ -225,20 +246,28 @@ def _fitted_names(model):
 
 def _describe_fitted(model, tensors, prefix):
     """Fitted attributes as JSON; arrays go to the tensors."""
-    row = ROWS[type(model)]
-    known = {**OF_ALL, **row.always, **row.sometimes}
-    fitted = {}
+    row, known = ROWS[type(model)], kept(type(model))
+    if isinstance(model, MultiFieldOfViewNet):
+        check_fusion(model)
+    fitted: dict[str, Any] = {}
     for name in _fitted_names(model):
         value = getattr(model, name)
-        if name in LABELS:
+        if name in row.several:
+            fitted[name] = [
+                _describe_within(
+                    inner, row.several[name], f"{name}[{i}]", tensors, f"{prefix}{name}.{i}."
+                )
+                for i, inner in enumerate(value)
+            ]
+        elif name in LABELS:
             array = np.array(value, dtype=LABELS[name], order="C")
             tensors[prefix + name] = torch.from_numpy(array)
         elif name == "label_log_":
             tensors.update({prefix + key: log for key, log in log_tensors(value).items()})
         elif name in NAMES:
             fitted[name] = describe_names(value, name)
-        elif BagClassifier in known.get(name, ()):
-            fitted[name] = _describe_model(value, name, tensors, f"{prefix}{name}.")
+        elif is_model(known.get(name, ())):
+            fitted[name] = _describe_within(value, known[name], name, tensors, f"{prefix}{name}.")
         elif name in known:
             fitted[name] = encode(value, name)
         elif name not in row.left_out:
@@ -247,6 +276,13 @@ def _describe_fitted(model, tensors, prefix):
                 "proportion_ssl.persistence does not name. If you set it yourself, delete it first."
             )
     return fitted
+
+
+def _describe_within(model, kinds, name, tensors, prefix):
+    """A fitted model within another; of the kinds that its row names."""
+    if not isinstance(model, kinds):
+        raise TypeError(cannot(name, model, kinds) + OWN_NET)
+    return _describe_model(model, name, tensors, prefix)
 
 
 # --- what is read -------------------------------------------------------------------------------
@@ -308,15 +344,15 @@ def _check_used_up(names):
 
 def _set_fitted(model, fitted, tensors):
     """Set fitted attributes, all of which must be known, of the right type, and fit together."""
-    row = ROWS[type(model)]
-    known = {**OF_ALL, **row.always, **row.sometimes}
+    row, known = ROWS[type(model)], kept(type(model))
+    labels = LABELS if isinstance(model, BagClassifier) else {}
     if not isinstance(fitted, dict):
         raise ModelFileError("the fitted attributes are not a table.")
-    logged = _taken(tensors, "label_log_.")
-    within = {name for name in fitted if BagClassifier in known.get(name, ())}
+    logged = _taken(tensors, "label_log_.") if labels else {}
+    within = {name for name in fitted if is_model(known.get(name, ()))} | {*row.several}
     tensors_within = {name: _taken(tensors, f"{name}.") for name in within}
-    _check_used_up({*fitted} - {*known, *NAMES} | {*tensors} - {*LABELS})
-    missing = sorted({*OF_ALL, *row.always, "classes_"} - set(fitted))
+    _check_used_up({*fitted} - {*known, *row.several} | {*tensors} - {*labels})
+    missing = sorted({*always_kept(type(model)), *row.several} - set(fitted))
     if missing:
         raise ModelFileError(f"it lacks the attribute {missing[0]!r}.")
     for name, value in fitted.items():
@@ -326,31 +362,46 @@ def _set_fitted(model, fitted, tensors):
             setattr(model, name, _of_kind(decode(value), known[name], name))
     for name, tensor in tensors.items():
         array = tensor.numpy()
-        if array.dtype != LABELS[name]:
-            raise ModelFileError(f"{name} is of type {array.dtype} instead of {LABELS[name]}.")
+        if array.dtype != labels[name]:
+            raise ModelFileError(f"{name} is of type {array.dtype} instead of {labels[name]}.")
         setattr(model, name, array)
     if not all(type(entry) is dict for entry in getattr(model, "history_", [])):
         raise ModelFileError("history_ is no list of tables.")
-    check_classes(model.classes_, at_least=2)
-    set_labels(model, logged)
+    if hasattr(model, "classes_"):
+        check_classes(model.classes_, at_least=2)
+    if labels:
+        set_labels(model, logged)
     for name in sorted(within):
-        inner = _restore(fitted[name], tensors_within[name], tuple(ROWS))
-        setattr(model, name, _fitting(inner, model, name))
+        if name in row.several:
+            inner = _restore_several(model, name, fitted[name], tensors_within[name])
+        else:
+            inner = _restore_within(model, name, fitted[name], tensors_within[name], known[name])
+        setattr(model, name, inner)
+    if isinstance(model, MultiFieldOfViewNet):
+        set_fusion(model)
+
+
+def _restore_within(model, name, described, tensors, kinds):
+    """A fitted model within another; it fits the one around it."""
+    known = tuple(cls for cls in (*ROWS, *NETS) if issubclass(cls, kinds))
+    inner = _restore(described, tensors, known)
+    check_within(inner, model, name)
+    return inner
+
+
+def _restore_several(model, name, described, tensors):
+    if not isinstance(described, list):
+        raise ModelFileError(f"{name} is no list.")
+    kinds = ROWS[type(model)].several[name]
+    inner = [
+        _restore_within(model, name, one, _taken(tensors, f"{i}."), kinds)
+        for i, one in enumerate(described)
+    ]
+    _check_used_up({f"{name}.{rest}" for rest in tensors})
+    return inner
 
 
 def _of_kind(value, kinds, name):
     if type(value) not in kinds:
         raise ModelFileError(f"{name} is a {type(value).__name__}.")
     return value
-
-
-def _fitting(inner, model, name):
-    """A classifier within another, which hands it its own checked input."""
-    same = np.array_equal(inner.classes_, model.classes_) and (
-        (inner.n_features_in_, inner.is_images_) == (model.n_features_in_, model.is_images_)
-    )
-    if not same or inner.classes_.dtype != model.classes_.dtype:
-        raise ModelFileError(f"{name} has other classes or features than the model around it.")
-    if hasattr(inner, "feature_names_in_"):
-        raise ModelFileError(f"{name} has names of features, which the model around it checks.")
-    return inner

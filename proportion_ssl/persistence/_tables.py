@@ -1,6 +1,6 @@
 """What a file may name, and what it may set. To make a classifier savable, give it a row in ``ROWS``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import NoneType
@@ -25,7 +25,9 @@ from proportion_ssl.baselines import (
 )
 from proportion_ssl.classifier import NegativePseudoLabelClassifier
 from proportion_ssl.losses import MultiNegativeLoss, NegativeLoss, PositiveLoss
+from proportion_ssl.nets.field_of_view import FixedFusion, MultiFieldOfViewNet
 from proportion_ssl.nets.net import HeadClassifier, MobileNetV2Classifier
+from proportion_ssl.proposals import TumorProposer
 from proportion_ssl.robust import RobustProportionClassifier
 from proportion_ssl.selection import (
     AdaptiveSelector,
@@ -39,22 +41,23 @@ Kinds = Mapping[str, tuple[type, ...]]
 
 @dataclass(frozen=True)
 class Row:
-    """Fitted attributes of a classifier, each with the types that its value may have.
+    """Fitted attributes of a model, each with the types that its value may have.
 
-    Not named need be ``classes_``, ``n_features_in_``, ``is_images_`` and ``feature_names_in_``, the net of a
-    :class:`~proportion_ssl.base.NetBagClassifier`, and pseudo labels under the names that
-    :class:`~proportion_ssl.NegativePseudoLabelClassifier` gives them. Types: bool, int, float,
-    str, NoneType, and lists and dicts of these; DataFrame of booleans, numbers or strings; BagClassifier:
-    a fitted classifier that has a row itself.
+    Not named need be, of a :class:`~proportion_ssl.base.BagClassifier`, ``classes_``, ``n_features_in_`` and
+    ``is_images_``, its net, and pseudo labels under the names that
+    :class:`~proportion_ssl.NegativePseudoLabelClassifier` gives them; of no model ``feature_names_in_``.
+    Types: bool, int, float, str, NoneType, and lists and dicts of these; DataFrame of booleans, numbers or
+    strings; those of ``MODELS``: a fitted model that has a row itself, or a net.
     """
 
     always: Kinds = field(default_factory=dict)  # a file without one of these is refused
     sometimes: Kinds = field(default_factory=dict)
+    several: Kinds = field(default_factory=dict)  # lists of fitted models; never left away
     left_out: tuple[str, ...] = ()  # not saved, such as training data
 
 
-#: Classifiers that can be saved.
-ROWS: dict[type[BagClassifier], Row] = {
+#: Models that can be saved, beside nets.
+ROWS: dict[type, Row] = {
     NegativePseudoLabelClassifier: Row(
         always={
             "history_": (list,),
@@ -81,19 +84,40 @@ ROWS: dict[type[BagClassifier], Row] = {
     ProportionLossClassifier: Row(),
     SoftMatchClassifier: Row(),
     VATClassifier: Row(),
+    MultiFieldOfViewNet: Row(
+        always={"classes_": (np.ndarray,), "n_features_in_": (int,)},
+        several={"experts_": (HeadClassifier,)},
+        left_out=("fusion_",),  # follows from the parameters
+    ),
+    TumorProposer: Row(
+        always={
+            "n_features_in_": (int,),
+            "net_": (MultiFieldOfViewNet, HeadClassifier),
+            "threshold_": (float,),
+            "recall_": (float,),
+            "precision_": (float,),
+        }
+    ),
 }
+
+#: Kinds of fitted models that may stand within others.
+MODELS = (BagClassifier, MultiFieldOfViewNet, HeadClassifier)
 
 NETS = (HeadClassifier, MobileNetV2Classifier)
 #: What a parameter may be an instance of, beside nets, classifiers and plain values.
 PARTS = (
     *(AdaptiveSelector, AssignmentSelector, NegativeSelector, ThresholdSelector),
     *(MultiNegativeLoss, NegativeLoss, PositiveLoss),
-    MixBag,
+    *(MixBag, FixedFusion),
 )
 OPTIMIZERS = (torch.optim.RAdam, torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
-OF_ALL: Kinds = {"is_images_": (bool,), "n_features_in_": (int,)}
-NAMES = ("bag_names_", "classes_", "feature_names_in_")
+OF_CLASSIFIERS: Kinds = {
+    "classes_": (np.ndarray,),
+    "is_images_": (bool,),
+    "n_features_in_": (int,),
+}
+NAMES = ("bag_names_", "classes_", "feature_names_in_")  # arrays of names, written as JSON
 LABELS: dict[str, np.dtype] = {
     "bag_index_": np.dtype(np.int64),
     "label_rounds_": np.dtype(np.int32),
@@ -120,3 +144,21 @@ NET_CONSTRAINTS = {
     "criterion__negative": [HasMethods("instance_losses")],
 }
 NET_IGNORED = ("device", "callbacks__valid_acc")
+
+
+def always_kept(cls: type) -> Kinds:
+    """Attributes without which a file is refused."""
+    return {**(OF_CLASSIFIERS if issubclass(cls, BagClassifier) else {}), **ROWS[cls].always}
+
+
+def kept(cls: type) -> Kinds:
+    """Attributes that are kept, apart from pseudo labels and lists of models."""
+    names: Kinds = {"feature_names_in_": (np.ndarray,)}
+    if issubclass(cls, BagClassifier):
+        names = {**names, "bag_names_": (np.ndarray,)}
+    return {**names, **always_kept(cls), **ROWS[cls].sometimes}
+
+
+def is_model(kinds: Iterable[type]) -> bool:
+    """Whether these are kinds of fitted models."""
+    return any(kind in MODELS for kind in kinds)

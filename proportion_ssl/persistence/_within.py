@@ -1,0 +1,63 @@
+"""Whether a fitted model fits the one that it stands within."""
+
+import numpy as np
+from sklearn.base import clone
+
+from proportion_ssl.base import BagClassifier
+from proportion_ssl.nets.field_of_view import FixedFusion, MultiFieldOfViewNet
+from proportion_ssl.nets.net import SignedLabelNet
+from proportion_ssl.persistence._errors import ModelFileError
+
+
+def check_within(inner, model, name):
+    """Whether a model takes the features, and knows the classes, that the one around it hands over."""
+    if isinstance(model, BagClassifier):
+        sizes = [(m.n_features_in_, m.is_images_) for m in (inner, model)]
+        same = sizes[0] == sizes[1] and np.array_equal(inner.classes_, model.classes_)
+        classes = model.classes_
+    elif isinstance(model, MultiFieldOfViewNet):
+        classes = np.arange(len(model.classes_))  # experts learn positions in classes_
+        same = inner.data_shape_ == (model.n_features_in_ / model.n_views,)
+    else:
+        classes = np.array([False, True])
+        same = _shape(inner) == (model.n_features_in_,)
+    if (
+        not same
+        or inner.classes_.dtype != classes.dtype
+        or inner.classes_.tolist() != classes.tolist()
+    ):
+        raise ModelFileError(f"{name} has other classes or features than the model around it.")
+    if hasattr(inner, "feature_names_in_"):
+        raise ModelFileError(f"{name} has names of features, which the model around it checks.")
+
+
+def _shape(model):
+    """Of one instance."""
+    is_net = isinstance(model, SignedLabelNet)
+    return model.data_shape_ if is_net else (model.n_features_in_,)
+
+
+def check_fusion(net):
+    """Whether the fusion of a net of several views can be made again from its parameters."""
+    if type(net.fusion_) is not FixedFusion:
+        raise TypeError(
+            f"fusion_ is a {type(net.fusion_).__name__}, which cannot be saved; only FixedFusion can. Fit "
+            "the net with fusion=None, or keep it by joblib."
+        )
+    if not np.array_equal(_fusion_of(net).weights_, net.fusion_.weights_):
+        raise ValueError(
+            f"The model cannot be saved: its views were weighed by {net.fusion_.weights_.tolist()}, but its "
+            "parameters now say otherwise. Set them as they were, or fit again."
+        )
+
+
+def set_fusion(net):
+    """Weigh the views as the parameters say."""
+    if len(net.experts_) != net.n_views:
+        raise ModelFileError(f"it has {len(net.experts_)} experts for {net.n_views} views.")
+    net.fusion_ = _fusion_of(net)
+
+
+def _fusion_of(net):
+    fusion = FixedFusion() if net.fusion is None else clone(net.fusion)
+    return fusion.fit(np.empty((0, net.n_views, 0)), None, None)
