@@ -311,6 +311,23 @@ def mean_and_spread(table):
     return groups.mean().map("{:.3f}".format) + " +- " + spread
 
 
+def percentages(summaries, classes):
+    """Predicted and recorded proportions of each slide, side by side."""
+    table = 100 * pd.DataFrame(summaries).set_index("slide").drop(columns="n_patches")
+    return pd.DataFrame(
+        {
+            name: [
+                " / ".join("-" if np.isnan(share) else f"{share:.0f}" for share in shares)
+                for shares in table.reindex(
+                    columns=[f"predicted_{name}", f"recorded_{name}"]
+                ).values
+            ]
+            for name in classes
+        },
+        index=table.index,
+    )
+
+
 # %% All of it
 
 
@@ -326,6 +343,7 @@ def main(arguments=None):
     def done(stage):
         nonlocal clock
         costs[stage], clock = round(time.perf_counter() - clock, 1), time.perf_counter()
+        print(f"{stage}: {costs[stage]:.0f} s", flush=True)
 
     options.output.mkdir(parents=True, exist_ok=True)
     manifest = options.cohort
@@ -364,6 +382,7 @@ def main(arguments=None):
     folds = cross_validate_slides(tiles, cohort, options.seed)
     done("cross-validation")
 
+    print("Fitting both systems on all outlined slides", flush=True)
     proposer = fit_proposer(tiles, cohort.labeled, cohort.classes, len(VIEWS))
     bags = make_bags_of(tiles, cohort.bags, proposer, cohort.proportions)
     systems = fit_systems(tiles, cohort.labeled, bags, cohort.classes, options.seed)
@@ -398,7 +417,8 @@ def main(arguments=None):
     write_table(options.output / "slides.csv", summaries)
     write_table(options.output / "test.csv", on_test.reset_index())
     write_table(options.output / "cross_validation.csv", folds)
-    fitted = {"proposer": proposer, "normalizer": normalizer, "embedder": embedder, **systems}
+    how_read = {"magnification": VIEWS, "size": PATCH, "normalizer": normalizer}
+    fitted = {"embedder": embedder, "patches": how_read, "proposer": proposer, **systems}
     joblib.dump(fitted, options.output / "model.joblib")
     done("maps and tables")
 
@@ -415,8 +435,8 @@ def main(arguments=None):
     print(mean_and_spread(folds).to_string())
     print("\nTest slides (patches of all slides pooled)")
     print(on_test.round(3).to_string())
-    print("\nTest slides, predicted against recorded proportions: slides.csv")
-    print(pd.DataFrame(summaries).round(3).to_string(index=False))
+    print("\nTest slides, predicted / recorded per cent (more in slides.csv)")
+    print(percentages(summaries, cohort.classes).to_string())
     print(f"\nSeconds by stage: {json.dumps(costs)}")
     n_views = len(VIEWS) * n_patches
     rate = n_views / max(costs["tissue, reading and embedding"], 0.1)

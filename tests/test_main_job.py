@@ -1,17 +1,22 @@
 """The main job from manifest to maps, on small slides of which two cannot be read."""
 
 import importlib.util
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import sklearn
 import tifffile
 
 from proportion_ssl.datasets import make_slides
-from proportion_ssl.slides import read_label_map
+from proportion_ssl.slides import read_annotations, read_label_map
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "segment_slides.py"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "examples" / "segment_slides.py"
+FIRST_HOUR = ROOT / "docs" / "guide" / "first_hour.rst"
 
 
 @pytest.fixture
@@ -57,9 +62,45 @@ def test_eight_slides_of_which_two_cannot_be_read(job, tmp_path, monkeypatch, ca
     found = {region.class_name for region in read_label_map(output / "test_01_labels.tif")}
     assert found
     assert found <= {*table_of_classes(manifest), job.NOT_CANCER}
-    assert (output / "model.joblib").exists()
     page = (output / "report.html").read_text(encoding="utf-8")
     assert "test_01" in page
+
+    monkeypatch.chdir(output.parent)
+    (output.parent / "segmentation").symlink_to(output)
+    segment_one, hand_on, *_ = code_blocks(FIRST_HOUR)
+    variables = {}
+    exec(segment_one.replace("CMU-1-Small-Region.svs", str(slides / "test_01.tif")), variables)
+    of_job = read_label_map(output / "test_01_labels.tif")
+    of_guide = read_annotations(tmp_path / "prediction.geojson")
+    assert areas(of_guide) == pytest.approx(areas(of_job))
+    X, fitted = variables["X"], variables["model"]
+    exec(hand_on, variables)
+    assert (variables["model"].predict_proba(X) == fitted.predict_proba(X)).all()
+
+
+def areas(regions):
+    """Area of each class."""
+    total = {}
+    for region in regions:
+        total[region.class_name] = total.get(region.class_name, 0) + region.geometry.area
+    return total
+
+
+def code_blocks(page):
+    """Python of a page of the guide."""
+    blocks = page.read_text(encoding="utf-8").split(".. code-block:: python\n")[1:]
+    return [textwrap.dedent(re.split(r"\n(?=\S)", block, maxsplit=1)[0]) for block in blocks]
+
+
+def test_grid_search_of_the_guide(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    *_, make_files, search = code_blocks(FIRST_HOUR)
+    variables = {}
+    exec(make_files, variables)
+    with sklearn.config_context():
+        exec(search.replace("max_epochs=30", "max_epochs=2"), variables)
+    assert "std_test_score" in capsys.readouterr().out
+    assert variables["model"].classes_.tolist() == ["acinar", "lepidic", "papillary", "solid"]
 
 
 def table_of_classes(manifest):

@@ -165,7 +165,9 @@ def embed_slides(
         name: _Entry(name, fspath(path), folder / f"{name}.h5", mpp.get(name))
         for name, path in paths.items()
     }
-    with _Progress(total=len(entries), unit="slide", disable=not verbose) as progress:
+    with _Progress(
+        total=len(entries), desc="features", unit="slide", disable=not verbose
+    ) as progress:
         run = run_cohort(entries, function, progress.finished, n_jobs=n_jobs)
     run = CohortRun({name: entries[name].target for name in run.results}, run.failures)
     run.check(on_error)
