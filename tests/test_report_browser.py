@@ -5,6 +5,8 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -388,6 +390,39 @@ def test_page_fits_its_width(page, width):
     assert widest == [width] * 2
     find(page, "#s0 [data-zoom=in]").click()
     assert page.execute_script("return document.documentElement.scrollWidth") == width
+
+
+def test_overview_shows_doubt_on_a_phone(browser, tmp_path):
+    """However long the names: they wrap, and stay in sight when the table is moved."""
+    slides = make_slides(2, np.random.default_rng(0), side=60)
+    slides[0] = replace(slides[0], name="archive-" * 12)
+    path = report(tmp_path / "run.html", slides=slides, classes=CLASSES)
+    resize(browser, 390)
+    open_page(browser, path)
+    left, _, width, _ = box(browser, "#slide-table tbody td.number")
+    assert left + width < 390
+    find(browser, "#overview .scroll").click()
+    browser.execute_script("document.querySelector('#overview .scroll').scrollLeft = 999")
+    assert box(browser, "#slide-table tbody td.number")[0] < left
+    assert box(browser, "#slide-table tbody th")[0] >= 0
+
+
+@pytest.mark.parametrize(("n_positive", "n_negative"), [(999, 1), (1, 999), (7, 0), (0, 7), (5, 5)])
+def test_numbers_at_the_chart_do_not_overlap(browser, tmp_path, n_positive, n_negative):
+    history = [
+        {"round": i, "n_positive": [n_positive, 0], "n_negative": [0, n_negative]} for i in (1, 2)
+    ]
+    path = tmp_path / "run.html"
+    report(path, slides=[], classes=["a", "b"], history=history, history_classes=["a", "b"])
+    open_page(browser, path)
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('#counts .y')].map((e) => {"
+        "const b = e.getBoundingClientRect(); return [e.textContent, b.top, b.bottom]})"
+    )
+    expected = [str(n) for n in (n_positive, "0", n_negative) if n != 0]
+    assert [text for text, *_ in boxes] == expected
+    for above, below in pairwise(boxes):
+        assert above[2] <= below[1] + 6, "line boxes are taller than digits"
 
 
 def test_controls_are_large_enough_for_a_finger(page):
