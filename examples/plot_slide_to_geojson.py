@@ -3,7 +3,7 @@ A slide, from annotation to GeoJSON
 ===================================
 
 Outlines that a pathologist drew in QuPath go in; outlines that QuPath can show come out. In between
-a slide is cut into patches, each patch gets the class that covers most of it, and a classifier
+a slide is cut into patches, each patch gets the class that covers half of it or more, and a classifier
 learns from them.
 """
 
@@ -51,8 +51,8 @@ cohort = load_cohort(manifest)
 NAMES = [*cohort.classes, "non-cancer"]
 
 # %%
-# Patches of 112 pixels at 10x, only where there is tissue. Each gets the class that covers most of
-# it; a patch without majority, or one that is mostly "vague", gets none. Features come from random
+# Patches of 112 pixels at 10x, only where there is tissue. Each gets the class that covers half
+# of it or more; a patch without such a class, or one that is "vague" to more than a quarter, gets none. Features come from random
 # filters, which need no download; for real work take ``PatchEmbedder()``, a MobileNetV2 with
 # ImageNet weights.
 embedder = PatchEmbedder(module=RandomFilterFeatures())
