@@ -430,7 +430,7 @@ def main(arguments=None):
     if len(proposals):
         write_table(options.output / "proposals.csv", proposals.reset_index())
         print("\nTumour proposals on the test slides")
-        print(proposals.round(3).to_string())
+        print(proposals.round(3).T.to_string())
     print("\nCross-validation over outlined slides (mean +- sd over folds)")
     print(mean_and_spread(folds).to_string())
     print("\nTest slides (patches of all slides pooled)")
