@@ -8,6 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 
@@ -23,7 +24,7 @@ version = release = __version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "mathml",  # mathml.py beside this file
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
@@ -65,6 +66,8 @@ def setup(app):
     app.connect("autodoc-skip-member", _skip_member)
 
 
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
 html_theme = "pydata_sphinx_theme"
 html_title = "proportion_ssl"
 html_show_sourcelink = False
