@@ -69,7 +69,8 @@ def main():
     figure, ax = plt.subplots(figsize=(4.5, 2.6), layout="constrained")
     image = ax.imshow(table, cmap="cividis", aspect="auto")
     for (row, column), score in np.ndenumerate(table.to_numpy()):
-        ax.text(column, row, f"{score:.3f}", ha="center", va="center", color="white")
+        ink = "white" if image.norm(score) < 0.5 else "black"
+        ax.text(column, row, f"{score:.3f}", ha="center", va="center", color=ink)
     ax.set_xticks(range(table.shape[1]), table.columns)
     ax.set_yticks(range(table.shape[0]), table.index)
     ax.set(xlabel="learning rate", ylabel="rounds remembered", title="mean IoU, left-out slides")

@@ -52,9 +52,9 @@ NAMES = [*cohort.classes, "non-cancer"]
 
 # %%
 # Patches of 112 pixels at 10x, only where there is tissue. Each gets the class that covers half
-# of it or more; a patch without such a class, or one that is "vague" to more than a quarter, gets none. Features come from random
-# filters, which need no download; for real work take ``PatchEmbedder()``, a MobileNetV2 with
-# ImageNet weights.
+# of it or more; a patch without such a class, or one that is "vague" to more than a quarter, gets
+# none. Features come from random filters, which need no download; for real work take
+# ``PatchEmbedder()``, a MobileNetV2 with ImageNet weights.
 embedder = PatchEmbedder(module=RandomFilterFeatures())
 
 

@@ -8,6 +8,8 @@ With a manifest (columns slide, annotation, role, one per class with percentages
 
     python examples/segment_slides.py --cohort cohort.csv --weights mobilenet_v2.pth
 
+If it has other columns, say which are classes: --classes lepidic acinar papillary.
+
 Steps: tile every slide at 10x inside its tissue; give all slides the colours of the first outlined
 one; embed each patch as seen at 10x, 5x and 2.5x by a frozen MobileNetV2; propose the tumour patches
 of the slides without outlines, by a multi-field-of-view net of cancer against the rest that the
@@ -334,6 +336,9 @@ def percentages(summaries, classes):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--cohort", type=Path, help="manifest of your own slides")
+    parser.add_argument(
+        "--classes", nargs="+", help="columns of the manifest that are classes; default: all others"
+    )
     parser.add_argument("--weights", type=Path, help="state dict of torchvision's mobilenet_v2")
     parser.add_argument("--output", type=Path, default=Path("segmentation"))
     parser.add_argument("--seed", type=int, default=0, help="of the synthetic cohort and the nets")
@@ -352,8 +357,11 @@ def main(arguments=None):
         manifest = folder / "cohort.csv"
         if not manifest.exists():
             make_slides(folder, random_state=options.seed, n_jobs=2, verbose=True, overwrite=True)
-    cohort = load_cohort(manifest)
-    done("synthetic slides")
+    try:
+        cohort = load_cohort(manifest, classes=options.classes)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from error
+    done("cohort" if options.cohort else "synthetic slides")
 
     embedder = choose_embedder(options.weights)
     normalizer = fit_normalizer(cohort.slides.loc[cohort.labeled])

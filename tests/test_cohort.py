@@ -105,6 +105,8 @@ def test_classes_choose_and_order_columns(write):
     text = "slide,role,patient,acinar,solid\nb.svs,bag,P07,40,60\n"
     with pytest.raises(ValueError, match=r"(?s)'b' has 'P07' for class 'patient'.*classes="):
         load_cohort(write(text))
+    with pytest.raises(ValueError, match=r"read as classes: age, solid.*\n.*sum to 150"):
+        load_cohort(write("slide,role,age,solid\nb.svs,bag,50,100\n"))
     cohort = load_cohort(write(text), classes=["solid", "acinar"])
     assert cohort.classes == ["solid", "acinar"]
     assert cohort.proportions.loc["b"].tolist() == [0.6, 0.4]

@@ -103,6 +103,22 @@ def test_grid_search_of_the_guide(tmp_path, monkeypatch, capsys):
     assert variables["model"].classes_.tolist() == ["acinar", "lepidic", "papillary", "solid"]
 
 
+def test_table_of_a_hospital(job, tmp_path, monkeypatch):
+    """What is wrong with the table is said without a traceback; other columns are told apart."""
+    monkeypatch.setattr(job, "choose_embedder", lambda weights: None)
+    for name in ("a.tif", "b.tif", "a.geojson"):
+        (tmp_path / name).touch()
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text(
+        "slide,annotation,role,age,x,y\na.tif,a.geojson,labeled,,,\nb.tif,,bag,71,20,80\n"
+    )
+    options = ["--cohort", str(manifest), "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=r"read as classes: age, x, y.*\n.*'b' sum to 171"):
+        job.main(options)
+    with pytest.raises(SystemExit, match="None of the outlined slides can be read"):
+        job.main([*options, "--classes", "x", "y"])
+
+
 def table_of_classes(manifest):
     return set(pd.read_csv(manifest).columns) - {"slide", "annotation", "role"}
 

@@ -154,7 +154,8 @@ def load_cohort(path: str | PathLike, *, classes: Sequence[str] | None = None) -
                 )
         entries[slide] = {"path": slide_path, **entry}
     if problems:
-        raise ValueError(_listed(f"{path} cannot be used as a cohort:", problems))
+        read = f"columns read as classes: {', '.join(classes) or 'none'}"
+        raise ValueError(_listed(f"{path} cannot be used as a cohort ({read}):", problems))
     if absent:
         raise FileNotFoundError(
             _listed(
