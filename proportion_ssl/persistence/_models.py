@@ -212,7 +212,7 @@ def _net_of(model):
         names = ", ".join(sorted(cls.__name__ for cls in (*ROWS, *NETS)))
         raise TypeError(
             f"A {type(model).__name__} cannot be saved, only {names} can. Of a model around such a "
-            "one save that which is within (search.best_estimator_, pipeline[-1]), and do again whatever comes "
+            "one save that which is within (search.best_estimator_, pipeline[-1]), and do again what comes "
             "before it, such as scaling, when you predict: it is not in the file. (Features need no scaling; "
             "the head standardises them.) A class of your own can be kept by joblib, with its code."
         )
