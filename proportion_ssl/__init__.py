@@ -60,6 +60,7 @@ from proportion_ssl.selection import (
     AssignmentSelector,
     NegativeSelector,
     Selector,
+    SoftAssignmentSelector,
     ThresholdSelector,
 )
 from proportion_ssl.selectivity import (
@@ -99,6 +100,7 @@ __all__ = [
     "Selector",
     "SignedLabelLoss",
     "SignedLabelNet",
+    "SoftAssignmentSelector",
     "ThresholdSelector",
     "TumorProposer",
     "UnbiasedComplementaryLoss",

@@ -103,7 +103,8 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
     termination_condition_ : {"no_bags", "no_selector", "max_epochs"}
         Why training ended.
     signed_labels_ : ndarray of int8, shape (n_bag_instances, n_classes)
-        Pseudo labels of the last round; +1 "is", -1 "is not", 0 unknown. Only with bags.
+        Pseudo labels of the last round; +1 "is", -1 "is not", 0 unknown. Of soft labels (a selector such as
+        :class:`~proportion_ssl.SoftAssignmentSelector`) those above one half. Only with bags.
     label_rounds_ : ndarray of int32, shape (n_bag_instances, n_classes)
         The round since which each of these labels has stood without a break; 0: no label.
     label_log_ : LabelLog
@@ -266,10 +267,11 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
             positive = self._select(positive_selector, probabilities, bags)
             negative = self._select(negative_selector, probabilities, bags)
             last_negative[negative < 0] = self.n_iter_
-            self._record_labels(merge_rounds(positive, negative, self._remembered(last_negative)))
+            labels = merge_rounds(positive, negative, self._remembered(last_negative))
+            self._record_labels(labels)
             self.label_log_.record(self.signed_labels_, remembered=negative == 0)
 
-            signed = np.concatenate([known, _weighted(self.signed_labels_, bags)])
+            signed = np.concatenate([known, _weighted(labels, bags)])
             picked = training_rows(signed, random_state, balance=self.oversample)
             n_now = min(self.epochs_per_round, n_epochs)
             train_epochs(net, SignedDataset([X, bags.X], signed, picked), validation, n_now)
@@ -338,7 +340,8 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         oldest = 1 if self.negative_memory is None else self.n_iter_ - self.negative_memory + 1
         return -(last_negative >= max(1, oldest)).astype(np.int8)
 
-    def _record_labels(self, signed):
+    def _record_labels(self, labels):
+        signed = (labels > 0.5).astype(np.int8) - (labels < 0)
         stands = (signed != 0) & (signed == self.signed_labels_)
         rounds = np.where(stands, self.label_rounds_, self.n_iter_ * (signed != 0))
         self.label_rounds_ = rounds.astype(np.int32)

@@ -147,13 +147,13 @@ def merge_rounds(positive: np.ndarray, negative: np.ndarray, remembered: np.ndar
     Parameters
     ----------
     positive, negative : ndarray of int8, shape (n_instances, n_classes)
-        This round's picks; +1 in the first, -1 in the second, 0 elsewhere.
+        This round's picks; +1 in the first, -1 in the second, 0 elsewhere. Soft positive labels: float32.
     remembered : ndarray of int8, shape (n_instances, n_classes)
         -1 where a negative label of an earlier round still stands, 0 elsewhere.
 
     Returns
     -------
-    signed : ndarray of int8, shape (n_instances, n_classes)
+    signed : ndarray of int8, or float32 where labels are soft, shape (n_instances, n_classes)
         A row with a positive label holds nothing else: what the instance is now taken for
         says all that its remembered negatives could say, and settles it where they disagree.
 
@@ -168,4 +168,4 @@ def merge_rounds(positive: np.ndarray, negative: np.ndarray, remembered: np.ndar
            [-1, -1,  0]], dtype=int8)
     """
     is_positive = (positive > 0).any(axis=1, keepdims=True)
-    return np.where(is_positive, positive, np.minimum(negative, remembered)).astype(np.int8)
+    return np.where(is_positive, positive, np.minimum(negative, remembered))

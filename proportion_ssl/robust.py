@@ -14,20 +14,22 @@ from proportion_ssl.base import BagClassifier
 from proportion_ssl.classifier import NegativePseudoLabelClassifier
 from proportion_ssl.identifiability import warn_if_not_identifiable
 from proportion_ssl.intervals import nearest_proportions
-from proportion_ssl.selection import AssignmentSelector
+from proportion_ssl.selection import SoftAssignmentSelector
 
 #: Median distance at which the records as a whole deserve no trust: about that of an error of ten points.
 ROUGH = 0.2
+
+#: Standard deviation of recorded shares at first, and at most and at least the second time.
+LARGEST_DEVIATION, SMALLEST_DEVIATION = 0.1, 0.01
 
 
 class RobustProportionClassifier(BagClassifier):
     """Classifier for proportions as people write them: rough, rounded, sometimes of another slide.
 
-    Pseudo labels are given only where the net's prediction and the joint assignment of the bag to its
-    recorded proportions agree (:class:`~proportion_ssl.AssignmentSelector` with tolerance 0), so that wrong
-    proportions do little harm. Learns twice: how far bags are from their recorded proportions after the
-    first time says how far these can be trusted. Bags whose record is far off are reported, and left
-    out the second time.
+    Pseudo labels are soft and weigh the net's predictions against the proportions of the bag, which are taken
+    for what they are: estimates (:class:`~proportion_ssl.SoftAssignmentSelector`). Learns twice: how far bags
+    are from their recorded proportions after the first time says how exact these are. Bags whose record is
+    far off are reported, and left out the second time.
 
     Parameters
     ----------
@@ -65,8 +67,9 @@ class RobustProportionClassifier(BagClassifier):
     Notes
     -----
     ``supported = proportions of the predictions of the scout``, a net that was trained on the labelled
-    patches and on all bags. A bag cannot confirm a wrong record of its own: instances on which prediction
-    and record disagree are not trained on.
+    patches and on all bags, with records whose shares have a standard deviation of 0.1. The second time
+    this is the median distance, where that lies between 0.01 and 0.1. A bag cannot confirm a wrong record
+    of its own: errors of whole records follow a t distribution, so that one far off counts for little.
 
     Images pass the frozen layers of a net three times; give features of
     :class:`~proportion_ssl.PatchEmbedder` where that takes long.
@@ -105,25 +108,29 @@ class RobustProportionClassifier(BagClassifier):
     def _fit(self, X, codes, bags, groups, random_state):
         y = self.classes_[codes]
         if bags is None:
-            self.classifier_ = self._make(random_state).fit(X, y, groups=groups)
+            self.classifier_ = self._make(random_state, LARGEST_DEVIATION).fit(X, y, groups=groups)
             return
         warn_if_not_identifiable(bags.proportions, self.classes_)
-        scout = self._make(random_state, refit=False)
+        scout = self._make(random_state, LARGEST_DEVIATION, refit=False)
         scout.set_params(max_epochs=self.n_rounds, epochs_per_round=1)
         self.scout_ = scout.fit(X, y, bags, groups=groups)
         supported = bags.proportions_of(self.scout_.predict(bags.X), self.classes_)
         self.bags_ = self._judge(bags, supported)
-        self.classifier_ = self._make(random_state)
+        typical = float(self.bag_reliability_["distance"].median())
+        deviation = float(np.clip(typical, SMALLEST_DEVIATION, LARGEST_DEVIATION))
+        self.classifier_ = self._make(random_state, deviation)
         self.classifier_.fit(X, y, self.bags_, groups=groups)
 
-    def _make(self, random_state, **settings):
+    def _make(self, random_state, standard_deviation, **settings):
         estimator = (
             NegativePseudoLabelClassifier() if self.estimator is None else clone(self.estimator)
         )
         seed = random_state.randint(np.iinfo(np.int32).max)
-        agreeing = AssignmentSelector(tolerance=0)
         return estimator.set_params(
-            positive_selector=agreeing, negative_selector=None, random_state=seed, **settings
+            positive_selector=SoftAssignmentSelector(standard_deviation),
+            negative_selector=None,
+            random_state=seed,
+            **settings,
         )
 
     def _judge(self, bags: Bags, supported: np.ndarray) -> Bags:

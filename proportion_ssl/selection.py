@@ -17,6 +17,10 @@ from proportion_ssl.selectivity import (
     positive_selectivity,
     selection_counts,
 )
+from proportion_ssl.uncertain_counts import posterior_labels
+
+#: What a probability counts at least in a soft assignment: no net is surer than that.
+SMALLEST_PROBABILITY = 1e-6
 
 
 class Selector(TransformerMixin, BaseEstimator):
@@ -64,7 +68,7 @@ class Selector(TransformerMixin, BaseEstimator):
         -------
         signed : ndarray of int8, shape (n_instances, n_classes)
             +1 "is of this class", -1 "is not of this class", 0 unknown. At most one entry
-            of a row is not 0.
+            of a row is not 0. Of a selector of soft labels: float32, between these.
 
         Raises
         ------
@@ -307,6 +311,86 @@ class AssignmentSelector(Selector):
         in_tolerance = (distance < self.tolerance) | (self.tolerance == 2)
         picked = (labels == predicted) | in_tolerance[bag_index]
         return sign_labels(labels, picked, n_classes=probabilities.shape[1], sign=1)
+
+
+class SoftAssignmentSelector(Selector):
+    """Soft positive labels that weigh a net against proportions which may themselves be wrong.
+
+    All instances of a bag are labelled at once. Where the net and the record differ, the labels follow the
+    one that is surer of itself: the record as a whole is worth less the further it is off, and instances that
+    the net is sure of stay what they are.
+
+    Parameters
+    ----------
+    standard_deviation : float, default=0.1
+        Of the recorded shares, above 0: 0.1 for ten points.
+    degrees_of_freedom : float, default=3.0
+        Of Student's t distribution, which errors of a whole record follow. Few, and a record that is of
+        another slide is soon not believed; many, and the errors are normal.
+    instance_weight : float in (0, 1], default=0.3
+        What the prediction of one instance counts beside the record. The patches of a slide err together;
+        1 would take their errors for independent.
+    temperature : float, default=0.1
+        Above 0; towards 0 labels become hard.
+
+    Notes
+    -----
+    ``proportion_ssl.uncertain_counts.posterior_labels`` with scores ``instance_weight * log f``. A row of
+    the signed labels holds the soft labels of one instance, which sum to 1: in
+    :class:`~proportion_ssl.PositiveLoss` they weigh their classes. Without recorded proportions nothing is
+    labelled.
+
+    Examples
+    --------
+    >>> probabilities = [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6]]
+    >>> SoftAssignmentSelector().transform(probabilities, bag_proportions=[[0.5, 0.5]]).round(2)
+    array([[1.  , 0.  ],
+           [0.98, 0.02],
+           [0.9 , 0.1 ],
+           [0.18, 0.82]], dtype=float32)
+    """
+
+    _parameter_constraints = {  # noqa: RUF012
+        "standard_deviation": [Interval(Real, 0, None, closed="neither")],
+        "degrees_of_freedom": [Interval(Real, 0, None, closed="neither")],
+        "instance_weight": [Interval(Real, 0, 1, closed="right")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        standard_deviation: float = 0.1,
+        *,
+        degrees_of_freedom: float = 3.0,
+        instance_weight: float = 0.3,
+        temperature: float = 0.1,
+    ):
+        self.standard_deviation = standard_deviation
+        self.degrees_of_freedom = degrees_of_freedom
+        self.instance_weight = instance_weight
+        self.temperature = temperature
+
+    def select(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
+    ) -> np.ndarray:
+        if bag_proportions is None:
+            return np.zeros(probabilities.shape, dtype=np.int8)
+        return self.select_within(probabilities, bag_index, bag_proportions, bag_proportions)
+
+    def select_within(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
+    ) -> np.ndarray:
+        probabilities = probabilities.astype(np.float64, copy=False)
+        soft = posterior_labels(
+            self.instance_weight * np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)),
+            bag_index,
+            lower,
+            upper,
+            standard_deviation=self.standard_deviation,
+            degrees_of_freedom=self.degrees_of_freedom,
+            temperature=self.temperature,
+        )
+        return soft.astype(np.float32)
 
 
 def _names_and_index(bag_ids):

@@ -8,6 +8,7 @@ from proportion_ssl import (
     NegativePseudoLabelClassifier,
     NegativeSelector,
     RobustProportionClassifier,
+    SoftAssignmentSelector,
     ThresholdSelector,
 )
 from proportion_ssl.baselines import (
@@ -38,6 +39,7 @@ from proportion_ssl.baselines import (
         VATClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         AdaptiveSelector(),
         AssignmentSelector(),
+        SoftAssignmentSelector(),
         NegativeSelector(),
         ThresholdSelector(),
     ]

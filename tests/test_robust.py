@@ -10,6 +10,8 @@ from proportion_ssl import (
     IdentifiabilityWarning,
     NegativePseudoLabelClassifier,
     RobustProportionClassifier,
+    Selector,
+    SoftAssignmentSelector,
 )
 from proportion_ssl.datasets import make_bags
 
@@ -115,3 +117,27 @@ def test_weights_of_bags_reach_the_losses(data):
     assert alone.termination_condition_ == "no_selector"
     zero = clf.fit(data.X_labeled, data.y, none)
     assert np.abs(zero.predict_proba(data.X_test) - plain).max() > 1e-3
+
+
+class Undecided(Selector):
+    """Soft labels that name no class: the same share for all."""
+
+    def select(self, probabilities, bag_index, bag_proportions):
+        return np.full(probabilities.shape, 1 / probabilities.shape[1], dtype=np.float32)
+
+
+def test_soft_labels_are_trained_on_as_they_are_and_recorded_where_they_are_above_one_half(data):
+    common = {"negative_selector": None, "max_epochs": 10, "random_state": 0}
+    undecided = NegativePseudoLabelClassifier(positive_selector=Undecided(), **common)
+    undecided.fit(data.X_labeled, data.y, data.bags)
+    assert not undecided.signed_labels_.any()
+    assert undecided.label_log_.to_frame().empty
+
+    decided = NegativePseudoLabelClassifier(positive_selector=SoftAssignmentSelector(), **common)
+    decided.fit(data.X_labeled, data.y, data.bags)
+    assert decided.signed_labels_.dtype == np.int8
+    assert set(np.unique(decided.signed_labels_)) == {0, 1}
+    assert decided.signed_labels_.sum(axis=1).max() == 1
+    assert_array_equal(decided.label_log_.replay(), decided.signed_labels_)
+    confidence = [clf.predict_proba(data.bags.X).max(axis=1).mean() for clf in (undecided, decided)]
+    assert confidence[0] < confidence[1] - 0.1

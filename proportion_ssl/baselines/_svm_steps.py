@@ -1,7 +1,67 @@
-"""The two steps of the proportion-SVM, each exact with the other's result fixed."""
+"""The two steps of the proportion-SVM, each exact with the other's result fixed, in turn."""
 
 import numpy as np
 from scipy.optimize import minimize
+
+from proportion_ssl.bags import Bags
+
+
+def alternate(
+    X: np.ndarray,
+    labeled: np.ndarray,
+    first: np.ndarray,
+    bags: Bags,
+    ends: np.ndarray,
+    *,
+    C: float,
+    C_p: float,
+    growth: float,
+    tol: float,
+    max_iter: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
+    """Weights and labels of the bags, each found in turn while the weight of the loss grows.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_labeled + n_bag_instances, n_features)
+    labeled : ndarray of shape (n_labeled, n_machines)
+        Labels of the first rows, 1 or -1; they stay.
+    first : ndarray of int8, shape (n_bag_instances, n_machines)
+        Labels of the others to begin with.
+    bags : Bags
+    ends : ndarray of shape (2, n_bags, n_machines)
+        Lowest and highest recorded share of positive labels.
+    C, C_p, growth, tol, max_iter
+        As of :class:`~proportion_ssl.baselines.ProportionSVMClassifier`.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_features + 1, n_machines)
+    labels : ndarray of int8, shape (n_bag_instances, n_machines)
+    objectives : ndarray of shape (n_machines,)
+    history : list of dict
+        ``C`` and ``objective`` after each alternation.
+    """
+    new, history = first, []
+    of_instances = np.concatenate([np.ones(len(labeled)), bags.weights[bags.index]])
+    weights, now = np.zeros((X.shape[1] + 1, labeled.shape[1])), 1e-4 * C
+    while now < C:
+        now, last = min(growth * now, C), np.inf
+        for _ in range(max_iter):
+            old, costs = new, now * of_instances
+            weights = fit_machines(X, np.concatenate([labeled, old]), costs, weights, tol)
+            scores = scores_of(X, weights)[len(labeled) :]
+            new = label_bags(scores, bags.index, ends[0], ends[1], C_p / now)
+            objectives = objectives_of(weights, X, np.concatenate([labeled, new]), costs)
+            counts = count_positive(new, bags.index, bags.n_bags)
+            missed = missed_counts(counts, bags.sizes[:, np.newaxis], *ends)
+            objectives += C_p * bags.weights @ missed
+            total = float(objectives.sum())
+            history.append({"C": now, "objective": total})
+            if np.array_equal(new, old) or last - total <= tol * total:
+                break
+            last = total
+    return weights, new, objectives, history
 
 
 def fit_machines(
@@ -100,6 +160,9 @@ def scores_of(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (X @ weights[:-1].astype(X.dtype)).astype(np.float64) + weights[-1]
 
 
-def hinges(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Squared hinges."""
-    return np.maximum(0.0, 1.0 - labels * scores) ** 2
+def objectives_of(
+    weights: np.ndarray, X: np.ndarray, labels: np.ndarray, costs: np.ndarray
+) -> np.ndarray:
+    """Regulariser and loss of each machine, shape (n_machines,)."""
+    squared_hinges = np.maximum(0.0, 1.0 - labels * scores_of(X, weights)) ** 2
+    return (weights[:-1] ** 2).sum(axis=0) / 2 + costs @ squared_hinges

@@ -5,21 +5,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl.base import BagClassifier
-from proportion_ssl.baselines._linear import LinearBagClassifier, inverse_mean_square
-from proportion_ssl.baselines._svm_steps import (
-    count_positive,
-    fit_machines,
-    hinges,
-    label_bags,
-    missed_counts,
-    scores_of,
-)
+from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square
+from proportion_ssl.baselines._svm_steps import alternate, fit_machines, objectives_of
 
 
-class ProportionSVMClassifier(LinearBagClassifier):
+class ProportionSVMClassifier(LinearMachines):
     """Linear support vector machine that labels the instances of the bags by their proportions.
 
     One machine per class against the rest. Repeats: fit the machine to the labels, give every bag those
@@ -129,13 +121,20 @@ class ProportionSVMClassifier(LinearBagClassifier):
         if bags is None:
             start, costs = np.zeros((X.shape[1] + 1, labels.shape[1])), np.full(len(X), self.C_)
             weights = fit_machines(X.astype(np.float64), labels, costs, start, 1e-8)
-            self.objective_ = _objectives(weights, hinges(scores_of(X, weights), labels), costs)
+            self.objective_ = objectives_of(weights, X, labels, costs)
         else:
             ends = np.stack([bags.lower, bags.upper])[:, :, kept]
-            starts = [
-                self._alternate(joined, labels, bags, ends, start, random_state)
-                for start in range(self.n_init)
-            ]
+            settings = {"growth": self.growth, "tol": self.tol, "max_iter": self.max_iter}
+            starts = []
+            for start in range(self.n_init):
+                share = ends.mean(axis=0)[bags.index]
+                drawn = random_state.random_sample(share.shape) < share
+                first = np.where(drawn, 1, -1).astype(np.int8)
+                *found, steps = alternate(
+                    *(joined, labels, first, bags, ends), C=self.C_, C_p=self.C_p_, **settings
+                )
+                starts.append(found)
+                self.history_ += [{"start": start, **step} for step in steps]
             best = np.argmin([objectives for *_, objectives in starts], axis=0)
             weights, self.bag_labels_, self.objective_ = (
                 np.stack([parts[i][..., machine] for machine, i in enumerate(best)], axis=-1)
@@ -143,69 +142,3 @@ class ProportionSVMClassifier(LinearBagClassifier):
             )
         self.coef_, self.intercept_ = weights[:-1].T, weights[-1]
         self.n_iter_ = max(1, len(self.history_))
-
-    def _alternate(self, X, labeled, bags, ends, start, random_state):
-        """Weights, labels of the bags and objectives of all machines, from labels drawn by proportion."""
-        share = ends.mean(axis=0)[bags.index]
-        new = np.where(random_state.random_sample(share.shape) < share, 1, -1).astype(np.int8)
-        of_instances = np.concatenate([np.ones(len(labeled)), bags.weights[bags.index]])
-        weights, C = np.zeros((X.shape[1] + 1, labeled.shape[1])), 1e-4 * self.C_
-        while C < self.C_:
-            C, last = min(self.growth * C, self.C_), np.inf
-            for _ in range(self.max_iter):
-                old, costs = new, C * of_instances
-                weights = fit_machines(X, np.concatenate([labeled, old]), costs, weights, self.tol)
-                scores = scores_of(X, weights)
-                new = label_bags(
-                    scores[len(labeled) :], bags.index, ends[0], ends[1], self.C_p_ / C
-                )
-                objectives = _objectives(
-                    weights, hinges(scores, np.concatenate([labeled, new])), costs
-                )
-                counts = count_positive(new, bags.index, bags.n_bags)
-                missed = missed_counts(counts, bags.sizes[:, np.newaxis], *ends)
-                objectives += self.C_p_ * bags.weights @ missed
-                total = float(objectives.sum())
-                self.history_.append({"start": start, "C": C, "objective": total})
-                if np.array_equal(new, old) or last - total <= self.tol * total:
-                    break
-                last = total
-        return weights, new, objectives
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Scores of the machines.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_instances, n_features)
-
-        Returns
-        -------
-        scores : ndarray of shape (n_instances, n_classes), or (n_instances,) if there are two classes
-            Two classes: above 0 for the second.
-        """
-        check_is_fitted(self)
-        X = np.asarray(self._check_instances(X), dtype=np.float64)
-        scores = X @ self.coef_.T + self.intercept_
-        return scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Class with the largest score.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_instances, n_features)
-
-        Returns
-        -------
-        labels : ndarray of shape (n_instances,)
-        """
-        scores = self.decision_function(X)
-        return self.classes_[
-            (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        ]
-
-
-def _objectives(weights, squared_hinges, costs) -> np.ndarray:
-    """Regulariser and loss of each machine."""
-    return (weights[:-1] ** 2).sum(axis=0) / 2 + costs @ squared_hinges

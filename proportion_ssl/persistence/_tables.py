@@ -33,6 +33,7 @@ from proportion_ssl.selection import (
     AdaptiveSelector,
     AssignmentSelector,
     NegativeSelector,
+    SoftAssignmentSelector,
     ThresholdSelector,
 )
 
@@ -106,7 +107,8 @@ MODELS = (BagClassifier, MultiFieldOfViewNet, HeadClassifier)
 NETS = (HeadClassifier, MobileNetV2Classifier)
 #: What a parameter may be an instance of, beside nets, classifiers and plain values.
 PARTS = (
-    *(AdaptiveSelector, AssignmentSelector, NegativeSelector, ThresholdSelector),
+    *(AdaptiveSelector, AssignmentSelector, NegativeSelector),
+    *(SoftAssignmentSelector, ThresholdSelector),
     *(MultiNegativeLoss, NegativeLoss, PositiveLoss),
     *(MixBag, FixedFusion),
 )
