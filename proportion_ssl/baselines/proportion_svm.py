@@ -124,9 +124,9 @@ class ProportionSVMClassifier(LinearMachines):
             self.objective_ = objectives_of(weights, X, labels, costs)
         else:
             ends = np.stack([bags.lower, bags.upper])[:, :, kept]
-            settings = {"growth": self.growth, "tol": self.tol, "max_iter": self.max_iter}
+            settings: Any = {"growth": self.growth, "tol": self.tol, "max_iter": self.max_iter}
             starts = []
-            for start in range(self.n_init):
+            for i in range(self.n_init):
                 share = ends.mean(axis=0)[bags.index]
                 drawn = random_state.random_sample(share.shape) < share
                 first = np.where(drawn, 1, -1).astype(np.int8)
@@ -134,7 +134,7 @@ class ProportionSVMClassifier(LinearMachines):
                     *(joined, labels, first, bags, ends), C=self.C_, C_p=self.C_p_, **settings
                 )
                 starts.append(found)
-                self.history_ += [{"start": start, **step} for step in steps]
+                self.history_ += [{"start": i, **step} for step in steps]
             best = np.argmin([objectives for *_, objectives in starts], axis=0)
             weights, self.bag_labels_, self.objective_ = (
                 np.stack([parts[i][..., machine] for machine, i in enumerate(best)], axis=-1)
