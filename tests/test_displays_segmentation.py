@@ -47,6 +47,18 @@ class TestSegmentation:
         assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["solid"]
         assert [axes.get_title() for axes in display.axes_] == ["prediction"]
 
+    @pytest.mark.parametrize("n_systems", range(1, 9))
+    def test_panels_stand_at_even_distances_and_the_legend_beside_them(self, n_systems):
+        systems = {f"system {i}": PREDICTED for i in range(n_systems)}
+        display = SegmentationDisplay.from_predictions(TRUTH, systems, classes=CLASSES)
+        display.figure_.canvas.draw()
+        boxes = [axes.get_window_extent() for axes in display.axes_]
+        columns = sorted({round(box.x0) for box in boxes})
+        assert np.ptp(np.diff(columns)) <= 2
+        legend = display.ax_.get_legend().get_window_extent()
+        assert not any(legend.overlaps(box) for box in boxes)
+        assert legend.x1 <= display.figure_.bbox.x1 + 1
+
     def test_systems_side_by_side_over_the_slide(self):
         thumbnail = np.full((40, 60, 3), 200, dtype=np.uint8)
         display = SegmentationDisplay.from_predictions(

@@ -128,9 +128,9 @@ def tinted(palette: Sequence) -> list:
     return [to_rgba(color, TINT) for color in palette]
 
 
-def add_legend(ax: Any, handles: Sequence) -> None:
-    """Legend to the right of a panel."""
-    ax.legend(
+def add_legend(ax: Any, handles: Sequence) -> Any:
+    """Legend to the right of a panel, returned."""
+    return ax.legend(
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),

@@ -247,7 +247,9 @@ class SegmentationDisplay:
         present = np.unique(np.concatenate([values.ravel() for values in self.maps.values()]))
         shown = present[present >= 0]
         names = [self.classes[c] for c in shown]
-        add_legend(self.ax_, class_handles(names, [palette[c] for c in shown]))
+        legend = add_legend(self.ax_, class_handles(names, [palette[c] for c in shown]))
+        if ax is None and not self.ax_.get_subplotspec().is_last_col():
+            legend.set_in_layout(False)  # the empty places of the last row have room for it
         self.scale_bar_um_ = self._add_scale_bar(self.axes_[0], width, height, cell)
         return self
 
