@@ -344,10 +344,10 @@ class SoftAssignmentSelector(Selector):
     --------
     >>> probabilities = [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6]]
     >>> SoftAssignmentSelector().transform(probabilities, bag_proportions=[[0.5, 0.5]]).round(2)
-    array([[1.  , 0.  ],
-           [0.98, 0.02],
-           [0.9 , 0.1 ],
-           [0.18, 0.82]], dtype=float32)
+    array([[0.97, 0.03],
+           [0.71, 0.29],
+           [0.33, 0.67],
+           [0.01, 0.99]], dtype=float32)
     """
 
     _parameter_constraints = {  # noqa: RUF012
