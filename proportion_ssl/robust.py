@@ -115,8 +115,7 @@ class RobustProportionClassifier(BagClassifier):
         scout.set_params(max_epochs=self.n_rounds, epochs_per_round=1)
         self.scout_ = scout.fit(X, y, bags, groups=groups)
         supported = bags.proportions_of(self.scout_.predict(bags.X), self.classes_)
-        self.bags_ = self._judge(bags, supported)
-        typical = float(self.bag_reliability_["distance"].median())
+        self.bags_, typical = self._judge(bags, supported)
         deviation = float(np.clip(typical, SMALLEST_DEVIATION, LARGEST_DEVIATION))
         self.classifier_ = self._make(random_state, deviation)
         self.classifier_.fit(X, y, self.bags_, groups=groups)
@@ -133,13 +132,13 @@ class RobustProportionClassifier(BagClassifier):
             **settings,
         )
 
-    def _judge(self, bags: Bags, supported: np.ndarray) -> Bags:
-        """The same bags, with weight 0 where doubtful."""
+    def _judge(self, bags: Bags, supported: np.ndarray) -> tuple[Bags, float]:
+        """The same bags, with weight 0 where doubtful, and the median distance."""
         recorded = nearest_proportions(supported, bags.lower, bags.upper)
         distance = np.abs(recorded - supported).sum(axis=1)
-        typical = np.median(distance)
+        typical = float(np.median(distance))
         doubtful = distance > max(self.doubt, 3 * typical)
-        self.trust_ = float(max(0.0, 1.0 - typical / ROUGH))
+        self.trust_ = max(0.0, 1.0 - typical / ROUGH)
         table = pd.DataFrame(
             {"distance": distance, "doubtful": doubtful}, index=pd.Index(bags.names, name="bag")
         )
@@ -149,7 +148,7 @@ class RobustProportionClassifier(BagClassifier):
 
         judged = bags.with_instances(bags.X)
         judged.weights = np.where(doubtful, 0.0, bags.weights)
-        return judged
+        return judged, typical
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities.

@@ -248,7 +248,18 @@ class NegativeSelector(Selector):
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=-1)
 
 
-class AssignmentSelector(Selector):
+class _IntervalSelector(Selector):
+    """Base of the selectors to which exact proportions are intervals of no width."""
+
+    def select(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
+    ) -> np.ndarray:
+        if bag_proportions is None:
+            return np.zeros(probabilities.shape, dtype=np.int8)
+        return self.select_within(probabilities, bag_index, bag_proportions, bag_proportions)
+
+
+class AssignmentSelector(_IntervalSelector):
     """Positive labels by the best joint assignment of a bag's instances to its proportions.
 
     All instances of a bag are labelled at once so that the sum of their log-probabilities is largest among
@@ -291,13 +302,6 @@ class AssignmentSelector(Selector):
     def __init__(self, tolerance: float = 0.25):
         self.tolerance = tolerance
 
-    def select(
-        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
-    ) -> np.ndarray:
-        if bag_proportions is None:
-            return np.zeros(probabilities.shape, dtype=np.int8)
-        return self.select_within(probabilities, bag_index, bag_proportions, bag_proportions)
-
     def select_within(
         self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
     ) -> np.ndarray:
@@ -313,7 +317,7 @@ class AssignmentSelector(Selector):
         return sign_labels(labels, picked, n_classes=probabilities.shape[1], sign=1)
 
 
-class SoftAssignmentSelector(Selector):
+class SoftAssignmentSelector(_IntervalSelector):
     """Soft positive labels that weigh a net against proportions which may themselves be wrong.
 
     All instances of a bag are labelled at once. Where the net and the record differ, the labels follow the
@@ -369,13 +373,6 @@ class SoftAssignmentSelector(Selector):
         self.degrees_of_freedom = degrees_of_freedom
         self.instance_weight = instance_weight
         self.temperature = temperature
-
-    def select(
-        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
-    ) -> np.ndarray:
-        if bag_proportions is None:
-            return np.zeros(probabilities.shape, dtype=np.int8)
-        return self.select_within(probabilities, bag_index, bag_proportions, bag_proportions)
 
     def select_within(
         self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bag_batches import PassThrough
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from skorch import NeuralNetClassifier
-from torch import nn
 
 from proportion_ssl import (
     AdaptiveSelector,
@@ -37,17 +37,6 @@ def make(**settings):
 
 def fitted(data=DATA, **settings):
     return make(**settings).fit(data.X_labeled, data.y, data.bags)
-
-
-class PassThrough(nn.Module):
-    """Features are the logits; one parameter keeps the optimiser busy without effect."""
-
-    def __init__(self):
-        super().__init__()
-        self.nothing = nn.Parameter(torch.zeros(1))
-
-    def forward(self, X):
-        return X + 0.0 * self.nothing
 
 
 def fixed_predictions(seed=0):
