@@ -209,10 +209,27 @@ def run_and_kill(paths, store, after):
     return child.wait() == -signal.SIGKILL
 
 
+def probabilities_from(store):
+    """Of all patches, by a classifier that learns from the files: slide 0 labelled, the others bags."""
+    files = sorted(Path(store).glob("*.h5"))
+    instances, labelled = FeatureSequence(files[1:]), np.asarray(FeatureSequence(files[:1]))
+    stained = np.median(labelled[:, 1])  # the green of half of the labelled patches is below
+
+    def classes(features):
+        return np.where(features[:, 1] < stained, "stained", "pale")
+
+    names = instances.names[instances.slide_ids]
+    shares = [np.mean(classes(instances[names == name]) == "pale") for name in instances.names]
+    bags = Bags(instances, names, [(share, 1 - share) for share in shares])
+    model = NegativePseudoLabelClassifier(max_epochs=3, random_state=0)
+    model.fit(labelled, classes(labelled), bags)
+    return model.predict_proba(FeatureSequence(files))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("n_kills", [int(os.environ.get("PROPORTION_SSL_KILLS", "3"))])
-def test_killed_and_resumed(paths, tmp_path, n_kills):
-    """No file is half-read, and the features are those of a run that nobody disturbed.
+def test_killed_and_resumed(paths, tmp_path, record_property, n_kills):
+    """No file is half-read; features and predictions are those of a run that nobody disturbed.
 
     ``PROPORTION_SSL_KILLS=50`` kills as many runs.
     """
@@ -220,15 +237,22 @@ def test_killed_and_resumed(paths, tmp_path, n_kills):
     embed_slides(paths, Colors(), tmp_path / "undisturbed", **SETTINGS)
     seconds = time.perf_counter() - start
     expected = features_of(tmp_path / "undisturbed")
+    predicted = probabilities_from(tmp_path / "undisturbed")
+    assert len(np.unique(predicted.argmax(axis=1))) == 2, "something is there to be told apart"
     rng = np.random.default_rng(0)
-    killed = 0
+    killed = resumed = 0
     for turn in range(n_kills):
         store = tmp_path / f"store_{turn}"
         killed += run_and_kill(paths, store, rng.uniform(0, seconds))
-        for name, features in features_of(store).items():  # raises for a file that is not whole
+        kept = features_of(store)  # raises for a file that is not whole
+        for name, features in kept.items():
             np.testing.assert_array_equal(features, expected[name])
         embed_slides(paths, Colors(), store, **SETTINGS)
         assert_same(features_of(store), expected)
+        np.testing.assert_array_equal(probabilities_from(store), predicted)
+        resumed += 0 < len(kept) < len(expected)
+    record_property("killed", killed)
+    record_property("with_some_files", resumed)
     assert killed > 0
 
 
