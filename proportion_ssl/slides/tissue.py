@@ -104,14 +104,12 @@ def tissue_mask(
         raise ValueError(f"areas must not be negative, got {min_area!r} and {max_hole!r}.")
 
     relative = _relative_to_glass(image)
-    sigma = SMOOTHING_UM / mpp / 2
-    smooth = np.stack([ndimage.gaussian_filter(relative[..., c], sigma) for c in range(3)], axis=-1)
-    brightest = smooth.max(axis=-1)
-    saturation = (brightest - smooth.min(axis=-1)) / np.maximum(brightest, 1e-6)
-    density = -np.log(np.clip(relative, 1 / 256, 1.0))
+    brightest, darkest = _extremes(_smooth(relative, SMOOTHING_UM / mpp / 2))
+    saturation = (brightest - darkest) / np.maximum(brightest, 1e-6)
     if threshold is None:
         threshold = float(np.clip(otsu_threshold(saturation), *SATURATION_LIMITS))
-    unusable = ink_mask(image, mpp=mpp) | _blurred(density.mean(axis=-1), mpp)
+    density = _optical_density(relative)
+    unusable = _inked(density, mpp) | _blurred(density.mean(axis=0), mpp)
     mask = (saturation > threshold) & (brightest > DARKEST) & ~unusable
     mask = _drop_small(mask, min_area / mpp**2, margin=round(GAP_UM / mpp / 2))
     return ~_drop_small(~mask, max_hole / mpp**2) & ~unusable
@@ -138,16 +136,7 @@ def ink_mask(image: Any, *, mpp: float) -> np.ndarray:
     >>> bool(ink_mask(image, mpp=8.0)[30, 30]), bool(ink_mask(image, mpp=8.0)[5, 5])
     (True, False)
     """
-    relative = _relative_to_glass(_check_image(image))
-    density = -np.log(np.clip(relative, 1 / 256, 1.0))
-    density = ndimage.gaussian_filter(density, (SMOOTHING_UM / mpp, SMOOTHING_UM / mpp, 0))
-    red, green = density[..., 0], density[..., 1]
-    colored = (red > 1.25 * green) & (red > 0.25)
-    lightest = density.min(axis=-1)
-    black = (lightest > 1.0) & (density.max(axis=-1) < 1.5 * lightest)
-    ink = _drop_small(colored | black, (4 * SMOOTHING_UM / mpp) ** 2)
-    margin = max(1, round(INK_MARGIN_UM / mpp))
-    return ndimage.distance_transform_edt(~ink) <= margin if ink.any() else ink
+    return _inked(_optical_density(_relative_to_glass(_check_image(image))), mpp)
 
 
 def otsu_threshold(values) -> float:
@@ -336,11 +325,45 @@ def _check_image(image):
 
 
 def _relative_to_glass(image):
-    """Intensities (float32) divided by the glass: the median of the brightest 5% of pixels."""
-    darkest = image.min(axis=-1)
-    bright = image[darkest >= np.percentile(darkest, 95)]
-    glass = np.maximum(np.median(bright, axis=0), 128.0)  # on a slide without glass: little change
-    return np.minimum(image / glass.astype(np.float32), 1.0).astype(np.float32)
+    """Intensities divided by the glass, (3, height, width) float32.
+
+    Glass is the median of the brightest 5% of pixels. Channels come first: as planes they are
+    worked on several times faster than side by side.
+    """
+    darkest = _extremes(np.moveaxis(image, -1, 0))[1]
+    bright = darkest >= np.percentile(darkest, 95)
+    relative = np.empty((3, *image.shape[:2]), dtype=np.float32)
+    for plane, channel in zip(relative, np.moveaxis(image, -1, 0), strict=True):
+        glass = max(np.median(channel[bright]), 128.0)  # on a slide without glass: little change
+        np.divide(channel, np.float32(glass), out=plane)
+        np.minimum(plane, 1.0, out=plane)
+    return relative
+
+
+def _extremes(planes):
+    """Largest and smallest of three channels, at every pixel."""
+    red, green, blue = planes
+    return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+
+
+def _optical_density(relative):
+    return -np.log(np.clip(relative, 1 / 256, 1.0))
+
+
+def _smooth(planes, sigma):
+    return [ndimage.gaussian_filter(plane, sigma) for plane in planes]
+
+
+def _inked(density, mpp):
+    """Pen marks and their rim, by the optical density of each channel."""
+    density = _smooth(density, SMOOTHING_UM / mpp)
+    red, green, _ = density
+    colored = (red > 1.25 * green) & (red > 0.25)
+    highest, lowest = _extremes(density)
+    black = (lowest > 1.0) & (highest < 1.5 * lowest)
+    ink = _drop_small(colored | black, (4 * SMOOTHING_UM / mpp) ** 2)
+    margin = max(1, round(INK_MARGIN_UM / mpp))
+    return ndimage.distance_transform_edt(~ink) <= margin if ink.any() else ink
 
 
 def _blurred(density, mpp):
