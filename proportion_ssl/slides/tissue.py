@@ -103,14 +103,9 @@ def tissue_mask(
     if min_area < 0 or max_hole < 0:
         raise ValueError(f"areas must not be negative, got {min_area!r} and {max_hole!r}.")
 
-    relative = _relative_to_glass(image)
-    brightest, darkest = _extremes(_smooth(relative, SMOOTHING_UM / mpp / 2))
-    saturation = (brightest - darkest) / np.maximum(brightest, 1e-6)
-    if threshold is None:
-        threshold = float(np.clip(otsu_threshold(saturation), *SATURATION_LIMITS))
-    density = _optical_density(relative)
-    unusable = _inked(density, mpp) | _blurred(density.mean(axis=0), mpp)
-    mask = (saturation > threshold) & (brightest > DARKEST) & ~unusable
+    mask = _stained(image, mpp, threshold)
+    unusable = _inked(image, mpp) | _blurred(_mean_density(image), mpp)
+    mask &= ~unusable
     mask = _drop_small(mask, min_area / mpp**2, margin=round(GAP_UM / mpp / 2))
     return ~_drop_small(~mask, max_hole / mpp**2) & ~unusable
 
@@ -136,7 +131,7 @@ def ink_mask(image: Any, *, mpp: float) -> np.ndarray:
     >>> bool(ink_mask(image, mpp=8.0)[30, 30]), bool(ink_mask(image, mpp=8.0)[5, 5])
     (True, False)
     """
-    return _inked(_optical_density(_relative_to_glass(_check_image(image))), mpp)
+    return _inked(_check_image(image), mpp)
 
 
 def otsu_threshold(values) -> float:
@@ -325,53 +320,73 @@ def _check_image(image):
 
 
 def _relative_to_glass(image):
-    """Intensities divided by the glass, (3, height, width) float32.
+    """Planes of red, green and blue, one after the other, divided by the glass.
 
-    Glass is the median of the brightest 5% of pixels. Channels come first: as planes they are
-    worked on several times faster than side by side.
+    Glass is the median of the brightest 5% of pixels. Of a large overview the planes are what
+    takes memory; so each is made when it is needed, and by itself, which is also much faster to
+    compute with than three channels side by side.
     """
-    darkest = _extremes(np.moveaxis(image, -1, 0))[1]
+    channels = np.moveaxis(image, -1, 0)
+    darkest = np.minimum(np.minimum(*channels[:2]), channels[2])
     bright = darkest >= np.percentile(darkest, 95)
-    relative = np.empty((3, *image.shape[:2]), dtype=np.float32)
-    for plane, channel in zip(relative, np.moveaxis(image, -1, 0), strict=True):
+    for channel in channels:
         glass = max(np.median(channel[bright]), 128.0)  # on a slide without glass: little change
-        np.divide(channel, np.float32(glass), out=plane)
-        np.minimum(plane, 1.0, out=plane)
-    return relative
+        plane = channel / np.float32(glass)
+        yield np.minimum(plane, 1.0, out=plane)
 
 
-def _extremes(planes):
-    """Largest and smallest of three channels, at every pixel."""
-    red, green, blue = planes
-    return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+def _optical_density(image):
+    """Planes of -ln of the relative intensity."""
+    for plane in _relative_to_glass(image):
+        np.clip(plane, 1 / 256, 1.0, out=plane)
+        yield np.negative(np.log(plane, out=plane), out=plane)
 
 
-def _optical_density(relative):
-    return -np.log(np.clip(relative, 1 / 256, 1.0))
+def _mean_density(image):
+    red, green, blue = _optical_density(image)
+    red += green
+    red += blue
+    red /= 3
+    return red
 
 
-def _smooth(planes, sigma):
-    return [ndimage.gaussian_filter(plane, sigma) for plane in planes]
+def _stained(image, mpp, threshold):
+    """Pixels that are saturated and not too dark."""
+    sigma = SMOOTHING_UM / mpp / 2
+    smooth = (ndimage.gaussian_filter(plane, sigma) for plane in _relative_to_glass(image))
+    brightest = next(smooth)
+    darkest = brightest.copy()
+    for plane in smooth:
+        np.maximum(brightest, plane, out=brightest)
+        np.minimum(darkest, plane, out=darkest)
+    saturation = np.subtract(brightest, darkest, out=darkest)
+    saturation /= np.maximum(brightest, 1e-6)
+    if threshold is None:
+        threshold = float(np.clip(otsu_threshold(saturation), *SATURATION_LIMITS))
+    return (saturation > threshold) & (brightest > DARKEST)
 
 
-def _inked(density, mpp):
-    """Pen marks and their rim, by the optical density of each channel."""
-    density = _smooth(density, SMOOTHING_UM / mpp)
-    red, green, _ = density
-    colored = (red > 1.25 * green) & (red > 0.25)
-    highest, lowest = _extremes(density)
-    black = (lowest > 1.0) & (highest < 1.5 * lowest)
-    ink = _drop_small(colored | black, (4 * SMOOTHING_UM / mpp) ** 2)
+def _inked(image, mpp):
+    """Pen marks and their rim."""
+    sigma = SMOOTHING_UM / mpp
+    red, green, blue = (ndimage.gaussian_filter(d, sigma) for d in _optical_density(image))
+    ink = (red > 1.25 * green) & (red > 0.25)
+    lightest = np.minimum(np.minimum(red, green), blue)
+    densest = np.maximum(np.maximum(red, green), blue, out=blue)
+    ink |= (lightest > 1.0) & (densest < 1.5 * lightest)
+    ink = _drop_small(ink, (4 * SMOOTHING_UM / mpp) ** 2)
     margin = max(1, round(INK_MARGIN_UM / mpp))
     return ndimage.distance_transform_edt(~ink) <= margin if ink.any() else ink
 
 
 def _blurred(density, mpp):
     """Parts whose texture is too weak for their amount of stain."""
-    detail = ndimage.laplace(density)
     window = max(3, round(BLUR_WINDOW_UM / mpp))
+    detail = ndimage.laplace(density)
+    detail *= detail
+    deviation = ndimage.uniform_filter(detail, window)
+    np.sqrt(np.maximum(deviation, 0.0, out=deviation), out=deviation)
     mean = ndimage.uniform_filter(density, window)
-    deviation = np.sqrt(np.maximum(ndimage.uniform_filter(detail * detail, window), 0.0))
     inside = (mean > 0.05) & (deviation < BLUR_CONTRAST * mean)
     # a little sharp texture in the window clears its centre: grow back by half the window
     return ndimage.maximum_filter(inside, max(1, window - 2))
