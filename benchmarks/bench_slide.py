@@ -71,19 +71,18 @@ def write_slide(path, size, factors, mpp=0.5, tile=256):
 def level_tiles(size, factor, tile):
     """Tiles of one level of the picture, row by row, each made from its place alone."""
     block = picture(2048, np.random.default_rng(0))
-    n = -(-(size // factor) // tile)
+    n = size // factor
     block = block.reshape(2048 // factor, factor, 2048 // factor, factor, 3).mean(axis=(1, 3))
     block = block.round().astype(np.uint8)
-    period = len(block)
-    for row in range(n):
-        for column in range(n):
-            rows = (row * tile + np.arange(tile)) % period
-            columns = (column * tile + np.arange(tile)) % period
-            pixels = block[rows[:, np.newaxis], columns]
-            centre = (np.array([row, column]) + 0.5) * tile * factor / size
-            if np.abs(centre - 0.5).max() > 0.36:
-                pixels = np.full_like(pixels, 242)
-            yield pixels
+    pixel = np.arange(-(-n // tile) * tile)
+    period = pixel % len(block)
+    inside = np.abs((pixel + 0.5) / n - 0.5) < 0.36  # the rest is glass, half of the slide
+    for y in range(0, n, tile):
+        for x in range(0, n, tile):
+            rows, columns = slice(y, y + tile), slice(x, x + tile)
+            tissue = (inside[rows, np.newaxis] & inside[columns])[..., np.newaxis]
+            pixels = block[period[rows, np.newaxis], period[columns]]
+            yield np.where(tissue, pixels, np.uint8(242))
 
 
 def picture(n, rng):
