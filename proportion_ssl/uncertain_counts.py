@@ -1,8 +1,11 @@
 """Soft labels of all instances of a bag at once, from a net and from proportions that may be wrong."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from proportion_ssl.intervals import nearest_proportions
+from proportion_ssl.prices import PricedBags, blocks_of_bags
 
 
 def posterior_labels(
@@ -71,77 +74,36 @@ def posterior_labels(
     [0.5 0.5]
     [0.6 0.4]
     """
-    order = np.argsort(bag_index, kind="stable")
-    bags = _Bags(scores[order] / temperature, np.bincount(bag_index))
-    prices = np.zeros(lower.shape)
-    soft, _ = bags.soft_labels(prices)
+    soft = np.empty(scores.shape)
+    sizes = np.bincount(bag_index)
     nu, variance = degrees_of_freedom, standard_deviation**2
-    for turn in range(n_renewals):
-        means = bags.sums(soft) / bags.sizes
-        nearest = nearest_proportions(means, lower, upper)
-        # at first the scores have not met the record: their distance says nothing about it yet
-        distance = ((means - nearest) ** 2).sum(axis=1, keepdims=True) if turn else 0.0
-        variances = (nu * variance + distance) / (nu + lower.shape[1] - 1)
-        prices, soft = bags.fit_prices(prices, nearest, variances * temperature)
-    result = np.empty_like(soft)
-    result[order] = soft
-    return result
+    for rows, here in blocks_of_bags(bag_index, sizes):
+        scaled = np.divide(scores[rows].T, temperature, order="C", dtype=np.float64)
+        bags = PricedBags(scaled, sizes[here], np.zeros(lower[here].shape))
+        n = bags.sizes[:, np.newaxis]
+        for turn in range(n_renewals):
+            means = bags.counts / n
+            nearest = nearest_proportions(means, lower[here], upper[here])
+            # at first the scores have not met the record: their distance says nothing about it yet
+            distance = ((means - nearest) ** 2).sum(axis=1, keepdims=True) if turn else 0.0
+            variances = (nu * variance + distance) / (nu + lower.shape[1] - 1)
+            penalty = _Misfit(n * nearest, temperature * variances * n**2)
+            bags.minimise(penalty, tol=1e-4)
+        soft[rows] = bags.soft.T
+    return soft
 
 
-class _Bags:
-    """Scores in the order of their bags, and sums over bags; prices and penalties in units of entropy."""
+@dataclass
+class _Misfit:
+    """What prices cost where counts err normally around a target: the other side of a squared distance."""
 
-    def __init__(self, scores, sizes):
-        self.scores, self.sizes = scores, sizes[:, np.newaxis].astype(np.float64)
-        self.bag = np.repeat(np.arange(len(sizes)), sizes)
-        self.starts = np.cumsum(sizes) - sizes
+    target: np.ndarray  # counts, shape (n_bags, n_classes)
+    variance: np.ndarray  # of the counts, shape (n_bags, 1)
 
-    def sums(self, values):
-        """Sum over the instances of each bag."""
-        return np.add.reduceat(values, self.starts, axis=0)
+    def __call__(self, prices):
+        pull = self.variance * prices
+        value = ((pull / 2 - self.target) * prices).sum(axis=1)
+        return value, pull - self.target, self.variance
 
-    def soft_labels(self, prices):
-        """``softmax(scores - prices)``, and the logarithms of its denominators."""
-        logits = self.scores - prices[self.bag]
-        largest = logits.max(axis=1, keepdims=True)
-        exponent = np.exp(logits - largest)
-        total = exponent.sum(axis=1, keepdims=True)
-        return exponent / total, (largest + np.log(total))[:, 0]
-
-    def dual(self, prices, target, variances):
-        """What Newton's method minimises, per bag, and the soft labels of these prices."""
-        soft, normalizers = self.soft_labels(prices)
-        linear = (self.sizes * target * prices).sum(axis=1)
-        square = (variances * (self.sizes * prices) ** 2).sum(axis=1) / 2
-        return self.sums(normalizers) + linear + square, soft
-
-    def fit_prices(self, prices, target, variances, *, max_iter=50, tol=1e-3, longest=4.0):
-        """Prices that minimise the dual of every bag, by damped Newton steps, and their soft labels.
-
-        Where labels are nearly hard the dual is nearly flat, and a step would be far too long.
-        """
-        n_classes = prices.shape[1]
-        curvature = variances * self.sizes**2
-        value, soft = self.dual(prices, target, variances)
-        for _ in range(max_iter):
-            counts = self.sums(soft)
-            gradient = self.sizes * target - counts + curvature * prices
-            if (np.abs(gradient) <= tol * self.sizes).all():
-                break
-            hessian = np.stack(
-                [-self.sums(soft * soft[:, c, np.newaxis]) for c in range(n_classes)], axis=1
-            )
-            diagonal = np.arange(n_classes)
-            hessian[:, diagonal, diagonal] += counts + curvature + 1e-6 * self.sizes
-            step = np.linalg.solve(hessian, gradient[..., np.newaxis])[..., 0]
-            damping = np.minimum(
-                1.0, longest / np.abs(step).max(axis=1, keepdims=True, initial=longest)
-            )
-            for _ in range(8):
-                new_value, new_soft = self.dual(prices - damping * step, target, variances)
-                worse = new_value > value + 1e-9 * np.abs(value)
-                if not worse.any():
-                    break
-                damping[worse] /= 4
-            prices, value, soft = prices - damping * step, new_value, new_soft
-        return prices, soft
+    def of(self, bags):
+        return _Misfit(self.target[bags], self.variance[bags])

@@ -25,7 +25,10 @@ class Row(NamedTuple):
     others: tuple[str, ...] = ()  # installed packages
 
 
-NUMERICS = ("proportions", "intervals", "selectivity", "picking", "assignment", "uncertain_counts")
+NUMERICS = (
+    *("proportions", "intervals", "selectivity", "picking"),
+    *("prices", "moves", "assignment", "uncertain_counts"),
+)
 DATA = ("bags", "selection", "metrics", "datasets")
 NETS = ("losses", "nets", "embedding")
 LEARNING = (

@@ -1,0 +1,156 @@
+"""From labels that are the best for some counts to the best ones within bounds: chains of moves."""
+
+import numpy as np
+
+
+def move_within_bounds(
+    scores: np.ndarray,
+    bag: np.ndarray,
+    labels: np.ndarray,
+    counts: np.ndarray,
+    fewest: np.ndarray,
+    most: np.ndarray,
+    unseen: np.ndarray,
+) -> np.ndarray:
+    """Move instances between classes until all counts lie within bounds and no more can be gained.
+
+    Parameters
+    ----------
+    scores : ndarray of float, shape (n_classes, n_instances)
+        Of the instances that may move; ``-inf`` where an instance cannot have a class.
+    bag : ndarray of int, shape (n_instances,)
+        Ascending.
+    labels : ndarray of int, shape (n_instances,)
+        The best ones for ``counts``. Changed in place.
+    counts : ndarray of int, shape (n_bags, n_classes)
+        Of all instances of each bag, those included that may not move. Changed in place.
+    fewest, most : ndarray of int, shape (n_bags, n_classes)
+    unseen : ndarray of shape (n_bags, n_classes, n_classes)
+        Upper bounds of what a move of an instance that may not move, from a class (second axis) to another
+        (third), would add to the total score; ``-inf`` where there is no such instance.
+
+    Returns
+    -------
+    in_doubt : ndarray of bool, shape (n_bags,)
+        Where the best move was perhaps one of an instance that may not move; counts are not within bounds
+        there, or labels not the best.
+
+    Notes
+    -----
+    Successive shortest paths [1]_, in all bags at a time: what a bag has too many of goes along the best
+    chain of moves to what it has too few of; then chains within the bounds, as long as they gain. As many
+    instances go at once as are equally good, earlier ones first.
+
+    References
+    ----------
+    .. [1] Ahuja, Magnanti, Orlin. "Network Flows", chapter 9.7: successive shortest paths. 1993.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scores = np.log([[0.9, 0.8, 0.6], [0.1, 0.2, 0.4]])
+    >>> labels, counts, wanted = np.array([0, 0, 0]), np.array([[3, 0]]), np.array([[1, 2]])
+    >>> nothing_else = np.full((1, 2, 2), -np.inf)
+    >>> move_within_bounds(scores, np.zeros(3, int), labels, counts, wanted, wanted, nothing_else)
+    array([False])
+    >>> labels
+    array([0, 1, 1])
+    """
+    n_bags, n_classes = counts.shape
+    tol = 1e-14 * max(100.0, np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
+    gains = unseen.copy()
+    rows, bags = np.arange(len(labels)), np.arange(n_bags)
+    _raise(gains, scores, bag, labels, rows)
+    in_doubt = np.zeros(n_bags, dtype=bool)
+    place = np.empty(n_bags, dtype=np.int64)
+    while True:
+        here, low, high = counts[bags], fewest[bags], most[bags]
+        over, under = here > high, here < low
+        has_over, has_under = over.any(axis=1, keepdims=True), under.any(axis=1, keepdims=True)
+        following, source, target, gain = _best_chains(
+            gains[bags],
+            np.where(has_over, over, here > low),
+            np.where(has_under, under, here < high),
+            tol,
+        )
+        goes_on = (gain > tol) | has_over[:, 0] | has_under[:, 0]
+        if not goes_on.any():
+            return in_doubt
+        bags, here, low, high = bags[goes_on], here[goes_on], low[goes_on], high[goes_on]
+        following, source, target = following[goes_on], source[goes_on], target[goes_on]
+
+        each = np.arange(len(bags))
+        place[:] = -1
+        place[bags] = each
+        rows = rows[place[bag[rows]] >= 0]
+        movers = _movers(gains, scores, bag, labels, rows, place, following)
+        cells = place[bag[movers]] * n_classes + labels[movers]
+        n_movers = np.bincount(cells, minlength=here.size).reshape(here.shape)
+        n_leaving, n_coming = here[each, source], here[each, target]
+        room = np.minimum(
+            n_leaving - np.where(n_leaving > high[each, source], high[each, source], low[each, source]),
+            np.where(n_coming < low[each, target], low[each, target], high[each, target]) - n_coming,
+        )
+        n_moved = np.minimum(np.where(following >= 0, n_movers, len(labels)).min(axis=1), room)
+
+        order = np.argsort(cells, kind="stable")
+        cells, movers = cells[order], movers[order]
+        rank = np.arange(len(cells)) - (np.cumsum(n_movers) - n_movers.ravel())[cells]
+        first = rank < n_moved[cells // n_classes]
+        labels[movers[first]] = following.ravel()[cells[first]]
+        counts[bags, source] -= n_moved
+        counts[bags, target] += n_moved
+
+        touched = following >= 0
+        touched[each, target] = True
+        gains[bags] = np.where(touched[:, :, np.newaxis], unseen[bags], gains[bags])
+        _raise(gains, scores, bag, labels, rows[touched[place[bag[rows]], labels[rows]]])
+        stuck = n_moved == 0
+        in_doubt[bags[stuck]] = True
+        bags = bags[~stuck]
+
+
+def _raise(gains, scores, bag, labels, rows):
+    """Raise the gains to those of the best of these instances."""
+    for label in range(len(scores)):
+        mine = rows[labels[rows] == label]
+        if len(mine):
+            bags, starts = np.unique(bag[mine], return_index=True)
+            gain = np.maximum.reduceat(scores[:, mine] - scores[label, mine], starts, axis=1).T
+            gains[bags, label] = np.maximum(gains[bags, label], gain)
+            gains[bags, label, label] = -np.inf
+
+
+def _best_chains(gains, may_give, may_take, tol):
+    """In each bag the best chain of moves from a class that may give to one that may take.
+
+    Returns the class to which an instance of each class moves (-1: none does), first and last class, and
+    the gain of the chain.
+    """
+    each, n_classes = np.arange(len(gains)), gains.shape[1]
+    best, before = np.where(may_give, 0.0, -np.inf), np.full(may_give.shape, -1)
+    for _ in range(n_classes - 1):
+        through = best[:, :, np.newaxis] + gains
+        top = through.max(axis=1)
+        better = top > best + tol
+        if not better.any():
+            break
+        before = np.where(better, through.argmax(axis=1), before)
+        best = np.where(better, top, best)
+    best = np.where(may_take & (before >= 0), best, -np.inf)
+    target = source = best.argmax(axis=1)
+    following = np.full(may_give.shape, -1)
+    for _ in range(n_classes - 1):
+        previous = before[each, source]
+        moves = previous >= 0
+        following[each[moves], previous[moves]] = source[moves]
+        source = np.where(moves, previous, source)
+    return following, source, target, best[each, target]
+
+
+def _movers(gains, scores, bag, labels, rows, place, following):
+    """Instances of the best gain for the move of their class."""
+    to = following[place[bag[rows]], labels[rows]]
+    rows, to = rows[to >= 0], to[to >= 0]
+    label = labels[rows]
+    return rows[scores[to, rows] - scores[label, rows] >= gains[bag[rows], label, to]]

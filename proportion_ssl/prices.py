@@ -1,0 +1,185 @@
+"""Prices of the classes in each bag: what smooth problems over all instances of a bag come down to."""
+
+from collections.abc import Iterator
+from typing import Protocol, Self
+
+import numpy as np
+
+#: Instances that are worked on at once: few enough to stay in a processor's cache.
+BLOCK = 2**14
+
+
+class Penalty(Protocol):
+    """What prices cost, beside the log-totals of the instances; convex."""
+
+    def __call__(self, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Value (n_bags,), slope and curvature (n_bags, n_classes) at prices (n_bags, n_classes)."""
+
+    def of(self, bags: np.ndarray) -> Self:
+        """The penalty of some of the bags, given as a mask of shape (n_bags,)."""
+
+
+def blocks_of_bags(
+    bag_index: np.ndarray, sizes: np.ndarray, limit: int = BLOCK
+) -> Iterator[tuple[slice | np.ndarray, slice]]:
+    """Whole bags, some at a time, so that what is computed of them stays small.
+
+    Parameters
+    ----------
+    bag_index : ndarray of int, shape (n_instances,)
+        0 to n_bags - 1.
+    sizes : ndarray of int, shape (n_bags,)
+        How many instances each bag has, at least 1.
+
+    Yields
+    ------
+    rows : slice or ndarray of int
+        Instances of the block, bag after bag; within a bag in their order.
+    bags : slice
+        Bags of the block. Together they have about as many instances as fit a cache, or it is one bag.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> list(blocks_of_bags(np.array([0, 0, 1]), np.array([2, 1])))
+    [(slice(0, 3, None), slice(0, 2, None))]
+    """
+    in_order = bool((bag_index[1:] >= bag_index[:-1]).all())
+    order = None if in_order else np.argsort(bag_index, kind="stable")
+    ends = np.cumsum(sizes).tolist()
+    first = begin = 0
+    for bag, end in enumerate(ends, start=1):
+        if bag == len(ends) or ends[bag] - begin > limit:
+            rows = slice(begin, end)
+            yield rows if order is None else order[rows], slice(first, bag)
+            first, begin = bag, end
+
+
+class PricedBags:
+    """Bags whose prices, one per class, are added to the scores of all their instances.
+
+    Parameters
+    ----------
+    scores : ndarray of float64, shape (n_classes, n_instances)
+        Bag after bag, in units of the temperature; ``-inf`` where an instance cannot have a class. By
+        classes, so that sums over bags run along memory.
+    sizes : ndarray of int, shape (n_bags,)
+        At least 1 each.
+    prices : ndarray of shape (n_bags, n_classes)
+
+    Attributes
+    ----------
+    prices : ndarray of shape (n_bags, n_classes)
+    soft : ndarray of shape (n_classes, n_instances)
+        Softmax of scores and prices: columns sum to 1.
+    counts : ndarray of shape (n_bags, n_classes)
+        Sums of the soft labels over each bag.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> PricedBags(np.zeros((2, 3)), np.array([1, 2]), np.log([[1.0, 3.0], [1.0, 1.0]])).counts
+    array([[0.25, 0.75],
+           [1.  , 1.  ]])
+    """
+
+    def __init__(self, scores: np.ndarray, sizes: np.ndarray, prices: np.ndarray):
+        self.sizes, self._starts = sizes, np.cumsum(sizes) - sizes
+        logits = scores + np.repeat(prices.T, sizes, axis=1)
+        largest = logits.max(axis=0)
+        logits -= largest
+        self._set(prices, np.exp(logits, out=logits), self._sums(largest))
+
+    def minimise(
+        self, penalty: Penalty, *, tol: float, max_iter: int = 50, longest: float = 4.0
+    ) -> None:
+        """Set the prices p that minimise ``sum_i log sum_c exp(s_ic + p_c) + penalty(p)`` in every bag.
+
+        Parameters
+        ----------
+        penalty : Penalty
+        tol : float
+            Ends when no slope of the whole is more than this share of its bag.
+        max_iter : int, default=50
+        longest : float, default=4.0
+            Longest step of a price. Where labels are nearly hard the sum is nearly flat, and a step would be
+            far too long.
+
+        Notes
+        -----
+        Newton's method, damped: a step after which a bag is worse off is cut to a quarter. Once most bags
+        have found their prices the others go on alone.
+        """
+        cost, slope, curvature = penalty(self.prices)
+        value = self._log_totals + cost
+        for n_done in range(max_iter):
+            gradient = self.counts + slope
+            off = np.abs(gradient).max(axis=1) / self.sizes
+            if (off <= tol).all():
+                return
+            behind = off > 1e-3 * tol
+            if 2 * behind.sum() < len(behind):
+                rest = self._of(behind)
+                rest.minimise(penalty.of(behind), tol=tol, max_iter=max_iter - n_done)
+                self._take_over(behind, rest)
+                return
+            step = np.linalg.solve(self._hessian(curvature), gradient[..., np.newaxis])[..., 0]
+            step *= -np.minimum(
+                1.0, longest / np.abs(step).max(axis=1, keepdims=True, initial=longest)
+            )
+            before, old_value = (self.prices, self.soft, self._log_totals), value
+            for _ in range(8):
+                self._move(*before, step)
+                cost, slope, curvature = penalty(self.prices)
+                value = self._log_totals + cost
+                worse = value > old_value + 1e-9 * np.abs(old_value)
+                if not worse.any():
+                    break
+                step[worse] /= 4
+
+    def undecided(self) -> np.ndarray:
+        """How many instances a price moves: curvature of the log-totals, shape (n_bags, n_classes)."""
+        return self.counts - self._sums(self.soft**2).T
+
+    def _set(self, prices, weights, log_scales):
+        total = weights.sum(axis=0)
+        self.prices, self.soft = prices, np.multiply(weights, 1.0 / total, out=weights)
+        self.counts = self._sums(self.soft).T
+        self._log_totals = log_scales + self._sums(np.log(total))
+
+    def _move(self, prices, soft, log_totals, step):
+        """Soft labels a step from others, without an exponential of each instance."""
+        weights = soft * np.repeat(np.exp(step).T, self.sizes, axis=1)
+        self._set(prices + step, weights, log_totals)
+
+    def _sums(self, values):
+        """Sums over the instances of each bag."""
+        return np.add.reduceat(values, self._starts, axis=-1)
+
+    def _hessian(self, curvature):
+        """Second derivatives, shape (n_bags, n_classes, n_classes)."""
+        soft = self.soft.astype(np.float32)  # a step needs no more, and half as much is read
+        diagonal = np.arange(len(soft))
+        hessian = np.zeros((len(self.sizes), len(soft), len(soft)))
+        for c in diagonal[:-1]:
+            shared = self._sums(soft[c] * soft[c + 1 :]).T
+            hessian[:, c, c + 1 :] = hessian[:, c + 1 :, c] = -shared
+        own = curvature + 1e-6 * self.sizes[:, np.newaxis]
+        hessian[:, diagonal, diagonal] = own - hessian.sum(axis=2)
+        return hessian
+
+    def _of(self, bags):
+        """Some of the bags, on their own."""
+        part = object.__new__(PricedBags)
+        part.sizes = self.sizes[bags]
+        part._starts = np.cumsum(part.sizes) - part.sizes
+        part.prices, part.counts = self.prices[bags], self.counts[bags]
+        part.soft = self.soft[:, np.repeat(bags, self.sizes)]
+        part._log_totals = self._log_totals[bags]
+        return part
+
+    def _take_over(self, bags, part):
+        """Set some of the bags to what they are on their own."""
+        self.prices[bags], self.counts[bags] = part.prices, part.counts
+        self.soft[:, np.repeat(bags, self.sizes)] = part.soft
+        self._log_totals[bags] = part._log_totals
