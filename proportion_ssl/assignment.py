@@ -1,8 +1,14 @@
 """Labels of all instances of a bag at once, so that their counts fit its proportions."""
 
-import itertools
+from dataclasses import dataclass
 
 import numpy as np
+
+from proportion_ssl.moves import move_within_bounds
+from proportion_ssl.prices import BLOCK, PricedBags, blocks_of_bags
+
+#: Pairs of classes, over bags of one instance, whose moves are compared at once: 128 MB of numbers.
+_PAIRS = 2**24
 
 
 def largest_remainder(shares: np.ndarray, n_instances: np.ndarray) -> np.ndarray:
@@ -149,23 +155,22 @@ def sinkhorn(
     >>> sinkhorn(scores, one_bag, np.array([[0.25, 0.75]]), np.array([[0.25, 0.75]]))[0][0]
     array([0.25, 0.75])
     """
-    order, starts = _by_bag(bag_index)
-    bags = bag_index[order]
-    sizes = np.diff(np.append(starts, len(order)))[:, np.newaxis]
-    scaled = scores[order] / temperature
+    order = np.argsort(bag_index, kind="stable")
+    sizes, allowed = np.bincount(bag_index), upper > 0
+    scaled = scores[order].T / temperature + np.repeat(_closed(allowed).T, sizes, axis=1)
     with np.errstate(divide="ignore"):
         low, high = np.log(lower), np.log(upper)
-    potential = np.where(upper > 0, 0.0, -np.inf)
+    prices = np.zeros(upper.shape)
     for _ in range(max_iter):
-        soft = _softmax(scaled + potential[bags])
-        means = np.add.reduceat(soft, starts, axis=0) / sizes
+        bags = PricedBags(scaled, sizes, prices)
+        means = bags.counts / sizes[:, np.newaxis]
         if np.abs(np.clip(means, lower, upper) - means).max() <= tol:
             break
-        own = np.log(np.maximum(means, 1e-300)) - np.where(upper > 0, potential, 0.0)
-        potential = np.where(upper > 0, np.clip(0.0, low - own, high - own), -np.inf)
-    result = np.empty_like(soft)
-    result[order] = soft
-    return result, potential * temperature
+        own = np.log(np.maximum(means, 1e-300)) - prices
+        prices = np.where(allowed, np.clip(0.0, low - own, high - own), 0.0)
+    soft = np.empty(scores.shape)
+    soft[order] = bags.soft.T
+    return soft, prices * temperature + _closed(allowed)
 
 
 def assign(
@@ -194,9 +199,12 @@ def assign(
 
     Notes
     -----
-    The transportation problem of a bag has one price per class. :func:`sinkhorn` at falling temperatures
-    finds prices that almost fit; ``argmax(scores + prices)`` is then the best assignment for the counts that
-    it has, and cheapest chains of moves between classes [1]_ lead from there to counts within the bounds.
+    The transportation problem of a bag has one price per class: labels ``argmax(scores + prices)`` are
+    the best for the counts that they have. Prices at which counts almost fit come from soft labels, first
+    of some instances of each bag at a high temperature, then, at lower ones, of those that errors of the
+    prices could still move. Cheapest chains of moves [1]_ of the last few lead to counts within the bounds.
+    Where an instance that was taken for settled might have been the better one to move, the bag is done
+    again with fewer of them settled: labels are exact whatever was guessed.
 
     References
     ----------
@@ -210,8 +218,7 @@ def assign(
     >>> assign(scores, np.zeros(3, dtype=int), one_each, one_each)
     array([0, 1, 1])
     """
-    order, starts = _by_bag(bag_index)
-    sizes = np.diff(np.append(starts, len(order)))
+    sizes = np.bincount(bag_index)
     wrong = (fewest.sum(axis=1) > sizes) | (most.sum(axis=1) < sizes) | (fewest > most).any(axis=1)
     if wrong.any():
         bag = int(np.flatnonzero(wrong)[0])
@@ -219,118 +226,143 @@ def assign(
             f"Bag {bag} has {sizes[bag]} instances, but its counts must lie between {fewest[bag].tolist()} "
             f"and {most[bag].tolist()}; no counts within these bounds sum to its size."
         )
-    prices = _prices(scores, bag_index, fewest / sizes[:, np.newaxis], most / sizes[:, np.newaxis])
-    labels = np.empty(len(order), dtype=np.int64)
-    for bag, rows in enumerate(np.split(order, starts[1:])):
-        chosen = (scores[rows] + prices[bag]).argmax(axis=1)
-        labels[rows] = _move_within_bounds(scores[rows], chosen, fewest[bag], most[bag])
+    labels = np.empty(len(bag_index), dtype=np.int64)
+    # chains of moves need a few numbers per bag and pair of classes
+    at_once = max(1, _PAIRS // scores.shape[1] ** 2)
+    for rows, bags in blocks_of_bags(bag_index, sizes, at_once):
+        labels[rows] = _assign(scores[rows], sizes[bags], fewest[bags], most[bags], care=1)
     return labels
 
 
-def _prices(scores, bag_index, lower, upper):
-    """Prices of the classes in each bag, nearly those of the exact assignment."""
-    prices = np.zeros(lower.shape)
-    for temperature in (1.0, 0.2, 0.04):
-        _, more = sinkhorn(
-            scores + np.where(np.isfinite(prices), prices, 0.0)[bag_index],
-            bag_index,
-            lower,
-            upper,
-            temperature=temperature,
-            max_iter=20,
+def _assign(scores, sizes, fewest, most, care):
+    """Labels of some bags, one after the other; the more care, the fewer instances are settled early."""
+    bag = np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.empty(len(bag), dtype=np.int64)
+    parts = []
+    for rows, bags in blocks_of_bags(bag, sizes, 4 * BLOCK):
+        part = _Narrowing(scores[rows], sizes[bags], fewest[bags], most[bags])
+        part.narrow(care, at_most=256 * care)
+        part.narrow(care)
+        part.narrow(care)
+        labels[rows] = part.labels
+        part.rows += rows.start
+        parts.append(part)
+    rows, prices, counts, unseen = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("rows", "prices", "counts", "unseen")
+    )
+    left = np.concatenate([part.scores for part in parts], axis=1)
+    moved = labels[rows]
+    in_doubt = move_within_bounds(left, bag[rows], moved, counts, prices, fewest, most, unseen)
+    labels[rows] = moved
+    if in_doubt.any():
+        again = in_doubt[bag]
+        labels[again] = _assign(
+            scores[again], sizes[in_doubt], fewest[in_doubt], most[in_doubt], 4 * care
         )
-        prices = prices + more
-    return prices
+    return labels
 
 
-def _move_within_bounds(scores, labels, fewest, most):
-    """Best labels with counts within bounds, from best labels for the counts that they have."""
-    counts = np.bincount(labels, minlength=len(fewest))
-    gains = _Gains(scores, labels)
-    while True:
-        over, under = counts > most, counts < fewest
-        may_give, may_take = counts > fewest, counts < most
-        repairs = over.any() or under.any()
-        if over.any():
-            may_give, may_take = over, under if under.any() else may_take
-        elif under.any():
-            may_take = under
-        chain, gain = gains.best_chain(may_give, may_take)
-        if not repairs and gain <= 1e-12:
-            return labels
-        n_moved = gains.move(
-            chain, at_most=_room(counts, fewest, most, chain[0], chain[-1], repairs)
+class _Narrowing:
+    """Labels of some bags, and those instances that errors of the prices could still move.
+
+    ``rows``, ``bag`` and ``scores`` (by classes) are of these instances, ``labels`` and ``counts`` of all.
+    ``unseen`` bounds what moving one of the others would add, as for :func:`move_within_bounds`.
+    """
+
+    def __init__(self, scores, sizes, fewest, most):
+        n_bags, n_classes = self.shape = fewest.shape
+        self.fewest, self.most, self.sizes = fewest, most, sizes
+        self.rows, self.bag = np.arange(len(scores)), np.repeat(np.arange(n_bags), sizes)
+        self.scores = scores.T + np.repeat(_closed(most > 0).T, sizes, axis=1)
+        self.labels = np.empty(len(scores), dtype=np.int16)
+        self.settled = np.zeros(self.shape, dtype=np.int64)
+        self.prices, self.temperature = np.zeros(self.shape), np.full((n_bags, 1), 0.5)
+        self.unseen = np.full((n_bags, n_classes, n_classes), -np.inf)
+
+    def narrow(self, care, at_most=None):
+        """Better prices, of at most so many instances per bag, the labels at these, and fewer instances."""
+        undecided = self._fit_prices(at_most)
+        priced = self.scores + np.repeat(self.prices.T, self.sizes, axis=1)
+        label, best = _best_classes(priced)
+        self.labels[self.rows] = label
+        cell = self.bag * self.shape[1] + label
+        self.counts = self.settled + self._count(cell)
+        off = np.abs(self.counts - np.clip(self.counts, self.fewest, self.most))
+        # by how much a price may have to change, from how many instances its change moves
+        reach = care * (1.5 * off + 8) * self.temperature / (undecided + 1e-9)
+        priced += np.repeat(reach.T, self.sizes, axis=1)
+        least = best - reach.ravel()[cell]
+        n_in_reach = sum((row >= least).astype(np.int16) for row in priced)
+        movable = n_in_reach > 1  # its own class is always in reach
+        movable[np.cumsum(self.sizes) - self.sizes] = True  # one at least in each bag
+        newly_settled = self._count(cell[~movable])
+        bound = (self.prices - reach)[:, :, np.newaxis] - (self.prices + reach)[:, np.newaxis]
+        bound[newly_settled == 0] = -np.inf
+        np.maximum(self.unseen, bound, out=self.unseen)
+        self.settled += newly_settled
+        self.temperature *= np.clip(20 / (undecided.sum(axis=1, keepdims=True) + 1e-9), 0.2, 1.0)
+        kept = np.flatnonzero(movable)
+        self.rows, self.bag, self.scores = self.rows[kept], self.bag[kept], self.scores[:, kept]
+        self.sizes = np.bincount(self.bag, minlength=self.shape[0])
+
+    def _fit_prices(self, at_most):
+        """Set prices at which soft labels have the counts; returns how many instances a price moves."""
+        scores, sizes = self.scores, self.sizes
+        if at_most is not None:
+            sizes = np.minimum(sizes, at_most)
+            scores = scores[:, _evenly_spaced(self.sizes, sizes)]
+        share = (sizes / self.sizes)[:, np.newaxis]
+        bags = PricedBags(
+            scores / np.repeat(self.temperature[:, 0], sizes), sizes, self.prices / self.temperature
         )
-        counts[chain[0]] -= n_moved
-        counts[chain[-1]] += n_moved
+        bounds = _Bounds((self.fewest - self.settled) * share, (self.most - self.settled) * share)
+        bags.minimise(bounds, tol=5e-3, max_iter=20)
+        self.prices = bags.prices * self.temperature
+        return bags.undecided() / share
+
+    def _count(self, cell):
+        return np.bincount(cell, minlength=self.settled.size).reshape(self.shape)
 
 
-def _room(counts, fewest, most, source, target, repairs):
-    """How many instances may leave the source for the target before the bounds change their say."""
-    if not repairs:
-        return min(counts[source] - fewest[source], most[target] - counts[target])
-    excess = counts[source] - (most[source] if counts[source] > most[source] else fewest[source])
-    lack = (fewest[target] if counts[target] < fewest[target] else most[target]) - counts[target]
-    return min(excess, lack)
+@dataclass
+class _Bounds:
+    """What prices cost where counts must lie within bounds: their most if negative, else their fewest.
+
+    In between, for prices near 0, it is made smooth.
+    """
+
+    fewest: np.ndarray  # shape (n_bags, n_classes)
+    most: np.ndarray
+    width: float = 0.25
+
+    def __call__(self, prices):
+        middle, half = (self.fewest + self.most) / 2, (self.most - self.fewest) / 2
+        place = np.clip(prices / self.width, -1.0, 1.0)
+        value = (half * place * (prices - self.width * place / 2) - middle * prices).sum(axis=1)
+        return value, half * place - middle, np.where(np.abs(place) < 1, half / self.width, 0.0)
+
+    def of(self, bags):
+        return _Bounds(self.fewest[bags], self.most[bags], self.width)
 
 
-class _Gains:
-    """What moving one instance from a class to another adds to the total score, for the best instance."""
-
-    def __init__(self, scores, labels):
-        self.scores, self.labels = scores, labels
-        self.n_classes = scores.shape[1]
-        self.gain = np.full((self.n_classes, self.n_classes), -np.inf)
-        for label in range(self.n_classes):
-            self._refresh(label)
-
-    def _refresh(self, label):
-        rows = np.flatnonzero(self.labels == label)
-        self.gain[label] = -np.inf
-        if len(rows):
-            self.gain[label] = (self.scores[rows] - self.scores[rows, label, np.newaxis]).max(
-                axis=0
-            )
-        self.gain[label, label] = -np.inf
-
-    def best_chain(self, may_give, may_take):
-        """Classes of the best chain of moves from one that may give to one that may take, and its gain."""
-        best = np.where(may_give, 0.0, -np.inf)
-        before = np.full(self.n_classes, -1)
-        for _ in range(self.n_classes - 1):
-            through = best[:, np.newaxis] + self.gain
-            better = through.max(axis=0) > best + 1e-12
-            if not better.any():
-                break
-            before = np.where(better, through.argmax(axis=0), before)
-            best = np.where(better, through.max(axis=0), best)
-        targets = np.where(may_take & (before >= 0), best, -np.inf)
-        chain = [int(targets.argmax())]
-        while before[chain[0]] >= 0 and len(chain) <= self.n_classes:
-            chain.insert(0, int(before[chain[0]]))
-        return chain, targets.max()
-
-    def move(self, chain, at_most):
-        """Move as many instances along the chain as are equally good; returns how many."""
-        movers = []
-        for source, target in itertools.pairwise(chain):
-            rows = np.flatnonzero(self.labels == source)
-            gain = self.scores[rows, target] - self.scores[rows, source]
-            movers.append(rows[gain >= self.gain[source, target]])
-        n_moved = int(min(at_most, *map(len, movers)))
-        for rows, target in zip(movers, chain[1:], strict=True):
-            self.labels[rows[:n_moved]] = target
-        for label in chain:
-            self._refresh(label)
-        return n_moved
+def _closed(allowed):
+    """What is added to the scores of a class: ``-inf`` where a bag cannot have it."""
+    return np.where(allowed, 0.0, -np.inf)
 
 
-def _by_bag(bag_index):
-    """Instances in the order of their bags, and where each bag starts."""
-    order = np.argsort(bag_index, kind="stable")
-    return order, np.searchsorted(bag_index[order], np.arange(bag_index.max() + 1))
+def _evenly_spaced(sizes, n_taken):
+    """Positions of some instances of each bag, evenly spaced, among all bag after bag."""
+    begin = np.repeat(np.cumsum(n_taken) - n_taken, n_taken)
+    step = np.repeat(sizes / n_taken, n_taken)
+    within = ((np.arange(len(begin)) - begin) * step).astype(np.int64)
+    return np.repeat(np.cumsum(sizes) - sizes, n_taken) + within
 
 
-def _softmax(scores):
-    exponent = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return exponent / exponent.sum(axis=1, keepdims=True)
+def _best_classes(scores):
+    """Class of the largest score of each column (the first of equal ones), and that score."""
+    label, best = np.zeros(scores.shape[1], dtype=np.int16), scores[0].copy()
+    for c, row in enumerate(scores[1:], start=1):
+        np.maximum(label, (row > best) * np.int16(c), out=label)
+        np.maximum(best, row, out=best)
+    return label, best

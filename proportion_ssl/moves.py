@@ -8,6 +8,7 @@ def move_within_bounds(
     bag: np.ndarray,
     labels: np.ndarray,
     counts: np.ndarray,
+    prices: np.ndarray,
     fewest: np.ndarray,
     most: np.ndarray,
     unseen: np.ndarray,
@@ -21,9 +22,11 @@ def move_within_bounds(
     bag : ndarray of int, shape (n_instances,)
         Ascending.
     labels : ndarray of int, shape (n_instances,)
-        The best ones for ``counts``. Changed in place.
+        Of the largest score and price each. Changed in place.
     counts : ndarray of int, shape (n_bags, n_classes)
         Of all instances of each bag, those included that may not move. Changed in place.
+    prices : ndarray of shape (n_bags, n_classes)
+        Finite.
     fewest, most : ndarray of int, shape (n_bags, n_classes)
     unseen : ndarray of shape (n_bags, n_classes, n_classes)
         Upper bounds of what a move of an instance that may not move, from a class (second axis) to another
@@ -32,8 +35,8 @@ def move_within_bounds(
     Returns
     -------
     in_doubt : ndarray of bool, shape (n_bags,)
-        Where the best move was perhaps one of an instance that may not move; counts are not within bounds
-        there, or labels not the best.
+        Where a label that may not change was perhaps not the best one, or a move of that instance was; what
+        is found there is worth nothing.
 
     Notes
     -----
@@ -50,8 +53,8 @@ def move_within_bounds(
     >>> import numpy as np
     >>> scores = np.log([[0.9, 0.8, 0.6], [0.1, 0.2, 0.4]])
     >>> labels, counts, wanted = np.array([0, 0, 0]), np.array([[3, 0]]), np.array([[1, 2]])
-    >>> nothing_else = np.full((1, 2, 2), -np.inf)
-    >>> move_within_bounds(scores, np.zeros(3, int), labels, counts, wanted, wanted, nothing_else)
+    >>> one_bag, prices, nothing_else = np.zeros(3, int), np.zeros((1, 2)), np.full((1, 2, 2), -np.inf)
+    >>> move_within_bounds(scores, one_bag, labels, counts, prices, wanted, wanted, nothing_else)
     array([False])
     >>> labels
     array([0, 1, 1])
@@ -59,9 +62,9 @@ def move_within_bounds(
     n_bags, n_classes = counts.shape
     tol = 1e-14 * max(100.0, np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
     gains = unseen.copy()
-    rows, bags = np.arange(len(labels)), np.arange(n_bags)
+    in_doubt = (unseen > prices[:, :, np.newaxis] - prices[:, np.newaxis]).any(axis=(1, 2))
+    rows, bags = np.arange(len(labels)), np.flatnonzero(~in_doubt)
     _raise(gains, scores, bag, labels, rows)
-    in_doubt = np.zeros(n_bags, dtype=bool)
     place = np.empty(n_bags, dtype=np.int64)
     while True:
         here, low, high = counts[bags], fewest[bags], most[bags]
@@ -88,8 +91,10 @@ def move_within_bounds(
         n_movers = np.bincount(cells, minlength=here.size).reshape(here.shape)
         n_leaving, n_coming = here[each, source], here[each, target]
         room = np.minimum(
-            n_leaving - np.where(n_leaving > high[each, source], high[each, source], low[each, source]),
-            np.where(n_coming < low[each, target], low[each, target], high[each, target]) - n_coming,
+            n_leaving
+            - np.where(n_leaving > high[each, source], high[each, source], low[each, source]),
+            np.where(n_coming < low[each, target], low[each, target], high[each, target])
+            - n_coming,
         )
         n_moved = np.minimum(np.where(following >= 0, n_movers, len(labels)).min(axis=1), room)
 
