@@ -32,8 +32,8 @@ __all__ = ["embed_slides"]
 logger = logging.getLogger(__name__)
 
 FORMAT = "proportion_ssl slide features 1"  # part of the settings: change it with the arithmetic
-BLOCK = 256
-"""Patches that are read while the block before is embedded; all that a slide needs in memory."""
+BLOCK = 64
+"""Patches that are read while the block before is embedded: all that a slide needs in memory."""
 
 
 class Embedder(Protocol):
