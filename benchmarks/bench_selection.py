@@ -18,7 +18,9 @@ import numpy as np
 
 from proportion_ssl import (
     AdaptiveSelector,
+    AssignmentSelector,
     NegativeSelector,
+    SoftAssignmentSelector,
     ThresholdSelector,
     bag_proportion_error,
     mean_iou_score,
@@ -43,7 +45,13 @@ def sides(case):
     """Name -> function without arguments."""
     probabilities, bag_ids, proportions, labels, predicted, keys = case
     found = {"argsort": lambda: np.argsort(keys)}
-    for selector in (ThresholdSelector(), AdaptiveSelector(), NegativeSelector()):
+    for selector in (
+        ThresholdSelector(),
+        AdaptiveSelector(),
+        NegativeSelector(),
+        AssignmentSelector(),
+        SoftAssignmentSelector(),
+    ):
         found[type(selector).__name__] = lambda selector=selector: selector.transform(
             probabilities, bag_ids=bag_ids, bag_proportions=proportions
         )

@@ -234,6 +234,32 @@ def assign(
     return labels
 
 
+def best_classes(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class of the largest score of each instance, the first of equal ones, and that score.
+
+    Parameters
+    ----------
+    scores : ndarray of float, shape (n_classes, n_instances)
+        By classes: along rows of a few classes numpy is many times slower.
+
+    Returns
+    -------
+    label : ndarray of int16, shape (n_instances,)
+    best : ndarray of float, shape (n_instances,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> best_classes(np.array([[0.1, 0.7], [0.9, 0.3]]))
+    (array([1, 0], dtype=int16), array([0.9, 0.7]))
+    """
+    label, best = np.zeros(scores.shape[1], dtype=np.int16), scores[0].copy()
+    for c, row in enumerate(scores[1:], start=1):
+        np.maximum(label, (row > best) * np.int16(c), out=label)
+        np.maximum(best, row, out=best)
+    return label, best
+
+
 def _assign(scores, sizes, fewest, most, care):
     """Labels of some bags, one after the other; the more care, the fewer instances are settled early."""
     bag = np.repeat(np.arange(len(sizes)), sizes)
@@ -284,7 +310,7 @@ class _Narrowing:
         """Better prices, of at most so many instances per bag, the labels at these, and fewer instances."""
         undecided = self._fit_prices(at_most)
         priced = self.scores + np.repeat(self.prices.T, self.sizes, axis=1)
-        label, best = _best_classes(priced)
+        label, best = best_classes(priced)
         self.labels[self.rows] = label
         cell = self.bag * self.shape[1] + label
         self.counts = self.settled + self._count(cell)
@@ -357,12 +383,3 @@ def _evenly_spaced(sizes, n_taken):
     step = np.repeat(sizes / n_taken, n_taken)
     within = ((np.arange(len(begin)) - begin) * step).astype(np.int64)
     return np.repeat(np.cumsum(sizes) - sizes, n_taken) + within
-
-
-def _best_classes(scores):
-    """Class of the largest score of each column (the first of equal ones), and that score."""
-    label, best = np.zeros(scores.shape[1], dtype=np.int16), scores[0].copy()
-    for c, row in enumerate(scores[1:], start=1):
-        np.maximum(label, (row > best) * np.int16(c), out=label)
-        np.maximum(best, row, out=best)
-    return label, best

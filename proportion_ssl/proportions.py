@@ -69,8 +69,16 @@ def count_per_bag(
     array([[1, 1],
            [0, 1]])
     """
-    cells = np.asarray(bag_ids, dtype=np.int64) * n_classes + np.asarray(labels)
-    return np.bincount(cells, minlength=n_bags * n_classes).reshape(n_bags, n_classes)
+    bag_ids, labels = np.asarray(bag_ids), np.asarray(labels)
+    counts = np.zeros(n_bags * n_classes, dtype=np.int64)
+    block = max(
+        2**16, 4 * counts.size
+    )  # what is made of a block should stay in a cache, if counts do
+    for start in range(0, len(labels), block):
+        rows = slice(start, start + block)
+        cells = np.multiply(bag_ids[rows], n_classes, dtype=np.int64) + labels[rows]
+        counts += np.bincount(cells, minlength=counts.size)
+    return counts.reshape(n_bags, n_classes)
 
 
 def sum_absolute_error(

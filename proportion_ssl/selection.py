@@ -8,9 +8,10 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
-from proportion_ssl.assignment import assign, count_bounds
+from proportion_ssl.assignment import assign, best_classes, count_bounds
 from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.picking import pick_least_confident, pick_most_confident, sign_labels
+from proportion_ssl.prices import BLOCK
 from proportion_ssl.proportions import class_proportions
 from proportion_ssl.selectivity import (
     negative_selectivity,
@@ -306,8 +307,8 @@ class AssignmentSelector(_IntervalSelector):
         self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
     ) -> np.ndarray:
         sizes = np.bincount(bag_index)
-        probabilities = probabilities.astype(np.float64, copy=False)
-        scores = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        scores = np.maximum(probabilities, np.finfo(np.float32).tiny)
+        np.log(scores, out=scores)
         labels = assign(scores, bag_index, *count_bounds(lower, upper, sizes))
         predicted = _predict(probabilities)[0]
         shares = _predicted_shares(predicted, probabilities.shape[1], bag_index)
@@ -377,9 +378,11 @@ class SoftAssignmentSelector(_IntervalSelector):
     def select_within(
         self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
     ) -> np.ndarray:
-        probabilities = probabilities.astype(np.float64, copy=False)
+        scores = np.maximum(probabilities, SMALLEST_PROBABILITY, dtype=np.float64)
+        np.log(scores, out=scores)
+        scores *= self.instance_weight
         soft = posterior_labels(
-            self.instance_weight * np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)),
+            scores,
             bag_index,
             lower,
             upper,
@@ -403,16 +406,13 @@ def _names_and_index(bag_ids):
 
 
 def _predict(probabilities):
-    """Class of the largest probability (the first of equal ones), and that probability.
-
-    By columns: along rows of a few classes numpy is several times slower.
-    """
-    confidence = probabilities[:, 0].copy()
-    predicted = np.zeros(len(probabilities), dtype=np.int64)
-    for c in range(1, probabilities.shape[1]):
-        column = probabilities[:, c]
-        np.copyto(predicted, c, where=column > confidence)
-        np.maximum(confidence, column, out=confidence)
+    """Class of the largest probability (the first of equal ones), and that probability."""
+    predicted = np.empty(len(probabilities), dtype=np.int64)
+    confidence = np.empty(len(probabilities), dtype=probabilities.dtype)
+    for start in range(0, len(probabilities), BLOCK):
+        rows = slice(start, start + BLOCK)
+        columns = np.ascontiguousarray(probabilities[rows].T)
+        predicted[rows], confidence[rows] = best_classes(columns)
     return predicted, confidence
 
 
