@@ -339,9 +339,9 @@ class _Narrowing:
             sizes = np.minimum(sizes, at_most)
             scores = scores[:, _evenly_spaced(self.sizes, sizes)]
         share = (sizes / self.sizes)[:, np.newaxis]
-        bags = PricedBags(
-            scores / np.repeat(self.temperature[:, 0], sizes), sizes, self.prices / self.temperature
-        )
+        scaled = scores.astype(np.float32)  # prices at which counts almost fit will do
+        scaled /= np.repeat(self.temperature[:, 0].astype(np.float32), sizes)
+        bags = PricedBags(scaled, sizes, self.prices / self.temperature)
         bounds = _Bounds((self.fewest - self.settled) * share, (self.most - self.settled) * share)
         bags.minimise(bounds, tol=5e-3, max_iter=20)
         self.prices = bags.prices * self.temperature

@@ -60,9 +60,9 @@ class PricedBags:
 
     Parameters
     ----------
-    scores : ndarray of float64, shape (n_classes, n_instances)
+    scores : ndarray of float, shape (n_classes, n_instances)
         Bag after bag, in units of the temperature; ``-inf`` where an instance cannot have a class. By
-        classes, so that sums over bags run along memory.
+        classes, so that sums over bags run along memory. Soft labels are of their type.
     sizes : ndarray of int, shape (n_bags,)
         At least 1 each.
     prices : ndarray of shape (n_bags, n_classes)
@@ -85,7 +85,9 @@ class PricedBags:
 
     def __init__(self, scores: np.ndarray, sizes: np.ndarray, prices: np.ndarray):
         self.sizes, self._starts = sizes, np.cumsum(sizes) - sizes
-        logits = scores + np.repeat(prices.T, sizes, axis=1)
+        self._dtype = scores.dtype
+        logits = self._repeat(prices)
+        logits += scores
         largest = logits.max(axis=0)
         logits -= largest
         self._set(prices, np.exp(logits, out=logits), self._sums(largest))
@@ -112,6 +114,7 @@ class PricedBags:
         """
         cost, slope, curvature = penalty(self.prices)
         value = self._log_totals + cost
+        rounding = max(1e-9, 10 * np.finfo(self._dtype).eps)
         for n_done in range(max_iter):
             gradient = self.counts + slope
             off = np.abs(gradient).max(axis=1) / self.sizes
@@ -132,7 +135,7 @@ class PricedBags:
                 self._move(*before, step)
                 cost, slope, curvature = penalty(self.prices)
                 value = self._log_totals + cost
-                worse = value > old_value + 1e-9 * np.abs(old_value)
+                worse = value > old_value + rounding * np.abs(old_value)
                 if not worse.any():
                     break
                 step[worse] /= 4
@@ -143,14 +146,19 @@ class PricedBags:
 
     def _set(self, prices, weights, log_scales):
         total = weights.sum(axis=0)
-        self.prices, self.soft = prices, np.multiply(weights, 1.0 / total, out=weights)
+        self.prices, self.soft = prices, np.multiply(weights, 1 / total, out=weights)
         self.counts = self._sums(self.soft).T
         self._log_totals = log_scales + self._sums(np.log(total))
 
     def _move(self, prices, soft, log_totals, step):
         """Soft labels a step from others, without an exponential of each instance."""
-        weights = soft * np.repeat(np.exp(step).T, self.sizes, axis=1)
+        weights = self._repeat(np.exp(step))
+        weights *= soft
         self._set(prices + step, weights, log_totals)
+
+    def _repeat(self, of_bags):
+        """Numbers of each bag and class for each instance."""
+        return np.repeat(of_bags.T.astype(self._dtype), self.sizes, axis=1)
 
     def _sums(self, values):
         """Sums over the instances of each bag."""
@@ -158,7 +166,9 @@ class PricedBags:
 
     def _hessian(self, curvature):
         """Second derivatives, shape (n_bags, n_classes, n_classes)."""
-        soft = self.soft.astype(np.float32)  # a step needs no more, and half as much is read
+        # A step needs no more than single precision, and half as much is read. Products of what is left
+        # are no subnormal numbers, which processors multiply a hundred times more slowly.
+        soft = np.maximum(self.soft.astype(np.float32), np.float32(1e-18))
         diagonal = np.arange(len(soft))
         hessian = np.zeros((len(self.sizes), len(soft), len(soft)))
         for c in diagonal[:-1]:
@@ -171,7 +181,7 @@ class PricedBags:
     def _of(self, bags):
         """Some of the bags, on their own."""
         part = object.__new__(PricedBags)
-        part.sizes = self.sizes[bags]
+        part.sizes, part._dtype = self.sizes[bags], self._dtype
         part._starts = np.cumsum(part.sizes) - part.sizes
         part.prices, part.counts = self.prices[bags], self.counts[bags]
         part.soft = self.soft[:, np.repeat(bags, self.sizes)]

@@ -378,7 +378,7 @@ class SoftAssignmentSelector(_IntervalSelector):
     def select_within(
         self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
     ) -> np.ndarray:
-        scores = np.maximum(probabilities, SMALLEST_PROBABILITY, dtype=np.float64)
+        scores = np.maximum(probabilities, SMALLEST_PROBABILITY)
         np.log(scores, out=scores)
         scores *= self.instance_weight
         soft = posterior_labels(
@@ -390,7 +390,7 @@ class SoftAssignmentSelector(_IntervalSelector):
             degrees_of_freedom=self.degrees_of_freedom,
             temperature=self.temperature,
         )
-        return soft.astype(np.float32)
+        return soft.astype(np.float32, copy=False)
 
 
 def _names_and_index(bag_ids):

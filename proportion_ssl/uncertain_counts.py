@@ -42,7 +42,7 @@ def posterior_labels(
     Returns
     -------
     soft : ndarray of float, shape (n_instances, n_classes)
-        Rows sum to 1.
+        Rows sum to 1. Of the type of the scores; computed in double precision.
 
     Notes
     -----
@@ -74,7 +74,7 @@ def posterior_labels(
     [0.5 0.5]
     [0.6 0.4]
     """
-    soft = np.empty(scores.shape)
+    soft = np.empty_like(scores)
     sizes = np.bincount(bag_index)
     nu, variance = degrees_of_freedom, standard_deviation**2
     for rows, here in blocks_of_bags(bag_index, sizes):
