@@ -300,7 +300,11 @@ class _Narrowing:
         n_bags, n_classes = self.shape = fewest.shape
         self.fewest, self.most, self.sizes = fewest, most, sizes
         self.rows, self.bag = np.arange(len(scores)), np.repeat(np.arange(n_bags), sizes)
-        self.scores = scores.T + np.repeat(_closed(most > 0).T, sizes, axis=1)
+        self._exact, self._closed = scores, _closed(most > 0)
+        self._largest = max(abs(scores.min()), abs(scores.max()))
+        self.scores = self._by_classes(
+            scores, np.float32
+        )  # of most it will be clear where they belong
         self.labels = np.empty(len(scores), dtype=np.int16)
         self.settled = np.zeros(self.shape, dtype=np.int64)
         self.prices, self.temperature = np.zeros(self.shape), np.full((n_bags, 1), 0.5)
@@ -309,7 +313,9 @@ class _Narrowing:
     def narrow(self, care, at_most=None):
         """Better prices, of at most so many instances per bag, the labels at these, and fewer instances."""
         undecided = self._fit_prices(at_most)
-        priced = self.scores + np.repeat(self.prices.T, self.sizes, axis=1)
+        dtype = self.scores.dtype
+        priced = np.repeat(self.prices.T.astype(dtype), self.sizes, axis=1)
+        priced += self.scores
         label, best = best_classes(priced)
         self.labels[self.rows] = label
         cell = self.bag * self.shape[1] + label
@@ -317,20 +323,26 @@ class _Narrowing:
         off = np.abs(self.counts - np.clip(self.counts, self.fewest, self.most))
         # by how much a price may have to change, from how many instances its change moves
         reach = care * (1.5 * off + 8) * self.temperature / (undecided + 1e-9)
-        priced += np.repeat(reach.T, self.sizes, axis=1)
-        least = best - reach.ravel()[cell]
+        np.minimum(
+            reach, 4 * (self._largest + np.abs(self.prices).max()), out=reach
+        )  # all there is
+        priced += np.repeat(reach.T.astype(dtype), self.sizes, axis=1)
+        least = best - reach.ravel().astype(dtype)[cell]
         n_in_reach = sum((row >= least).astype(np.int16) for row in priced)
         movable = n_in_reach > 1  # its own class is always in reach
         movable[np.cumsum(self.sizes) - self.sizes] = True  # one at least in each bag
         newly_settled = self._count(cell[~movable])
+        rounding = 8 * np.finfo(dtype).eps * (self._largest + np.abs(self.prices) + reach)
         bound = (self.prices - reach)[:, :, np.newaxis] - (self.prices + reach)[:, np.newaxis]
+        bound += rounding.max(axis=1)[:, np.newaxis, np.newaxis]
         bound[newly_settled == 0] = -np.inf
         np.maximum(self.unseen, bound, out=self.unseen)
         self.settled += newly_settled
         self.temperature *= np.clip(20 / (undecided.sum(axis=1, keepdims=True) + 1e-9), 0.2, 1.0)
         kept = np.flatnonzero(movable)
-        self.rows, self.bag, self.scores = self.rows[kept], self.bag[kept], self.scores[:, kept]
+        self.rows, self.bag = self.rows[kept], self.bag[kept]
         self.sizes = np.bincount(self.bag, minlength=self.shape[0])
+        self.scores = self._by_classes(self._exact[self.rows], np.float64)
 
     def _fit_prices(self, at_most):
         """Set prices at which soft labels have the counts; returns how many instances a price moves."""
@@ -339,13 +351,20 @@ class _Narrowing:
             sizes = np.minimum(sizes, at_most)
             scores = scores[:, _evenly_spaced(self.sizes, sizes)]
         share = (sizes / self.sizes)[:, np.newaxis]
-        scaled = scores.astype(np.float32)  # prices at which counts almost fit will do
+        scaled = scores.astype(
+            np.float32, copy=at_most is None
+        )  # prices at which counts almost fit will do
         scaled /= np.repeat(self.temperature[:, 0].astype(np.float32), sizes)
         bags = PricedBags(scaled, sizes, self.prices / self.temperature)
         bounds = _Bounds((self.fewest - self.settled) * share, (self.most - self.settled) * share)
         bags.minimise(bounds, tol=5e-3, max_iter=20)
         self.prices = bags.prices * self.temperature
         return bags.undecided() / share
+
+    def _by_classes(self, scores, dtype):
+        found = np.repeat(self._closed.T.astype(dtype), self.sizes, axis=1)
+        found += scores.T
+        return found
 
     def _count(self, cell):
         return np.bincount(cell, minlength=self.settled.size).reshape(self.shape)

@@ -11,7 +11,7 @@ from sklearn.utils.validation import validate_data
 from proportion_ssl.assignment import assign, best_classes, count_bounds
 from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.picking import pick_least_confident, pick_most_confident, sign_labels
-from proportion_ssl.prices import BLOCK
+from proportion_ssl.prices import BLOCK, blocks_of_bags
 from proportion_ssl.proportions import class_proportions
 from proportion_ssl.selectivity import (
     negative_selectivity,
@@ -250,7 +250,12 @@ class NegativeSelector(Selector):
 
 
 class _IntervalSelector(Selector):
-    """Base of the selectors to which exact proportions are intervals of no width."""
+    """Base of the selectors to which exact proportions are intervals of no width.
+
+    Bags are labelled some at a time by ``_label``, so that what it computes stays small.
+    """
+
+    _dtype: type = np.int8
 
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
@@ -258,6 +263,18 @@ class _IntervalSelector(Selector):
         if bag_proportions is None:
             return np.zeros(probabilities.shape, dtype=np.int8)
         return self.select_within(probabilities, bag_index, bag_proportions, bag_proportions)
+
+    def select_within(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
+    ) -> np.ndarray:
+        signed = np.empty(probabilities.shape, dtype=self._dtype)
+        for rows, bags in blocks_of_bags(bag_index, np.bincount(bag_index), 32 * BLOCK):
+            index = bag_index[rows] - bags.start
+            signed[rows] = self._label(probabilities[rows], index, lower[bags], upper[bags])
+        return signed
+
+    def _label(self, probabilities, bag_index, lower, upper):
+        raise NotImplementedError
 
 
 class AssignmentSelector(_IntervalSelector):
@@ -303,9 +320,7 @@ class AssignmentSelector(_IntervalSelector):
     def __init__(self, tolerance: float = 0.25):
         self.tolerance = tolerance
 
-    def select_within(
-        self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
-    ) -> np.ndarray:
+    def _label(self, probabilities, bag_index, lower, upper):
         sizes = np.bincount(bag_index)
         scores = np.maximum(probabilities, np.finfo(np.float32).tiny)
         np.log(scores, out=scores)
@@ -355,6 +370,7 @@ class SoftAssignmentSelector(_IntervalSelector):
            [0.01, 0.99]], dtype=float32)
     """
 
+    _dtype = np.float32
     _parameter_constraints = {  # noqa: RUF012
         "standard_deviation": [Interval(Real, 0, None, closed="neither")],
         "degrees_of_freedom": [Interval(Real, 0, None, closed="neither")],
@@ -375,13 +391,11 @@ class SoftAssignmentSelector(_IntervalSelector):
         self.instance_weight = instance_weight
         self.temperature = temperature
 
-    def select_within(
-        self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
-    ) -> np.ndarray:
+    def _label(self, probabilities, bag_index, lower, upper):
         scores = np.maximum(probabilities, SMALLEST_PROBABILITY)
         np.log(scores, out=scores)
         scores *= self.instance_weight
-        soft = posterior_labels(
+        return posterior_labels(
             scores,
             bag_index,
             lower,
@@ -390,7 +404,6 @@ class SoftAssignmentSelector(_IntervalSelector):
             degrees_of_freedom=self.degrees_of_freedom,
             temperature=self.temperature,
         )
-        return soft.astype(np.float32, copy=False)
 
 
 def _names_and_index(bag_ids):
