@@ -88,7 +88,8 @@ def test_files_hold_what_was_embedded(paths, tmp_path):
     assert list(run.results) == [f"slide_{i}" for i in range(4)]
     with open_slide(paths[1]) as slide:
         grid = tissue_grid(slide, slide.grid(**SETTINGS))
-        expected = Colors().transform(np.asarray(SlidePatches(slide, grid)))
+        parts = SlidePatches(slide, grid).batches(BLOCK)
+        expected = np.vstack([Colors().transform(part) for part in parts])
     stored = read_features(run.results["slide_1"])
     np.testing.assert_array_equal(stored.features, expected)
     np.testing.assert_array_equal(stored.grid.boxes, grid.boxes)
