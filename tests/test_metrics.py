@@ -502,6 +502,43 @@ def test_blocks_do_not_change_the_result(monkeypatch):
         assert_allclose(in_blocks, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        np.array([-3, 0, 1, 5]),
+        np.array([0, 1, 2, 250], dtype=np.uint8),
+        np.array([-(2**62), 7, 2**40, 2**62]),
+        np.array([1, 2, 3, 2**63 + 5], dtype=np.uint64),
+        np.array([0.5, 1.5, 2.5, 1e300]),
+        np.array([1, 2, 3, 4], dtype=object),
+        np.array(["a", "b", "c", "d"]),
+    ],
+    ids=["near", "unsigned", "far apart", "beyond int64", "floats", "objects", "strings"],
+)
+def test_bags_may_have_any_names(names):
+    rng = np.random.default_rng(0)
+    truth, predicted, bag = (
+        rng.integers(0, 3, 300),
+        rng.integers(0, 3, 300),
+        rng.integers(0, 4, 300),
+    )
+    recorded = rng.dirichlet(np.ones(3), 4)
+
+    def share(labels, one):
+        return np.bincount(labels[bag == one], minlength=3) / (bag == one).sum()
+
+    def mean_error(expected):
+        distances = [np.abs(expected[one] - share(predicted, one)).sum() for one in range(4)]
+        return np.minimum(1, distances).mean()
+
+    assert bag_proportion_error(
+        recorded, predicted, bag_ids=names[bag], labels=range(3)
+    ) == pytest.approx(mean_error(recorded))
+    assert proportion_error(truth, predicted, bag_ids=names[bag]) == pytest.approx(
+        mean_error([share(truth, one) for one in range(4)])
+    )
+
+
 def test_more_positions_than_a_block():
     size = 2 * _segmentation._BLOCK + 5
     rng = np.random.default_rng(0)

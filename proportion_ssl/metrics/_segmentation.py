@@ -1,6 +1,6 @@
 """Segmentation scores: every one a reduction of a confusion matrix, or of the shares per bag."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike
 
 from proportion_ssl.proportions import count_per_bag, sum_absolute_error
 
-# Positions are encoded and counted in blocks, so that memory does not grow with the map.
-_BLOCK = 2**20
+# Positions are encoded and counted in blocks, so that memory does not grow with the map, and what is
+# made of a block stays in a processor's cache.
+_BLOCK = 2**17
 # Integer labels this close together are looked up in a table; others are compared one by one.
 _TABLE_SPAN = 2**16
 # Recorded proportions are rounded by hand: their sum may be off by this much.
@@ -491,9 +492,11 @@ def proportion_error(
     labels, ignored = _resolve_labels(y_true, y_pred, labels, ignore_label)
     shape = (len(bags), len(labels))
     n_true, n_predicted = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    for block, true, predicted in _encoded_blocks(y_true, y_pred, labels, ignored):
+    positions = _positions_in(bags)
+    blocks = _encoded_blocks(y_true, y_pred, labels, ignored, at_least=4 * n_true.size)
+    for block, true, predicted in blocks:
         keep = true < len(labels)
-        bag = np.searchsorted(bags, bag_ids[block][keep])
+        bag = positions(bag_ids[block][keep])
         n_true += count_per_bag(true[keep], bag, n_bags=shape[0], n_classes=shape[1])
         n_predicted += count_per_bag(predicted[keep], bag, n_bags=shape[0], n_classes=shape[1])
     scored = n_true.sum(axis=1) > 0
@@ -571,10 +574,11 @@ def bag_proportion_error(
     recorded = _check_recorded(bag_proportions, bags, labels)
     counts = np.zeros(recorded.shape, dtype=np.int64)
     y_pred = y_pred.reshape(-1)
-    for block in _blocks(y_pred.size):
+    positions = _positions_in(bags)
+    for block in _blocks(y_pred.size, at_least=4 * counts.size):
         codes = _encode(y_pred[block], labels)
         _refuse_unknown(y_pred[block], codes == len(labels), "y_pred", labels, ())
-        bag = np.searchsorted(bags, bag_ids[block])
+        bag = positions(bag_ids[block])
         counts += count_per_bag(codes, bag, n_bags=len(bags), n_classes=len(labels))
     return float(sum_absolute_error(recorded, _shares(counts)).mean())
 
@@ -613,12 +617,17 @@ def _average(scores: np.ndarray, average: str | None) -> float | np.ndarray:
 # --- from user formats to class indices ---------------------------------------------------------
 
 
-def _blocks(size: int) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
+def _blocks(size: int, at_least: int = 0) -> Iterator[slice]:
+    length = max(_BLOCK, at_least)
+    return (slice(start, start + length) for start in range(0, size, length))
 
 
 def _encoded_blocks(
-    y_true: np.ndarray, y_pred: np.ndarray, labels: np.ndarray, ignored: np.ndarray
+    y_true: np.ndarray,
+    y_pred: np.ndarray,
+    labels: np.ndarray,
+    ignored: np.ndarray,
+    at_least: int = 0,
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Class indices of true and predicted labels, block by block of the flattened arrays.
 
@@ -628,7 +637,7 @@ def _encoded_blocks(
     n_classes = len(labels)
     known = np.concatenate([labels, ignored]) if len(ignored) else labels
     y_true, y_pred = y_true.reshape(-1), y_pred.reshape(-1)
-    for block in _blocks(y_true.size):
+    for block in _blocks(y_true.size, at_least):
         true = _encode(y_true[block], known)
         _refuse_unknown(y_true[block], true == len(known), "y_true", labels, ignored)
         np.minimum(true, n_classes, out=true)
@@ -851,6 +860,15 @@ def _check_bags(bag_ids: ArrayLike, values: np.ndarray, name: str) -> tuple[np.n
             f"bag_ids mixes types or has missing entries ({error}); use all strings or all "
             f"whole numbers."
         ) from error
+
+
+def _positions_in(bags: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What gives the positions of ids, all of them known, among the sorted distinct ones."""
+    if bags.dtype.kind != "i" or int(bags[-1]) - int(bags[0]) >= max(_TABLE_SPAN, 4 * len(bags)):
+        return lambda ids: np.searchsorted(bags, ids)
+    table = np.zeros(int(bags[-1] - bags[0]) + 1, dtype=np.intp)
+    table[bags - bags[0]] = np.arange(len(bags))
+    return lambda ids: table.take(ids.astype(np.int64) - bags[0])
 
 
 def _check_recorded(bag_proportions, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
