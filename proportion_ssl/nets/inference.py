@@ -257,7 +257,7 @@ class _OpenVINOFeatures:
         done = np.zeros(len(batch), dtype=bool)
         for row in range(len(batch)):  # blocks while every thread has a row
             place = (features, done, row, batch)  # the batch is read where it is, so it must stay
-            self.queue.start_async([batch[row : row + 1]], place, share_inputs=True)
+            self.queue.start_async(batch[row : row + 1], place, share_inputs=True)
         return features, done
 
     def _finish(self, features, done):
