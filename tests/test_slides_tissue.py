@@ -1,5 +1,7 @@
 """Tissue on slides, and its share in patches."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -140,6 +142,15 @@ def test_tufts_in_airspaces_are_no_debris():
     assert 0.9 < mask.sum() / (64 * 36) < 2.0, "the air between them is no tissue"
     assert not tissue_mask(far, mpp=8.0).any()
     assert not tissue_mask(near, mpp=8.0, min_area=1e6).any()
+
+
+def test_the_planes_of_a_large_overview_are_not_all_held_at_once():
+    image = overview(800, 1000, box=(100, 100, 700, 800))
+    tracemalloc.start()
+    mask = tissue_mask(image, mpp=8.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert mask.any() and peak < 30 * mask.size, "bytes; a float plane takes 4 per pixel"
 
 
 def test_a_threshold_of_ones_own():
