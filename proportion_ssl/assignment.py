@@ -263,7 +263,7 @@ def best_classes(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _assign(scores, sizes, fewest, most, care):
     """Labels of some bags, one after the other; the more care, the fewer instances are settled early."""
     bag = np.repeat(np.arange(len(sizes)), sizes)
-    labels = np.empty(len(bag), dtype=np.int64)
+    place, labels = np.arange(len(bag)), np.empty(len(bag), dtype=np.int64)
     parts = []
     for rows, bags in blocks_of_bags(bag, sizes, 4 * BLOCK):
         part = _Narrowing(scores[rows], sizes[bags], fewest[bags], most[bags])
@@ -271,7 +271,7 @@ def _assign(scores, sizes, fewest, most, care):
         part.narrow(care)
         part.narrow(care)
         labels[rows] = part.labels
-        part.rows += rows.start
+        part.rows = place[rows][part.rows]
         parts.append(part)
     rows, prices, counts, unseen = (
         np.concatenate([getattr(part, name) for part in parts])
@@ -319,10 +319,11 @@ class _Narrowing:
         label, best = best_classes(priced)
         self.labels[self.rows] = label
         cell = self.bag * self.shape[1] + label
-        self.counts = self.settled + self._count(cell)
+        found = self._count(cell)
+        self.counts = self.settled + found
         off = np.abs(self.counts - np.clip(self.counts, self.fewest, self.most))
         # by how much a price may have to change, from how many instances its change moves
-        reach = care * (1.5 * off + 8) * self.temperature / (undecided + 1e-9)
+        reach = care * (1.5 * off + 6) * self.temperature / (undecided + 1e-9)
         np.minimum(
             reach, 4 * (self._largest + np.abs(self.prices).max()), out=reach
         )  # all there is
@@ -331,7 +332,8 @@ class _Narrowing:
         n_in_reach = sum((row >= least).astype(np.int16) for row in priced)
         movable = n_in_reach > 1  # its own class is always in reach
         movable[np.cumsum(self.sizes) - self.sizes] = True  # one at least in each bag
-        newly_settled = self._count(cell[~movable])
+        kept = np.flatnonzero(movable)
+        newly_settled = found - self._count(cell[kept])
         rounding = 8 * np.finfo(dtype).eps * (self._largest + np.abs(self.prices) + reach)
         bound = (self.prices - reach)[:, :, np.newaxis] - (self.prices + reach)[:, np.newaxis]
         bound += rounding.max(axis=1)[:, np.newaxis, np.newaxis]
@@ -339,17 +341,16 @@ class _Narrowing:
         np.maximum(self.unseen, bound, out=self.unseen)
         self.settled += newly_settled
         self.temperature *= np.clip(20 / (undecided.sum(axis=1, keepdims=True) + 1e-9), 0.2, 1.0)
-        kept = np.flatnonzero(movable)
         self.rows, self.bag = self.rows[kept], self.bag[kept]
         self.sizes = np.bincount(self.bag, minlength=self.shape[0])
-        self.scores = self._by_classes(self._exact[self.rows], np.float64)
+        self.scores = self._by_classes(self._exact.take(self.rows, axis=0), np.float64)
 
     def _fit_prices(self, at_most):
         """Set prices at which soft labels have the counts; returns how many instances a price moves."""
         scores, sizes = self.scores, self.sizes
         if at_most is not None:
             sizes = np.minimum(sizes, at_most)
-            scores = scores[:, _evenly_spaced(self.sizes, sizes)]
+            scores = scores.take(_evenly_spaced(self.sizes, sizes), axis=1)
         share = (sizes / self.sizes)[:, np.newaxis]
         scaled = scores.astype(
             np.float32, copy=at_most is None
@@ -357,7 +358,7 @@ class _Narrowing:
         scaled /= np.repeat(self.temperature[:, 0].astype(np.float32), sizes)
         bags = PricedBags(scaled, sizes, self.prices / self.temperature)
         bounds = _Bounds((self.fewest - self.settled) * share, (self.most - self.settled) * share)
-        bags.minimise(bounds, tol=5e-3, max_iter=20)
+        bags.minimise(bounds, tol=1e-2, max_iter=20)
         self.prices = bags.prices * self.temperature
         return bags.undecided() / share
 

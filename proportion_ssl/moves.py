@@ -60,7 +60,8 @@ def move_within_bounds(
     array([0, 1, 1])
     """
     n_bags, n_classes = counts.shape
-    tol = 1e-14 * max(100.0, np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
+    largest = np.max(np.abs(scores), where=np.isfinite(scores), initial=100.0)
+    tol = 1e-14 * largest
     gains = unseen.copy()
     in_doubt = (unseen > prices[:, :, np.newaxis] - prices[:, np.newaxis]).any(axis=(1, 2))
     rows, bags = np.arange(len(labels)), np.flatnonzero(~in_doubt)
@@ -76,7 +77,7 @@ def move_within_bounds(
             np.where(has_under, under, here < high),
             tol,
         )
-        goes_on = (gain > tol) | has_over[:, 0] | has_under[:, 0]
+        goes_on = (gain > tol) | (over | under).any(axis=1)
         if not goes_on.any():
             return in_doubt
         bags, here, low, high = bags[goes_on], here[goes_on], low[goes_on], high[goes_on]
@@ -120,8 +121,12 @@ def _raise(gains, scores, bag, labels, rows):
     for label in range(len(scores)):
         mine = rows[labels[rows] == label]
         if len(mine):
-            bags, starts = np.unique(bag[mine], return_index=True)
-            gain = np.maximum.reduceat(scores[:, mine] - scores[label, mine], starts, axis=1).T
+            own = bag[mine]
+            starts = np.flatnonzero(np.diff(own, prepend=-1))
+            bags = own[starts]
+            theirs = scores.take(mine, axis=1)
+            theirs -= theirs[label].copy()
+            gain = np.maximum.reduceat(theirs, starts, axis=1).T
             gains[bags, label] = np.maximum(gains[bags, label], gain)
             gains[bags, label, label] = -np.inf
 

@@ -184,7 +184,7 @@ class PricedBags:
         part.sizes, part._dtype = self.sizes[bags], self._dtype
         part._starts = np.cumsum(part.sizes) - part.sizes
         part.prices, part.counts = self.prices[bags], self.counts[bags]
-        part.soft = self.soft[:, np.repeat(bags, self.sizes)]
+        part.soft = np.compress(np.repeat(bags, self.sizes), self.soft, axis=1)
         part._log_totals = self._log_totals[bags]
         return part
 

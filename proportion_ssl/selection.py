@@ -191,7 +191,34 @@ class ThresholdSelector(Selector):
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
 
 
-class AdaptiveSelector(Selector):
+class _BagwiseSelector(Selector):
+    """Base of the selectors whose labels of a bag depend on no other bag; without proportions they give none.
+
+    ``_label`` labels some of the bags, so that what it computes stays small and near the processor.
+    """
+
+    _dtype: type = np.int8
+
+    def select(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
+    ) -> np.ndarray:
+        if bag_proportions is None:
+            return np.zeros(probabilities.shape, dtype=np.int8)
+        return self._label_all(probabilities, bag_index, bag_proportions)
+
+    def _label_all(self, probabilities, bag_index, *of_bags):
+        signed = np.empty(probabilities.shape, dtype=self._dtype)
+        for rows, bags in blocks_of_bags(bag_index, np.bincount(bag_index), 16 * BLOCK):
+            index, here = bag_index[rows] - bags.start, (values[bags] for values in of_bags)
+            signed[rows] = self._label(probabilities[rows], index, *here)
+        return signed
+
+    def _label(self, probabilities, bag_index, *of_bags):
+        """Signed labels; ``of_bags`` are the recorded proportions, or both ends of their intervals."""
+        raise NotImplementedError
+
+
+class AdaptiveSelector(_BagwiseSelector):
     """Positive labels for the most confident instances, as many as the proportions support.
 
     Of the instances that a bag has predicted as class c, the ``floor(n * PS_c)`` most confident
@@ -210,9 +237,7 @@ class AdaptiveSelector(Selector):
 
     _parameter_constraints: dict[str, Any] = {}  # noqa: RUF012
 
-    def select(
-        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
-    ) -> np.ndarray:
+    def _label(self, probabilities, bag_index, bag_proportions):
         predicted, confidence = _predict(probabilities)
         n_classes = probabilities.shape[1]
         counts = _counts(positive_selectivity, predicted, n_classes, bag_index, bag_proportions)
@@ -220,7 +245,7 @@ class AdaptiveSelector(Selector):
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
 
 
-class NegativeSelector(Selector):
+class NegativeSelector(_BagwiseSelector):
     """Negative labels for the least confident instances of over-predicted classes.
 
     Of the instances that a bag has predicted as class c, the ``floor(n * NS_c)`` least confident
@@ -239,9 +264,7 @@ class NegativeSelector(Selector):
 
     _parameter_constraints: dict[str, Any] = {}  # noqa: RUF012
 
-    def select(
-        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
-    ) -> np.ndarray:
+    def _label(self, probabilities, bag_index, bag_proportions):
         predicted, confidence = _predict(probabilities)
         n_classes = probabilities.shape[1]
         counts = _counts(negative_selectivity, predicted, n_classes, bag_index, bag_proportions)
@@ -249,32 +272,20 @@ class NegativeSelector(Selector):
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=-1)
 
 
-class _IntervalSelector(Selector):
-    """Base of the selectors to which exact proportions are intervals of no width.
-
-    Bags are labelled some at a time by ``_label``, so that what it computes stays small.
-    """
-
-    _dtype: type = np.int8
+class _IntervalSelector(_BagwiseSelector):
+    """Base of the selectors to which exact proportions are intervals of no width."""
 
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
     ) -> np.ndarray:
         if bag_proportions is None:
-            return np.zeros(probabilities.shape, dtype=np.int8)
+            return super().select(probabilities, bag_index, None)
         return self.select_within(probabilities, bag_index, bag_proportions, bag_proportions)
 
     def select_within(
         self, probabilities: np.ndarray, bag_index: np.ndarray, lower: np.ndarray, upper: np.ndarray
     ) -> np.ndarray:
-        signed = np.empty(probabilities.shape, dtype=self._dtype)
-        for rows, bags in blocks_of_bags(bag_index, np.bincount(bag_index), 32 * BLOCK):
-            index = bag_index[rows] - bags.start
-            signed[rows] = self._label(probabilities[rows], index, lower[bags], upper[bags])
-        return signed
-
-    def _label(self, probabilities, bag_index, lower, upper):
-        raise NotImplementedError
+        return self._label_all(probabilities, bag_index, lower, upper)
 
 
 class AssignmentSelector(_IntervalSelector):
@@ -437,6 +448,4 @@ def _predicted_shares(predicted, n_classes, bag_index):
 def _counts(selectivity, predicted, n_classes, bag_index, bag_proportions):
     """How many instances to label per bag and class, from predicted and recorded proportions."""
     shares = _predicted_shares(predicted, n_classes, bag_index)
-    if bag_proportions is None:
-        return np.zeros(shares.shape, dtype=np.int64)
     return selection_counts(selectivity(bag_proportions, shares), np.bincount(bag_index))
