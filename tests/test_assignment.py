@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linear_sum_assignment, linprog
 
 from proportion_ssl.assignment import (
+    _Narrowing,
     assign,
     count_bounds,
     largest_remainder,
@@ -79,10 +80,11 @@ class TestAssign:
         rows, columns = linear_sum_assignment(-scores[:, places])
         assert total(scores, labels) == pytest.approx(scores[rows, places[columns]].sum(), abs=1e-9)
 
-    @pytest.mark.parametrize("seed", range(60))
+    @pytest.mark.parametrize("seed", range(66))
     def test_bounds_against_a_linear_programme(self, seed):
         rng = np.random.default_rng([seed, 1])
-        n, n_classes = int(rng.integers(1, 40)), int(rng.integers(2, 6))
+        smallest, largest = (1, 40) if seed < 60 else (400, 600)
+        n, n_classes = int(rng.integers(smallest, largest)), int(rng.integers(2, 6))
         scores = random_scores(rng, n, n_classes, ties=seed % 3 == 0)
         shares, width = rng.dirichlet(np.full(n_classes, 0.5)), rng.uniform(0, 0.3, n_classes)
         fewest, most = count_bounds(
@@ -101,6 +103,36 @@ class TestAssign:
             bounds=(0, 1),
         )
         assert total(scores, labels) == pytest.approx(-best.fun, abs=1e-6)
+
+    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("sureness", [0.3, 0.02])
+    def test_large_bags_most_of_whose_instances_are_settled_early(self, seed, sureness):
+        rng = np.random.default_rng([seed, 2])
+        n, n_classes = int(rng.integers(500, 900)), 4
+        scores = np.log(rng.dirichlet(np.full(n_classes, sureness), n) + 1e-30)
+        if seed % 3 == 0:
+            scores = scores.round()
+        counts = largest_remainder(rng.dirichlet(np.full(n_classes, 0.7), 1), [n])
+        labels = assign(scores, one_bag(n), counts, counts)
+        assert_array_equal(np.bincount(labels, minlength=n_classes), counts[0])
+        places = np.repeat(np.arange(n_classes), counts[0])
+        rows, columns = linear_sum_assignment(-scores[:, places])
+        assert total(scores, labels) == pytest.approx(scores[rows, places[columns]].sum(), abs=1e-6)
+
+    def test_what_was_settled_too_early_is_done_again(self, monkeypatch):
+        rng = np.random.default_rng(0)
+        scores, bag_index = random_scores(rng, 900, 4), np.repeat([0, 1, 2], 300)
+        counts = largest_remainder(rng.dirichlet(np.ones(4), 3), [300] * 3)
+        expected = assign(scores, bag_index, counts, counts)
+        cares, narrow = [], _Narrowing.narrow
+
+        def hasty(self, care, at_most=None):
+            cares.append(care)
+            narrow(self, care if care > 4 else 1e-3 * care, at_most)
+
+        monkeypatch.setattr(_Narrowing, "narrow", hasty)
+        assert_array_equal(assign(scores, bag_index, counts, counts), expected)
+        assert max(cares) > 1
 
     def test_bags_do_not_touch_each_other(self):
         rng = np.random.default_rng(0)
