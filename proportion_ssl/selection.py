@@ -155,7 +155,35 @@ class Selector(TransformerMixin, BaseEstimator):
         return tags
 
 
-class ThresholdSelector(Selector):
+class _BagwiseSelector(Selector):
+    """Base of the selectors whose labels of a bag depend on no other bag.
+
+    ``_label`` labels some of the bags, so that what it computes stays small and near the processor. Without
+    proportions nothing is labelled, unless ``select`` says otherwise.
+    """
+
+    _dtype: type = np.int8
+
+    def select(
+        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
+    ) -> np.ndarray:
+        if bag_proportions is None:
+            return np.zeros(probabilities.shape, dtype=np.int8)
+        return self._label_all(probabilities, bag_index, bag_proportions)
+
+    def _label_all(self, probabilities, bag_index, *of_bags):
+        signed = np.empty(probabilities.shape, dtype=self._dtype)
+        for rows, bags in blocks_of_bags(bag_index, np.bincount(bag_index), 16 * BLOCK):
+            index, here = bag_index[rows] - bags.start, (values[bags] for values in of_bags)
+            signed[rows] = self._label(probabilities[rows], index, *here)
+        return signed
+
+    def _label(self, probabilities, bag_index, *of_bags):
+        """Signed labels; ``of_bags`` are the recorded proportions, or both ends of their intervals."""
+        raise NotImplementedError
+
+
+class ThresholdSelector(_BagwiseSelector):
     """Positive labels for every instance that is predicted with enough confidence.
 
     The pseudo labels of Lee (2013) [1]_, the paper's comparison "Pseudo Labeling". Proportions are
@@ -186,36 +214,12 @@ class ThresholdSelector(Selector):
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
     ) -> np.ndarray:
+        return self._label_all(probabilities, bag_index)
+
+    def _label(self, probabilities, bag_index):
         predicted, confidence = _predict(probabilities)
         picked = confidence.astype(np.float64) >= self.threshold
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
-
-
-class _BagwiseSelector(Selector):
-    """Base of the selectors whose labels of a bag depend on no other bag; without proportions they give none.
-
-    ``_label`` labels some of the bags, so that what it computes stays small and near the processor.
-    """
-
-    _dtype: type = np.int8
-
-    def select(
-        self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
-    ) -> np.ndarray:
-        if bag_proportions is None:
-            return np.zeros(probabilities.shape, dtype=np.int8)
-        return self._label_all(probabilities, bag_index, bag_proportions)
-
-    def _label_all(self, probabilities, bag_index, *of_bags):
-        signed = np.empty(probabilities.shape, dtype=self._dtype)
-        for rows, bags in blocks_of_bags(bag_index, np.bincount(bag_index), 16 * BLOCK):
-            index, here = bag_index[rows] - bags.start, (values[bags] for values in of_bags)
-            signed[rows] = self._label(probabilities[rows], index, *here)
-        return signed
-
-    def _label(self, probabilities, bag_index, *of_bags):
-        """Signed labels; ``of_bags`` are the recorded proportions, or both ends of their intervals."""
-        raise NotImplementedError
 
 
 class AdaptiveSelector(_BagwiseSelector):
