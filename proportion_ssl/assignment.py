@@ -267,7 +267,7 @@ def _assign(scores, sizes, fewest, most, care):
     parts = []
     for rows, bags in blocks_of_bags(bag, sizes, 4 * BLOCK):
         part = _Narrowing(scores[rows], sizes[bags], fewest[bags], most[bags])
-        part.narrow(care, at_most=256 * care)
+        part.narrow(care, at_most=care * np.maximum(400, sizes[bags] // 4))
         part.narrow(care)
         part.narrow(care)
         labels[rows] = part.labels
@@ -311,7 +311,7 @@ class _Narrowing:
         self.unseen = np.full((n_bags, n_classes, n_classes), -np.inf)
 
     def narrow(self, care, at_most=None):
-        """Better prices, of at most so many instances per bag, the labels at these, and fewer instances."""
+        """Better prices, of at most so many instances of each bag; labels at these; fewer instances."""
         undecided = self._fit_prices(at_most)
         dtype = self.scores.dtype
         priced = np.repeat(self.prices.T.astype(dtype), self.sizes, axis=1)
@@ -358,7 +358,7 @@ class _Narrowing:
         scaled /= np.repeat(self.temperature[:, 0].astype(np.float32), sizes)
         bags = PricedBags(scaled, sizes, self.prices / self.temperature)
         bounds = _Bounds((self.fewest - self.settled) * share, (self.most - self.settled) * share)
-        bags.minimise(bounds, tol=1e-2, max_iter=20)
+        bags.minimise(bounds, tol=4 / np.maximum(sizes, 400), max_iter=20)
         self.prices = bags.prices * self.temperature
         return bags.undecided() / share
 

@@ -93,14 +93,14 @@ class PricedBags:
         self._set(prices, np.exp(logits, out=logits), self._sums(largest))
 
     def minimise(
-        self, penalty: Penalty, *, tol: float, max_iter: int = 50, longest: float = 4.0
+        self, penalty: Penalty, *, tol: float | np.ndarray, max_iter: int = 50, longest: float = 4.0
     ) -> None:
         """Set the prices p that minimise ``sum_i log sum_c exp(s_ic + p_c) + penalty(p)`` in every bag.
 
         Parameters
         ----------
         penalty : Penalty
-        tol : float
+        tol : float or ndarray of shape (n_bags,)
             Ends when no slope of the whole is more than this share of its bag.
         max_iter : int, default=50
         longest : float, default=4.0
@@ -112,6 +112,7 @@ class PricedBags:
         Newton's method, damped: a step after which a bag is worse off is cut to a quarter. Once most bags
         have found their prices the others go on alone.
         """
+        tol = np.broadcast_to(tol, self.sizes.shape)
         cost, slope, curvature = penalty(self.prices)
         value = self._log_totals + cost
         rounding = max(1e-9, 10 * np.finfo(self._dtype).eps)
@@ -123,7 +124,7 @@ class PricedBags:
             behind = off > 1e-3 * tol
             if 2 * behind.sum() < len(behind):
                 rest = self._of(behind)
-                rest.minimise(penalty.of(behind), tol=tol, max_iter=max_iter - n_done)
+                rest.minimise(penalty.of(behind), tol=tol[behind], max_iter=max_iter - n_done)
                 self._take_over(behind, rest)
                 return
             step = np.linalg.solve(self._hessian(curvature), gradient[..., np.newaxis])[..., 0]
