@@ -144,3 +144,35 @@ class LabelLog:
                 "rule": np.array(RULES)[rules],
             }
         )
+
+
+class LabelTrail:
+    """Mixin of a classifier whose pseudo labels can be looked at afterwards.
+
+    Attributes
+    ----------
+    signed_labels_ : ndarray of int8, shape (n_bag_instances, n_classes)
+        Labels of the last round.
+    label_rounds_ : ndarray of int32, shape (n_bag_instances, n_classes)
+        The round since which each has stood without a break; 0: no label.
+    label_log_ : LabelLog
+    bag_index_, bag_names_ : ndarray
+    """
+
+    def _start_labels(self, bag_index: np.ndarray, bag_names: np.ndarray, classes: np.ndarray):
+        """No labels yet."""
+        self.bag_index_, self.bag_names_ = bag_index, bag_names
+        self.signed_labels_ = np.zeros((len(bag_index), len(classes)), dtype=np.int8)
+        self.label_rounds_ = np.zeros(self.signed_labels_.shape, dtype=np.int32)
+        self.label_log_ = LabelLog(bag_index, bag_names, classes)
+
+    def _record_labels(self, labels: np.ndarray, *, remembered: np.ndarray):
+        """Add the labels of a round; of soft labels those above one half."""
+        signed = (labels > 0.5).astype(np.int8) - (labels < 0)
+        stands = (signed != 0) & (signed == self.signed_labels_)
+        now = self.label_log_.n_rounds + 1
+        self.label_rounds_ = np.where(stands, self.label_rounds_, now * (signed != 0)).astype(
+            np.int32
+        )
+        self.signed_labels_ = signed
+        self.label_log_.record(signed, remembered=remembered)

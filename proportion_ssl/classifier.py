@@ -8,7 +8,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils._repr_html.estimator import _VisualBlock
 from skorch import NeuralNet
 
-from proportion_ssl.audit import LabelLog
+from proportion_ssl.audit import LabelTrail
 from proportion_ssl.bags import Bags
 from proportion_ssl.base import NetBagClassifier
 from proportion_ssl.intervals import nearest_proportions
@@ -31,11 +31,12 @@ PAPER_SETTINGS = {
     "max_epochs": 100,
     "patience": 10,
     "negative_memory": None,
+    "epoch_size": None,
     "refit": False,
 }
 
 
-class NegativePseudoLabelClassifier(NetBagClassifier):
+class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
     """Patch classifier from a few labelled patches and bags with known class proportions.
 
     Fits a net on the labelled patches, then repeats: predict every bag, compare predicted with
@@ -66,6 +67,9 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         Most epochs of the supervised step, again of all rounds together, and again of the refit.
     epochs_per_round : int, default=1
         Epochs between two renewals of the pseudo labels.
+    epoch_size : int or None, default=4096
+        Most instances of an epoch, repeated ones included: of more data each epoch takes a new random
+        part, so that time does not grow with their number. None: every epoch takes all.
     refit : bool, default=True
         Whether new weights are trained, after the last round, on the labelled patches and the pseudo
         labels of that round, instead of keeping the weights that went through all rounds.
@@ -157,6 +161,7 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         "positive_loss": [HasMethods("instance_losses"), None],
         "negative_loss": [HasMethods("instance_losses"), None],
         "epochs_per_round": [Interval(Integral, 1, None, closed="left")],
+        "epoch_size": [Interval(Integral, 1, None, closed="left"), None],
         "refit": ["boolean"],
         "warm_start": ["boolean"],
     }
@@ -173,6 +178,7 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         negative_loss: Any = None,
         max_epochs: int = 100,
         epochs_per_round: int = 1,
+        epoch_size: int | None = 4096,
         refit: bool = True,
         patience: int = 10,
         validation_fraction: float = 0.25,
@@ -191,6 +197,7 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         self.negative_loss = negative_loss
         self.max_epochs = max_epochs
         self.epochs_per_round = epochs_per_round
+        self.epoch_size = epoch_size
         self.refit = refit
         self.patience = patience
         self.validation_fraction = validation_fraction
@@ -250,10 +257,7 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
         """Renew pseudo labels and train on, until the epochs are used up; then train anew."""
         known, validation = labeled
         positive_selector, negative_selector = self._make_selectors()
-        self.bag_index_, self.bag_names_ = bags.index, bags.names
-        self.signed_labels_ = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int8)
-        self.label_rounds_ = np.zeros(self.signed_labels_.shape, dtype=np.int32)
-        self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
+        self._start_labels(bags.index, bags.names, self.classes_)
         last_negative = np.zeros(self.signed_labels_.shape, dtype=np.int32)
         if positive_selector is None and negative_selector is None:
             self.termination_condition_ = "no_selector"
@@ -268,13 +272,13 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
             negative = self._select(negative_selector, probabilities, bags)
             last_negative[negative < 0] = self.n_iter_
             labels = merge_rounds(positive, negative, self._remembered(last_negative))
-            self._record_labels(labels)
-            self.label_log_.record(self.signed_labels_, remembered=negative == 0)
+            self._record_labels(labels, remembered=negative == 0)
 
             signed = np.concatenate([known, _weighted(labels, bags)])
             picked = training_rows(signed, random_state, balance=self.oversample)
             n_now = min(self.epochs_per_round, n_epochs)
-            train_epochs(net, SignedDataset([X, bags.X], signed, picked), validation, n_now)
+            data = SignedDataset([X, bags.X], signed, picked)
+            train_epochs(net, data, validation, n_now, epoch_size=self.epoch_size)
             n_epochs -= n_now
             self._record_round(net, n_now, probabilities, bags)
 
@@ -300,6 +304,7 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
             validation,
             max_epochs=self.max_epochs,
             patience=self.patience,
+            epoch_size=self.epoch_size,
         )
         return {"n_epochs": len(net.history) - n_before, **_losses(net, n_before)}
 
@@ -339,13 +344,6 @@ class NegativePseudoLabelClassifier(NetBagClassifier):
             return np.zeros(last_negative.shape, dtype=np.int8)
         oldest = 1 if self.negative_memory is None else self.n_iter_ - self.negative_memory + 1
         return -(last_negative >= max(1, oldest)).astype(np.int8)
-
-    def _record_labels(self, labels):
-        signed = (labels > 0.5).astype(np.int8) - (labels < 0)
-        stands = (signed != 0) & (signed == self.signed_labels_)
-        rounds = np.where(stands, self.label_rounds_, self.n_iter_ * (signed != 0))
-        self.label_rounds_ = rounds.astype(np.int32)
-        self.signed_labels_ = signed
 
     def _record_round(self, net, n_epochs, probabilities, bags):
         predicted = class_proportions(

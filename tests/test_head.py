@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from proportion_ssl.nets.head import FastDropout
+from proportion_ssl.nets.head import FastDropout, LinearHead
 
 
 @pytest.mark.parametrize("p", [0.001, 0.2, 0.5, 0.97])
@@ -55,3 +55,38 @@ def test_the_mask_comes_from_torchs_generator():
         torch.manual_seed(seed)
         masks.append(FastDropout(0.5)(torch.ones(40, 5)))
     assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[0], masks[2])
+
+
+def test_in_place_gives_the_same_numbers():
+    X = torch.randn(30, 7)
+    torch.manual_seed(0)
+    expected = FastDropout(0.3)(X)
+    torch.manual_seed(0)
+    changed = X.clone()
+    assert FastDropout(0.3, inplace=True)(changed) is changed
+    assert torch.equal(changed, expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_head_is_the_linear_layer_on_standardised_features(training):
+    features = np.random.default_rng(0).normal(40.0, 3.0, (50, 6)).astype(np.float32)
+    head = LinearHead(6, 3, dropout=0.0).standardize(features).train(training)
+    X = torch.from_numpy(features)
+    standardised = (X - X.mean(dim=0)) / X.std(dim=0, correction=0)
+    torch.testing.assert_close(head(X), head.linear(standardised), rtol=0, atol=1e-5)
+    assert torch.equal(X, torch.from_numpy(features.copy()))
+
+
+def test_gradients_of_a_head_reach_features_and_weights():
+    head = (
+        LinearHead(4, 3, dropout=0.5)
+        .double()
+        .standardize(np.random.default_rng(0).normal(size=(9, 4)))
+    )
+    X = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+
+    def logits(X, weight):
+        torch.manual_seed(0)
+        return torch.func.functional_call(head, {"linear.weight": weight}, (X,))
+
+    assert torch.autograd.gradcheck(logits, (X, head.linear.weight))

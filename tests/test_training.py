@@ -12,6 +12,7 @@ from proportion_ssl.nets.data import SignedDataset
 from proportion_ssl.nets.training import (
     oversample,
     split_validation,
+    train_epochs,
     train_until_settled,
     training_rows,
 )
@@ -80,9 +81,61 @@ def test_the_best_weights_are_kept_and_patience_ends():
     losses = net.history[:, "valid_loss"]
     assert len(losses) == int(np.argmin(losses)) + 1 + 4 < 200
     module = net.module_.eval()
-    logits = module(validation.parts[0][40:])
-    kept = net.criterion_(logits, validation.signed[40:]).item()
+    logits = module(torch.from_numpy(validation.parts[0][40:]))
+    kept = net.criterion_(logits, torch.from_numpy(validation.signed[40:])).item()
     assert kept == pytest.approx(min(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [None, 40, 1000])
+def test_data_that_fit_into_an_epoch_are_taken_as_they_are(size):
+    _, data, _ = make_net()
+    assert data.random_part(size) is data
+
+
+def test_an_epoch_of_more_data_is_a_new_random_part_of_them():
+    X = np.arange(20.0, dtype=np.float32).reshape(10, 2)
+    data = SignedDataset([X[:4], X[4:]], np.arange(10)[:, np.newaxis], rows=[3, 3, 0, 7, 9])
+    counts = np.zeros(10)
+    for _ in range(200):
+        part = data.random_part(3)
+        rows = part.rows.tolist()
+        assert len(part) == 3 and all(rows.count(row) <= [3, 3, 0, 7, 9].count(row) for row in rows)
+        batch, signed = part.__getitems__(range(3))
+        assert batch.numpy().tolist() == X[rows].tolist() and signed[:, 0].tolist() == rows
+        counts += np.bincount(rows, minlength=10)
+    assert len(data) == 5
+    assert np.abs(counts / 200 - [0.6, 0, 0, 1.2, 0, 0, 0, 0.6, 0, 0.6]).max() < 0.2
+
+
+def test_the_size_of_an_epoch_bounds_the_steps():
+    net, train, validation = make_net(batch_size=8)
+    train_epochs(net, train, validation, 3, epoch_size=20)
+    assert [
+        sum(batch["train_batch_size"] for batch in e["batches"] if "train_batch_size" in batch)
+        for e in net.history
+    ] == [20] * 3
+    train_until_settled(net, train, validation, max_epochs=2, patience=2, epoch_size=17)
+    assert (
+        sum(
+            batch["train_batch_size"]
+            for batch in net.history[-1]["batches"]
+            if "train_batch_size" in batch
+        )
+        == 17
+    )
+
+
+@pytest.mark.parametrize("rows", [None, range(2, 9), [0, 2, 1, 9, 8]])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_data_in_order(rows, size):
+    X, signed = np.random.default_rng(0).normal(size=(10, 2)), np.eye(10, dtype=np.int8)
+    for parts in (X, [X[:4], X[4:]]):
+        data = SignedDataset(parts, signed, rows)
+        batches = list(data.in_order(size))
+        assert {len(batch) for batch, _ in batches[:-1]} <= {size}
+        taken = np.arange(10) if rows is None else np.array(rows)
+        assert np.array_equal(np.concatenate([b for b, _ in batches]), X[taken].astype(np.float32))
+        assert np.array_equal(np.concatenate([s for _, s in batches]), signed[taken])
 
 
 def test_without_validation_all_epochs_are_used():

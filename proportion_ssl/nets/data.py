@@ -1,6 +1,7 @@
 """Instances and their signed labels as a torch data set that is read batch by batch."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,56 @@ class SignedDataset(Dataset):
         n_instances = int(self.starts[-1])
         if signed is None:
             signed = np.zeros((n_instances, 1), dtype=np.int8)
-        self.signed = torch.as_tensor(np.asarray(signed))
+        self.signed = np.asarray(signed)
         if len(self.signed) != n_instances:
             raise ValueError(f"{len(self.signed)} signed labels for {n_instances} instances.")
-        self.rows = torch.arange(n_instances) if rows is None else torch.as_tensor(rows)
+        self.rows = np.arange(n_instances) if rows is None else np.asarray(rows)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def random_part(self, size: int | None) -> "SignedDataset":
+        """The same data, or of a larger number of rows a random choice, by torch's generator.
+
+        Parameters
+        ----------
+        size : int or None
+            Most rows; None: all.
+        """
+        if size is None or len(self) <= size:
+            return self
+        part = copy.copy(self)
+        part.rows = self.rows[torch.randperm(len(self))[:size].numpy()]
+        return part
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, and shape of an instance."""
+        return (len(self), *self.parts[0].shape[1:])
+
+    def in_order(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches from the first row to the last; what uses them must not write to them.
+
+        Parameters
+        ----------
+        size : int
+            Rows of a batch; the last one can be smaller.
+
+        Yields
+        ------
+        X, signed : torch.Tensor
+            Views of the data where a writable array holds the rows one behind the other.
+        """
+        for start in range(0, len(self), size):
+            rows = self.rows[start : start + size]
+            first, stop = int(rows[0]), int(rows[0]) + len(rows)
+            whole = isinstance(self.parts[0], np.ndarray) and stop <= len(self.parts[0])
+            whole = whole and self.parts[0].flags.writeable  # torch warns of views of the others
+            if whole and np.array_equal(rows, np.arange(first, stop)):
+                X = torch.from_numpy(self.parts[0][first:stop])
+                yield X, torch.from_numpy(self.signed[first:stop])
+            else:
+                yield self.__getitems__(range(start, start + len(rows)))
 
     def __getitem__(self, position: int):
         X, signed = self.__getitems__([position])
@@ -50,18 +94,21 @@ class SignedDataset(Dataset):
 
     def __getitems__(self, positions: Sequence[int]):
         """Batch of instances (n, ...) and signed labels (n, n_classes)."""
-        rows = self.rows[torch.as_tensor(positions)]
-        if len(self.parts) == 1:
-            return _take(self.parts[0], rows), self.signed[rows]
-        part_of = np.searchsorted(self.starts, rows.numpy(), side="right") - 1
+        rows = self.rows[np.asarray(positions)]
+        signed = torch.from_numpy(self.signed[rows])
+        part_of = np.searchsorted(self.starts, rows, side="right") - 1
         batch = None
-        for part in np.unique(part_of):
-            here = torch.from_numpy(np.flatnonzero(part_of == part))
-            instances = _take(self.parts[part], rows[here] - int(self.starts[part]))
+        for number, part in enumerate(self.parts):
+            here = np.flatnonzero(part_of == number)
+            if not len(here):
+                continue
+            instances = np.asarray(part[rows[here] - self.starts[number]])
+            if len(here) == len(rows):
+                return torch.from_numpy(np.ascontiguousarray(instances)), signed
             if batch is None:
-                batch = instances.new_empty((len(rows), *instances.shape[1:]))
+                batch = np.empty((len(rows), *instances.shape[1:]), dtype=instances.dtype)
             batch[here] = instances
-        return batch, self.signed[rows]
+        return torch.from_numpy(batch), signed
 
 
 def keep_batch(batch: Any) -> Any:
@@ -70,16 +117,9 @@ def keep_batch(batch: Any) -> Any:
 
 
 def _readable(part: Any) -> Any:
-    """Arrays as tensors, floating point as float32; lazily read sequences as they are."""
+    """Arrays and tensors as arrays, floating point as float32; lazily read sequences as they are."""
     if isinstance(part, torch.Tensor):
-        return part
-    if isinstance(part, np.ndarray):
-        part = part.astype(np.float32, copy=False) if part.dtype.kind == "f" else part
-        return torch.from_numpy(np.ascontiguousarray(part))
+        part = part.numpy(force=True)
+    if isinstance(part, np.ndarray) and part.dtype.kind == "f":
+        return part.astype(np.float32, copy=False)
     return part
-
-
-def _take(part: Any, rows: torch.Tensor) -> torch.Tensor:
-    if isinstance(part, torch.Tensor):
-        return part[rows]
-    return torch.from_numpy(np.ascontiguousarray(part[rows.numpy()]))

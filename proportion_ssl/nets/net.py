@@ -28,6 +28,9 @@ SIGNED_LABEL_SETTINGS = {
     "train_split": None,
 }
 
+#: Feature vectors that a head sees at once in prediction and validation.
+PREDICTED_AT_ONCE = 4096
+
 
 class SignedLabelNet(NeuralNetClassifier):
     """skorch classifier for labels, or signed labels, with the paper's training settings.
@@ -183,6 +186,12 @@ class SignedLabelNet(NeuralNetClassifier):
     def _default_callbacks(self):
         unwanted = {"valid_acc"} if self.verbose else {"valid_acc", "print_log"}
         return [(name, call) for name, call in super()._default_callbacks if name not in unwanted]
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Batches in skorch's way; outside training a head reads features in large parts, without a copy."""
+        if training or self.head is None or len(dataset.shape) != 2:
+            return super().get_iterator(dataset, training=training)
+        return dataset.in_order(PREDICTED_AT_ONCE)
 
     @property
     def head(self) -> LinearHead | None:

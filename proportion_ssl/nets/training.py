@@ -127,11 +127,28 @@ def training_rows(
 
 
 def train_epochs(
-    net: NeuralNet, data: SignedDataset, validation: SignedDataset | None, n_epochs: int
+    net: NeuralNet,
+    data: SignedDataset,
+    validation: SignedDataset | None,
+    n_epochs: int,
+    *,
+    epoch_size: int | None = None,
 ) -> None:
-    """Train an initialised net for some epochs more; losses go to ``net.history``."""
+    """Train an initialised net for some epochs more; losses go to ``net.history``.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Initialised.
+    data : SignedDataset
+    validation : SignedDataset or None
+    n_epochs : int
+    epoch_size : int or None, default=None
+        Most instances of an epoch: of more data each takes a new random part. None: all.
+    """
     net.train_split = None if validation is None else predefined_split(validation)
-    net.fit_loop(data, epochs=n_epochs)
+    for _ in range(n_epochs):
+        net.fit_loop(data.random_part(epoch_size), epochs=1)
     net.train_split = None
 
 
@@ -142,6 +159,7 @@ def train_until_settled(
     *,
     max_epochs: int,
     patience: int,
+    epoch_size: int | None = None,
 ) -> None:
     """Train with early stopping on the validation loss and keep the best weights.
 
@@ -155,13 +173,15 @@ def train_until_settled(
     max_epochs : int
     patience : int
         Stop after so many epochs in a row without a smaller validation loss.
+    epoch_size : int or None, default=None
+        As of :func:`train_epochs`.
     """
     if validation is None:
-        train_epochs(net, data, None, max_epochs)
+        train_epochs(net, data, None, max_epochs, epoch_size=epoch_size)
         return
     best_loss, best_state, n_without = np.inf, None, 0
     while max_epochs > 0 and n_without < patience:
-        train_epochs(net, data, validation, 1)
+        train_epochs(net, data, validation, 1, epoch_size=epoch_size)
         max_epochs -= 1
         loss = net.history[-1, "valid_loss"]
         n_without += 1
