@@ -86,10 +86,6 @@ def _without_net(cls):
     return lambda training: cls()  # no epochs, no learning rate
 
 
-def _robust(training):
-    return RobustProportionClassifier(NegativePseudoLabelClassifier(**training))
-
-
 NO_LABELS = {"positive_selector": None, "negative_selector": None}
 DECAYS = _each("estimator__weight_decay", 1.0, 3.0, 10.0)
 MEMORY = _each("negative_memory", 1, 3, 10)
@@ -129,6 +125,6 @@ SYSTEMS = {
     "SoftMatch": System(_two_streams(SoftMatchClassifier), _each("strong_noise", 0.1, 0.3, 0.6)),
     "Mean map": System(_without_net(MeanMapClassifier), _each("C", 1e-5, 1e-4, 1e-3)),
     "Proportion-SVM": System(_without_net(ProportionSVMClassifier), _each("C", 2e-4, 8e-4, 3e-3)),
-    "Robust": System(_robust, _each("doubt", 0.3, 0.4, 0.6)),
+    "Robust": System(_without_net(RobustProportionClassifier), _each("doubt", 0.3, 0.4, 0.6)),
     "Ceiling": System(_npl(**NO_LABELS), DECAYS, uses_labels_of_bags=True),
 }

@@ -26,9 +26,7 @@ from proportion_ssl.datasets import make_bags
 
 N_REPEATS, N_BAGS = 3, 40
 proposed = NegativePseudoLabelClassifier(max_epochs=25, random_state=0)
-robust = RobustProportionClassifier(
-    NegativePseudoLabelClassifier(max_epochs=25), n_rounds=15, random_state=0
-)
+robust = RobustProportionClassifier(random_state=0)
 
 
 def record(true, step, noise, rng):

@@ -27,7 +27,7 @@ from proportion_ssl.baselines import (
 @parametrize_with_checks(
     [
         NegativePseudoLabelClassifier(max_epochs=40, random_state=0),
-        RobustProportionClassifier(NegativePseudoLabelClassifier(max_epochs=40), random_state=0),
+        RobustProportionClassifier(random_state=0),
         AssignmentClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         FixMatchClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         ICTClassifier(max_epochs=20, learning_rate=0.05, random_state=0),

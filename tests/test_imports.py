@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 NUMERICS = (
     *("proportions", "intervals", "selectivity", "picking"),
-    *("prices", "moves", "assignment", "uncertain_counts"),
+    *("prices", "moves", "assignment", "uncertain_counts", "discriminant"),
 )
 DATA = ("bags", "selection", "metrics", "datasets")
 NETS = ("losses", "nets", "embedding")

@@ -3,24 +3,43 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 from proportion_ssl import (
     Bags,
+    HeadClassifier,
     IdentifiabilityWarning,
+    MobileNetV2Classifier,
     NegativePseudoLabelClassifier,
+    PatchEmbedder,
     RobustProportionClassifier,
     Selector,
     SoftAssignmentSelector,
+    class_proportions,
+    mean_iou_score,
+    robust,
 )
 from proportion_ssl.datasets import make_bags
 
-QUICK = NegativePseudoLabelClassifier(max_epochs=15)
-
 
 def fit(data, bags, seed=0):
-    return RobustProportionClassifier(QUICK, n_rounds=15, random_state=seed).fit(
-        data.X_labeled, data.y, bags
+    return RobustProportionClassifier(random_state=seed).fit(data.X_labeled, data.y, bags)
+
+
+def make_hard_bags(seed):
+    """Classes that overlap, slides that are shifted."""
+    return make_bags(
+        n_bags=40,
+        bag_size=40,
+        n_labeled_slides=4,
+        n_features=64,
+        class_separation=0.45,
+        slide_shift=0.5,
+        random_state=seed,
     )
 
 
@@ -84,8 +103,105 @@ def test_same_seed_same_result_and_bags_without_influence(data, exact):
     again = fit(data, data.bags)
     assert_array_equal(again.predict_proba(data.X_test), exact.predict_proba(data.X_test))
     assert (exact.predict(data.X_test) == data.y_test).mean() > 0.8
-    without = RobustProportionClassifier(QUICK, random_state=0).fit(data.X_labeled, data.y)
-    assert not hasattr(without, "bag_reliability_")
+    without = RobustProportionClassifier(random_state=0).fit(data.X_labeled, data.y)
+    assert not hasattr(without, "bag_reliability_") and not hasattr(without, "history_")
+
+
+def test_without_bags_it_is_discriminant_analysis_of_principal_components(data):
+    """Against scikit-learn's scaler, components and discriminant analysis."""
+    X, n = data.X_labeled, 10
+    clf = RobustProportionClassifier(n_components=n, shrinkage=0.2, temperature=3.0)
+    scaler, pca = StandardScaler(), PCA(n)
+    Z = pca.fit_transform(scaler.fit_transform(X.astype(np.float64)))
+    oracle = LinearDiscriminantAnalysis("lsqr", shrinkage=0.2, priors=np.full(4, 0.25))
+    oracle.fit(Z, data.y)
+    logits = oracle.decision_function(pca.transform(scaler.transform(data.X_test)))
+    expected = softmax(logits / 3.0, axis=1)
+    found = clf.fit(X, data.y).predict_proba(data.X_test)
+    assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bags_teach_more_than_labels_and_rough_records_nearly_as_much_as_exact_ones(seed):
+    data = make_hard_bags(seed)
+    true = class_proportions(data.y_bags, data.bags.index, n_bags=40, n_classes=4)
+    noisy = np.clip(true + np.random.default_rng(seed).normal(0, 0.1, true.shape), 1e-6, None)
+    rough = with_proportions(data.bags, noisy / noisy.sum(axis=1, keepdims=True))
+
+    def score(clf):
+        return mean_iou_score(data.y_test, clf.predict(data.X_test))
+
+    alone = score(RobustProportionClassifier().fit(data.X_labeled, data.y))
+    assert score(fit(data, rough)) > alone + 0.02
+    assert score(fit(data, rough)) > score(fit(data, data.bags)) - 0.05
+
+
+def test_of_many_instances_some_give_the_components(data, monkeypatch):
+    monkeypatch.setattr(robust, "N_COMPONENT_INSTANCES", 200)
+    clf, other = fit(data, data.bags), fit(data, data.bags, seed=1)
+    again = fit(data, data.bags)
+    assert_array_equal(again.predict_proba(data.X_test), clf.predict_proba(data.X_test))
+    assert np.abs(other.predict_proba(data.X_test) - clf.predict_proba(data.X_test)).max() > 0
+    assert (clf.predict(data.X_test) == data.y_test).mean() > 0.8
+
+
+def test_blocks_do_not_matter(data, exact, monkeypatch):
+    monkeypatch.setattr(robust, "BLOCK", 7)
+    found = fit(data, data.bags).predict_proba(data.X_test)
+    assert_allclose(found, exact.predict_proba(data.X_test), atol=1e-4)
+
+
+def test_images_are_embedded_by_the_net_whose_head_is_solved_for():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    images[::2] //= 2
+    y, bags = np.tile([0, 1], 12), Bags(images, np.repeat([0, 1, 2], 8), np.full((3, 2), 0.5))
+    bags.proportions[0] = bags.lower[0] = bags.upper[0] = [0.4, 0.6]
+    net = MobileNetV2Classifier(weights=None)
+    clf = RobustProportionClassifier(net).fit(images, y, bags)
+    assert clf.estimator_ is not net and clf.estimator_.module_.head.linear.out_features == 2
+    features = PatchEmbedder(weights=None).transform(images)
+    on_features = bags.with_instances(features)
+    same = RobustProportionClassifier(HeadClassifier()).fit(features, y, on_features)
+    assert_allclose(clf.predict_proba(images), same.predict_proba(features), atol=1e-3)
+
+
+def test_nets_whose_head_cannot_be_solved_for():
+    images = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+    net = MobileNetV2Classifier(weights=None, freeze=False)
+    with pytest.raises(ValueError, match="needs a HeadClassifier, or a MobileNetV2Classifier with"):
+        RobustProportionClassifier(net).fit(images, [0, 1, 0, 1])
+
+
+def test_labels_can_be_looked_at_round_by_round():
+    data = make_hard_bags(1)
+    exact = fit(data, data.bags)
+    assert [row["round"] for row in exact.history_] == list(range(1, 12))
+    deviations = [row["standard_deviation"] for row in exact.history_]
+    assert deviations[:7] == [0.02] + [0.1] * 6
+    typical = exact.bag_reliability_["distance"].median()
+    assert deviations[7:] == [pytest.approx(np.clip(typical, 0.01, 0.1))] * 4
+    errors = [row["sum_absolute_error"] for row in exact.history_]
+    assert errors[-1] < errors[0] / 2
+    assert exact.label_log_.n_rounds == 11
+    assert_array_equal(exact.label_log_.replay(), exact.signed_labels_)
+    assert set(np.unique(exact.signed_labels_)) <= {0, 1}
+    right = (exact.signed_labels_ > 0)[np.arange(len(data.y_bags)), data.y_bags]
+    assert right.mean() > 0.8
+
+
+def test_doubtful_bags_teach_nothing_in_the_last_rounds(data, exact):
+    """Whatever stands in the record of a bag of weight 0."""
+    weights = np.ones(30)
+    weights[4] = 0
+    other = data.bags.proportions.copy()
+    other[4] = other[4][::-1]
+    one = fit(data, with_proportions(data.bags, data.bags.proportions, weights=weights))
+    two = fit(data, with_proportions(data.bags, other, weights=weights))
+    assert_allclose(
+        one.predict_proba(data.X_test), two.predict_proba(data.X_test), rtol=0, atol=1e-5
+    )
+    assert np.abs(one.predict_proba(data.X_test) - exact.predict_proba(data.X_test)).max() > 1e-4
 
 
 def test_within_intervals_no_bag_is_doubtful(data):
