@@ -15,8 +15,8 @@ def fitted():
     seen = []
 
     class Watching(NegativePseudoLabelClassifier):
-        def _record_labels(self, signed):
-            super()._record_labels(signed)
+        def _record_labels(self, signed, *, remembered):
+            super()._record_labels(signed, remembered=remembered)
             seen.append(signed.copy())
 
     clf = Watching(max_epochs=12, refit=False, random_state=0)
