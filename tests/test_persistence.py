@@ -122,6 +122,10 @@ def set_in(*keys, value):
     return change
 
 
+def part(name, parameters):
+    return {"$object": {"class": name, "parameters": parameters}}
+
+
 EVIL = "os.system"
 
 
@@ -352,19 +356,14 @@ def test_loaded_net_is_fitted_anew_from_its_setting(tmp_path):
     np.testing.assert_array_equal(*probabilities)
 
 
-# --- a classifier that predicts by another one --------------------------------------------------
+# --- a classifier whose head is solved for ------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def robust(data):
-    model = RobustProportionClassifier(
-        NegativePseudoLabelClassifier(
-            HeadClassifier(dropout=0.1), max_epochs=2, learning_rate=0.01
-        ),
-        n_rounds=2,
-        random_state=0,
-    )
+    net = HeadClassifier(dropout=0.1)
     y = np.array(["a", "b", "c", "ü"])[data.y]
+    model = RobustProportionClassifier(net, n_components=12, n_rounds=2, random_state=0)
     return model.fit(data.X_labeled, y, as_named(data.bags))
 
 
@@ -384,14 +383,14 @@ def test_robust_round_trip(robust, stored_robust, data, tmp_path):
     )
     np.testing.assert_array_equal(loaded.predict(data.X_test), robust.predict(data.X_test))
     assert set(vars(robust)) - set(vars(loaded)) == {"bags_"}  # the training data
+    assert set(vars(loaded)) <= set(vars(robust))
     pd.testing.assert_frame_equal(loaded.bag_reliability_, robust.bag_reliability_)
-    assert loaded.trust_ == robust.trust_
-    assert loaded.estimator.max_epochs == 2 and loaded.estimator.estimator.dropout == 0.1
-    within, expected = loaded.classifier_, robust.classifier_
-    pd.testing.assert_frame_equal(within.label_log_.to_frame(), expected.label_log_.to_frame())
-    np.testing.assert_array_equal(
-        loaded.scout_.predict_proba(data.X_test), robust.scout_.predict_proba(data.X_test)
-    )
+    assert loaded.trust_ == robust.trust_ and loaded.history_ == robust.history_
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(robust, name), strict=True)
+    pd.testing.assert_frame_equal(loaded.label_log_.to_frame(), robust.label_log_.to_frame())
+    assert loaded.label_log_.n_rounds == len(robust.history_) == 6
+    assert loaded.n_components == 12 and loaded.estimator.dropout == 0.1
     save(loaded, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == stored_robust
     again = clone(loaded).fit(
@@ -403,27 +402,88 @@ def test_robust_round_trip(robust, stored_robust, data, tmp_path):
 
 
 def test_robust_without_bags(data, tmp_path):
-    quick = NegativePseudoLabelClassifier(max_epochs=1)
     X = pd.DataFrame(data.X_labeled, columns=[f"f{i}" for i in range(data.X_labeled.shape[1])])
-    model = RobustProportionClassifier(quick, random_state=0).fit(X, data.y)
+    model = RobustProportionClassifier(random_state=0).fit(X, data.y)
     save(model, tmp_path / "m")
     loaded = load(tmp_path / "m")
     np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X), strict=True)
+    assert sorted(vars(loaded)) == sorted(vars(model))
+    assert not hasattr(loaded, "trust_") and not hasattr(loaded, "label_log_")
     with pytest.raises(ValueError, match="feature names"):
         loaded.predict(X.rename(columns={"f0": "g0"}))
 
 
-def test_net_within_that_its_parameters_no_longer_describe(tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    quick = NegativePseudoLabelClassifier(MobileNetV2Classifier(weights=None), max_epochs=1)
-    model = RobustProportionClassifier(quick, random_state=0).fit(images, [0, 1] * 2)
-    model.classifier_.set_params(estimator__freeze=False)
-    with pytest.raises(ValueError, match="freeze=True, but its parameters now say False"):
+def fit_robust_on_images(net):
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    images[::2] //= 2
+    bags = Bags([images[:6], images[5:]], proportions=[[0.5, 0.5], [0.25, 0.75]])
+    labels = [3, 5] * 6
+    return RobustProportionClassifier(net, random_state=0).fit(images, labels, bags), images
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_robust_on_images(from_file, tmp_path):
+    """The layers are frozen, and those of the file even where they came from another one."""
+    weights = tmp_path / "w.pth" if from_file else None
+    if from_file:
+        torch.save(load_mobilenet_v2(None, seed=7).state_dict(), weights)
+    model, images = fit_robust_on_images(MobileNetV2Classifier(weights=weights))
+    assert len(model.estimator_.history) == 0  # its weights were solved for
+    expected = model.predict_proba(images)
+    save(model, tmp_path / "m")
+    if from_file:
+        weights.unlink()
+    loaded = load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.predict_proba(images), expected, strict=True)
+    state = model.estimator_.module_.state_dict()
+    for name, tensor in loaded.estimator_.module_.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    assert loaded.estimator.freeze and loaded.estimator_.module_.freeze
+    pd.testing.assert_frame_equal(loaded.bag_reliability_, model.bag_reliability_)
+    save(loaded, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
+    if from_file:
+        with pytest.raises(FileNotFoundError, match=r"w\.pth"):
+            clone(loaded).fit(images, [3, 5] * 6)
+    else:
+        again, _ = fit_robust_on_images(loaded.estimator)
+        np.testing.assert_array_equal(again.predict_proba(images), expected)
+
+
+def test_robust_on_features_of_a_mobilenet(tmp_path):
+    X = np.random.default_rng(0).normal(size=(12, 1280)).astype(np.float32)
+    model = RobustProportionClassifier(MobileNetV2Classifier(weights=None), random_state=0)
+    save(model.fit(X, ["a", "b"] * 6), tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X), strict=True)
+
+
+def test_net_whose_head_could_no_longer_be_solved_for(tmp_path):
+    model, _ = fit_robust_on_images(MobileNetV2Classifier(weights=None))
+    model.set_params(estimator__freeze=False)
+    with pytest.raises(ValueError, match=r"cannot be saved: estimator is [\s\S]*freeze=True"):
         save(model, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+    save(model.set_params(estimator__freeze=True), tmp_path / "m")
+    path = rewrite(
+        (tmp_path / "m").read_bytes(),
+        tmp_path / "n",
+        set_in("parameters", "estimator", "$object", "parameters", "freeze", value=False),
+    )
+    with pytest.raises(ModelFileError, match="estimator is"):
+        load(path)
 
 
-def set_within(*keys, value):
-    return set_in("fitted", "classifier_", *keys, value=value)
+def test_table_with_columns_of_ones_own(robust, tmp_path):
+    model = pickle.loads(pickle.dumps(robust))
+    model.bag_reliability_["note"] = "read again"
+    save(model, tmp_path / "m")
+    pd.testing.assert_frame_equal(load(tmp_path / "m").bag_reliability_, model.bag_reliability_)
+    for name, value in ((7, 1.0), ("when", pd.Timestamp("2020-08-23"))):
+        other = pickle.loads(pickle.dumps(robust))
+        other.bag_reliability_[name] = value
+        with pytest.raises(ValueError, match=f"column {name!r} of bag_reliability_ is of type"):
+            save(other, tmp_path / "n")
 
 
 FRAME = {
@@ -439,18 +499,23 @@ def frame(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_within("class", value="os.system"), "names the model 'os.system'"),
-        (set_within("class", value="HeadClassifier"), "names the model 'HeadClassifier'"),
-        (set_within("class", value="RobustProportionClassifier"), "RobustProportionClassifier"),
-        (set_within("data_shape", value=[3]), "do not fit"),
-        (set_within("fitted", "n_features_in_", value=3), "do not fit"),
-        (set_within("fitted", "classes_", "values", value=["a", "b", "c", "d"]), "other classes"),
-        (set_within("fitted", "evil", value=1), "unknown attribute 'evil'"),
-        (set_in("fitted", "classifier_", value=3), "entry of the model must have"),
-        (lambda d: d["model"]["fitted"].pop("classifier_"), "unknown attribute 'classifier_"),
-        (lambda d: d["model"]["fitted"]["classifier_"].pop("data_shape"), "net of its own"),
-        (set_in("data_shape", value=[16]), "net of its own"),
+        (set_in("parameters", "shrinkage", value=0.0), "'shrinkage' parameter"),
+        (set_in("parameters", "max_epochs", value=1), "unknown parameter 'max_epochs'"),
+        (
+            set_in("parameters", "estimator", value=part("NegativePseudoLabelClassifier", {})),
+            "names the part 'NegativePseudoLabelClassifier'",
+        ),
+        (set_in("data_shape", value=[3]), "do not fit"),
+        (lambda d: d["model"].pop("data_shape"), "net of its own"),
+        (set_in("fitted", "n_features_in_", value=3), "do not fit"),
+        (set_in("fitted", "classes_", "values", value=["a", "b", "c"]), "do not fit its bags"),
+        (set_in("fitted", "bags_", value=1), "unknown attribute 'bags_'"),
+        (set_in("fitted", "classifier_", value={}), "unknown attribute 'classifier_'"),
+        (lambda d: d["model"]["fitted"].pop("bag_names_"), "incomplete"),
+        (set_in("fitted", "history_", value={}), "history_ is a dict"),
+        (set_in("fitted", "history_", value=[[1]]), "history_ is no list of tables"),
         (set_in("fitted", "trust_", value="x"), "trust_ is a str"),
+        (set_in("fitted", "trust_", value=1), "trust_ is a int"),
         (set_in("fitted", "bag_reliability_", value=[]), "bag_reliability_ is a list"),
         (frame(columns={"x": [1.0, 2.0]}), "column 'x' of a table is damaged"),
         (frame(columns={"x": [[1.0]]}), "column 'x' of a table is damaged"),
@@ -459,23 +524,27 @@ def frame(**changes):
         (frame(more=3), "entry of a table must have"),
     ],
 )
-def test_hostile_description_within(change, message, stored_robust, tmp_path):
+def test_hostile_description_of_a_robust_classifier(change, message, stored_robust, tmp_path):
     path = rewrite(stored_robust, tmp_path / "m", change)
     with pytest.raises(ModelFileError, match=message):
         load(path)
 
 
-@pytest.mark.parametrize("name", ["classifier_.net.linear.weight", "classifier_.bag_index_"])
-def test_tensor_missing_within(name, stored_robust, tmp_path):
-    path = rewrite(stored_robust, tmp_path / "m", lambda d: None, {name: None})
-    with pytest.raises(ModelFileError, match=r"cannot be loaded.*(too few|incomplete)"):
-        load(path)
-
-
-def test_unknown_weight_beside_what_is_within(stored_robust, tmp_path):
-    more = {"net.linear.weight": torch.zeros(4, 16)}
-    path = rewrite(stored_robust, tmp_path / "m", lambda d: None, more)
-    with pytest.raises(ModelFileError, match=r"unknown weight 'linear\.weight'"):
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"net.linear.weight": None}, "too few for 4 classes"),
+        ({"bag_index_": None}, "pseudo labels are incomplete"),
+        ({"signed_labels_": torch.zeros(80, 5, dtype=torch.int8)}, "do not fit its bags"),
+        ({"signed_labels_": torch.zeros(80, 4)}, "signed_labels_ is of type"),
+        ({"label_log_.rules": None}, "log of pseudo labels is incomplete"),
+        ({"label_log_.lengths": torch.tensor([1])}, "log of pseudo labels does not fit"),
+        ({"classifier_.net.linear.bias": torch.zeros(4)}, "unknown attribute 'classifier_"),
+    ],
+)
+def test_hostile_tensors_of_a_robust_classifier(tensors, message, stored_robust, tmp_path):
+    path = rewrite(stored_robust, tmp_path / "m", lambda d: None, tensors)
+    with pytest.raises(ModelFileError, match=message):
         load(path)
 
 
@@ -596,7 +665,19 @@ def set_net_of_views(*keys, value):
             set_in("fitted", "classes_", value=names("int64", [0, 1])),
             "unknown attribute 'classes_'",
         ),
-        (lambda d: d["model"]["fitted"].pop("net_"), "unknown attribute 'net_"),
+        (set_in("fitted", "net_", value=3), "entry of the model must have"),
+        (lambda d: d["model"]["fitted"].pop("net_"), "lacks the attribute 'net_'"),
+        (set_in("data_shape", value=[16]), "net of its own"),
+        (
+            lambda d: d["model"]["fitted"]["net_"]["fitted"]["experts_"][0].pop("data_shape"),
+            "net of its own",
+        ),
+        (set_net_of_views("fitted", "evil", value=1), "unknown attribute 'evil'"),
+        (
+            set_net_of_views("fitted", "feature_names_in_", value=names("object", ["f"] * 32)),
+            "net_ has names of features, which the model around it checks",
+        ),
+        (set_in("parameters", "net", value=part("TumorProposer", {})), "names the part 'Tumor"),
         (lambda d: d["model"]["fitted"].pop("recall_"), "lacks the attribute 'recall_'"),
         (
             lambda d: d["model"]["fitted"]["net_"]["fitted"].pop("classes_"),
@@ -615,12 +696,29 @@ def test_hostile_description_of_a_proposer(change, message, stored_proposer, tmp
     [
         ({"net_.experts_.1.net.linear.weight": None}, r"'linear\.weight' is missing"),
         ({"net_.experts_.2.net.x": torch.zeros(1)}, r"unknown attribute 'experts_\.2\.net\.x'"),
+        ({"net_.x": torch.zeros(1)}, "unknown attribute 'x'"),
+        ({"net.linear.weight": torch.zeros(2, 32)}, r"unknown weight 'linear\.weight'"),
+        ({"label_log_.cells": torch.zeros(1)}, r"unknown attribute 'label_log_\.cells'"),
         ({"signed_labels_": torch.zeros(1, 2, dtype=torch.int8)}, "unknown attribute 'signed_l"),
     ],
 )
 def test_hostile_tensors_of_a_proposer(tensors, message, stored_proposer, tmp_path):
     path = rewrite(stored_proposer, tmp_path / "m", lambda d: None, tensors)
     with pytest.raises(ModelFileError, match=message):
+        load(path)
+
+
+def test_proposer_whose_net_lost_an_expert(stored_proposer, tmp_path):
+    _, tensors = parts(stored_proposer)
+    lost = {name: None for name in tensors if name.startswith("net_.experts_.1.")}
+    assert lost
+    path = rewrite(
+        stored_proposer,
+        tmp_path / "m",
+        lambda d: d["model"]["fitted"]["net_"]["fitted"]["experts_"].pop(),
+        lost,
+    )
+    with pytest.raises(ModelFileError, match="it has 1 experts for 2 views"):
         load(path)
 
 
@@ -968,10 +1066,6 @@ def test_unknown_version(version, stored, tmp_path):
         load(path)
 
 
-def part(name, parameters):
-    return {"$object": {"class": name, "parameters": parameters}}
-
-
 def set_parameter(name, value):
     return set_in("parameters", name, value=value)
 
@@ -1222,10 +1316,11 @@ def test_any_description_with_a_right_hash(rich, data, tmp_path, choice, value):
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(choice=st.floats(0, 1, exclude_max=True), value=JSON)
-def test_any_description_of_what_is_within(stored_robust, data, tmp_path, choice, value):
+def test_any_description_of_a_robust_classifier(stored_robust, data, tmp_path, choice, value):
     loaded = load_with(stored_robust, tmp_path, choice, value)
     if loaded is not None:
         check_that_it_works(loaded, data, tmp_path)
+        loaded.label_log_.to_frame()
 
 
 @settings(

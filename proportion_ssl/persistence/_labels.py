@@ -8,7 +8,17 @@ from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._tables import LABELS, LOG
 
 
-def log_tensors(log):
+def label_tensors(model):
+    """Pseudo labels and their log, of a classifier that has such."""
+    tensors = {
+        name: torch.from_numpy(np.array(getattr(model, name), dtype=dtype, order="C"))
+        for name, dtype in LABELS.items()
+        if hasattr(model, name)
+    }
+    return {**tensors, **(_log_tensors(model.label_log_) if hasattr(model, "label_log_") else {})}
+
+
+def _log_tensors(log):
     """The changes of all rounds one after the other, and how many each round has."""
     changes = log.changes
     cells = [np.asarray(cells, dtype=np.int64) for cells, _ in changes]
@@ -20,8 +30,13 @@ def log_tensors(log):
     }
 
 
-def set_labels(model, logged):
-    """Check the pseudo labels against bags and classes, and rebuild their log."""
+def set_labels(model, labels, logged):
+    """Set the pseudo labels, check them against bags and classes, and rebuild their log."""
+    for name, tensor in labels.items():
+        array = tensor.numpy()
+        if array.dtype != LABELS[name]:
+            raise ModelFileError(f"{name} is of type {array.dtype} instead of {LABELS[name]}.")
+        setattr(model, name, array)
     given = [hasattr(model, name) for name in (*LABELS, "bag_names_")]
     if not any(given) and not logged:
         return

@@ -1,11 +1,9 @@
 """Save and load: models as tables of parameters, fitted attributes and weights."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -16,7 +14,7 @@ from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
 from proportion_ssl.nets.net import SignedLabelNet
 from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._file import check_start, pack, unpack
-from proportion_ssl.persistence._labels import log_tensors, set_labels
+from proportion_ssl.persistence._labels import label_tensors, set_labels
 from proportion_ssl.persistence._nets import (
     check_classes,
     check_feature_names,
@@ -33,7 +31,6 @@ from proportion_ssl.persistence._tables import (
     NETS,
     ROWS,
     always_kept,
-    is_model,
     kept,
 )
 from proportion_ssl.persistence._values import (
@@ -90,8 +87,8 @@ def save(
     Notes
     -----
     Kept are the parameters, the fitted attributes and the weights. Not kept are what belongs to
-    training alone (the state of the optimiser, the net's own record of epochs, the instances of bags
-    in ``bags_``) and what belongs to the machine (the device). ``weights`` of a MobileNetV2, if it is a
+    training alone (the state of the optimiser, the net's own record of epochs, ``bags_`` with their
+    instances) and what belongs to the machine (the device). ``weights`` of a MobileNetV2, if it is a
     path, is kept as text.
 
     Equal models give equal files, byte for byte, with equal versions of the package.
@@ -112,11 +109,11 @@ def save(
     path = Path(path)
     data = _to_bytes(model)
     try:
-        restored = _from_bytes(data)
-    except ModelFileError as error:
+        restored = _read(data)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"The model cannot be saved: {error}") from error
-    for fitted, described in zip(_nets_in(model), _nets_in(restored), strict=True):
-        check_same_net(fitted, described)
+    if isinstance(model, NetBagClassifier):
+        check_same_net(model.estimator_, restored.estimator_)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -199,6 +196,8 @@ def _describe_model(model, name, tensors, prefix):
         fitted = {"classes_": describe_names(net.classes_, "classes_")}
     else:
         fitted = _describe_fitted(model, tensors, prefix)
+    if isinstance(model, BagClassifier):
+        tensors.update(label_tensors(model))
     return {**describe(model, name), **more, "fitted": fitted}
 
 
@@ -224,50 +223,31 @@ def _net_of(model):
     return model.estimator_
 
 
-def _nets_in(model: Any) -> Iterator[Any]:
-    """The nets by which a model predicts, in a fixed order."""
-    net = _net_of(model)
-    if net is not None:
-        yield net
-    if net is not model:
-        for name in _fitted_names(model):
-            value = getattr(model, name)
-            if is_model(kept(type(model)).get(name, ())):
-                yield from _nets_in(value)
-            elif name in ROWS[type(model)].several:
-                for inner in value:
-                    yield from _nets_in(inner)
-
-
 def _fitted_names(model):
-    """Attributes that a fit, or somebody, has set."""
-    return sorted(set(vars(model)) - set(model.get_params(deep=False)) - {*_SKIPPED})
+    """Attributes that a fit, or somebody, has set; pseudo labels go another way."""
+    names = set(vars(model)) - set(model.get_params(deep=False)) - {*_SKIPPED}
+    return sorted(names - ({*LABELS, "label_log_"} if isinstance(model, BagClassifier) else set()))
 
 
 def _describe_fitted(model, tensors, prefix):
-    """Fitted attributes as JSON; arrays go to the tensors."""
+    """Fitted attributes as JSON; weights of models within go to the tensors."""
     row, known = ROWS[type(model)], kept(type(model))
     if isinstance(model, MultiFieldOfViewNet):
         check_fusion(model)
     fitted: dict[str, Any] = {}
     for name in _fitted_names(model):
         value = getattr(model, name)
-        if name in row.several:
+        if name in row.within:
+            kinds = row.within[name]
+            fitted[name] = _describe_within(value, kinds, name, tensors, f"{prefix}{name}.")
+        elif name in row.several:
+            kinds = row.several[name]
             fitted[name] = [
-                _describe_within(
-                    inner, row.several[name], f"{name}[{i}]", tensors, f"{prefix}{name}.{i}."
-                )
+                _describe_within(inner, kinds, f"{name}[{i}]", tensors, f"{prefix}{name}.{i}.")
                 for i, inner in enumerate(value)
             ]
-        elif name in LABELS:
-            array = np.array(value, dtype=LABELS[name], order="C")
-            tensors[prefix + name] = torch.from_numpy(array)
-        elif name == "label_log_":
-            tensors.update({prefix + key: log for key, log in log_tensors(value).items()})
         elif name in NAMES:
             fitted[name] = describe_names(value, name)
-        elif is_model(known.get(name, ())):
-            fitted[name] = _describe_within(value, known[name], name, tensors, f"{prefix}{name}.")
         elif name in known:
             fitted[name] = encode(value, name)
         elif name not in row.left_out:
@@ -291,8 +271,7 @@ def _describe_within(model, kinds, name, tensors, prefix):
 def _from_bytes(data):
     """The model of a file; whatever is wrong with it ends in a ModelFileError."""
     try:
-        described, tensors = unpack(data)
-        return _restore(described, tensors, (*ROWS, *NETS))
+        return _read(data)
     except ModelFileError:
         raise
     except Exception as error:  # depends on what the file says; all of them end here
@@ -300,6 +279,11 @@ def _from_bytes(data):
         raise ModelFileError(
             f"it is damaged, or no file of proportion_ssl.save ({type(error).__name__}: {first})."
         ) from error
+
+
+def _read(data):
+    described, tensors = unpack(data)
+    return _restore(described, tensors, (*ROWS, *NETS))
 
 
 def _restore(described, tensors, known):
@@ -345,38 +329,31 @@ def _check_used_up(names):
 def _set_fitted(model, fitted, tensors):
     """Set fitted attributes, all of which must be known, of the right type, and fit together."""
     row, known = ROWS[type(model)], kept(type(model))
-    labels = LABELS if isinstance(model, BagClassifier) else {}
     if not isinstance(fitted, dict):
         raise ModelFileError("the fitted attributes are not a table.")
-    logged = _taken(tensors, "label_log_.") if labels else {}
-    within = {name for name in fitted if is_model(known.get(name, ()))} | {*row.several}
-    tensors_within = {name: _taken(tensors, f"{name}.") for name in within}
-    _check_used_up({*fitted} - {*known, *row.several} | {*tensors} - {*labels})
-    missing = sorted({*always_kept(type(model)), *row.several} - set(fitted))
+    _check_used_up({*fitted} - {*known, *row.within, *row.several})
+    missing = sorted({*always_kept(type(model)), *row.within, *row.several} - set(fitted))
     if missing:
         raise ModelFileError(f"it lacks the attribute {missing[0]!r}.")
     for name, value in fitted.items():
         if name in NAMES:
             setattr(model, name, build_names(value, name))
-        elif name not in within:
+        elif name in known:
             setattr(model, name, _of_kind(decode(value), known[name], name))
-    for name, tensor in tensors.items():
-        array = tensor.numpy()
-        if array.dtype != labels[name]:
-            raise ModelFileError(f"{name} is of type {array.dtype} instead of {labels[name]}.")
-        setattr(model, name, array)
     if not all(type(entry) is dict for entry in getattr(model, "history_", [])):
         raise ModelFileError("history_ is no list of tables.")
     if hasattr(model, "classes_"):
         check_classes(model.classes_, at_least=2)
-    if labels:
-        set_labels(model, logged)
-    for name in sorted(within):
-        if name in row.several:
-            inner = _restore_several(model, name, fitted[name], tensors_within[name])
-        else:
-            inner = _restore_within(model, name, fitted[name], tensors_within[name], known[name])
+    if isinstance(model, BagClassifier):
+        labels = {name: tensors.pop(name) for name in LABELS if name in tensors}
+        set_labels(model, labels, _taken(tensors, "label_log_."))
+    for name, kinds in row.within.items():
+        inner = _restore_within(model, name, fitted[name], _taken(tensors, f"{name}."), kinds)
         setattr(model, name, inner)
+    for name, kinds in row.several.items():
+        several = _restore_several(model, name, fitted[name], _taken(tensors, f"{name}."), kinds)
+        setattr(model, name, several)
+    _check_used_up(tensors)
     if isinstance(model, MultiFieldOfViewNet):
         set_fusion(model)
 
@@ -389,10 +366,9 @@ def _restore_within(model, name, described, tensors, kinds):
     return inner
 
 
-def _restore_several(model, name, described, tensors):
+def _restore_several(model, name, described, tensors, kinds):
     if not isinstance(described, list):
         raise ModelFileError(f"{name} is no list.")
-    kinds = ROWS[type(model)].several[name]
     inner = [
         _restore_within(model, name, one, _taken(tensors, f"{i}."), kinds)
         for i, one in enumerate(described)

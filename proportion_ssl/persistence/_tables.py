@@ -1,6 +1,6 @@
 """What a file may name, and what it may set. To make a classifier savable, give it a row in ``ROWS``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import NoneType
@@ -48,12 +48,13 @@ class Row:
     ``is_images_``, its net, and pseudo labels under the names that
     :class:`~proportion_ssl.NegativePseudoLabelClassifier` gives them; of no model ``feature_names_in_``.
     Types: bool, int, float, str, NoneType, and lists and dicts of these; DataFrame of booleans, numbers or
-    strings; those of ``MODELS``: a fitted model that has a row itself, or a net.
+    strings. Fitted models within the model have fields of their own; their types have a row, or are nets.
     """
 
     always: Kinds = field(default_factory=dict)  # a file without one of these is refused
     sometimes: Kinds = field(default_factory=dict)
-    several: Kinds = field(default_factory=dict)  # lists of fitted models; never left away
+    within: Kinds = field(default_factory=dict)  # one fitted model; never left away
+    several: Kinds = field(default_factory=dict)  # a list of fitted models; never left away
     left_out: tuple[str, ...] = ()  # not saved, such as training data
 
 
@@ -68,9 +69,8 @@ ROWS: dict[type, Row] = {
         }
     ),
     RobustProportionClassifier: Row(
-        always={"classifier_": (BagClassifier,)},
         sometimes={
-            "scout_": (BagClassifier,),
+            "history_": (list,),
             "bag_reliability_": (pd.DataFrame,),
             "trust_": (float,),
         },
@@ -93,24 +93,21 @@ ROWS: dict[type, Row] = {
     TumorProposer: Row(
         always={
             "n_features_in_": (int,),
-            "net_": (MultiFieldOfViewNet, HeadClassifier),
             "threshold_": (float,),
             "recall_": (float,),
             "precision_": (float,),
-        }
+        },
+        within={"net_": (MultiFieldOfViewNet, HeadClassifier)},
     ),
 }
 
-#: Kinds of fitted models that may stand within others.
-MODELS = (BagClassifier, MultiFieldOfViewNet, HeadClassifier)
-
 NETS = (HeadClassifier, MobileNetV2Classifier)
-#: What a parameter may be an instance of, beside nets, classifiers and plain values.
+#: What a parameter may be an instance of, beside nets and plain values.
 PARTS = (
     *(AdaptiveSelector, AssignmentSelector, NegativeSelector),
     *(SoftAssignmentSelector, ThresholdSelector),
     *(MultiNegativeLoss, NegativeLoss, PositiveLoss),
-    *(MixBag, FixedFusion),
+    *(MixBag, FixedFusion, MultiFieldOfViewNet),
 )
 OPTIMIZERS = (torch.optim.RAdam, torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
@@ -154,13 +151,8 @@ def always_kept(cls: type) -> Kinds:
 
 
 def kept(cls: type) -> Kinds:
-    """Attributes that are kept, apart from pseudo labels and lists of models."""
+    """Attributes that are kept, apart from pseudo labels and models."""
     names: Kinds = {"feature_names_in_": (np.ndarray,)}
     if issubclass(cls, BagClassifier):
         names = {**names, "bag_names_": (np.ndarray,)}
     return {**names, **always_kept(cls), **ROWS[cls].sometimes}
-
-
-def is_model(kinds: Iterable[type]) -> bool:
-    """Whether these are kinds of fitted models."""
-    return any(kind in MODELS for kind in kinds)

@@ -22,7 +22,6 @@ from proportion_ssl.persistence._tables import (
     NETS,
     OPTIMIZERS,
     PARTS,
-    ROWS,
 )
 
 MAX_CHARACTERS = 2**24  # of an array of names, padding included
@@ -122,7 +121,7 @@ def encode(value, name):
         return {"$optimizer": value.__name__}
     if isinstance(value, pd.DataFrame):
         return {"$table": _describe_frame(value, name)}
-    if class_of(value) in (*PARTS, *NETS, *ROWS):
+    if class_of(value) in (*PARTS, *NETS):
         return {"$object": describe(value, name)}
     if isinstance(value, np.random.RandomState | np.random.Generator):
         raise ValueError(
@@ -230,7 +229,7 @@ def decode(value):
             return look_up(content, OPTIMIZERS, "optimizer")
         if kind == "$object":
             check_table(content, {"class", "parameters"}, "a part")
-            return build(content, (*PARTS, *NETS, *ROWS), "part")
+            return build(content, (*PARTS, *NETS), "part")
         if kind == "$table":
             return _build_frame(content)
     raise ModelFileError(f"it holds a value of the unknown kind {kind[:80]!r}.")

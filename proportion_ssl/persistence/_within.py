@@ -3,7 +3,6 @@
 import numpy as np
 from sklearn.base import clone
 
-from proportion_ssl.base import BagClassifier
 from proportion_ssl.nets.field_of_view import FixedFusion, MultiFieldOfViewNet
 from proportion_ssl.nets.net import SignedLabelNet
 from proportion_ssl.persistence._errors import ModelFileError
@@ -11,11 +10,7 @@ from proportion_ssl.persistence._errors import ModelFileError
 
 def check_within(inner, model, name):
     """Whether a model takes the features, and knows the classes, that the one around it hands over."""
-    if isinstance(model, BagClassifier):
-        sizes = [(m.n_features_in_, m.is_images_) for m in (inner, model)]
-        same = sizes[0] == sizes[1]
-        classes = model.classes_
-    elif isinstance(model, MultiFieldOfViewNet):
+    if isinstance(model, MultiFieldOfViewNet):
         classes = np.arange(len(model.classes_))  # experts learn positions in classes_
         same = inner.data_shape_ == (model.n_features_in_ / model.n_views,)
     else:
