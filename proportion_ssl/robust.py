@@ -58,7 +58,7 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
         Principal components of the standardised features that the discriminant functions are made of; at most
         the number of features.
     shrinkage : float in (0, 1], default=0.3
-        Of the covariance within classes, see :func:`~proportion_ssl.discriminant.linear_discriminant`.
+        Of the covariance within classes: how far it is moved towards a multiple of the identity matrix.
     temperature : float, default=5.0
         Logits are divided by it: the normal distributions of many features are far too sure.
     n_rounds : int, default=7
@@ -215,7 +215,7 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
         rows = np.arange(len(everything))
         if len(rows) > N_COMPONENT_INSTANCES:
             rows = np.sort(random_state.choice(rows, N_COMPONENT_INSTANCES, replace=False))
-        sample = everything.__getitems__(rows)[0].numpy()
+        sample = everything.__getitems__(rows.tolist())[0].numpy()
         net.initialize_for(sample, np.arange(len(sample)), self.classes_)
         n_components = min(self.n_components, *sample.shape)
         pca = PCA(n_components, svd_solver="covariance_eigh").fit(_standardized(net, sample))
