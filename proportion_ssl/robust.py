@@ -17,7 +17,7 @@ from proportion_ssl.discriminant import linear_discriminant
 from proportion_ssl.identifiability import warn_if_not_identifiable
 from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.nets.data import SignedDataset
-from proportion_ssl.nets.net import HeadClassifier, MobileNetV2Classifier, SignedLabelNet
+from proportion_ssl.nets.net import HeadClassifier, MobileNetV2Classifier
 from proportion_ssl.proportions import sum_absolute_error
 from proportion_ssl.selection import SoftAssignmentSelector
 
@@ -131,7 +131,7 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
 
     def __init__(
         self,
-        estimator: SignedLabelNet | None = None,
+        estimator: HeadClassifier | MobileNetV2Classifier | None = None,
         *,
         n_components: int = 400,
         shrinkage: float = 0.3,
@@ -149,6 +149,12 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
         self.random_state = random_state
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):
+        if not isinstance(net, HeadClassifier | MobileNetV2Classifier) or len(X.shape) != 2:
+            raise ValueError(
+                f"estimator is a {type(net).__name__} that learns from instances of shape "
+                f"{tuple(X.shape[1:])}; its head is solved for, which needs features or, "
+                "for images, a MobileNetV2Classifier with freeze=True."
+            )
         parts = [X] if bags is None else [X, bags.X]
         components = self._principal_components(net, parts, random_state)
         labeled = _project(net, components, X)
@@ -201,13 +207,7 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
 
     def _make_net(self, *, is_images):
         default = MobileNetV2Classifier() if is_images else HeadClassifier()
-        net = default if self.estimator is None else clone(self.estimator)
-        if not isinstance(net, SignedLabelNet) or not getattr(net, "freeze", True):
-            raise ValueError(
-                f"estimator is {net!r}; its head is solved for, which needs a HeadClassifier, or a "
-                "MobileNetV2Classifier with freeze=True."
-            )
-        return net
+        return default if self.estimator is None else clone(self.estimator)
 
     def _principal_components(self, net, parts, random_state):
         """New weights for the net, its scale set; principal components (n_components, n_features)."""

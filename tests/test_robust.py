@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
 
 from proportion_ssl import (
     Bags,
@@ -167,10 +169,18 @@ def test_images_are_embedded_by_the_net_whose_head_is_solved_for():
     assert_allclose(clf.predict_proba(images), same.predict_proba(features), atol=1e-3)
 
 
-def test_nets_whose_head_cannot_be_solved_for():
+@pytest.mark.parametrize(
+    "net",
+    [
+        MobileNetV2Classifier(weights=None, freeze=False),
+        HeadClassifier(),
+        NeuralNetClassifier(torch.nn.Flatten),
+    ],
+)
+def test_nets_whose_head_cannot_be_solved_for(net):
     images = np.zeros((4, 32, 32, 3), dtype=np.uint8)
-    net = MobileNetV2Classifier(weights=None, freeze=False)
-    with pytest.raises(ValueError, match="needs a HeadClassifier, or a MobileNetV2Classifier with"):
+    message = f"estimator is a {type(net).__name__} that learns from .*32, 32, 3.*freeze=True"
+    with pytest.raises(ValueError, match=message):
         RobustProportionClassifier(net).fit(images, [0, 1, 0, 1])
 
 
