@@ -461,17 +461,11 @@ def test_robust_on_features_of_a_mobilenet(tmp_path):
 def test_net_whose_head_could_no_longer_be_solved_for(tmp_path):
     model, _ = fit_robust_on_images(MobileNetV2Classifier(weights=None))
     model.set_params(estimator__freeze=False)
-    with pytest.raises(ValueError, match=r"cannot be saved: estimator is [\s\S]*freeze=True"):
+    with pytest.raises(
+        ValueError, match="fitted with freeze=True, but its parameters now say False"
+    ):
         save(model, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
-    save(model.set_params(estimator__freeze=True), tmp_path / "m")
-    path = rewrite(
-        (tmp_path / "m").read_bytes(),
-        tmp_path / "n",
-        set_in("parameters", "estimator", "$object", "parameters", "freeze", value=False),
-    )
-    with pytest.raises(ModelFileError, match="estimator is"):
-        load(path)
 
 
 def test_table_with_columns_of_ones_own(robust, tmp_path):
