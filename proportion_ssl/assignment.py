@@ -302,9 +302,8 @@ class _Narrowing:
         self.rows, self.bag = np.arange(len(scores)), np.repeat(np.arange(n_bags), sizes)
         self._exact, self._closed = scores, _closed(most > 0)
         self._largest = max(abs(scores.min()), abs(scores.max()))
-        self.scores = self._by_classes(
-            scores, np.float32
-        )  # of most it will be clear where they belong
+        # of most it will be clear where they belong: single precision will do
+        self.scores = self._by_classes(scores, np.float32)
         self.labels = np.empty(len(scores), dtype=np.int16)
         self.settled = np.zeros(self.shape, dtype=np.int64)
         self.prices, self.temperature = np.zeros(self.shape), np.full((n_bags, 1), 0.5)
@@ -324,9 +323,8 @@ class _Narrowing:
         off = np.abs(self.counts - np.clip(self.counts, self.fewest, self.most))
         # by how much a price may have to change, from how many instances its change moves
         reach = care * (1.5 * off + 6) * self.temperature / (undecided + 1e-9)
-        np.minimum(
-            reach, 4 * (self._largest + np.abs(self.prices).max()), out=reach
-        )  # all there is
+        all_there_is = 4 * (self._largest + np.abs(self.prices).max())
+        np.minimum(reach, all_there_is, out=reach)
         priced += np.repeat(reach.T.astype(dtype), self.sizes, axis=1)
         least = best - reach.ravel().astype(dtype)[cell]
         n_in_reach = sum((row >= least).astype(np.int16) for row in priced)
@@ -352,9 +350,8 @@ class _Narrowing:
             sizes = np.minimum(sizes, at_most)
             scores = scores.take(_evenly_spaced(self.sizes, sizes), axis=1)
         share = (sizes / self.sizes)[:, np.newaxis]
-        scaled = scores.astype(
-            np.float32, copy=at_most is None
-        )  # prices at which counts almost fit will do
+        # prices at which counts almost fit will do
+        scaled = scores.astype(np.float32, copy=at_most is None)
         scaled /= np.repeat(self.temperature[:, 0].astype(np.float32), sizes)
         bags = PricedBags(scaled, sizes, self.prices / self.temperature)
         bounds = _Bounds((self.fewest - self.settled) * share, (self.most - self.settled) * share)

@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 from skorch import NeuralNet
 
 from proportion_ssl.bags import Bags, check_bags
+from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.nets.data import SignedDataset
 from proportion_ssl.nets.mobilenet import check_images
 from proportion_ssl.nets.net import (
@@ -26,6 +27,7 @@ from proportion_ssl.nets.net import (
     MobileNetV2Classifier,
     SignedLabelNet,
 )
+from proportion_ssl.proportions import class_proportions, sum_absolute_error
 
 
 class BagClassifier(ClassifierMixin, BaseEstimator):
@@ -189,7 +191,8 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
 class NetBagClassifier(BagClassifier):
     """Base of the classifiers of bags that train a net.
 
-    A subclass writes :meth:`_fit_net`. Its constructor has at least the parameters below.
+    A subclass writes :meth:`_fit_net`. Its constructor has at least the parameters below; if it trains no
+    net by gradients ``estimator`` and ``random_state`` will do, and it writes :meth:`_make_net`.
 
     Parameters
     ----------
@@ -253,17 +256,21 @@ class NetBagClassifier(BagClassifier):
         return self._make_net(is_images=is_images)
 
     def _make_net(self, *, is_images):
-        if self.estimator is None:
-            net = MobileNetV2Classifier() if is_images else HeadClassifier()
-        else:
-            net = clone(self.estimator)
-            net.callbacks__valid_acc = None  # skorch's accuracy cannot read signed labels
-        net.set_params(**SIGNED_LABEL_SETTINGS)
+        net = self._new_net(is_images=is_images)
         if self.learning_rate is not None:
             net.set_params(lr=self.learning_rate)
         if self.batch_size is not None:
             net.set_params(batch_size=self.batch_size)
         return net
+
+    def _new_net(self, *, is_images):
+        """The estimator or the default, for signed labels."""
+        if self.estimator is None:
+            net = MobileNetV2Classifier() if is_images else HeadClassifier()
+        else:
+            net = clone(self.estimator)
+            net.callbacks__valid_acc = None  # skorch's accuracy cannot read signed labels
+        return net.set_params(**SIGNED_LABEL_SETTINGS)
 
     @staticmethod
     def _embed(net: NeuralNet, X: Any) -> Any:
@@ -277,6 +284,14 @@ class NetBagClassifier(BagClassifier):
         else:
             net.set_params(classes=self.classes_)
             net.initialize()
+
+    def _sum_absolute_error(self, codes: np.ndarray, bags: Bags) -> float:
+        """Mean over the bags, of predicted classes; recorded proportions are nearest in the interval."""
+        predicted = class_proportions(
+            codes, bags.index, n_bags=bags.n_bags, n_classes=len(self.classes_)
+        )
+        recorded = nearest_proportions(predicted, bags.lower, bags.upper)
+        return float(sum_absolute_error(recorded, predicted).mean())
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities.
@@ -294,6 +309,13 @@ class NetBagClassifier(BagClassifier):
         check_is_fitted(self)
         X = self._embed(self.estimator_, self._check_instances(X))
         return self.estimator_.predict_proba(SignedDataset(X))
+
+
+def weighted_labels(signed: np.ndarray, bags: Bags) -> np.ndarray:
+    """Labels of the instances of bags, multiplied by the weights of their bags where these are not all 1."""
+    if (bags.weights == 1).all():
+        return signed
+    return signed * bags.weights[bags.index, np.newaxis].astype(np.float32)
 
 
 def _stays_in_files(X: Any) -> bool:

@@ -9,9 +9,7 @@ from sklearn.utils._repr_html.estimator import _VisualBlock
 from skorch import NeuralNet
 
 from proportion_ssl.audit import LabelTrail
-from proportion_ssl.bags import Bags
-from proportion_ssl.base import NetBagClassifier
-from proportion_ssl.intervals import nearest_proportions
+from proportion_ssl.base import NetBagClassifier, weighted_labels
 from proportion_ssl.losses import MultiNegativeLoss, PositiveLoss
 from proportion_ssl.nets.data import SignedDataset
 from proportion_ssl.nets.training import (
@@ -21,7 +19,6 @@ from proportion_ssl.nets.training import (
     training_rows,
 )
 from proportion_ssl.picking import merge_rounds
-from proportion_ssl.proportions import class_proportions, sum_absolute_error
 from proportion_ssl.selection import AdaptiveSelector, NegativeSelector
 
 #: The settings that the paper states; see :class:`NegativePseudoLabelClassifier`.
@@ -274,7 +271,7 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
             labels = merge_rounds(positive, negative, self._remembered(last_negative))
             self._record_labels(labels, remembered=negative == 0)
 
-            signed = np.concatenate([known, _weighted(labels, bags)])
+            signed = np.concatenate([known, weighted_labels(labels, bags)])
             picked = training_rows(signed, random_state, balance=self.oversample)
             n_now = min(self.epochs_per_round, n_epochs)
             data = SignedDataset([X, bags.X], signed, picked)
@@ -346,30 +343,16 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
         return -(last_negative >= max(1, oldest)).astype(np.int8)
 
     def _record_round(self, net, n_epochs, probabilities, bags):
-        predicted = class_proportions(
-            probabilities.argmax(axis=1),
-            bags.index,
-            n_bags=bags.n_bags,
-            n_classes=len(self.classes_),
-        )
-        recorded = nearest_proportions(predicted, bags.lower, bags.upper)
         self.history_.append(
             {
                 "round": self.n_iter_,
                 "n_epochs": n_epochs,
                 **_losses(net),
-                "sum_absolute_error": float(sum_absolute_error(recorded, predicted).mean()),
+                "sum_absolute_error": self._sum_absolute_error(probabilities.argmax(axis=1), bags),
                 "n_positive": (self.signed_labels_ > 0).sum(axis=0).tolist(),
                 "n_negative": (self.signed_labels_ < 0).sum(axis=0).tolist(),
             }
         )
-
-
-def _weighted(signed: np.ndarray, bags: Bags) -> np.ndarray:
-    """Signed labels, multiplied by the weights of their bags where these are not all 1."""
-    if (bags.weights == 1).all():
-        return signed
-    return signed * bags.weights[bags.index, np.newaxis].astype(np.float32)
 
 
 def _losses(net: NeuralNet, best_since: int | None = None) -> dict:

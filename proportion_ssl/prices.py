@@ -30,13 +30,15 @@ def blocks_of_bags(
         0 to n_bags - 1.
     sizes : ndarray of int, shape (n_bags,)
         How many instances each bag has, at least 1.
+    limit : int
+        Most instances of a block, unless it is one bag. Default: as many as fit a cache.
 
     Yields
     ------
     rows : slice or ndarray of int
         Instances of the block, bag after bag; within a bag in their order.
     bags : slice
-        Bags of the block. Together they have about as many instances as fit a cache, or it is one bag.
+        Bags of the block.
 
     Examples
     --------

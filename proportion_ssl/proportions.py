@@ -71,9 +71,8 @@ def count_per_bag(
     """
     bag_ids, labels = np.asarray(bag_ids), np.asarray(labels)
     counts = np.zeros(n_bags * n_classes, dtype=np.int64)
-    block = max(
-        2**16, 4 * counts.size
-    )  # what is made of a block should stay in a cache, if counts do
+    # what is made of a block should stay in a cache, if counts do
+    block = max(2**16, 4 * counts.size)
     for start in range(0, len(labels), block):
         rows = slice(start, start + block)
         cells = np.multiply(bag_ids[rows], n_classes, dtype=np.int64) + labels[rows]

@@ -6,19 +6,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.utils._param_validation import HasMethods, Interval
 
 from proportion_ssl.audit import LabelTrail
 from proportion_ssl.bags import Bags
-from proportion_ssl.base import BagClassifier, NetBagClassifier
+from proportion_ssl.base import BagClassifier, NetBagClassifier, weighted_labels
 from proportion_ssl.discriminant import linear_discriminant
 from proportion_ssl.identifiability import warn_if_not_identifiable
 from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.nets.data import SignedDataset
-from proportion_ssl.nets.net import HeadClassifier, MobileNetV2Classifier
-from proportion_ssl.proportions import sum_absolute_error
+from proportion_ssl.nets.net import (
+    PREDICTED_AT_ONCE,
+    HeadClassifier,
+    MobileNetV2Classifier,
+)
 from proportion_ssl.selection import SoftAssignmentSelector
 
 #: Median distance at which the records as a whole deserve no trust: about that of an error of ten points.
@@ -35,8 +37,6 @@ N_LAST_ROUNDS = 4
 
 #: Instances from which scale and principal components are taken, drawn at random where there are more.
 N_COMPONENT_INSTANCES = 20_000
-
-BLOCK = 4096  # instances that are read at once
 
 
 class RobustProportionClassifier(LabelTrail, NetBagClassifier):
@@ -157,57 +157,51 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
             )
         parts = [X] if bags is None else [X, bags.X]
         components = self._principal_components(net, parts, random_state)
-        labeled = _project(net, components, X)
-        known = np.eye(len(self.classes_), dtype=labeled.dtype)[codes]
-        head = linear_discriminant(labeled, known, shrinkage=self.shrinkage)
+        projected = np.concatenate([_project(net, components, part) for part in parts])
+        known = np.eye(len(self.classes_), dtype=projected.dtype)[codes]
+        head = linear_discriminant(projected[: len(known)], known, shrinkage=self.shrinkage)
         if bags is not None:
             warn_if_not_identifiable(bags.proportions, self.classes_)
-            head = self._fit_rounds(head, labeled, known, _project(net, components, bags.X), bags)
+            head = self._fit_rounds(head, projected, known, bags)
         self._set_head(net, components, *head)
 
-    def _fit_rounds(self, head, labeled, known, unlabeled, bags):
+    def _fit_rounds(self, head, X, known, bags):
         """Label the bags and solve for a new head, in turns; judge the records in between."""
         self._start_labels(bags.index, bags.names, self.classes_)
         self.history_ = []
-        deviations = [FIRST_DEVIATION] + [LARGEST_DEVIATION] * (self.n_rounds - 1)
-        head = self._repeat(head, labeled, known, unlabeled, bags, deviations)
+        logits = _logits(X[len(known) :], head)
+        for deviation in [FIRST_DEVIATION] + [LARGEST_DEVIATION] * (self.n_rounds - 1):
+            head, logits = self._round(logits, X, known, bags, deviation)
 
-        predicted = self.classes_[_logits(unlabeled, head).argmax(axis=1)]
-        supported = bags.proportions_of(predicted, self.classes_)
-        self.bags_, typical = self._judge(bags, supported)
+        predicted = self.classes_[logits.argmax(axis=1)]
+        self.bags_, typical = self._judge(bags, bags.proportions_of(predicted, self.classes_))
         deviation = float(np.clip(typical, SMALLEST_DEVIATION, LARGEST_DEVIATION))
-        deviations = [deviation] * N_LAST_ROUNDS
-        return self._repeat(head, labeled, known, unlabeled, self.bags_, deviations)
-
-    def _repeat(self, head, labeled, known, unlabeled, bags, deviations):
-        """One round for each standard deviation of the records."""
-        X = np.concatenate([labeled, unlabeled])
-        weights = bags.weights[bags.index, np.newaxis].astype(known.dtype)
-        for deviation in deviations:
-            probabilities = softmax(_logits(unlabeled, head) / self.temperature, axis=1)
-            soft = SoftAssignmentSelector(deviation).transform(
-                probabilities, bag_ids=bags.index, bag_proportions=bags.recorded
-            )
-            self._record_labels(soft, remembered=np.zeros(soft.shape, dtype=bool))
-            labels = np.concatenate([known, soft * weights])
-            head = linear_discriminant(X, labels, shrinkage=self.shrinkage)
-            self._record_round(deviation, _logits(unlabeled, head), bags)
+        for _ in range(N_LAST_ROUNDS):
+            head, logits = self._round(logits, X, known, self.bags_, deviation)
         return head
 
-    def _record_round(self, deviation, logits, bags):
-        predicted = bags.proportions_of(self.classes_[logits.argmax(axis=1)], self.classes_)
-        nearest = nearest_proportions(predicted, bags.lower, bags.upper)
+    def _round(self, logits, X, known, bags, deviation):
+        """Label the bags by the logits of the last head; a new head, and its logits."""
+        soft = SoftAssignmentSelector(deviation).transform(
+            softmax(logits / self.temperature, axis=1),
+            bag_ids=bags.index,
+            bag_proportions=bags.recorded,
+        )
+        self._record_labels(soft, remembered=np.zeros(soft.shape, dtype=bool))
+        labels = np.concatenate([known, weighted_labels(soft, bags)])
+        head = linear_discriminant(X, labels, shrinkage=self.shrinkage)
+        logits = _logits(X[len(known) :], head)
         self.history_.append(
             {
                 "round": len(self.history_) + 1,
                 "standard_deviation": deviation,
-                "sum_absolute_error": float(sum_absolute_error(nearest, predicted).mean()),
+                "sum_absolute_error": self._sum_absolute_error(logits.argmax(axis=1), bags),
             }
         )
+        return head, logits
 
     def _make_net(self, *, is_images):
-        default = MobileNetV2Classifier() if is_images else HeadClassifier()
-        return default if self.estimator is None else clone(self.estimator)
+        return self._new_net(is_images=is_images)
 
     def _principal_components(self, net, parts, random_state):
         """New weights for the net, its scale set; principal components (n_components, n_features)."""
@@ -258,9 +252,6 @@ def _standardized(net, features):
 
 
 def _project(net, components, X):
-    """Principal components of features, read a block at a time: (n_instances, n_components)."""
-    projected = np.empty((len(X), len(components)), dtype=np.float32)
-    for start in range(0, len(X), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(X)))
-        projected[rows] = _standardized(net, X[rows]) @ components.T
-    return projected
+    """Principal components of features, read a part at a time: (n_instances, n_components)."""
+    parts = SignedDataset(X).in_order(PREDICTED_AT_ONCE)
+    return np.concatenate([_standardized(net, part.numpy()) @ components.T for part, _ in parts])

@@ -149,7 +149,7 @@ def test_of_many_instances_some_give_the_components(data, monkeypatch):
 
 
 def test_blocks_do_not_matter(data, exact, monkeypatch):
-    monkeypatch.setattr(robust, "BLOCK", 7)
+    monkeypatch.setattr(robust, "PREDICTED_AT_ONCE", 7)
     found = fit(data, data.bags).predict_proba(data.X_test)
     assert_allclose(found, exact.predict_proba(data.X_test), atol=1e-4)
 

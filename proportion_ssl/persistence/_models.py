@@ -109,8 +109,8 @@ def save(
     path = Path(path)
     data = _to_bytes(model)
     try:
-        restored = _read(data)
-    except (TypeError, ValueError) as error:
+        restored = _from_bytes(data)
+    except ModelFileError as error:
         raise ValueError(f"The model cannot be saved: {error}") from error
     if isinstance(model, NetBagClassifier):
         check_same_net(model.estimator_, restored.estimator_)
@@ -271,7 +271,8 @@ def _describe_within(model, kinds, name, tensors, prefix):
 def _from_bytes(data):
     """The model of a file; whatever is wrong with it ends in a ModelFileError."""
     try:
-        return _read(data)
+        described, tensors = unpack(data)
+        return _restore(described, tensors, (*ROWS, *NETS))
     except ModelFileError:
         raise
     except Exception as error:  # depends on what the file says; all of them end here
@@ -279,11 +280,6 @@ def _from_bytes(data):
         raise ModelFileError(
             f"it is damaged, or no file of proportion_ssl.save ({type(error).__name__}: {first})."
         ) from error
-
-
-def _read(data):
-    described, tensors = unpack(data)
-    return _restore(described, tensors, (*ROWS, *NETS))
 
 
 def _restore(described, tensors, known):
