@@ -15,7 +15,7 @@ from proportion_ssl.base import BagClassifier, NetBagClassifier, weighted_labels
 from proportion_ssl.discriminant import linear_discriminant
 from proportion_ssl.identifiability import warn_if_not_identifiable
 from proportion_ssl.intervals import nearest_proportions
-from proportion_ssl.nets.data import SignedDataset
+from proportion_ssl.nets.data import BatchesInOrder, SignedDataset
 from proportion_ssl.nets.net import (
     PREDICTED_AT_ONCE,
     HeadClassifier,
@@ -253,5 +253,5 @@ def _standardized(net, features):
 
 def _project(net, components, X):
     """Principal components of features, read a part at a time: (n_instances, n_components)."""
-    parts = SignedDataset(X).in_order(PREDICTED_AT_ONCE)
+    parts = BatchesInOrder(SignedDataset(X), PREDICTED_AT_ONCE)
     return np.concatenate([_standardized(net, part.numpy()) @ components.T for part, _ in parts])

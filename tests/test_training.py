@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from skorch.helper import predefined_split
 
 from proportion_ssl import HeadClassifier
-from proportion_ssl.nets.data import SignedDataset
+from proportion_ssl.nets.data import BatchesInOrder, SignedDataset
 from proportion_ssl.nets.training import (
     oversample,
     split_validation,
@@ -131,11 +132,20 @@ def test_data_in_order(rows, size):
     X, signed = np.random.default_rng(0).normal(size=(10, 2)), np.eye(10, dtype=np.int8)
     for parts in (X, [X[:4], X[4:]]):
         data = SignedDataset(parts, signed, rows)
-        batches = list(data.in_order(size))
+        in_order = BatchesInOrder(data, size)
+        batches = list(in_order)
+        assert len(list(in_order)) == len(batches) == len(in_order)
         assert {len(batch) for batch, _ in batches[:-1]} <= {size}
         taken = np.arange(10) if rows is None else np.array(rows)
         assert np.array_equal(np.concatenate([b for b, _ in batches]), X[taken].astype(np.float32))
         assert np.array_equal(np.concatenate([s for _, s in batches]), signed[taken])
+
+
+def test_every_epoch_of_a_loop_is_validated():
+    net, train, validation = make_net()
+    net.train_split = predefined_split(validation)
+    net.fit_loop(train, epochs=3)
+    assert all("valid_loss" in epoch for epoch in net.history)
 
 
 def test_without_validation_all_epochs_are_used():

@@ -64,30 +64,6 @@ class SignedDataset(Dataset):
         """Number of rows, and shape of an instance."""
         return (len(self), *self.parts[0].shape[1:])
 
-    def in_order(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches from the first row to the last; what uses them must not write to them.
-
-        Parameters
-        ----------
-        size : int
-            Rows of a batch; the last one can be smaller.
-
-        Yields
-        ------
-        X, signed : torch.Tensor
-            Views of the data where a writable array holds the rows one behind the other.
-        """
-        for start in range(0, len(self), size):
-            rows = self.rows[start : start + size]
-            first, stop = int(rows[0]), int(rows[0]) + len(rows)
-            whole = isinstance(self.parts[0], np.ndarray) and stop <= len(self.parts[0])
-            whole = whole and self.parts[0].flags.writeable  # torch warns of views of the others
-            if whole and np.array_equal(rows, np.arange(first, stop)):
-                X = torch.from_numpy(self.parts[0][first:stop])
-                yield X, torch.from_numpy(self.signed[first:stop])
-            else:
-                yield self.__getitems__(range(start, start + len(rows)))
-
     def __getitem__(self, position: int):
         X, signed = self.__getitems__([position])
         return X[0], signed[0]
@@ -109,6 +85,43 @@ class SignedDataset(Dataset):
                 batch = np.empty((len(rows), *instances.shape[1:]), dtype=instances.dtype)
             batch[here] = instances
         return torch.from_numpy(batch), signed
+
+
+class BatchesInOrder:
+    """Batches of a data set from its first row to the last, again and again.
+
+    Parameters
+    ----------
+    data : SignedDataset
+    size : int
+        Rows of a batch; the last one can be smaller. Batches are views of the data where a writable
+        array holds the rows one behind the other: what uses them must not write to them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> data = SignedDataset(np.arange(6, dtype=np.float32).reshape(3, 2))
+    >>> [X.tolist() for X, _ in BatchesInOrder(data, 2)]
+    [[[0.0, 1.0], [2.0, 3.0]], [[4.0, 5.0]]]
+    """
+
+    def __init__(self, data: SignedDataset, size: int):
+        self.data, self.size = data, size
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.size)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        part, signed = self.data.parts[0], self.data.signed
+        for start in range(0, len(self.data), self.size):
+            rows = self.data.rows[start : start + self.size]
+            first, stop = int(rows[0]), int(rows[0]) + len(rows)
+            whole = isinstance(part, np.ndarray) and stop <= len(part)
+            whole = whole and part.flags.writeable  # torch warns of views of the others
+            if whole and np.array_equal(rows, np.arange(first, stop)):
+                yield torch.from_numpy(part[first:stop]), torch.from_numpy(signed[first:stop])
+            else:
+                yield self.data.__getitems__(range(start, start + len(rows)))
 
 
 def keep_batch(batch: Any) -> Any:

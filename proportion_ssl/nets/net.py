@@ -12,7 +12,7 @@ from skorch import NeuralNetClassifier
 
 from proportion_ssl.embedding import PatchEmbedder
 from proportion_ssl.losses import SignedLabelLoss
-from proportion_ssl.nets.data import SignedDataset, keep_batch
+from proportion_ssl.nets.data import BatchesInOrder, SignedDataset, keep_batch
 from proportion_ssl.nets.head import LinearHead
 from proportion_ssl.nets.mobilenet import N_FEATURES, MobileNetV2Module, check_images
 from proportion_ssl.nets.training import split_validation, train_until_settled
@@ -191,7 +191,7 @@ class SignedLabelNet(NeuralNetClassifier):
         """Batches in skorch's way; outside training a head reads features in large parts, without a copy."""
         if training or self.head is None or len(dataset.shape) != 2:
             return super().get_iterator(dataset, training=training)
-        return dataset.in_order(PREDICTED_AT_ONCE)
+        return BatchesInOrder(dataset, PREDICTED_AT_ONCE)
 
     @property
     def head(self) -> LinearHead | None:
