@@ -104,7 +104,8 @@ ROWS = {
         (*LEARNING, *NEUTRAL), (*ARRAYS, *TORCH, "sklearn", "pandas", "safetensors")
     ),
     "proposals": Row((*NETS, "proposals"), ("numpy", "sklearn")),
-    "": Row((*LEARNING, "reporting")),  # proportion_ssl/__init__.py
+    # proportion_ssl/__init__.py and its stub, whose names are imported when they are used
+    "": Row((*LEARNING, "reporting", "displays"), ("lazy_loader",)),
     # 5: pictures and the report
     "displays": Row(("displays", *NUMERICS, "slides.colors"), ("numpy", "sklearn", "matplotlib")),
     "reporting": Row(
@@ -196,7 +197,7 @@ def crossings(module: str, source: str, is_package: bool = False) -> list[str]:
 
 
 def _modules() -> list[tuple[str, Path]]:
-    paths = sorted((ROOT / PACKAGE).rglob("*.py"))
+    paths = sorted([*(ROOT / PACKAGE).rglob("*.py"), *(ROOT / PACKAGE).rglob("*.pyi")])
     named = [
         (".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts), path) for path in paths
     ]

@@ -1,10 +1,13 @@
 """Every public name is documented and annotated, and everything public is in ``__all__``."""
 
+import ast
 import functools
 import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,12 +25,18 @@ PUBLIC = [
 ]
 
 
+def names_of(module):
+    """Names in ``__all__``, without the version and the packages below, which have pages of their own."""
+    module = importlib.import_module(module)
+    names = set(module.__all__) - {"__version__"}
+    return sorted(name for name in names if not inspect.ismodule(getattr(module, name)))
+
+
 def public_names():
     return [
         (module, name)
         for module in PUBLIC
-        for name in importlib.import_module(module).__all__
-        if name != "__version__"
+        for name in names_of(module)
     ]
 
 
@@ -60,7 +69,7 @@ def test_packages_are_found():
 def test_all_is_sorted_and_complete(module):
     module = importlib.import_module(module)
     names = module.__all__
-    assert names == sorted(names, key=_like_ruff) and len(set(names)) == len(names)
+    assert names in (sorted(names), sorted(names, key=_like_ruff)) and len(set(names)) == len(names)
     shown = {
         name
         for name, value in vars(module).items()
@@ -123,10 +132,22 @@ def test_api_pages_list_every_name(module):
         text = page.read_text(encoding="utf-8")
         if re.search(rf"^\.\. currentmodule:: {module}$", text, re.MULTILINE):
             listed += re.findall(r"^   (\w+)$", text, re.MULTILINE)
-    names = set(importlib.import_module(module).__all__) - {"__version__"}
+    names = set(names_of(module))
     if module != "proportion_ssl":  # what is also a name of the package itself is listed there
         names -= set(proportion_ssl.__all__)
     assert sorted(listed) == sorted(names)
+
+
+def test_the_stub_lists_what_the_package_has():
+    tree = ast.parse((ROOT / "proportion_ssl/__init__.pyi").read_text(encoding="utf-8"))
+    (listed,) = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)]
+    assert listed == sorted(listed, key=_like_ruff)
+    assert sorted(listed) == sorted([*names_of("proportion_ssl"), "__version__"])
+
+
+def test_the_package_and_slides_are_imported_without_torch():
+    code = "import sys, proportion_ssl, proportion_ssl.slides; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_package_says_that_it_is_typed():
