@@ -71,9 +71,9 @@ def engine_sides(network, threads, pixels):
     """Name -> function of ready float images, for both engines, from one ONNX file."""
     import onnxruntime
 
-    from proportion_ssl.nets.inference import _import_openvino  # without its telemetry
+    from proportion_ssl.engine import import_openvino  # without its telemetry
 
-    openvino = _import_openvino()
+    openvino = import_openvino()
     pool = ThreadPoolExecutor(threads)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -6,6 +6,7 @@ with two threads and the same torchvision MobileNetV2 of random weights:
 
 - ``ours``: `embed_slides` (tissue, reading, decoding, network, feature file) and a linear layer on the
   stored features;
+- ``exported``: the same with the network that `PatchEmbedder.export` wrote beforehand, without torch;
 - ``tiatoolbox``: PatchPredictor with the whole network, on a mask of the same patches;
 - ``reading`` and ``inference``: our halves alone, pixels thrown away and pixels made up.
 
@@ -14,7 +15,8 @@ Times begin when imports are done; the first compilation of a network is not cou
 inference is the slower half: the halves share the cores, so together they take at least the sum of
 their processor time.
 Peak memory is the resident one of the process, imports included (Linux). ``area_4`` is our peak memory
-for a slide of four times the area, divided by that for one. One line of JSON comes out.
+for a slide of four times the area, divided by that for one. Exporting is no part of the times either. One
+line of JSON comes out.
 
 TIAToolbox 2.1.3 asks for older versions of torch and of some forty other packages than this package, so it
 gets an environment of its own (7 GB):
@@ -45,6 +47,7 @@ from statistics import median
 import numpy as np
 
 PATCH, BATCH, THREADS = 224, 32, 2
+EXPORTED = "network.zip"  # beside the slides
 LAYOUTS = {"10x_stored": (1, 2, 4, 16), "10x_from_20x": (1, 4, 16)}
 
 
@@ -136,13 +139,36 @@ def load_embedder(network):
     return embedder
 
 
+def last_layer(network):
+    layer = network.classifier[1]
+    return layer.weight.detach().numpy(), layer.bias.detach().numpy()
+
+
+def export(file):
+    """The network in a file for the side without torch, and its last layer beside it."""
+    network = load_network()
+    load_embedder(network).export(file, size=PATCH)
+    np.savez(f"{file}.npz", *last_layer(network))
+
+
 def run_ours(path, folder):
+    network = load_network()
+    return classify(path, folder, load_embedder(network), *last_layer(network))
+
+
+def run_exported(path, folder):
+    from proportion_ssl import ExportedEmbedder
+
+    file = Path(path).with_name(EXPORTED)
+    embedder = ExportedEmbedder(file, batch_size=BATCH)  # OMP_NUM_THREADS says how many threads
+    embedder.transform(np.zeros((1, PATCH, PATCH, 3), dtype=np.uint8))  # compiles it
+    with np.load(f"{file}.npz") as layer:
+        return classify(path, folder, embedder, *layer.values())
+
+
+def classify(path, folder, embedder, weight, bias):
     from proportion_ssl.slides import FeatureSequence, embed_slides, read_features
 
-    network = load_network()
-    embedder = load_embedder(network)
-    layer = network.classifier[1]
-    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
     watch = Stopwatch()
     run = embed_slides([path], embedder, folder / "features", magnification=10, size=PATCH)
     stored = next(iter(run.results.values()))
@@ -233,6 +259,7 @@ def run_tiatoolbox(path, folder):
 
 SIDES = {
     "ours": run_ours,
+    "exported": run_exported,
     "reading": run_reading,
     "inference": run_inference,
     "tiatoolbox": run_tiatoolbox,
@@ -284,9 +311,12 @@ def main():
     parser.add_argument("--without-tiatoolbox", action="store_true")
     parser.add_argument("--size", type=int, default=16576, help="side of the slide at 20x")
     parser.add_argument("--rounds", type=int, default=5)
-    for name in ("--side", "--slide", "--folder"):
+    for name in ("--side", "--slide", "--folder", "--export"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.export:
+        export(options.export)
+        return
     if options.side:
         run_side(options.side, options.slide, Path(options.folder))
         return
@@ -298,6 +328,8 @@ def main():
 
     result = {"benchmark": "slide"}
     with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / EXPORTED)
+        subprocess.run([sys.executable, __file__, "--export", file], check=True)
         for layout, factors in LAYOUTS.items():
             path = str(Path(folder) / f"{layout}.tif")
             write_slide(path, options.size, factors)
@@ -309,8 +341,10 @@ def main():
             result[layout] = compare(runs)
         large = str(Path(folder) / "large.tif")
         write_slide(large, 2 * options.size, LAYOUTS["10x_from_20x"])
-        peak = measure("ours", large, sys.executable)["peak_mb"]
-        result["area_4"] = round(peak / result["10x_from_20x"]["peak_mb"]["ours"], 3)
+        result["area_4"] = {}
+        for side in ("ours", "exported"):
+            peak = measure(side, large, sys.executable)["peak_mb"]
+            result["area_4"][side] = round(peak / result["10x_from_20x"]["peak_mb"][side], 3)
     result["settings"] = {"size": options.size, "rounds": options.rounds, "threads": THREADS}
     print(json.dumps(result))
 
@@ -321,26 +355,34 @@ def compare(runs):
     cpu = {side: median(1e3 * run["cpu_seconds"] / run["n"] for run in runs[side]) for side in runs}
     peak = {side: median(run["peak_mb"] for run in runs[side]) for side in runs}
     slower = min(rate["reading"], rate["inference"])
+    ours = ("ours", "exported")
     found = {
         "n_patches": runs["ours"][0]["n"],
-        "share_of_slower_half": round(rate["ours"] / slower, 3),
-        "largest_possible_share": round(min(1.0, cpu["inference"] / cpu["ours"]), 3),
+        "share_of_slower_half": {side: round(rate[side] / slower, 3) for side in ours},
+        "largest_possible_share": {
+            side: round(min(1.0, cpu["inference"] / cpu[side]), 3) for side in ours
+        },
         "patches_per_second": {side: round(value, 1) for side, value in rate.items()},
         "cpu_ms_per_patch": {side: round(value, 2) for side, value in cpu.items()},
         "peak_mb": {side: round(value) for side, value in peak.items()},
     }
     if "tiatoolbox" in runs:
-        ours, theirs = runs["ours"][0], runs["tiatoolbox"][0]
-        same_patches = np.array_equal(ours["locations"], theirs["locations"])
-        found |= {
-            "times_tiatoolbox": round(rate["ours"] / rate["tiatoolbox"], 2),
-            "peak_memory_of_tiatoolbox": round(peak["ours"] / peak["tiatoolbox"], 3),
-            "same_patches": same_patches,
-            "same_predictions": float((ours["classes"] == theirs["classes"]).mean())
-            if same_patches
-            else None,
-        }
+        found["against_tiatoolbox"] = {side: against(runs, rate, peak, side) for side in ours}
     return found
+
+
+def against(runs, rate, peak, side):
+    """One of our sides beside TIAToolbox."""
+    mine, theirs = runs[side][0], runs["tiatoolbox"][0]
+    same_patches = np.array_equal(mine["locations"], theirs["locations"])
+    return {
+        "times_patches_per_second": round(rate[side] / rate["tiatoolbox"], 2),
+        "peak_memory": round(peak[side] / peak["tiatoolbox"], 3),
+        "same_patches": same_patches,
+        "same_predictions": float((mine["classes"] == theirs["classes"]).mean())
+        if same_patches
+        else None,
+    }
 
 
 if __name__ == "__main__":

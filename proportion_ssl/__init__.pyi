@@ -19,6 +19,8 @@ from .complementary import (
     unbiased_complementary_loss,
 )
 from .embedding import PatchEmbedder
+from .engine import NotInstalledError
+from .exported import ExportedEmbedder, ExportedFileError
 from .identifiability import IdentifiabilityWarning, identifiability
 from .losses import (
     MultiNegativeLoss,
@@ -79,6 +81,8 @@ __all__ = [
     "AssignmentSelector",
     "Bags",
     "ClassifyAndCount",
+    "ExportedEmbedder",
+    "ExportedFileError",
     "FixedFusion",
     "GradientAscentComplementaryLoss",
     "HeadClassifier",
@@ -92,6 +96,7 @@ __all__ = [
     "NegativePseudoLabelClassifier",
     "NegativeSelector",
     "NonNegativeComplementaryLoss",
+    "NotInstalledError",
     "OneVersusAllLoss",
     "PairwiseComparisonLoss",
     "PatchEmbedder",

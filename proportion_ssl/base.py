@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_random_state, column_or_1d, metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
@@ -18,9 +19,10 @@ from sklearn.utils.validation import (
 from skorch import NeuralNet
 
 from proportion_ssl.bags import Bags, check_bags
+from proportion_ssl.images import check_images
 from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.nets.data import SignedDataset
-from proportion_ssl.nets.mobilenet import check_images
+from proportion_ssl.nets.head import LinearHead
 from proportion_ssl.nets.net import (
     SIGNED_LABEL_SETTINGS,
     HeadClassifier,
@@ -309,6 +311,37 @@ class NetBagClassifier(BagClassifier):
         check_is_fitted(self)
         X = self._embed(self.estimator_, self._check_instances(X))
         return self.estimator_.predict_proba(SignedDataset(X))
+
+    def to_logistic_regression(self) -> LogisticRegression:
+        """The fitted head as scikit-learn's own classifier of features, for machines that only predict.
+
+        Returns
+        -------
+        model : sklearn.linear_model.LogisticRegression
+            Fitted; from features (n_instances, n_features), of a
+            :class:`~proportion_ssl.PatchEmbedder` or :class:`~proportion_ssl.ExportedEmbedder`, to the
+            same classes and, up to rounding, probabilities. Files of it (joblib, skops, ONNX) need no torch.
+
+        Raises
+        ------
+        ValueError
+            If more than a linear head was trained.
+        """
+        check_is_fitted(self)
+        head = getattr(self.estimator_, "head", None)
+        if not isinstance(head, LinearHead) or not getattr(self.estimator_, "freeze", True):
+            raise ValueError(
+                f"{type(self.estimator_).__name__} trained more than a linear head on constant features, "
+                "which is all that a logistic regression can take over; use save and load."
+            )
+        coef, intercept = head.coefficients()
+        if len(intercept) == 2:  # scikit-learn keeps the difference of two classes
+            coef, intercept = np.diff(coef, axis=0), np.diff(intercept)
+        model = LogisticRegression()
+        model.coef_, model.intercept_, model.classes_ = coef, intercept, self.classes_
+        model.n_features_in_ = coef.shape[1]
+        model.n_iter_ = np.zeros(1, dtype=np.int32)  # of its own solver
+        return model
 
 
 def weighted_labels(signed: np.ndarray, bags: Bags) -> np.ndarray:

@@ -6,9 +6,6 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -19,16 +16,15 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 from torch import nn
-from tqdm import tqdm
 
-from proportion_ssl.nets.inference import compile_features
+from proportion_ssl.exported import known_image, write_exported
+from proportion_ssl.images import MIN_SIDE, check_images, features_of, first_image
+from proportion_ssl.nets.inference import compile_features, export_features
 from proportion_ssl.nets.mobilenet import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    MIN_SIDE,
     MobileNetV2Features,
     PixelNormalization,
-    check_images,
     load_mobilenet_v2,
 )
 
@@ -141,7 +137,7 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """
         self._validate_params()
         self._read_network(again=True)
-        first = self._first(X)
+        first = first_image(X, self._min_side)
         self.n_features_out_ = self._compiled(first)(first).shape[1]
         return self
 
@@ -169,30 +165,19 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """
         self._validate_params()
         self._read_network()
-        first = self._first(X)
+        first = first_image(X, self._min_side)
         compute = self._compiled(first)
         if self.memory is not None:
             compute = _Remembered(compute, self.memory, self.fingerprint())
 
-        features: np.ndarray | Any = None  # one batch at least: there is a first image
-        done = 0
-        with (
-            closing(self._batches(X, first.shape[1:])) as batches,
-            closing(compute.map(batches)) as parts,
-            tqdm(total=len(X), unit="patch", disable=not self.verbose) as progress,
-        ):
-            for part in parts:
-                if not np.isfinite(part).all():
-                    raise FloatingPointError(
-                        f"Features of images {done} to {done + len(part) - 1} are not all "
-                        "finite. Check the weights; if the network needs more than half "
-                        "precision, set precision='float32'."
-                    )
-                if features is None:
-                    features = np.empty((len(X), part.shape[1]), dtype=np.float32)
-                features[done : done + len(part)] = part
-                done += len(part)
-                progress.update(len(part))
+        features = features_of(
+            X,
+            compute.map,
+            first.shape[1:],
+            batch_size=self.batch_size,
+            min_side=self._min_side,
+            verbose=self.verbose,
+        )
         self.n_features_out_ = features.shape[1]
         return features
 
@@ -214,8 +199,35 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         True
         """
         self._validate_params()
+        return self._fingerprint(half=self.precision == "auto" and torch.cuda.is_available())
+
+    def export(self, path: str | os.PathLike, *, size: int = 224) -> None:
+        """Write the network into a file for :class:`~proportion_ssl.ExportedEmbedder`, which needs no torch.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file; replaced if it exists.
+        size : int, default=224
+            Side of the images in pixels; the exported network takes no others.
+
+        Raises
+        ------
+        NotInstalledError
+            Without OpenVINO; an ``ImportError``.
+        ValueError
+            If the network does not export, or computes something else then.
+        """
+        self._validate_params()
+        _, network, _ = self._read_network()
+        image = known_image(size)
+        check_images(image, min_side=self._min_side)
+        model, expected = export_features(self._with_pixels(network), image)
+        fingerprint = self._fingerprint(half=False)
+        write_exported(path, model, fingerprint=fingerprint, size=size, expected=expected)
+
+    def _fingerprint(self, *, half):
         _, _, network_hash = self._read_network()
-        half = self.precision == "auto" and torch.cuda.is_available()
         settings = (
             _FORMAT,
             network_hash,
@@ -244,57 +256,19 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         key = (self.fingerprint(), example.shape[1:], self.precision, n_threads, os.getpid())
         with _engines_lock:
             if key not in _engines:
-                module = nn.Sequential(PixelNormalization(self.mean, self.std), network)
+                module = self._with_pixels(network)
                 _engines[key] = compile_features(module, example, precision=self.precision)
                 while len(_engines) > _MAX_ENGINES:
                     _engines.popitem(last=False)
             _engines.move_to_end(key)
             return _engines[key]
 
-    def _first(self, X) -> np.ndarray:
-        """First image (1, height, width, 3), checked; raise if X is no set of images."""
-        if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
-            raise TypeError(
-                f"X must be an array of images or a sequence of them, got {type(X).__name__}."
-            )
-        if len(X) == 0:
-            raise ValueError("X holds no image; at least one is needed.")
-        if isinstance(X, np.ndarray):
-            self._check(X)
-        return self._check(np.asarray(X[0:1]))
+    def _with_pixels(self, network):
+        return nn.Sequential(PixelNormalization(self.mean, self.std), network)
 
-    def _check(self, images):
-        check_images(images, min_side=MIN_SIDE if self.module is None else 1)
-        return images
-
-    def _batches(self, X, shape) -> Generator[np.ndarray, None, None]:
-        """Checked batches; while one is used, the next is read."""
-        batches, done = self._read(X), 0
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-images") as reader:
-            pending = reader.submit(next, batches, None)
-            while (read := pending.result()) is not None:
-                pending = reader.submit(next, batches, None)
-                batch, expected = self._check(read[0]), read[1]
-                if batch.shape != (expected, *shape) or done + expected > len(X):
-                    raise ValueError(
-                        f"X[{done}:{done + expected}] has the shape {batch.shape} but "
-                        f"{(expected, *shape)} was expected: all images must have the shape of "
-                        "the first one."
-                    )
-                yield batch
-                done += expected
-        if done < len(X):
-            raise ValueError(f"X.batches gave {done} images, but X has {len(X)}.")
-
-    def _read(self, X) -> Iterator[tuple[np.ndarray, int]]:
-        """Batches in order, each with the number of images that it should hold."""
-        if hasattr(X, "batches"):  # slides then decode each stored tile once
-            for images in X.batches(self.batch_size):
-                yield np.asarray(images), len(images)
-            return
-        for start in range(0, len(X), self.batch_size):
-            stop = min(start + self.batch_size, len(X))
-            yield np.asarray(X[start:stop]), stop - start
+    @property
+    def _min_side(self):
+        return MIN_SIDE if self.module is None else 1
 
     @property
     def _n_features_out(self):

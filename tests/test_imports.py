@@ -30,7 +30,8 @@ NUMERICS = (
     *("prices", "moves", "assignment", "uncertain_counts", "discriminant"),
 )
 DATA = ("bags", "selection", "metrics", "datasets")
-NETS = ("losses", "nets", "embedding")
+RUNTIME = ("images", "engine", "exported")  # predicting without torch
+NETS = (*RUNTIME, "losses", "nets", "embedding")
 LEARNING = (
     *NUMERICS,
     *DATA,
@@ -92,6 +93,9 @@ ROWS = {
     "slides.cohort": Row(("slides",), ("sklearn.utils.parallel", "tqdm")),
     "slides.embed": Row(("slides",), ("numpy", "tqdm")),
     # 3: networks
+    "images": Row((), ("numpy", "tqdm")),
+    "engine": Row((), ("numpy", "joblib", "openvino")),
+    "exported": Row((*RUNTIME, "_atomic", "_version"), ("numpy", "sklearn", "joblib")),
     "nets": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
     "nets.streams": Row(("nets.data",), ("numpy", "torch")),
     "embedding": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),

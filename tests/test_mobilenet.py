@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 from torchvision.transforms.functional import normalize
 
+from proportion_ssl.images import check_images
 from proportion_ssl.nets.head import LinearHead
 from proportion_ssl.nets.mobilenet import (
     IMAGENET_MEAN,
@@ -17,7 +18,6 @@ from proportion_ssl.nets.mobilenet import (
     MobileNetV2Module,
     PixelNormalization,
     WeightsNotAvailableError,
-    check_images,
     load_mobilenet_v2,
 )
 

@@ -33,11 +33,7 @@ def names_of(module):
 
 
 def public_names():
-    return [
-        (module, name)
-        for module in PUBLIC
-        for name in names_of(module)
-    ]
+    return [(module, name) for module in PUBLIC for name in names_of(module)]
 
 
 def functions_of(thing):

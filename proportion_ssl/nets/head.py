@@ -107,6 +107,18 @@ class LinearHead(nn.Module):
             self.linear.bias.copy_(torch.as_tensor(bias))
         return self
 
+    def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        """The map from features to logits as one matrix.
+
+        Returns
+        -------
+        coef : ndarray of float64, shape (n_classes, n_features)
+        intercept : ndarray of float64, shape (n_classes,)
+        """
+        parts = (self.linear.weight, self.linear.bias, self.mean, self.scale)
+        weight, bias, mean, scale = (part.detach().cpu().double().numpy() for part in parts)
+        return weight / scale, bias - (weight / scale) @ mean
+
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Logits of shape (n_instances, n_classes) for features (n_instances, n_features)."""
         # dividing the weights by the scale, not the features, spares a pass over these

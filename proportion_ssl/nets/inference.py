@@ -9,22 +9,25 @@ of its core; those of a batch of 32 do not. So a row of the result never depends
 import copy
 import functools
 import logging
-import sys
-import threading
 import warnings
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
+from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-logger = logging.getLogger(__name__)
+from proportion_ssl.engine import (
+    NotInstalledError,
+    OpenVINOFeatures,
+    agree,
+    import_openvino,
+    without_telemetry,
+)
 
-TOLERANCE = 1e-4
-"""Largest accepted difference to the module as given, relative to its largest value."""
+logger = logging.getLogger(__name__)
 
 _ROWS_PER_THREAD = 8  # of the plain torch fallback; more fall out of the cache
 
@@ -85,6 +88,38 @@ def compile_features(
     return _TorchFeatures(module)
 
 
+def export_features(module: nn.Module, example: np.ndarray) -> tuple[Any, np.ndarray]:
+    """A module in OpenVINO's form, for files; and its features of the example.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As :func:`compile_features` takes it.
+    example : ndarray of shape (1, ...)
+
+    Returns
+    -------
+    model : openvino.Model
+        For batches of the shape of the example.
+    features : ndarray of shape (1, d)
+        By the module as given.
+
+    Raises
+    ------
+    ValueError
+        If the module does not export, or computes something else then.
+    """
+    import_openvino()
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    expected = _run_as_given(module, example)
+    try:
+        model, run = _in_openvino(module, example, n_threads=1)
+        _checked(run, example, expected)
+    except _NotCompiledError as error:
+        raise ValueError(f"The network cannot be exported: {error}") from error
+    return model, expected
+
+
 @functools.cache
 def _log_once(message):
     logger.warning(message)
@@ -108,11 +143,7 @@ def _run_as_given(module, example) -> np.ndarray:
 
 def _checked(run, example, expected):
     """Return `run`, or raise if its features differ from the expected ones."""
-    features = run(example)
-    scale = np.abs(expected[np.isfinite(expected)]).max(initial=0)
-    if features.shape != expected.shape or not np.allclose(
-        features, expected, rtol=0, atol=TOLERANCE * scale, equal_nan=True
-    ):
+    if not agree(run(example), expected):
         raise _NotCompiledError("its features differ from those of the module as given.")
     return run
 
@@ -158,17 +189,20 @@ class _TorchFeatures:
 
 def _compile_openvino(module, example):
     """The module in OpenVINO, or _NotCompiledError."""
+    return _in_openvino(module, example[:1], torch.get_num_threads())[1]
+
+
+def _in_openvino(module, example, n_threads):
+    """OpenVINO's form of the module for batches of this shape, and compiled; or _NotCompiledError."""
     try:
-        openvino = _import_openvino()
-    except ImportError:
-        raise _NotCompiledError(
-            "OpenVINO is not installed. Get it with: pip install proportion_ssl[fast]"
-        ) from None
+        import_openvino()
+    except NotInstalledError as error:
+        raise _NotCompiledError(str(error)) from None
     try:
         with warnings.catch_warnings():  # of the exporter, about its own inside
             warnings.simplefilter("ignore")
-            model = _export(module, example[:1])
-        return _OpenVINOFeatures(openvino, model, torch.get_num_threads())
+            model = _export(module, example)
+        return model, OpenVINOFeatures(model, n_threads)
     except Exception as error:  # exporting foreign code may raise anything
         raise _NotCompiledError(
             f"{type(module).__name__} does not export to OpenVINO "
@@ -176,26 +210,11 @@ def _compile_openvino(module, example):
         ) from error
 
 
-def _import_openvino():
-    # Importing OpenVINO reports to its makers and writes to the home directory. Slides are often
-    # private and their machines offline, so it is imported as if its telemetry was not installed.
-    hidden = "openvino_telemetry" not in sys.modules
-    if hidden:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # means: not installed
-    try:
-        import openvino
-        import openvino.frontend.pytorch.fx_decoder
-    finally:
-        if hidden:
-            del sys.modules["openvino_telemetry"]
-    return openvino
-
-
 def _export(module, example):
-    """OpenVINO's form of the module, for batches of the shape of the example only."""
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-    from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
+    with without_telemetry():
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+        from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
 
     with suppress(_NotCompiledError):  # OpenVINO folds batch norm as well
         module = _fold(module)  # but there are fewer layers to export like this
@@ -211,62 +230,3 @@ def _export(module, example):
     model = frontend.convert(frontend.load(decoder))
     model.reshape(list(example.shape))  # several streams give wrong values for open shapes
     return model
-
-
-class _OpenVINOFeatures:
-    """A compiled model that takes the rows of a batch one by one, several at the same time."""
-
-    def __init__(self, openvino, model, n_threads):
-        compiled = openvino.Core().compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
-                "INFERENCE_NUM_THREADS": n_threads,
-                "NUM_STREAMS": n_threads,
-                # One core per thread helps if all are ours; of processes that run side by side
-                # with fewer threads each, all would take the same cores.
-                "ENABLE_CPU_PINNING": n_threads >= joblib.cpu_count(),
-            },
-        )
-        self.n_features = compiled.output(0).shape[1]
-        self.queue = openvino.AsyncInferQueue(compiled, n_threads)
-        self.lock = threading.Lock()
-
-    def __call__(self, batch):
-        with closing(self.map([batch])) as parts:
-            return next(parts)
-
-    def map(self, batches):
-        """Features of every batch; the rows of the next batch start before the last ones end."""
-        with self.lock:
-            self.queue.set_callback(_keep_row)
-            started = None
-            try:
-                for batch in batches:
-                    previous, started = started, self._start(np.ascontiguousarray(batch))
-                    if previous is not None:
-                        yield self._finish(*previous)
-                if started is not None:
-                    yield self._finish(*started)
-            finally:
-                self.queue.wait_all()
-
-    def _start(self, batch):
-        features = np.empty((len(batch), self.n_features), dtype=np.float32)
-        done = np.zeros(len(batch), dtype=bool)
-        for row in range(len(batch)):  # blocks while every thread has a row
-            place = (features, done, row, batch)  # the batch is read where it is, so it must stay
-            self.queue.start_async(batch[row : row + 1], place, share_inputs=True)
-        return features, done
-
-    def _finish(self, features, done):
-        if not done.all():
-            self.queue.wait_all()  # raises what a row has raised
-        return features
-
-
-def _keep_row(request, place):
-    features, done, row, _ = place
-    features[row] = request.get_output_tensor(0).data[0]
-    done[row] = True

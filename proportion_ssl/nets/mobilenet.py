@@ -14,6 +14,7 @@ from torch import nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 from torchvision.models.mobilenetv2 import MobileNetV2
 
+from proportion_ssl.images import check_images
 from proportion_ssl.nets.head import LinearHead
 
 logger = logging.getLogger(__name__)
@@ -26,9 +27,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 N_FEATURES = 1280
 """Number of features that MobileNetV2 (width 1.0) computes per image."""
-
-MIN_SIDE = 32
-"""Shortest image side in pixels: MobileNetV2 halves the image five times."""
 
 
 class WeightsNotAvailableError(OSError):
@@ -346,49 +344,3 @@ class MobileNetV2Module(nn.Module):
                 )
             return self.head(inputs)
         return self.head(self.embed(inputs))
-
-
-def check_images(images, *, min_side: int = MIN_SIDE) -> None:
-    """Raise unless `images` is uint8 (n, height, width, 3) with sides of at least `min_side`.
-
-    Parameters
-    ----------
-    images : ndarray or Tensor
-        A batch of images; only its type and shape are looked at.
-    min_side : int, default=32
-        Shortest side in pixels; 32 is what MobileNetV2 needs.
-
-    Raises
-    ------
-    TypeError
-        If the values are not uint8.
-    ValueError
-        If the shape is another.
-
-    Examples
-    --------
-    >>> check_images(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
-    Traceback (most recent call last):
-    ...
-    ValueError: Images must have the shape (n, height, width, 3); got (1, 3, 224, 224). ...
-    """
-    shape = tuple(images.shape)
-    if len(shape) != 4 or shape[3] != 3:
-        hint = ""
-        if len(shape) == 4 and shape[1] == 3:
-            hint = " Channels come last: numpy.moveaxis(images, 1, -1)."
-        elif len(shape) == 4 and shape[3] == 4:
-            hint = " Drop the alpha channel: images[..., :3]."
-        elif len(shape) == 3 and shape[2] == 3:
-            hint = " A single image needs a first axis: images[None]."
-        raise ValueError(f"Images must have the shape (n, height, width, 3); got {shape}.{hint}")
-    if str(images.dtype).removeprefix("torch.") != "uint8":
-        raise TypeError(
-            f"Images must be uint8 in 0..255, as read from a slide; got {images.dtype}. "
-            "Do not scale or normalise them, the network's own constants are applied here."
-        )
-    if min(shape[1:3]) < min_side:
-        raise ValueError(
-            f"Images must be at least {min_side} x {min_side} pixels for this network; got "
-            f"{shape[1]} x {shape[2]}."
-        )

@@ -11,10 +11,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNetClassifier
 
 from proportion_ssl.embedding import PatchEmbedder
+from proportion_ssl.images import check_images
 from proportion_ssl.losses import SignedLabelLoss
 from proportion_ssl.nets.data import BatchesInOrder, SignedDataset, keep_batch
 from proportion_ssl.nets.head import LinearHead
-from proportion_ssl.nets.mobilenet import N_FEATURES, MobileNetV2Module, check_images
+from proportion_ssl.nets.mobilenet import N_FEATURES, MobileNetV2Module
 from proportion_ssl.nets.training import split_validation, train_until_settled
 
 #: What a skorch net needs to learn from signed labels; its module returns logits.

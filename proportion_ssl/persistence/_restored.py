@@ -3,8 +3,8 @@
 from typing import Any
 
 from proportion_ssl.embedding import PatchEmbedder
+from proportion_ssl.images import check_images
 from proportion_ssl.nets.data import SignedDataset
-from proportion_ssl.nets.mobilenet import check_images
 from proportion_ssl.nets.net import MobileNetV2Classifier, SignedLabelNet
 
 
