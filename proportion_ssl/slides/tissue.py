@@ -103,8 +103,9 @@ def tissue_mask(
     if min_area < 0 or max_hole < 0:
         raise ValueError(f"areas must not be negative, got {min_area!r} and {max_hole!r}.")
 
-    mask = _stained(image, mpp, threshold)
-    unusable = _inked(image, mpp) | _blurred(_mean_density(image), mpp)
+    glass = _glass_color(image)
+    mask = _stained(image, glass, mpp, threshold)
+    unusable = _inked(image, glass, mpp) | _blurred(_mean_density(image, glass), mpp)
     mask &= ~unusable
     mask = _drop_small(mask, min_area / mpp**2, margin=round(GAP_UM / mpp / 2))
     return ~_drop_small(~mask, max_hole / mpp**2) & ~unusable
@@ -131,7 +132,8 @@ def ink_mask(image: Any, *, mpp: float) -> np.ndarray:
     >>> bool(ink_mask(image, mpp=8.0)[30, 30]), bool(ink_mask(image, mpp=8.0)[5, 5])
     (True, False)
     """
-    return _inked(_check_image(image), mpp)
+    image = _check_image(image)
+    return _inked(image, _glass_color(image), mpp)
 
 
 def otsu_threshold(values) -> float:
@@ -319,41 +321,57 @@ def _check_image(image):
     return image
 
 
-def _relative_to_glass(image):
-    """Planes of red, green and blue, one after the other, divided by the glass.
+def _glass_color(image):
+    """Red, green and blue of the glass: the median of the brightest 5% of pixels.
 
-    Glass is the median of the brightest 5% of pixels. Of a large overview the planes are what
-    takes memory; so each is made when it is needed, and by itself, which is also much faster to
-    compute with than three channels side by side.
+    By histograms, which are exact for 8 bits and many times faster than sorting.
     """
-    channels = np.moveaxis(image, -1, 0)
-    darkest = np.minimum(np.minimum(*channels[:2]), channels[2])
-    bright = darkest >= np.percentile(darkest, 95)
-    for channel in channels:
-        glass = max(np.median(channel[bright]), 128.0)  # on a slide without glass: little change
-        plane = channel / np.float32(glass)
-        yield np.minimum(plane, 1.0, out=plane)
+    darkest = np.minimum(np.minimum(image[..., 0], image[..., 1]), image[..., 2])
+    bright = darkest >= _quantile(darkest, 0.95)
+    # on a slide without glass: little change
+    return [max(_quantile(image[..., c][bright], 0.5), 128.0) for c in range(3)]
 
 
-def _optical_density(image):
+def _quantile(values, q):
+    """`numpy.quantile` of 8-bit values."""
+    counts = np.bincount(values.ravel(), minlength=256)
+    place = q * (counts.sum() - 1)
+    below, above = np.searchsorted(np.cumsum(counts), [np.floor(place), np.ceil(place)], "right")
+    return below + (above - below) * (place % 1)
+
+
+def _by_table(image, glass, of_relative):
+    """Planes of a function of the intensities relative to the glass, which end at 1.
+
+    Of a large overview the planes are what takes memory; so each is made when it is needed, and by
+    itself, which is also much faster to compute with than three channels side by side.
+    """
+    for channel, color in enumerate(glass):
+        table = np.minimum(np.arange(256, dtype=np.float32) / np.float32(color), 1.0)
+        yield of_relative(table)[image[..., channel]]
+
+
+def _relative_to_glass(image, glass):
+    return _by_table(image, glass, lambda table: table)
+
+
+def _optical_density(image, glass):
     """Planes of -ln of the relative intensity."""
-    for plane in _relative_to_glass(image):
-        np.clip(plane, 1 / 256, 1.0, out=plane)
-        yield np.negative(np.log(plane, out=plane), out=plane)
+    return _by_table(image, glass, lambda table: -np.log(np.clip(table, 1 / 256, 1.0)))
 
 
-def _mean_density(image):
-    red, green, blue = _optical_density(image)
+def _mean_density(image, glass):
+    red, green, blue = _optical_density(image, glass)
     red += green
     red += blue
     red /= 3
     return red
 
 
-def _stained(image, mpp, threshold):
+def _stained(image, glass, mpp, threshold):
     """Pixels that are saturated and not too dark."""
     sigma = SMOOTHING_UM / mpp / 2
-    smooth = (ndimage.gaussian_filter(plane, sigma) for plane in _relative_to_glass(image))
+    smooth = (ndimage.gaussian_filter(plane, sigma) for plane in _relative_to_glass(image, glass))
     brightest = next(smooth)
     darkest = brightest.copy()
     for plane in smooth:
@@ -366,10 +384,10 @@ def _stained(image, mpp, threshold):
     return (saturation > threshold) & (brightest > DARKEST)
 
 
-def _inked(image, mpp):
+def _inked(image, glass, mpp):
     """Pen marks and their rim."""
     sigma = SMOOTHING_UM / mpp
-    red, green, blue = (ndimage.gaussian_filter(d, sigma) for d in _optical_density(image))
+    red, green, blue = (ndimage.gaussian_filter(d, sigma) for d in _optical_density(image, glass))
     ink = (red > 1.25 * green) & (red > 0.25)
     lightest = np.minimum(np.minimum(red, green), blue)
     densest = np.maximum(np.maximum(red, green), blue, out=blue)
