@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 from torch import nn
 
 from proportion_ssl.exported import known_image, write_exported
-from proportion_ssl.images import MIN_SIDE, check_images, features_of, first_image
+from proportion_ssl.images import MIN_SIDE, ImageEmbedder, check_images, features_of, first_image
 from proportion_ssl.nets.inference import compile_features, export_features
 from proportion_ssl.nets.mobilenet import (
     IMAGENET_MEAN,
@@ -35,7 +34,7 @@ _engines: OrderedDict = OrderedDict()  # compiled networks, shared by clones; th
 _engines_lock = threading.Lock()
 
 
-class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PatchEmbedder(ImageEmbedder):
     """Features of images by a frozen network: MobileNetV2, or any torch module.
 
     The network is a constant. `fit` only reads it and checks the images, and `transform` works
@@ -269,25 +268,6 @@ class PatchEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     @property
     def _min_side(self):
         return MIN_SIDE if self.module is None else 1
-
-    @property
-    def _n_features_out(self):
-        return self.n_features_out_
-
-    def __sklearn_is_fitted__(self):
-        return True
-
-    def __getstate__(self):
-        state = super().__getstate__()
-        state.pop("_network", None)  # read again where it is needed
-        return state
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.requires_fit = False
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
 
 class _Remembered:

@@ -9,13 +9,12 @@ from typing import Any
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval
 
 from proportion_ssl._atomic import replacing
 from proportion_ssl._version import __version__
 from proportion_ssl.engine import OpenVINOFeatures, agree, import_openvino
-from proportion_ssl.images import features_of, first_image
+from proportion_ssl.images import ImageEmbedder, features_of, first_image
 
 FORMAT = (
     "proportion_ssl exported embedder 1"  # change it when a file of today would be read wrongly
@@ -26,7 +25,7 @@ class ExportedFileError(ValueError):
     """A file is no whole file of :meth:`PatchEmbedder.export`, or computes something else here."""
 
 
-class ExportedEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ExportedEmbedder(ImageEmbedder):
     """Features of images by a network that :meth:`PatchEmbedder.export` wrote; loads no torch.
 
     A process that reads slides and predicts then needs a fraction of the memory, and starts faster.
@@ -173,25 +172,6 @@ class ExportedEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if held is None or held[0] != key:
             held = self._network = (key, read_exported(self.path, n_threads))
         return held[1]
-
-    @property
-    def _n_features_out(self):
-        return self.n_features_out_
-
-    def __sklearn_is_fitted__(self):
-        return True
-
-    def __getstate__(self):
-        state = super().__getstate__()
-        state.pop("_network", None)  # read again where it is needed
-        return state
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.requires_fit = False
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
 
 def write_exported(

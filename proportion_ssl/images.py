@@ -6,10 +6,41 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from tqdm import tqdm
 
 MIN_SIDE = 32
 """Shortest image side in pixels: MobileNetV2 halves the image five times."""
+
+
+class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base of the transformers that hold a frozen network as ``_network``: what scikit-learn asks of them.
+
+    Attributes
+    ----------
+    n_features_out_ : int
+    """
+
+    n_features_out_: int
+
+    @property
+    def _n_features_out(self):
+        return self.n_features_out_
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        state.pop("_network", None)  # read again where it is needed
+        return state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.requires_fit = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
 
 def check_images(images: Any, *, min_side: int = MIN_SIDE) -> None:

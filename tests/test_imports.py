@@ -93,7 +93,7 @@ ROWS = {
     "slides.cohort": Row(("slides",), ("sklearn.utils.parallel", "tqdm")),
     "slides.embed": Row(("slides",), ("numpy", "tqdm")),
     # 3: networks
-    "images": Row((), ("numpy", "tqdm")),
+    "images": Row((), ("numpy", "sklearn", "tqdm")),
     "engine": Row((), ("numpy", "joblib", "openvino")),
     "exported": Row((*RUNTIME, "_atomic", "_version"), ("numpy", "sklearn", "joblib")),
     "nets": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
