@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
 
 from proportion_ssl import HeadClassifier, MobileNetV2Classifier, PatchEmbedder
 from proportion_ssl.nets.mobilenet import load_mobilenet_v2
@@ -148,3 +149,24 @@ def test_groups_keep_slides_together():
 def test_bad_input(X, y, error, message):
     with pytest.raises(error, match=message):
         small().fit(X, y)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_head_trains_on_one_thread_and_convolutions_on_all(images, freeze):
+    seen = {True: set(), False: set()}
+
+    class Watch(Callback):
+        def on_batch_begin(self, net, training, **kwargs):
+            seen[training].add(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        net = MobileNetV2Classifier(
+            weights=None, freeze=freeze, max_epochs=1, batch_size=8, callbacks=[Watch()]
+        )
+        net.fit(*images)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {True: {1} if freeze else {3}, False: {3}}

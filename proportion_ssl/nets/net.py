@@ -1,6 +1,8 @@
 """skorch classifiers that learn from signed labels: the head alone, and MobileNetV2."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -188,6 +190,16 @@ class SignedLabelNet(NeuralNetClassifier):
         unwanted = {"valid_acc"} if self.verbose else {"valid_acc", "print_log"}
         return [(name, call) for name, call in super()._default_callbacks if name not in unwanted]
 
+    def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
+        """An epoch as in skorch; a head is trained on one thread of torch.
+
+        Its steps are too small to be shared: threads gain nothing, lose much where other work needs the
+        cores, and would round differently on other machines.
+        """
+        small = training and self.head is not None and len(getattr(self, "data_shape_", ())) == 1
+        with one_thread() if small else nullcontext():
+            super().run_single_epoch(iterator, training, *args, **kwargs)
+
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Batches in skorch's way; outside training a head reads features in large parts, without a copy."""
         if training or self.head is None or len(dataset.shape) != 2:
@@ -355,6 +367,17 @@ class MobileNetV2Classifier(SignedLabelNet):
             return X
         check_images(X)
         return PatchEmbedder(weights=self.weights).transform(X) if self.freeze else X
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch computes on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _without(group, parameter):
