@@ -7,8 +7,12 @@ import numpy as np
 from proportion_ssl.moves import move_within_bounds
 from proportion_ssl.prices import BLOCK, PricedBags, blocks_of_bags
 
+#: Instances that are assigned at once: what is done for many bags in one go costs each of them less.
+AT_ONCE = 24 * BLOCK
 #: Pairs of classes, over bags of one instance, whose moves are compared at once: 128 MB of numbers.
 _PAIRS = 2**24
+#: Instances per bag that chains of moves compare faster than better prices would sort them out.
+_FEW = 200
 
 
 def largest_remainder(shares: np.ndarray, n_instances: np.ndarray) -> np.ndarray:
@@ -228,7 +232,7 @@ def assign(
         )
     labels = np.empty(len(bag_index), dtype=np.int64)
     # chains of moves need a few numbers per bag and pair of classes
-    at_once = max(1, _PAIRS // scores.shape[1] ** 2)
+    at_once = max(1, min(AT_ONCE, _PAIRS // scores.shape[1] ** 2))
     for rows, bags in blocks_of_bags(bag_index, sizes, at_once):
         labels[rows] = _assign(scores[rows], sizes[bags], fewest[bags], most[bags], care=1)
     return labels
@@ -244,45 +248,38 @@ def best_classes(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns
     -------
-    label : ndarray of int16, shape (n_instances,)
+    label : ndarray of unsigned int, as small as the classes allow, shape (n_instances,)
     best : ndarray of float, shape (n_instances,)
 
     Examples
     --------
     >>> import numpy as np
     >>> best_classes(np.array([[0.1, 0.7], [0.9, 0.3]]))
-    (array([1, 0], dtype=int16), array([0.9, 0.7]))
+    (array([1, 0], dtype=uint8), array([0.9, 0.7]))
     """
-    label, best = np.zeros(scores.shape[1], dtype=np.int16), scores[0].copy()
+    dtype = np.min_scalar_type(len(scores))
+    label, best = np.zeros(scores.shape[1], dtype=dtype), scores[0].copy()
     for c, row in enumerate(scores[1:], start=1):
-        np.maximum(label, (row > best) * np.int16(c), out=label)
+        np.maximum(label, (row > best).astype(dtype) * dtype.type(c), out=label)
         np.maximum(best, row, out=best)
     return label, best
 
 
 def _assign(scores, sizes, fewest, most, care):
-    """Labels of some bags, one after the other; the more care, the fewer instances are settled early."""
-    bag = np.repeat(np.arange(len(sizes)), sizes)
-    place, labels = np.arange(len(bag)), np.empty(len(bag), dtype=np.int64)
-    parts = []
-    for rows, bags in blocks_of_bags(bag, sizes, 4 * BLOCK):
-        part = _Narrowing(scores[rows], sizes[bags], fewest[bags], most[bags])
-        part.narrow(care, at_most=care * np.maximum(400, sizes[bags] // 4))
+    """Labels of some bags, bag after bag; the more care, the fewer instances are settled early."""
+    part = _Narrowing(scores, sizes, fewest, most)
+    part.narrow(care, at_most=care * np.maximum(400, sizes // 4))
+    part.narrow(care)
+    if len(part.rows) > _FEW * len(sizes):
         part.narrow(care)
-        part.narrow(care)
-        labels[rows] = part.labels
-        part.rows = place[rows][part.rows]
-        parts.append(part)
-    rows, prices, counts, unseen = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("rows", "prices", "counts", "unseen")
+    moved = part.labels[part.rows]
+    in_doubt = move_within_bounds(
+        part.scores, part.bag, moved, part.counts, part.prices, fewest, most, part.unseen
     )
-    left = np.concatenate([part.scores for part in parts], axis=1)
-    moved = labels[rows]
-    in_doubt = move_within_bounds(left, bag[rows], moved, counts, prices, fewest, most, unseen)
-    labels[rows] = moved
+    labels = part.labels
+    labels[part.rows] = moved
     if in_doubt.any():
-        again = in_doubt[bag]
+        again = np.repeat(in_doubt, sizes)
         labels[again] = _assign(
             scores[again], sizes[in_doubt], fewest[in_doubt], most[in_doubt], 4 * care
         )
@@ -297,51 +294,67 @@ class _Narrowing:
     """
 
     def __init__(self, scores, sizes, fewest, most):
-        n_bags, n_classes = self.shape = fewest.shape
+        n_bags, n_classes = fewest.shape
         self.fewest, self.most, self.sizes = fewest, most, sizes
         self.rows, self.bag = np.arange(len(scores)), np.repeat(np.arange(n_bags), sizes)
-        self._exact, self._closed = scores, _closed(most > 0)
-        self._largest = max(abs(scores.min()), abs(scores.max()))
+        self.scores = self._exact = np.ascontiguousarray(scores.T)
+        self._closed, self._largest = _closed(most > 0), max(abs(scores.min()), abs(scores.max()))
         # of most it will be clear where they belong: single precision will do
-        self.scores = self._by_classes(scores, np.float32)
+        self._dtype: type = np.float32
         self.labels = np.empty(len(scores), dtype=np.int16)
-        self.settled = np.zeros(self.shape, dtype=np.int64)
-        self.prices, self.temperature = np.zeros(self.shape), np.full((n_bags, 1), 0.5)
+        self.settled, self.counts = np.zeros((2, n_bags, n_classes), dtype=np.int64)
+        self.prices, self.temperature = np.zeros((n_bags, n_classes)), np.full((n_bags, 1), 0.5)
         self.unseen = np.full((n_bags, n_classes, n_classes), -np.inf)
 
     def narrow(self, care, at_most=None):
         """Better prices, of at most so many instances of each bag; labels at these; fewer instances."""
         undecided = self._fit_prices(at_most)
-        dtype = self.scores.dtype
-        priced = np.repeat(self.prices.T.astype(dtype), self.sizes, axis=1)
-        priced += self.scores
+        blocks = blocks_of_bags(self.bag, self.sizes)
+        kept = np.concatenate(
+            [self._settle(rows, bags, care, undecided[bags]) for rows, bags in blocks]
+        )
+        self.temperature *= np.clip(20 / (undecided.sum(axis=1, keepdims=True) + 1e-9), 0.1, 1.0)
+        self.rows, self.bag = self.rows[kept], self.bag[kept]
+        self.sizes = np.bincount(self.bag, minlength=len(self.sizes))
+        self._dtype = np.float64
+        self.scores = np.repeat(self._closed.T, self.sizes, axis=1)
+        self.scores += self._exact.take(self.rows, axis=1)
+
+    def _settle(self, rows, bags, care, undecided):
+        """Labels of some bags at their prices; where the instances are that errors of these could move."""
+        prices, sizes, dtype = self.prices[bags], self.sizes[bags], self._dtype
+        priced = np.repeat((prices + self._closed[bags]).T.astype(dtype), sizes, axis=1)
+        priced += self.scores[:, rows]
         label, best = best_classes(priced)
-        self.labels[self.rows] = label
-        cell = self.bag * self.shape[1] + label
-        found = self._count(cell)
-        self.counts = self.settled + found
-        off = np.abs(self.counts - np.clip(self.counts, self.fewest, self.most))
+        # at first these are all instances: a slice is written faster than positions
+        mine = rows if len(self.rows) == len(self.labels) else self.rows[rows]
+        self.labels[mine] = label
+        cell = (self.bag[rows] - bags.start) * prices.shape[1] + label
+        found = _count(cell, prices.shape)
+        counts = self.settled[bags] + found
+        off = np.abs(counts - np.clip(counts, self.fewest[bags], self.most[bags]))
         # by how much a price may have to change, from how many instances its change moves
-        reach = care * (1.5 * off + 6) * self.temperature / (undecided + 1e-9)
-        all_there_is = 4 * (self._largest + np.abs(self.prices).max())
+        reach = care * (1.5 * off + 6) * self.temperature[bags] / (undecided + 1e-9)
+        all_there_is = 4 * (self._largest + np.abs(prices).max())
         np.minimum(reach, all_there_is, out=reach)
-        priced += np.repeat(reach.T.astype(dtype), self.sizes, axis=1)
+        priced += np.repeat(reach.T.astype(dtype), sizes, axis=1)
         least = best - reach.ravel().astype(dtype)[cell]
-        n_in_reach = sum((row >= least).astype(np.int16) for row in priced)
-        movable = n_in_reach > 1  # its own class is always in reach
-        movable[np.cumsum(self.sizes) - self.sizes] = True  # one at least in each bag
+        movable, seen = np.zeros((2, len(least)), dtype=bool)
+        for row in priced:  # its own class is always in reach; movable if another one is
+            in_reach = row >= least
+            movable |= seen & in_reach
+            seen |= in_reach
+        movable[np.cumsum(sizes) - sizes] = True  # one at least in each bag
         kept = np.flatnonzero(movable)
-        newly_settled = found - self._count(cell[kept])
-        rounding = 8 * np.finfo(dtype).eps * (self._largest + np.abs(self.prices) + reach)
-        bound = (self.prices - reach)[:, :, np.newaxis] - (self.prices + reach)[:, np.newaxis]
+        newly_settled = found - _count(cell[kept], prices.shape)
+        rounding = 8 * np.finfo(dtype).eps * (self._largest + np.abs(prices) + reach)
+        bound = (prices - reach)[:, :, np.newaxis] - (prices + reach)[:, np.newaxis]
         bound += rounding.max(axis=1)[:, np.newaxis, np.newaxis]
         bound[newly_settled == 0] = -np.inf
-        np.maximum(self.unseen, bound, out=self.unseen)
-        self.settled += newly_settled
-        self.temperature *= np.clip(20 / (undecided.sum(axis=1, keepdims=True) + 1e-9), 0.2, 1.0)
-        self.rows, self.bag = self.rows[kept], self.bag[kept]
-        self.sizes = np.bincount(self.bag, minlength=self.shape[0])
-        self.scores = self._by_classes(self._exact.take(self.rows, axis=0), np.float64)
+        self.unseen[bags] = np.maximum(self.unseen[bags], bound)
+        self.settled[bags] += newly_settled
+        self.counts[bags] = counts
+        return rows.start + kept
 
     def _fit_prices(self, at_most):
         """Set prices at which soft labels have the counts; returns how many instances a price moves."""
@@ -351,21 +364,14 @@ class _Narrowing:
             scores = scores.take(_evenly_spaced(self.sizes, sizes), axis=1)
         share = (sizes / self.sizes)[:, np.newaxis]
         # prices at which counts almost fit will do
-        scaled = scores.astype(np.float32, copy=at_most is None)
+        scaled = np.repeat(self._closed.T.astype(np.float32), sizes, axis=1)
+        scaled += scores
         scaled /= np.repeat(self.temperature[:, 0].astype(np.float32), sizes)
         bags = PricedBags(scaled, sizes, self.prices / self.temperature)
         bounds = _Bounds((self.fewest - self.settled) * share, (self.most - self.settled) * share)
-        bags.minimise(bounds, tol=4 / np.maximum(sizes, 400), max_iter=20)
+        bags.minimise(bounds, tol=4 / np.maximum(sizes, 100), max_iter=20)
         self.prices = bags.prices * self.temperature
         return bags.undecided() / share
-
-    def _by_classes(self, scores, dtype):
-        found = np.repeat(self._closed.T.astype(dtype), self.sizes, axis=1)
-        found += scores.T
-        return found
-
-    def _count(self, cell):
-        return np.bincount(cell, minlength=self.settled.size).reshape(self.shape)
 
 
 @dataclass
@@ -382,8 +388,7 @@ class _Bounds:
     def __call__(self, prices):
         middle, half = (self.fewest + self.most) / 2, (self.most - self.fewest) / 2
         place = np.clip(prices / self.width, -1.0, 1.0)
-        value = (half * place * (prices - self.width * place / 2) - middle * prices).sum(axis=1)
-        return value, half * place - middle, np.where(np.abs(place) < 1, half / self.width, 0.0)
+        return half * place - middle, np.where(np.abs(place) < 1, half / self.width, 0.0)
 
     def of(self, bags):
         return _Bounds(self.fewest[bags], self.most[bags], self.width)
@@ -392,6 +397,11 @@ class _Bounds:
 def _closed(allowed):
     """What is added to the scores of a class: ``-inf`` where a bag cannot have it."""
     return np.where(allowed, 0.0, -np.inf)
+
+
+def _count(cell, shape):
+    """How many instances each cell, a bag and a class, has."""
+    return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _evenly_spaced(sizes, n_taken):

@@ -87,8 +87,9 @@ def move_within_bounds(
         place[:] = -1
         place[bags] = each
         rows = rows[place[bag[rows]] >= 0]
-        movers = _movers(gains, scores, bag, labels, rows, place, following)
-        cells = place[bag[movers]] * n_classes + labels[movers]
+        cell = place[bag[rows]] * n_classes + labels[rows]
+        movers = _movers(gains[bags], scores, rows, cell, following)
+        cells = cell[movers]
         n_movers = np.bincount(cells, minlength=here.size).reshape(here.shape)
         n_leaving, n_coming = here[each, source], here[each, target]
         room = np.minimum(
@@ -103,14 +104,16 @@ def move_within_bounds(
         cells, movers = cells[order], movers[order]
         rank = np.arange(len(cells)) - (np.cumsum(n_movers) - n_movers.ravel())[cells]
         first = rank < n_moved[cells // n_classes]
-        labels[movers[first]] = following.ravel()[cells[first]]
+        movers, left = movers[first], cells[first]
+        labels[rows[movers]] = moved_to = following.ravel()[left]
+        cell[movers] = left - left % n_classes + moved_to
         counts[bags, source] -= n_moved
         counts[bags, target] += n_moved
 
         touched = following >= 0
         touched[each, target] = True
         gains[bags] = np.where(touched[:, :, np.newaxis], unseen[bags], gains[bags])
-        _raise(gains, scores, bag, labels, rows[touched[place[bag[rows]], labels[rows]]])
+        _raise(gains, scores, bag, labels, rows[touched.ravel()[cell]])
         stuck = n_moved == 0
         in_doubt[bags[stuck]] = True
         bags = bags[~stuck]
@@ -118,11 +121,12 @@ def move_within_bounds(
 
 def _raise(gains, scores, bag, labels, rows):
     """Raise the gains to those of the best of these instances."""
+    own_label = labels[rows]
     for label in range(len(scores)):
-        mine = rows[labels[rows] == label]
+        mine = rows[own_label == label]
         if len(mine):
             own = bag[mine]
-            starts = np.flatnonzero(np.diff(own, prepend=-1))
+            starts = np.flatnonzero(np.concatenate([[True], own[1:] != own[:-1]]))
             bags = own[starts]
             theirs = scores.take(mine, axis=1)
             theirs -= theirs[label].copy()
@@ -138,15 +142,18 @@ def _best_chains(gains, may_give, may_take, tol):
     the gain of the chain.
     """
     each, n_classes = np.arange(len(gains)), gains.shape[1]
-    best, before = np.where(may_give, 0.0, -np.inf), np.full(may_give.shape, -1)
+    # bags along memory: along rows of a few classes numpy is many times slower
+    steps = np.ascontiguousarray(gains.transpose(1, 2, 0))
+    best, before = np.where(may_give.T, 0.0, -np.inf), np.full(may_give.T.shape, -1)
     for _ in range(n_classes - 1):
-        through = best[:, :, np.newaxis] + gains
-        top = through.max(axis=1)
+        through = best[:, np.newaxis] + steps
+        top = through.max(axis=0)
         better = top > best + tol
         if not better.any():
             break
-        before = np.where(better, through.argmax(axis=1), before)
-        best = np.where(better, top, best)
+        np.copyto(before, (through == top).argmax(axis=0), where=better)
+        np.copyto(best, top, where=better)
+    best, before = best.T, before.T
     best = np.where(may_take & (before >= 0), best, -np.inf)
     target = source = best.argmax(axis=1)
     following = np.full(may_give.shape, -1)
@@ -158,9 +165,15 @@ def _best_chains(gains, may_give, may_take, tol):
     return following, source, target, best[each, target]
 
 
-def _movers(gains, scores, bag, labels, rows, place, following):
-    """Instances of the best gain for the move of their class."""
-    to = following[place[bag[rows]], labels[rows]]
-    rows, to = rows[to >= 0], to[to >= 0]
-    label = labels[rows]
-    return rows[scores[to, rows] - scores[label, rows] >= gains[bag[rows], label, to]]
+def _movers(gains, scores, rows, cell, following):
+    """Which of the rows have the best gain for the move of their cell, a bag and a class."""
+    n_bags, n_classes = following.shape
+    best = gains[np.arange(n_bags)[:, np.newaxis], np.arange(n_classes), following].ravel()
+    to = following.ravel()[cell]
+    moves = np.flatnonzero(to >= 0)
+    rows, cell, to = rows[moves], cell[moves], to[moves]
+    # positions in the scores one after the other: numpy finds these faster than pairs
+    n_instances = scores.shape[1]
+    gain = scores.take(to * n_instances + rows)
+    gain -= scores.take(cell % n_classes * n_instances + rows)
+    return moves[gain >= best[cell]]

@@ -12,8 +12,8 @@ BLOCK = 2**14
 class Penalty(Protocol):
     """What prices cost, beside the log-totals of the instances; convex."""
 
-    def __call__(self, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Value (n_bags,), slope and curvature (n_bags, n_classes) at prices (n_bags, n_classes)."""
+    def __call__(self, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slope and curvature (n_bags, n_classes) at prices (n_bags, n_classes)."""
 
     def of(self, bags: np.ndarray) -> Self:
         """The penalty of some of the bags, given as a mask of shape (n_bags,)."""
@@ -90,9 +90,8 @@ class PricedBags:
         self._dtype = scores.dtype
         logits = self._repeat(prices)
         logits += scores
-        largest = logits.max(axis=0)
-        logits -= largest
-        self._set(prices, np.exp(logits, out=logits), self._sums(largest))
+        logits -= logits.max(axis=0)
+        self._set(prices, np.exp(logits, out=logits))
 
     def minimise(
         self, penalty: Penalty, *, tol: float | np.ndarray, max_iter: int = 50, longest: float = 4.0
@@ -111,20 +110,19 @@ class PricedBags:
 
         Notes
         -----
-        Newton's method, damped: a step after which a bag is worse off is cut to a quarter. Once most bags
-        have found their prices the others go on alone.
+        Newton's method, damped: a step along which the slope turns round, to more than half of what it was,
+        is cut to a quarter. Slopes tell this without a logarithm of each instance. Once most bags have
+        found their prices the others go on alone.
         """
         tol = np.broadcast_to(tol, self.sizes.shape)
-        cost, slope, curvature = penalty(self.prices)
-        value = self._log_totals + cost
-        rounding = max(1e-9, 10 * np.finfo(self._dtype).eps)
+        slope, curvature = penalty(self.prices)
+        gradient = self.counts + slope
         for n_done in range(max_iter):
-            gradient = self.counts + slope
-            off = np.abs(gradient).max(axis=1) / self.sizes
+            off = self._off(gradient)
             if (off <= tol).all():
                 return
             behind = off > 1e-3 * tol
-            if 2 * behind.sum() < len(behind):
+            if 2 * np.count_nonzero(behind) < len(behind):
                 rest = self._of(behind)
                 rest.minimise(penalty.of(behind), tol=tol[behind], max_iter=max_iter - n_done)
                 self._take_over(behind, rest)
@@ -133,31 +131,35 @@ class PricedBags:
             step *= -np.minimum(
                 1.0, longest / np.abs(step).max(axis=1, keepdims=True, initial=longest)
             )
-            before, old_value = (self.prices, self.soft, self._log_totals), value
+            old_prices, old_soft, downhill = self.prices, self.soft, (gradient * step).sum(axis=1)
             for _ in range(8):
-                self._move(*before, step)
-                cost, slope, curvature = penalty(self.prices)
-                value = self._log_totals + cost
-                worse = value > old_value + rounding * np.abs(old_value)
-                if not worse.any():
+                self._move(old_prices, old_soft, step)
+                slope, curvature = penalty(self.prices)
+                gradient = self.counts + slope
+                too_far = (gradient * step).sum(axis=1) > -downhill / 2
+                too_far &= self._off(gradient) > tol
+                if not too_far.any():
                     break
-                step[worse] /= 4
+                step[too_far] /= 4
+                downhill[too_far] /= 4
 
     def undecided(self) -> np.ndarray:
         """How many instances a price moves: curvature of the log-totals, shape (n_bags, n_classes)."""
         return self.counts - self._sums(self.soft**2).T
 
-    def _set(self, prices, weights, log_scales):
-        total = weights.sum(axis=0)
-        self.prices, self.soft = prices, np.multiply(weights, 1 / total, out=weights)
-        self.counts = self._sums(self.soft).T
-        self._log_totals = log_scales + self._sums(np.log(total))
+    def _off(self, gradient):
+        """Largest slope of each bag, as a share of its instances."""
+        return np.abs(gradient).max(axis=1) / self.sizes
 
-    def _move(self, prices, soft, log_totals, step):
+    def _set(self, prices, weights):
+        weights *= 1 / weights.sum(axis=0)
+        self.prices, self.soft, self.counts = prices, weights, self._sums(weights).T
+
+    def _move(self, prices, soft, step):
         """Soft labels a step from others, without an exponential of each instance."""
         weights = self._repeat(np.exp(step))
         weights *= soft
-        self._set(prices + step, weights, log_totals)
+        self._set(prices + step, weights)
 
     def _repeat(self, of_bags):
         """Numbers of each bag and class for each instance."""
@@ -171,7 +173,7 @@ class PricedBags:
         """Second derivatives, shape (n_bags, n_classes, n_classes)."""
         # A step needs no more than single precision, and half as much is read. Products of what is left
         # are no subnormal numbers, which processors multiply a hundred times more slowly.
-        soft = np.maximum(self.soft.astype(np.float32), np.float32(1e-18))
+        soft = self.soft.astype(np.float32, copy=False) + np.float32(1e-18)
         diagonal = np.arange(len(soft))
         hessian = np.zeros((len(self.sizes), len(soft), len(soft)))
         for c in diagonal[:-1]:
@@ -188,11 +190,9 @@ class PricedBags:
         part._starts = np.cumsum(part.sizes) - part.sizes
         part.prices, part.counts = self.prices[bags], self.counts[bags]
         part.soft = np.compress(np.repeat(bags, self.sizes), self.soft, axis=1)
-        part._log_totals = self._log_totals[bags]
         return part
 
     def _take_over(self, bags, part):
         """Set some of the bags to what they are on their own."""
         self.prices[bags], self.counts[bags] = part.prices, part.counts
         self.soft[:, np.repeat(bags, self.sizes)] = part.soft
-        self._log_totals[bags] = part._log_totals

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
-from proportion_ssl.assignment import assign, best_classes, count_bounds
+from proportion_ssl.assignment import AT_ONCE, assign, best_classes, count_bounds
 from proportion_ssl.intervals import nearest_proportions
 from proportion_ssl.picking import pick_least_confident, pick_most_confident, sign_labels
 from proportion_ssl.prices import BLOCK, blocks_of_bags
@@ -163,6 +163,7 @@ class _BagwiseSelector(Selector):
     """
 
     _dtype: type = np.int8
+    _at_once = 16 * BLOCK  # instances; more where what is done in one go for many bags counts
 
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
@@ -173,7 +174,7 @@ class _BagwiseSelector(Selector):
 
     def _label_all(self, probabilities, bag_index, *of_bags):
         signed = np.empty(probabilities.shape, dtype=self._dtype)
-        for rows, bags in blocks_of_bags(bag_index, np.bincount(bag_index), 16 * BLOCK):
+        for rows, bags in blocks_of_bags(bag_index, np.bincount(bag_index), self._at_once):
             index, here = bag_index[rows] - bags.start, (values[bags] for values in of_bags)
             signed[rows] = self._label(probabilities[rows], index, *here)
         return signed
@@ -330,6 +331,7 @@ class AssignmentSelector(_IntervalSelector):
            [0, 1]], dtype=int8)
     """
 
+    _at_once = AT_ONCE
     _parameter_constraints = {"tolerance": [Interval(Real, 0, 2, closed="both")]}  # noqa: RUF012
 
     def __init__(self, tolerance: float = 0.25):
@@ -337,10 +339,16 @@ class AssignmentSelector(_IntervalSelector):
 
     def _label(self, probabilities, bag_index, lower, upper):
         sizes = np.bincount(bag_index)
-        scores = np.maximum(probabilities, np.finfo(np.float32).tiny)
-        np.log(scores, out=scores)
-        labels = assign(scores, bag_index, *count_bounds(lower, upper, sizes))
-        predicted = _predict(probabilities)[0]
+        scores = np.empty(probabilities.shape[::-1], dtype=probabilities.dtype)
+        predicted = np.empty(len(probabilities), dtype=np.int64)
+        for start in range(0, len(probabilities), BLOCK):
+            rows = slice(start, start + BLOCK)
+            columns = scores[:, rows]
+            columns[:] = probabilities[rows].T
+            predicted[rows] = best_classes(columns)[0]
+            columns += np.finfo(np.float32).tiny  # 0 has no logarithm; others stay what they are
+            np.log(columns, out=columns)
+        labels = assign(scores.T, bag_index, *count_bounds(lower, upper, sizes))
         shares = _predicted_shares(predicted, probabilities.shape[1], bag_index)
         distance = np.abs(nearest_proportions(shares, lower, upper) - shares).sum(axis=1)
         in_tolerance = (distance < self.tolerance) | (self.tolerance == 2)
@@ -427,8 +435,10 @@ def _names_and_index(bag_ids):
     if bag_ids.ndim == 1 and n and bag_ids.dtype.kind in "iu":
         first, last = bag_ids.min(), bag_ids.max()
         if int(last) - int(first) < 2 * n:  # then counting is faster than sorting
-            offsets = (bag_ids - first).astype(np.int64)
+            offsets = (bag_ids - first).astype(np.int64, copy=False)
             is_there = np.bincount(offsets) > 0
+            if is_there.all():
+                return np.arange(first, last + 1), offsets
             return np.flatnonzero(is_there) + first, (np.cumsum(is_there) - 1)[offsets]
     return np.unique(bag_ids, return_inverse=True)
 

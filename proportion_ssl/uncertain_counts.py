@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proportion_ssl.intervals import nearest_proportions
-from proportion_ssl.prices import PricedBags, blocks_of_bags
+from proportion_ssl.prices import BLOCK, PricedBags, blocks_of_bags
 
 
 def posterior_labels(
@@ -42,7 +42,7 @@ def posterior_labels(
     Returns
     -------
     soft : ndarray of float, shape (n_instances, n_classes)
-        Rows sum to 1. Of the type of the scores; computed in double precision.
+        Rows sum to 1. Of the type of the scores, in which they are also computed.
 
     Notes
     -----
@@ -77,8 +77,9 @@ def posterior_labels(
     soft = np.empty_like(scores)
     sizes = np.bincount(bag_index)
     nu, variance = degrees_of_freedom, standard_deviation**2
-    for rows, here in blocks_of_bags(bag_index, sizes):
-        scaled = np.divide(scores[rows].T, temperature, order="C", dtype=np.float64)
+    for rows, here in blocks_of_bags(bag_index, sizes, 2 * BLOCK):
+        by_classes = np.ascontiguousarray(scores[rows].T)
+        scaled = np.divide(by_classes, temperature, dtype=scores.dtype)
         bags = PricedBags(scaled, sizes[here], np.zeros(lower[here].shape))
         n = bags.sizes[:, np.newaxis]
         for turn in range(n_renewals):
@@ -88,8 +89,10 @@ def posterior_labels(
             distance = ((means - nearest) ** 2).sum(axis=1, keepdims=True) if turn else 0.0
             variances = (nu * variance + distance) / (nu + lower.shape[1] - 1)
             penalty = _Misfit(n * nearest, temperature * variances * n**2)
-            bags.minimise(penalty, tol=1e-4)
-        soft[rows] = bags.soft.T
+            bags.minimise(penalty, tol=1e-5)
+        # class by class: numpy transposes many times more slowly
+        for of_class, found in zip(soft.T, bags.soft, strict=True):
+            of_class[rows] = found
     return soft
 
 
@@ -101,9 +104,7 @@ class _Misfit:
     variance: np.ndarray  # of the counts, shape (n_bags, 1)
 
     def __call__(self, prices):
-        pull = self.variance * prices
-        value = ((pull / 2 - self.target) * prices).sum(axis=1)
-        return value, pull - self.target, self.variance
+        return self.variance * prices - self.target, self.variance
 
     def of(self, bags):
         return _Misfit(self.target[bags], self.variance[bags])

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linear_sum_assignment, linprog
 
+from proportion_ssl import assignment
 from proportion_ssl.assignment import (
     _Narrowing,
     assign,
@@ -144,6 +145,28 @@ class TestAssign:
             rows = bag_index == bag
             alone = assign(scores[rows], one_bag(rows.sum()), counts[[bag]], counts[[bag]])
             assert total(scores[rows], together[rows]) == pytest.approx(total(scores[rows], alone))
+
+    @pytest.mark.parametrize("few", [0, 10**6])
+    @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+    def test_bags_of_all_sizes_in_blocks(self, monkeypatch, few, dtype):
+        # few: whether chains of moves begin after two or three narrowings
+        rng = np.random.default_rng(5)
+        sizes = np.concatenate([rng.integers(1, 4, 30), [700], rng.integers(1, 60, 20), [450]])
+        bag_index = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+        scores = random_scores(rng, len(bag_index), 4).astype(dtype)
+        given = scores.copy()
+        counts = largest_remainder(rng.dirichlet(np.full(4, 0.7), len(sizes)), sizes)
+        monkeypatch.setattr(assignment, "_FEW", few)
+        monkeypatch.setattr(assignment, "AT_ONCE", 500)
+        labels = assign(scores, bag_index, counts, counts)
+        assert_array_equal(scores, given)
+        for bag in range(len(sizes)):
+            mine, found = scores[bag_index == bag], labels[bag_index == bag]
+            assert_array_equal(np.bincount(found, minlength=4), counts[bag])
+            places = np.repeat(np.arange(4), counts[bag])
+            rows, columns = linear_sum_assignment(-mine[:, places].astype(float))
+            best = mine[rows, places[columns]].astype(float).sum()
+            assert total(mine.astype(float), found) == pytest.approx(best, abs=1e-9)
 
     def test_without_bounds_it_is_the_prediction(self):
         scores = random_scores(np.random.default_rng(0), 50, 3)

@@ -48,9 +48,11 @@ class Spring:
     strength: np.ndarray
 
     def __call__(self, prices):
-        value = (self.strength * prices**2 / 2 - self.target * prices).sum(axis=1)
         slope = self.strength * prices - self.target
-        return value, slope, np.broadcast_to(self.strength, prices.shape)
+        return slope, np.broadcast_to(self.strength, prices.shape)
+
+    def value(self, prices):
+        return (self.strength * prices**2 / 2 - self.target * prices).sum(axis=1)
 
     def of(self, bags):
         return Spring(self.target[bags], self.strength[bags])
@@ -71,9 +73,8 @@ def test_prices_of_a_general_minimiser(seed, spread):
         mine = scores[:, bag == b]
 
         def cost(prices, mine=mine, b=b):
-            return (
-                logsumexp(mine + prices[:, None], axis=0).sum() + spring.of([b])(prices[None])[0][0]
-            )
+            cost_of_prices = spring.of([b]).value(prices[None])[0]
+            return logsumexp(mine + prices[:, None], axis=0).sum() + cost_of_prices
 
         found = minimize(cost, np.zeros(4), method="BFGS", options={"gtol": 1e-8})
         assert cost(bags.prices[b]) <= found.fun + 1e-9 * abs(found.fun)

@@ -106,6 +106,33 @@ def test_a_bag_does_not_depend_on_the_others_nor_on_order():
     assert_allclose(moved, soft[order], atol=1e-9)
 
 
+def test_single_precision_is_enough_for_scores_of_single_precision():
+    scores, index, recorded = cohort(1, n_bags=40, largest=300)
+    given = scores.astype(np.float32)
+    options = {**DEFAULTS, "temperature": np.float64(0.3)}
+    soft = posterior_labels(given, index, recorded, recorded, **options)
+    assert soft.dtype == np.float32
+    exact = posterior_labels(given.astype(np.float64), index, recorded, recorded, **options)
+    assert_allclose(soft, exact, atol=1e-5)
+    order = np.random.default_rng(1).permutation(len(index))
+    moved = posterior_labels(given[order], index[order], recorded, recorded, **options)
+    assert_allclose(moved, soft[order], atol=1e-5)
+    assert_array_equal(given, scores.astype(np.float32))
+
+
+def test_bags_of_one_instance_among_larger_ones():
+    rng = np.random.default_rng(2)
+    sizes = np.array([1, 40, 1, 1, 300, 2])
+    index = np.repeat(np.arange(6), sizes)
+    scores = np.log(rng.dirichlet(np.full(4, 0.5), len(index)) + 1e-6)
+    recorded = rng.dirichlet(np.full(4, 0.7), 6)
+    soft = posterior_labels(scores, index, recorded, recorded, **DEFAULTS)
+    for bag in range(6):
+        here, one = index == bag, recorded[bag : bag + 1]
+        alone = posterior_labels(scores[here], index[here] * 0, one, one, **DEFAULTS)
+        assert_allclose(soft[here], alone, atol=1e-3)
+
+
 def test_the_fewer_degrees_of_freedom_the_less_a_record_far_off_is_believed():
     scores, one_bag = np.log([[0.9, 0.1]] * 20), np.zeros(20, dtype=int)
     recorded = np.array([[0.0, 1.0]])
