@@ -223,8 +223,10 @@ def tissue_fraction(mask: Any, grid: PatchGrid, dimensions: tuple[int, int]) -> 
             f"mask of {width} x {height} does not have the proportions of a slide of "
             f"{dimensions[0]} x {dimensions[1]}."
         )
-    integral = np.zeros((height + 1, width + 1))
-    np.cumsum(np.cumsum(mask != 0, axis=0), axis=1, out=integral[1:, 1:])
+    counts = np.int32 if mask.size < 2**31 else np.int64  # of a large overview this takes memory
+    integral = np.zeros((height + 1, width + 1), dtype=counts)
+    np.cumsum(mask != 0, axis=0, out=integral[1:, 1:])
+    np.cumsum(integral[1:, 1:], axis=1, out=integral[1:, 1:])
 
     def area(x, y):
         x = np.clip(x / per_pixel[0], 0, width)
@@ -299,6 +301,7 @@ def tissue_grid(
     # a slide coarser than asked for is given at its own resolution
     mpp = slide.mpp * np.sqrt(np.prod(slide.dimensions) / np.prod(overview.shape[:2]))
     mask = tissue_mask(overview, mpp=float(mpp))
+    del overview
     if not mask.any():
         raise NoTissueError(f"{slide.path} shows no tissue; is it a blank or very pale slide?")
     fraction = tissue_fraction(mask, grid, slide.dimensions)
@@ -368,29 +371,46 @@ def _mean_density(image, glass):
     return red
 
 
+def _smoothed(planes, sigma):
+    """Each by a Gaussian, in place (each line is copied before it is written); none is held."""
+    return map(lambda plane: ndimage.gaussian_filter(plane, sigma, output=plane), planes)
+
+
 def _stained(image, glass, mpp, threshold):
     """Pixels that are saturated and not too dark."""
     sigma = SMOOTHING_UM / mpp / 2
-    smooth = (ndimage.gaussian_filter(plane, sigma) for plane in _relative_to_glass(image, glass))
-    brightest = next(smooth)
-    darkest = brightest.copy()
-    for plane in smooth:
-        np.maximum(brightest, plane, out=brightest)
-        np.minimum(darkest, plane, out=darkest)
+    brightest, darkest = _extremes(_smoothed(_relative_to_glass(image, glass), sigma))
     saturation = np.subtract(brightest, darkest, out=darkest)
-    saturation /= np.maximum(brightest, 1e-6)
+    is_lit = brightest > DARKEST
+    saturation /= np.maximum(brightest, 1e-6, out=brightest)
+    del brightest  # a histogram needs twice as much
     if threshold is None:
         threshold = float(np.clip(otsu_threshold(saturation), *SATURATION_LIMITS))
-    return (saturation > threshold) & (brightest > DARKEST)
+    return (saturation > threshold) & is_lit
+
+
+def _extremes(planes):
+    """Largest and smallest value of each pixel in any plane."""
+    largest = next(planes)
+    smallest = largest.copy()
+    for plane in planes:
+        np.maximum(largest, plane, out=largest)
+        np.minimum(smallest, plane, out=smallest)
+    return largest, smallest
 
 
 def _inked(image, glass, mpp):
     """Pen marks and their rim."""
     sigma = SMOOTHING_UM / mpp
-    red, green, blue = (ndimage.gaussian_filter(d, sigma) for d in _optical_density(image, glass))
+    planes = _smoothed(_optical_density(image, glass), sigma)
+    red, green = next(planes), next(planes)
     ink = (red > 1.25 * green) & (red > 0.25)
-    lightest = np.minimum(np.minimum(red, green), blue)
-    densest = np.maximum(np.maximum(red, green), blue, out=blue)
+    densest, lightest = _extremes(iter([red, green]))
+    del red, green
+    blue = next(planes)
+    np.maximum(densest, blue, out=densest)
+    np.minimum(lightest, blue, out=lightest)
+    del blue
     ink |= (lightest > 1.0) & (densest < 1.5 * lightest)
     ink = _drop_small(ink, (4 * SMOOTHING_UM / mpp) ** 2)
     margin = max(1, round(INK_MARGIN_UM / mpp))
@@ -398,14 +418,16 @@ def _inked(image, glass, mpp):
 
 
 def _blurred(density, mpp):
-    """Parts whose texture is too weak for their amount of stain."""
+    """Parts whose texture is too weak for their amount of stain; overwrites the density."""
     window = max(3, round(BLUR_WINDOW_UM / mpp))
     detail = ndimage.laplace(density)
     detail *= detail
-    deviation = ndimage.uniform_filter(detail, window)
+    deviation = ndimage.uniform_filter(detail, window, output=detail)
     np.sqrt(np.maximum(deviation, 0.0, out=deviation), out=deviation)
-    mean = ndimage.uniform_filter(density, window)
-    inside = (mean > 0.05) & (deviation < BLUR_CONTRAST * mean)
+    mean = ndimage.uniform_filter(density, window, output=density)
+    inside = mean > 0.05
+    mean *= BLUR_CONTRAST
+    inside &= deviation < mean
     # a little sharp texture in the window clears its centre: grow back by half the window
     return ndimage.maximum_filter(inside, max(1, window - 2))
 
