@@ -433,9 +433,10 @@ def _names_and_index(bag_ids):
     """Sorted names of the bags, and the position in them of every instance's."""
     n = len(bag_ids)
     if bag_ids.ndim == 1 and n and bag_ids.dtype.kind in "iu":
-        first, last = bag_ids.min(), bag_ids.max()
-        if int(last) - int(first) < 2 * n:  # then counting is faster than sorting
-            offsets = (bag_ids - first).astype(np.int64, copy=False)
+        first, last = int(bag_ids.min()), int(bag_ids.max())
+        if last - first < 2 * n and last < 2**63:  # then counting is faster than sorting
+            offsets = bag_ids.astype(np.int64)  # narrow types could not hold the differences
+            offsets -= first
             is_there = np.bincount(offsets) > 0
             if is_there.all():
                 return np.arange(first, last + 1), offsets

@@ -147,3 +147,26 @@ def test_arguments_that_do_not_fit_together(bag_ids, proportions, message):
 def test_threshold_out_of_range():
     with pytest.raises(ValueError, match="threshold"):
         ThresholdSelector(threshold=1.5).transform([[0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        np.arange(128, dtype=np.int8),
+        np.arange(-128, 128).astype(np.int8),
+        np.array([-100, 100], dtype=np.int8),
+        np.arange(3, dtype=np.uint64) + np.uint64(2**63),
+    ],
+    ids=["up to the largest", "all", "far apart", "beyond int64"],
+)
+def test_bag_ids_at_the_ends_of_their_type(names):
+    bag = np.repeat(np.arange(len(names)), 150)
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), len(bag))
+    proportions = rng.dirichlet(np.ones(3), len(names))
+    expected, found = (
+        transform(AdaptiveSelector(), (probabilities, ids, proportions))
+        for ids in (bag, names[bag])
+    )
+    assert expected.any()
+    assert_array_equal(found, expected)
