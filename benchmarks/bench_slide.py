@@ -130,11 +130,15 @@ def load_network():
     return network
 
 
-def load_embedder(network):
+def make_embedder(network):
     from proportion_ssl import PatchEmbedder
     from proportion_ssl.nets import MobileNetV2Features
 
-    embedder = PatchEmbedder(module=MobileNetV2Features(network), batch_size=BATCH)
+    return PatchEmbedder(module=MobileNetV2Features(network), batch_size=BATCH)
+
+
+def load_embedder(network):
+    embedder = make_embedder(network)
     embedder.transform(np.zeros((1, PATCH, PATCH, 3), dtype=np.uint8))  # compiles it
     return embedder
 
@@ -147,7 +151,7 @@ def last_layer(network):
 def export(file):
     """The network in a file for the side without torch, and its last layer beside it."""
     network = load_network()
-    load_embedder(network).export(file, size=PATCH)
+    make_embedder(network).export(file, size=PATCH)
     np.savez(f"{file}.npz", *last_layer(network))
 
 

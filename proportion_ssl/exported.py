@@ -166,7 +166,9 @@ class ExportedEmbedder(ImageEmbedder):
 
     def _opened(self):
         """What the file says of its network, and the network; read once per setting and process."""
-        n_threads = self.n_threads or int(os.environ.get("OMP_NUM_THREADS") or joblib.cpu_count())
+        # the variable may be a list, whose first entry counts for threads that start no others
+        asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        n_threads = self.n_threads or int(asked or joblib.cpu_count())
         key = (os.fspath(self.path), n_threads, os.getpid())
         held = getattr(self, "_network", None)
         if held is None or held[0] != key:

@@ -84,8 +84,9 @@ def test_neither_threads_nor_batches_change_a_row(file, images, n_threads):
     assert_array_equal(features, ExportedEmbedder(file).transform(images))
 
 
-def test_threads_are_those_of_the_environment_unless_given(file, images, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+@pytest.mark.parametrize("asked", ["3", "3,2"])
+def test_threads_are_those_of_the_environment_unless_given(file, images, monkeypatch, asked):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
     by_environment, given = ExportedEmbedder(file), ExportedEmbedder(file, n_threads=2)
     assert [len(e.fit(images)._opened()[1].queue) for e in (by_environment, given)] == [3, 2]
 

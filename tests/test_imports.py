@@ -96,9 +96,9 @@ ROWS = {
     "images": Row((), ("numpy", "sklearn", "tqdm")),
     "engine": Row((), ("numpy", "joblib", "openvino")),
     "exported": Row((*RUNTIME, "_atomic", "_version"), ("numpy", "sklearn", "joblib")),
-    "nets": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
+    "nets": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "openvino")),
     "nets.streams": Row(("nets.data",), ("numpy", "torch")),
-    "embedding": Row(NETS, (*ARRAYS, *TORCH, "sklearn", "joblib", "tqdm", "openvino")),
+    "embedding": Row(NETS, (*ARRAYS, *TORCH, "sklearn")),
     # 4: the estimators
     "base": Row(("bags", *NUMERICS, *NETS), (*ARRAYS, *TORCH, "sklearn")),
     "classifier": Row(LEARNING, (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm")),

@@ -379,7 +379,10 @@ def _smoothed(planes, sigma):
 def _stained(image, glass, mpp, threshold):
     """Pixels that are saturated and not too dark."""
     sigma = SMOOTHING_UM / mpp / 2
-    brightest, darkest = _extremes(_smoothed(_relative_to_glass(image, glass), sigma))
+    planes = _smoothed(_relative_to_glass(image, glass), sigma)
+    brightest = next(planes)
+    darkest = brightest.copy()
+    _widen(brightest, darkest, planes)
     saturation = np.subtract(brightest, darkest, out=darkest)
     is_lit = brightest > DARKEST
     saturation /= np.maximum(brightest, 1e-6, out=brightest)
@@ -389,14 +392,11 @@ def _stained(image, glass, mpp, threshold):
     return (saturation > threshold) & is_lit
 
 
-def _extremes(planes):
-    """Largest and smallest value of each pixel in any plane."""
-    largest = next(planes)
-    smallest = largest.copy()
+def _widen(largest, smallest, planes):
+    """Make the extremes of each pixel, in place, those over further planes too."""
     for plane in planes:
         np.maximum(largest, plane, out=largest)
         np.minimum(smallest, plane, out=smallest)
-    return largest, smallest
 
 
 def _inked(image, glass, mpp):
@@ -405,12 +405,9 @@ def _inked(image, glass, mpp):
     planes = _smoothed(_optical_density(image, glass), sigma)
     red, green = next(planes), next(planes)
     ink = (red > 1.25 * green) & (red > 0.25)
-    densest, lightest = _extremes(iter([red, green]))
+    densest, lightest = np.maximum(red, green), np.minimum(red, green, out=red)
     del red, green
-    blue = next(planes)
-    np.maximum(densest, blue, out=densest)
-    np.minimum(lightest, blue, out=lightest)
-    del blue
+    _widen(densest, lightest, planes)
     ink |= (lightest > 1.0) & (densest < 1.5 * lightest)
     ink = _drop_small(ink, (4 * SMOOTHING_UM / mpp) ** 2)
     margin = max(1, round(INK_MARGIN_UM / mpp))
