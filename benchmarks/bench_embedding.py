@@ -62,7 +62,7 @@ def eager_side(network):
 
 
 def embedder_side(network):
-    from proportion_ssl.embedding import PatchEmbedder
+    from proportion_ssl.embedding.patch_embedder import PatchEmbedder
 
     return PatchEmbedder(module=network, batch_size=BATCH).transform
 
@@ -71,7 +71,7 @@ def engine_sides(network, threads, pixels):
     """Name -> function of ready float images, for both engines, from one ONNX file."""
     import onnxruntime
 
-    from proportion_ssl.engine import import_openvino  # without its telemetry
+    from proportion_ssl.embedding._openvino import import_openvino  # without its telemetry
 
     openvino = import_openvino()
     pool = ThreadPoolExecutor(threads)

@@ -25,11 +25,11 @@ from proportion_ssl import (
     Bags,
     NegativePseudoLabelClassifier,
     ThresholdSelector,
-    class_proportions,
     mean_iou_score,
     overall_pixel_score,
     per_class_score,
 )
+from proportion_ssl.proportions import class_proportions
 
 SYSTEMS = {
     "supervised": {"positive_selector": None, "negative_selector": None},

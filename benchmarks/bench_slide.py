@@ -132,7 +132,7 @@ def load_network():
 
 def make_embedder(network):
     from proportion_ssl import PatchEmbedder
-    from proportion_ssl.nets import MobileNetV2Features
+    from proportion_ssl.embedding import MobileNetV2Features
 
     return PatchEmbedder(module=MobileNetV2Features(network), batch_size=BATCH)
 

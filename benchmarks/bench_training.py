@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from proportion_ssl import Bags, HeadClassifier, NegativePseudoLabelClassifier, PatchEmbedder
-from proportion_ssl.nets.data import SignedDataset
+from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import train_epochs
 
 N_LABELED, N_BAG_PATCHES, N_BAGS, N_FEATURES, N_CLASSES = 19_890, 52_714, 400, 1280, 5

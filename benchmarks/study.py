@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from histology_cohort import N_LABELED, N_SLIDES, N_TEST, load_cohort, roughen
 
-from proportion_ssl import class_proportions
 from proportion_ssl import datasets as ssl_datasets
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.proportions import class_proportions
 from proportion_ssl.slides import (
     PatchGrid,
     class_fractions,

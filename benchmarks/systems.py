@@ -14,7 +14,6 @@ from proportion_ssl import (
     AdaptiveSelector,
     HeadClassifier,
     NegativePseudoLabelClassifier,
-    PairwiseComparisonLoss,
     RobustProportionClassifier,
     ThresholdSelector,
 )
@@ -32,6 +31,7 @@ from proportion_ssl.baselines import (
     SoftMatchClassifier,
     VATClassifier,
 )
+from proportion_ssl.losses import PairwiseComparisonLoss
 
 #: Training settings of the protocols; what is not named is a default of the package.
 PROTOCOLS = {

@@ -24,8 +24,9 @@ import sklearn
 from dask.distributed import Client, LocalCluster
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
-from proportion_ssl import NegativePseudoLabelClassifier, mean_iou_scorer
+from proportion_ssl import NegativePseudoLabelClassifier
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.metrics import mean_iou_scorer
 
 
 def search_on(data, backend):

@@ -23,7 +23,7 @@ import tifffile
 from dask.distributed import Client, LocalCluster
 
 from proportion_ssl import PatchEmbedder
-from proportion_ssl.nets import RandomFilterFeatures
+from proportion_ssl.embedding import RandomFilterFeatures
 from proportion_ssl.slides import FeatureSequence, embed_slides, read_features, stitch
 
 

@@ -19,14 +19,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from proportion_ssl import (
-    Bags,
-    NegativePseudoLabelClassifier,
-    bag_proportion_error,
-    class_proportions,
-    mean_iou_score,
-)
+from proportion_ssl import Bags, NegativePseudoLabelClassifier, bag_proportion_error, mean_iou_score
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.proportions import class_proportions
 from proportion_ssl.slides import patch_grid, read_features, stitch, write_features
 
 CLASSES = np.array(["acinar", "lepidic", "papillary", "solid"])

@@ -23,9 +23,9 @@ from proportion_ssl import (
     NegativeSelector,
     ThresholdSelector,
     mean_iou_score,
-    mean_iou_scorer,
 )
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.metrics import mean_iou_scorer
 
 sklearn.set_config(enable_metadata_routing=True)
 data = make_bags(n_labeled_slides=10, bag_size=30, class_separation=0.6, random_state=0)

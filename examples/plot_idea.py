@@ -17,15 +17,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
 
-from proportion_ssl import (
-    Bags,
-    NegativePseudoLabelClassifier,
-    class_proportions,
-    mean_iou_score,
-    negative_selectivity,
-    positive_selectivity,
-    sum_absolute_error,
-)
+from proportion_ssl import Bags, NegativePseudoLabelClassifier, mean_iou_score
+from proportion_ssl.proportions import class_proportions, sum_absolute_error
+from proportion_ssl.pseudo_labels import negative_selectivity, positive_selectivity
 
 COLORS = ListedColormap(["#0072b2", "#e69f00", "#009e73"])  # told apart by colour-blind readers too
 CENTERS = np.array([[0.0, 0.0], [3.4, 0.0], [1.7, 3.0]])

@@ -10,19 +10,15 @@ a bounded cost is wiser.
 # %%
 # A loss is a torch module with two methods: ``instance_losses`` gives one number per patch,
 # ``selected`` says which patches the mean runs over. Deriving from
-# :class:`~proportion_ssl.NegativeLoss` leaves one method to write. Here: the mean absolute error of
+# :class:`~proportion_ssl.losses.NegativeLoss` leaves one method to write. Here: the mean absolute error of
 # the negative label, ``f_c``, which is never more than 1.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from proportion_ssl import (
-    MultiNegativeLoss,
-    NegativeLoss,
-    NegativePseudoLabelClassifier,
-    mean_iou_score,
-)
+from proportion_ssl import NegativePseudoLabelClassifier, mean_iou_score
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.losses import MultiNegativeLoss, NegativeLoss
 
 
 class BoundedNegativeLoss(NegativeLoss):

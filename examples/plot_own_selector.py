@@ -14,18 +14,16 @@ loop, the losses and cross-validation stay as they are.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from proportion_ssl import (
-    AdaptiveSelector,
-    NegativePseudoLabelClassifier,
+from proportion_ssl import AdaptiveSelector, NegativePseudoLabelClassifier, mean_iou_score
+from proportion_ssl.datasets import make_bags
+from proportion_ssl.proportions import class_proportions
+from proportion_ssl.pseudo_labels import (
     Selector,
-    class_proportions,
-    mean_iou_score,
     pick_most_confident,
     positive_selectivity,
     selection_counts,
     sign_labels,
 )
-from proportion_ssl.datasets import make_bags
 
 
 class MarginSelector(Selector):

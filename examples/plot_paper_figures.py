@@ -15,14 +15,10 @@ and negative pseudo labels as the rounds go by (Figures 2 and 7), and what that 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from proportion_ssl import (
-    AdaptiveSelector,
-    NegativePseudoLabelClassifier,
-    class_proportions,
-    sum_absolute_error,
-)
+from proportion_ssl import AdaptiveSelector, NegativePseudoLabelClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.displays import LearningDisplay, PseudoLabelDisplay, SelectivityDisplay
+from proportion_ssl.proportions import class_proportions, sum_absolute_error
 
 CLASSES = ["lepidic", "acinar", "papillary", "micropapillary", "solid"]
 recorded = [0.05, 0.70, 0.15, 0.00, 0.10]

@@ -19,10 +19,10 @@ from proportion_ssl import (
     Bags,
     NegativePseudoLabelClassifier,
     RobustProportionClassifier,
-    class_proportions,
     mean_iou_score,
 )
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.proportions import class_proportions
 
 N_REPEATS, N_BAGS = 3, 40
 proposed = NegativePseudoLabelClassifier(max_epochs=25, random_state=0)

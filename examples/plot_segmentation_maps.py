@@ -21,10 +21,16 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from proportion_ssl import Bags, NegativePseudoLabelClassifier, PatchEmbedder, mean_iou_score
-from proportion_ssl.datasets import load_cohort, make_slides
+from proportion_ssl import (
+    Bags,
+    NegativePseudoLabelClassifier,
+    PatchEmbedder,
+    load_cohort,
+    mean_iou_score,
+)
+from proportion_ssl.datasets import make_slides
 from proportion_ssl.displays import ProportionDisplay, SegmentationDisplay
-from proportion_ssl.nets import RandomFilterFeatures
+from proportion_ssl.embedding import RandomFilterFeatures
 from proportion_ssl.slides import (
     SlidePatches,
     class_fractions,

@@ -21,9 +21,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from proportion_ssl import NegativePseudoLabelClassifier, PatchEmbedder, overall_pixel_score
-from proportion_ssl.datasets import load_cohort, make_slides
-from proportion_ssl.nets import RandomFilterFeatures
+from proportion_ssl import (
+    NegativePseudoLabelClassifier,
+    PatchEmbedder,
+    load_cohort,
+    overall_pixel_score,
+)
+from proportion_ssl.datasets import make_slides
+from proportion_ssl.embedding import RandomFilterFeatures
 from proportion_ssl.slides import (
     SlidePatches,
     class_fractions,

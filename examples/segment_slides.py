@@ -42,13 +42,14 @@ from proportion_ssl import (
     ReportSlide,
     TumorProposer,
     bag_proportion_error,
+    load_cohort,
     mean_iou_score,
     overall_pixel_score,
     per_class_score,
     report,
 )
-from proportion_ssl.datasets import load_cohort, make_slides
-from proportion_ssl.nets import RandomFilterFeatures, WeightsNotAvailableError
+from proportion_ssl.datasets import make_slides
+from proportion_ssl.embedding import RandomFilterFeatures, WeightsNotAvailableError
 from proportion_ssl.slides import (
     PatchGrid,
     ReinhardNormalizer,

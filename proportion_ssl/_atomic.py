@@ -1,12 +1,16 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and what killed processes leave of them."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+ABANDONED_SECONDS = 3600
+"""A temporary file that nobody has written to for so long belongs to a process that was ended."""
 
 
 @contextmanager
@@ -25,3 +29,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files that killed processes have left in a folder."""
+    for temporary in folder.glob(".*.tmp"):
+        try:
+            if time.time() - temporary.stat().st_mtime > ABANDONED_SECONDS:
+                temporary.unlink()
+        except FileNotFoundError:  # its owner, or another run, was faster
+            continue

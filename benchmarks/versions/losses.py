@@ -2,7 +2,7 @@
 
 import torch
 
-from proportion_ssl import MultiNegativeLoss, NegativeLoss, PositiveLoss, SignedLabelLoss
+from proportion_ssl.losses import MultiNegativeLoss, NegativeLoss, PositiveLoss, SignedLabelLoss
 
 LOSSES = {
     "positive": PositiveLoss,

@@ -1,11 +1,12 @@
 """Systems that the paper compares with, and their modern rivals: one file per system.
 
 All take ``fit(X_labeled, y, X_bags=None, bag_proportions=None, *, groups=None)``. A system that trains a net
-on two streams is one loss of a batch of bags (:class:`proportion_ssl.nets.BagLoss`); the loop is shared.
+on two streams is one loss of a batch of bags (:class:`proportion_ssl.baselines.BagLoss`); the loop is shared.
 """
 
+from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss, BagStream, TwoStreamLoss, ramp
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
-from proportion_ssl.baselines.assignment import AssignmentClassifier
+from proportion_ssl.baselines.assignment_classifier import AssignmentClassifier
 from proportion_ssl.baselines.fixmatch import FixMatchClassifier
 from proportion_ssl.baselines.ict import ICTClassifier
 from proportion_ssl.baselines.llp_vat import LLPVATClassifier
@@ -20,6 +21,9 @@ from proportion_ssl.baselines.vat import VATClassifier
 
 __all__ = [
     "AssignmentClassifier",
+    "BagBatch",
+    "BagLoss",
+    "BagStream",
     "FixMatchClassifier",
     "ICTClassifier",
     "LLPVATClassifier",
@@ -31,5 +35,7 @@ __all__ = [
     "ProportionSVMClassifier",
     "SoftMatchClassifier",
     "TwoStreamClassifier",
+    "TwoStreamLoss",
     "VATClassifier",
+    "ramp",
 ]

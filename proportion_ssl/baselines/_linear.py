@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from proportion_ssl.base import BagClassifier
+from proportion_ssl.estimators._base import BagClassifier
 
 
 class LinearBagClassifier(BagClassifier):

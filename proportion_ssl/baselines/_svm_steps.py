@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.optimize import minimize
 
-from proportion_ssl.bags import Bags
+from proportion_ssl.proportions.bags import Bags
 
 
 def alternate(

@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 from skorch import NeuralNet
 
-from proportion_ssl.base import NetBagClassifier
-from proportion_ssl.nets.data import SignedDataset
-from proportion_ssl.nets.streams import BagLoss, BagStream, TwoStreamLoss, epochs_of
+from proportion_ssl.baselines._bag_batches import BagLoss, BagStream, TwoStreamLoss, epochs_of
+from proportion_ssl.estimators._base import NetBagClassifier
+from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import (
     split_validation,
     train_epochs,
@@ -33,7 +33,7 @@ class TwoStreamClassifier(NetBagClassifier):
     weight : float
         Weight of the loss of the bags beside that of the labelled patches, after the ramp.
     ramp_up : float in [0, 1]
-        Share of all steps over which the weight rises from near 0 (:func:`~proportion_ssl.nets.ramp`).
+        Share of all steps over which the weight rises from near 0 (:func:`~proportion_ssl.baselines.ramp`).
     bags_per_batch, instances_per_bag : int
         How many bags a step sees, and at most how many instances of each, drawn anew each time.
     max_epochs : int

@@ -7,9 +7,9 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss, ramp
 from proportion_ssl.baselines.proportion_loss import MeanProportionLoss
 from proportion_ssl.baselines.vat import VATClassifier
-from proportion_ssl.nets.streams import BagBatch, BagLoss, ramp
 
 
 class ProportionAndConsistencyLoss(BagLoss):

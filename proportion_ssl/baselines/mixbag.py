@@ -8,7 +8,7 @@ from scipy.stats import norm
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 
-from proportion_ssl.nets.streams import BagBatch, bag_of_each
+from proportion_ssl.baselines._bag_batches import BagBatch, bag_of_each
 
 
 class MixBag(BaseEstimator):

@@ -9,7 +9,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
-from proportion_ssl.nets.data import SignedDataset
+from proportion_ssl.nets.signed_dataset import SignedDataset
 
 
 class MixedDataset(SignedDataset):
@@ -18,7 +18,7 @@ class MixedDataset(SignedDataset):
     Parameters
     ----------
     X, signed, rows
-        As of :class:`~proportion_ssl.nets.data.SignedDataset`.
+        As of :class:`~proportion_ssl.nets.signed_dataset.SignedDataset`.
     alpha : float
         The share of the mix is drawn from Beta(alpha, alpha), once per batch.
     random_state : numpy.random.RandomState

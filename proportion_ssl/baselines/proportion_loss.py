@@ -5,18 +5,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
-from proportion_ssl.losses import proportion_loss
-from proportion_ssl.nets.streams import BagBatch, BagLoss
+from proportion_ssl.losses.signed_labels import proportion_loss
 
 
 class MeanProportionLoss(BagLoss):
-    """Mean over the bags of :func:`~proportion_ssl.proportion_loss` times the weight of the bag.
+    """Mean over the bags of :func:`~proportion_ssl.losses.proportion_loss` times the weight of the bag.
 
     Parameters
     ----------
     augmentation : callable or None
-        From a :class:`~proportion_ssl.nets.BagBatch` to the one that is paid for, such as
+        From a :class:`~proportion_ssl.baselines.BagBatch` to the one that is paid for, such as
         :class:`~proportion_ssl.baselines.MixBag`.
     """
 
@@ -42,7 +42,7 @@ class ProportionLossClassifier(TwoStreamClassifier):
     Parameters
     ----------
     augmentation : MixBag or None, default=None
-        Mixes the bags of a batch; any callable from a :class:`~proportion_ssl.nets.BagBatch` to another.
+        Mixes the bags of a batch; any callable from a :class:`~proportion_ssl.baselines.BagBatch` to another.
     **kwargs
         ``weight`` (default 1), ``ramp_up`` (0) and all else as of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from sklearn.utils._param_validation import Interval
 
+from proportion_ssl.baselines._bag_batches import BagLoss
 from proportion_ssl.baselines.fixmatch import ViewClassifier, ViewLoss
-from proportion_ssl.nets.streams import BagLoss
 
 
 class SoftMatchLoss(ViewLoss):

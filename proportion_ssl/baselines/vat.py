@@ -9,8 +9,8 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
-from proportion_ssl.nets.streams import BagBatch, BagLoss
 
 
 def divergence(logits: torch.Tensor, target_logits: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import check_random_state
 
-from proportion_ssl.bags import Bags
-from proportion_ssl.proportions import class_proportions
+from proportion_ssl.proportions.bags import Bags
+from proportion_ssl.proportions.counts import class_proportions
 
 
 @dataclass(frozen=True)

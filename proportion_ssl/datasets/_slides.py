@@ -14,11 +14,11 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
-from ._slide_files import write_outlines, write_slide, write_text
-from ._tissue_fields import resize_field, smooth_noise
-from ._tissue_paint import MPP, paint
-from ._tissue_patterns import MICRONS, TEXTURES, draw_architecture, lay_out
-from ._tissue_regions import (
+from proportion_ssl.datasets._slide_files import write_outlines, write_slide, write_text
+from proportion_ssl.datasets._tissue.fields import resize_field, smooth_noise
+from proportion_ssl.datasets._tissue.paint import MPP, paint
+from proportion_ssl.datasets._tissue.patterns import MICRONS, TEXTURES, draw_architecture, lay_out
+from proportion_ssl.datasets._tissue.regions import (
     CANCER_CLASSES,
     CLASSES,
     COLORS,
@@ -30,7 +30,7 @@ from ._tissue_regions import (
     draw_regions,
     polygonise,
 )
-from ._tissue_stain import draw_stain
+from proportion_ssl.datasets._tissue.stain import draw_stain
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,8 @@ def make_slides(
     Examples
     --------
     >>> import tempfile
-    >>> from proportion_ssl.datasets import load_cohort, make_slides
+    >>> from proportion_ssl import load_cohort
+    >>> from proportion_ssl.datasets import make_slides
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     manifest = make_slides(
     ...         folder, n_labeled=1, n_bags=1, n_test=0, slide_size=768, random_state=0

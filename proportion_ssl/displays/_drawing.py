@@ -54,7 +54,7 @@ def class_palette(classes: Sequence, colors: Mapping | None) -> list:
     """
     from matplotlib.colors import is_color_like
 
-    from proportion_ssl.slides.colors import class_colors
+    from proportion_ssl.colors import class_colors
 
     colors = {} if colors is None else dict(colors)
     for name, color in colors.items():

@@ -14,7 +14,7 @@ from proportion_ssl.displays._drawing import (
     import_pyplot,
     panels,
 )
-from proportion_ssl.intervals import SUM_TOLERANCE
+from proportion_ssl.proportions.intervals import SUM_TOLERANCE
 
 
 class ProportionDisplay:

@@ -17,9 +17,9 @@ from proportion_ssl.displays._drawing import (
     sign_handles,
     tinted,
 )
-from proportion_ssl.intervals import SUM_TOLERANCE
-from proportion_ssl.proportions import class_proportions, sum_absolute_error
-from proportion_ssl.selectivity import negative_selectivity, positive_selectivity
+from proportion_ssl.proportions.counts import class_proportions, sum_absolute_error
+from proportion_ssl.proportions.intervals import SUM_TOLERANCE
+from proportion_ssl.pseudo_labels.selectivity import negative_selectivity, positive_selectivity
 
 WIDTH = 0.38  # of a bar; classes are 1 apart
 
@@ -42,10 +42,10 @@ class SelectivityDisplay:
     Attributes
     ----------
     positive_selectivity, negative_selectivity : ndarray of shape (n_classes,)
-        Shares of the bag, by :func:`~proportion_ssl.positive_selectivity` and
-        :func:`~proportion_ssl.negative_selectivity`.
+        Shares of the bag, by :func:`~proportion_ssl.pseudo_labels.positive_selectivity` and
+        :func:`~proportion_ssl.pseudo_labels.negative_selectivity`.
     sum_absolute_error : float
-        In [0, 1], by :func:`~proportion_ssl.sum_absolute_error`.
+        In [0, 1], by :func:`~proportion_ssl.proportions.sum_absolute_error`.
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
 

@@ -31,6 +31,7 @@ Examples
 array([1., 1., 1.])
 """
 
+from proportion_ssl.metrics._bag_errors import bag_proportion_error, proportion_error
 from proportion_ssl.metrics._scorers import (
     mean_iou_scorer,
     overall_pixel_scorer,
@@ -39,11 +40,9 @@ from proportion_ssl.metrics._scorers import (
 )
 from proportion_ssl.metrics._segmentation import (
     SegmentationConfusion,
-    bag_proportion_error,
     mean_iou_score,
     overall_pixel_score,
     per_class_score,
-    proportion_error,
     segmentation_confusion_matrix,
 )
 

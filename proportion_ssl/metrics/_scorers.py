@@ -3,11 +3,11 @@
 from sklearn import config_context
 from sklearn.metrics import make_scorer
 
+from proportion_ssl.metrics._bag_errors import proportion_error
 from proportion_ssl.metrics._segmentation import (
     mean_iou_score,
     overall_pixel_score,
     per_class_score,
-    proportion_error,
 )
 
 overall_pixel_scorer = make_scorer(overall_pixel_score)

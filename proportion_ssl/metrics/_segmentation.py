@@ -1,26 +1,20 @@
-"""Segmentation scores: every one a reduction of a confusion matrix, or of the shares per bag."""
+"""Segmentation scores: every one a reduction of a confusion matrix."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from proportion_ssl.proportions import count_per_bag, sum_absolute_error
-
-# Positions are encoded and counted in blocks, so that memory does not grow with the map, and what is
-# made of a block stays in a processor's cache.
-_BLOCK = 2**17
-# Integer labels this close together are looked up in a table; others are compared one by one.
-_TABLE_SPAN = 2**16
-# Recorded proportions are rounded by hand: their sum may be off by this much.
-_SUM_TOLERANCE = 0.01
-
-_SHOWN = 5
-_NOTHING_LEFT = (
-    "Nothing to score: no position is left (all of them ignored, without weight, or none given); "
-    "check ignore_label and that the labels are not empty."
+from proportion_ssl.metrics._label_codes import (
+    NOTHING_LEFT,
+    check_ignored,
+    check_labels,
+    check_pair,
+    check_weight,
+    encoded_blocks,
+    resolve_labels,
 )
+from proportion_ssl.proportions.counts import shares, sum_absolute_error
 
 
 class SegmentationConfusion:
@@ -69,8 +63,8 @@ class SegmentationConfusion:
     """
 
     def __init__(self, labels: ArrayLike, ignore_label: ArrayLike | None = None):
-        self._labels = _check_labels(labels, "labels")
-        self._ignored = _check_ignored(ignore_label, self._labels)
+        self._labels = check_labels(labels, "labels")
+        self._ignored = check_ignored(ignore_label, self._labels)
         self._matrix: np.ndarray = np.zeros((len(self._labels), len(self._labels)), dtype=np.int64)
 
     @property
@@ -113,13 +107,13 @@ class SegmentationConfusion:
         TypeError
             If an array holds something other than strings or numbers.
         """
-        y_true, y_pred = _check_pair(y_true, y_pred)
+        y_true, y_pred = check_pair(y_true, y_pred)
         if sample_weight is not None:
-            sample_weight = _check_weight(sample_weight, y_true)
+            sample_weight = check_weight(sample_weight, y_true)
         dtype = self._matrix.dtype if sample_weight is None else np.dtype(np.float64)
         counts: np.ndarray = np.zeros(self._matrix.shape, dtype)
         n_classes = len(self._labels)
-        for block, true, predicted in _encoded_blocks(y_true, y_pred, self._labels, self._ignored):
+        for block, true, predicted in encoded_blocks(y_true, y_pred, self._labels, self._ignored):
             weight = None if sample_weight is None else sample_weight[block]
             cells = np.bincount(
                 true * (n_classes + 1) + predicted, weight, minlength=(n_classes + 1) ** 2
@@ -207,11 +201,11 @@ class SegmentationConfusion:
         """
         matrix = self._counted()
         _, n_true, n_predicted = _margins(matrix)
-        return float(sum_absolute_error(_shares(n_true[None]), _shares(n_predicted[None]))[0])
+        return float(sum_absolute_error(shares(n_true[None]), shares(n_predicted[None]))[0])
 
     def _counted(self) -> np.ndarray:
         if not self._matrix.sum() > 0:
-            raise ValueError(_NOTHING_LEFT)
+            raise ValueError(NOTHING_LEFT)
         return self._matrix
 
 
@@ -435,160 +429,12 @@ def mean_iou_score(
     return confusion.mean_iou_score(average)
 
 
-def proportion_error(
-    y_true: ArrayLike,
-    y_pred: ArrayLike,
-    *,
-    bag_ids: ArrayLike,
-    labels: ArrayLike | None = None,
-    ignore_label: ArrayLike | None = None,
-) -> float:
-    """Mean over bags of the distance between true and predicted class shares.
-
-    Parameters
-    ----------
-    y_true, y_pred, labels, ignore_label
-        As in :func:`segmentation_confusion_matrix`.
-    bag_ids : array-like of str or int, same shape as ``y_true``
-        Bag (slide) of each position.
-
-    Returns
-    -------
-    error : float
-        In [0, 1]; the lower, the better. 0 if each bag's shares are right, wherever the
-        predicted classes lie within the bag.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As in :func:`segmentation_confusion_matrix`, or for bag ids of another shape, missing,
-        or of mixed types.
-
-    See Also
-    --------
-    bag_proportion_error : for bags whose proportions are recorded and labels unknown.
-
-    Notes
-    -----
-    ``mean_b min(1, sum_c |t_bc - p_bc|)`` with t and p the true and predicted shares among the
-    positions of bag b: equation (2) of [1]_, averaged. Every bag counts the same, whatever
-    its size. The shares are taken after ignored positions are dropped, from truth and
-    prediction alike; a bag of which nothing is left has no shares and is not averaged.
-
-    References
-    ----------
-    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using
-       Class Proportion for Semantic Segmentation in Pathology". ECCV 2020.
-
-    Examples
-    --------
-    >>> truth = ["solid", "solid", "acinar", "solid"]
-    >>> predicted = ["solid", "acinar", "solid", "acinar"]
-    >>> proportion_error(truth, predicted, bag_ids=["s1", "s1", "s1", "s2"])
-    0.5
-    """
-    y_true, y_pred = _check_pair(y_true, y_pred)
-    bag_ids, bags = _check_bags(bag_ids, y_true, "y_true")
-    labels, ignored = _resolve_labels(y_true, y_pred, labels, ignore_label)
-    shape = (len(bags), len(labels))
-    n_true, n_predicted = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    positions = _positions_in(bags)
-    blocks = _encoded_blocks(y_true, y_pred, labels, ignored, at_least=4 * n_true.size)
-    for block, true, predicted in blocks:
-        keep = true < len(labels)
-        bag = positions(bag_ids[block][keep])
-        n_true += count_per_bag(true[keep], bag, n_bags=shape[0], n_classes=shape[1])
-        n_predicted += count_per_bag(predicted[keep], bag, n_bags=shape[0], n_classes=shape[1])
-    scored = n_true.sum(axis=1) > 0
-    if not scored.any():
-        raise ValueError(_NOTHING_LEFT)
-    errors = sum_absolute_error(_shares(n_true[scored]), _shares(n_predicted[scored]))
-    return float(errors.mean())
-
-
-def bag_proportion_error(
-    bag_proportions: ArrayLike,
-    y_pred: ArrayLike,
-    *,
-    bag_ids: ArrayLike,
-    labels: ArrayLike,
-) -> float:
-    """Mean over bags of the distance between recorded and predicted class shares.
-
-    For bags of which only the proportions are known, so that no instance can be scored.
-
-    Parameters
-    ----------
-    bag_proportions : array-like or DataFrame of shape (n_bags, n_classes)
-        Recorded share of each class; rows sum to 1 within 0.01. In an array, row i belongs to
-        the i-th of the *sorted* bag ids (as in ``numpy.unique(bag_ids)``), column c to
-        ``labels[c]``. A DataFrame is matched by name: bag ids are its index and classes its
-        columns, in any order.
-    y_pred : array-like of str or int, any shape
-        Predicted label of each position. Leave positions out that no record speaks of.
-    bag_ids : array-like of str or int, same shape as ``y_pred``
-        Bag (slide) of each position.
-    labels : array-like of str or int, shape (n_classes,)
-        The classes.
-
-    Returns
-    -------
-    error : float
-        In [0, 1]; the lower, the better.
-
-    Raises
-    ------
-    ValueError
-        If bags or classes of the two sides do not match, proportions are negative, missing or
-        do not sum to 1, a predicted label is unknown, or nothing is given.
-    TypeError
-        If labels or bag ids are neither all strings nor all whole numbers.
-
-    See Also
-    --------
-    proportion_error : for bags whose instances have labels.
-
-    Notes
-    -----
-    ``mean_b min(1, sum_c |TCR_bc - PCR_bc|)``, equation (2) of [1]_, averaged; every bag counts
-    the same.
-
-    References
-    ----------
-    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using
-       Class Proportion for Semantic Segmentation in Pathology". ECCV 2020.
-
-    Examples
-    --------
-    >>> recorded = [[0.5, 0.5], [0.0, 1.0]]
-    >>> bag_proportion_error(
-    ...     recorded, ["a", "a", "a", "b", "b"], bag_ids=[1, 1, 1, 1, 2], labels=["a", "b"]
-    ... )
-    0.25
-    """
-    y_pred = _as_array(y_pred, "y_pred")
-    if y_pred.size == 0:
-        raise ValueError("Nothing to score: y_pred is empty.")
-    labels = _check_labels(labels, "labels")
-    bag_ids, bags = _check_bags(bag_ids, y_pred, "y_pred")
-    recorded = _check_recorded(bag_proportions, bags, labels)
-    counts = np.zeros(recorded.shape, dtype=np.int64)
-    y_pred = y_pred.reshape(-1)
-    positions = _positions_in(bags)
-    for block in _blocks(y_pred.size, at_least=4 * counts.size):
-        codes = _encode(y_pred[block], labels)
-        _refuse_unknown(y_pred[block], codes == len(labels), "y_pred", labels, ())
-        bag = positions(bag_ids[block])
-        counts += count_per_bag(codes, bag, n_bags=len(bags), n_classes=len(labels))
-    return float(sum_absolute_error(recorded, _shares(counts)).mean())
-
-
 # --- from the matrix to scores ------------------------------------------------------------------
 
 
 def _confusion(y_true, y_pred, labels, ignore_label, sample_weight) -> SegmentationConfusion:
-    y_true, y_pred = _check_pair(y_true, y_pred)
-    labels, ignored = _resolve_labels(y_true, y_pred, labels, ignore_label)
+    y_true, y_pred = check_pair(y_true, y_pred)
+    labels, ignored = resolve_labels(y_true, y_pred, labels, ignore_label)
     return SegmentationConfusion(labels, ignored).update(y_true, y_pred, sample_weight)
 
 
@@ -602,10 +448,6 @@ def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
-    return counts / counts.sum(axis=1, keepdims=True)
-
-
 def _average(scores: np.ndarray, average: str | None) -> float | np.ndarray:
     if average is None:
         return scores
@@ -617,302 +459,4 @@ def _average(scores: np.ndarray, average: str | None) -> float | np.ndarray:
 # --- from user formats to class indices ---------------------------------------------------------
 
 
-def _blocks(size: int, at_least: int = 0) -> Iterator[slice]:
-    length = max(_BLOCK, at_least)
-    return (slice(start, start + length) for start in range(0, size, length))
-
-
-def _encoded_blocks(
-    y_true: np.ndarray,
-    y_pred: np.ndarray,
-    labels: np.ndarray,
-    ignored: np.ndarray,
-    at_least: int = 0,
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Class indices of true and predicted labels, block by block of the flattened arrays.
-
-    Ignored truth has index n_classes; what is predicted there may be n_classes, too, and
-    nothing else can be: labels that are not among the classes are refused.
-    """
-    n_classes = len(labels)
-    known = np.concatenate([labels, ignored]) if len(ignored) else labels
-    y_true, y_pred = y_true.reshape(-1), y_pred.reshape(-1)
-    for block in _blocks(y_true.size, at_least):
-        true = _encode(y_true[block], known)
-        _refuse_unknown(y_true[block], true == len(known), "y_true", labels, ignored)
-        np.minimum(true, n_classes, out=true)
-        predicted = _encode(y_pred[block], labels)
-        unknown = predicted == n_classes
-        if len(ignored):
-            unknown &= true < n_classes
-        _refuse_unknown(y_pred[block], unknown, "y_pred", labels, ignored)
-        yield block, true, predicted
-
-
-def _encode(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Position of each value in labels; ``len(labels)`` if it is none of them, NaN included."""
-    n_labels = len(labels)
-    if n_labels and labels.dtype.kind == "i" and values.dtype.kind in "iub":
-        lowest, highest = int(labels.min()), int(labels.max())
-        fits = values.dtype.kind != "u" or values.dtype.itemsize < 8
-        if fits and highest - lowest < _TABLE_SPAN and lowest > -(2**62):
-            # One entry more at either end, for whatever lies outside.
-            table = np.full(highest - lowest + 3, n_labels, dtype=np.intp)
-            table[labels - lowest + 1] = np.arange(n_labels)
-            return table.take(values.astype(np.int64) - (lowest - 1), mode="clip")
-    codes = np.full(values.shape, n_labels, dtype=np.intp)
-    for code, label in enumerate(labels.tolist()):
-        codes[values == label] = code
-    return codes
-
-
-def _resolve_labels(
-    y_true: np.ndarray, y_pred: np.ndarray, labels: ArrayLike | None, ignore_label
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and ignored labels, checked; without ``labels`` all that occur, sorted."""
-    if labels is not None:
-        labels = _check_labels(labels, "labels")
-        return labels, _check_ignored(ignore_label, labels)
-    ignored = _check_ignored(ignore_label, None)
-    found = set()
-    flat_true, flat_pred = y_true.reshape(-1), y_pred.reshape(-1)
-    for block in _blocks(y_true.size):
-        true, predicted = flat_true[block], flat_pred[block]
-        if len(ignored):
-            keep = _encode(true, ignored) == len(ignored)
-            true, predicted = true[keep], predicted[keep]
-        for name, values in (("y_true", true), ("y_pred", predicted)):
-            present = _distinct(values)
-            if any(value != value for value in present):
-                raise ValueError(_missing_message(name))
-            found |= present
-    if not found:
-        raise ValueError(_NOTHING_LEFT)
-    # Predicted where the truth counts, an ignored label is no class either, and refused later.
-    found -= set(ignored.tolist())
-    labels = np.sort(_check_labels(list(found), "the labels of y_true and y_pred"))
-    return labels, _check_ignored(ignored if len(ignored) else None, labels)
-
-
-def _distinct(values: np.ndarray) -> set:
-    if values.size and values.dtype.kind in "iub":
-        lowest, highest = int(values.min()), int(values.max())
-        if highest - lowest < _TABLE_SPAN and highest < 2**62:
-            counts = np.bincount(values.astype(np.int64) - lowest)
-            return {lowest + step for step in np.flatnonzero(counts).tolist()}
-    if values.dtype.kind in "UO":  # faster than sorting strings
-        return set(values.tolist())
-    return set(np.unique(values).tolist())
-
-
-def _as_array(values: ArrayLike, name: str) -> np.ndarray:
-    """The values as an array of integers, floats, strings, or objects to be compared."""
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind == "U" and not hasattr(values, "dtype"):
-            # Mixed lists would silently become strings, NaN included.
-            array = np.asarray(values, dtype=object)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is not one array: {error}. For several maps of different size, update one "
-            f"SegmentationConfusion map by map."
-        ) from error
-    if array.dtype.kind == "T":
-        array = array.astype(object)
-    if array.dtype.kind not in "iubfUO":
-        raise TypeError(f"{name} must hold whole numbers or strings, got dtype {array.dtype}.")
-    if array.dtype.kind == "O":
-        _check_comparable(array, name)
-    return array
-
-
-def _check_comparable(array: np.ndarray, name: str) -> None:
-    try:
-        array == array  # noqa: B015 - pandas' NA refuses to be compared, unlike NaN and None
-    except TypeError as error:
-        raise ValueError(_missing_message(name)) from error
-
-
-def _check_pair(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    y_true, y_pred = _as_array(y_true, "y_true"), _as_array(y_pred, "y_pred")
-    if y_true.shape != y_pred.shape:
-        raise ValueError(
-            f"y_true has shape {y_true.shape} and y_pred {y_pred.shape}; give one label per "
-            f"position in both (for probabilities, the arg-max class)."
-        )
-    return y_true, y_pred
-
-
-def _check_weight(sample_weight: ArrayLike, y_true: np.ndarray) -> np.ndarray:
-    weight = np.asarray(sample_weight, dtype=np.float64)
-    if weight.shape != y_true.shape:
-        raise ValueError(
-            f"sample_weight has shape {weight.shape} and y_true {y_true.shape}; give one weight "
-            f"per position."
-        )
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise ValueError("sample_weight must be finite and not negative.")
-    return weight.reshape(-1)
-
-
-def _check_labels(labels: ArrayLike, name: str) -> np.ndarray:
-    """Distinct labels as an int64 or a string array of shape (n_labels,)."""
-    if isinstance(labels, str) or not isinstance(labels, Iterable) or np.ndim(labels) == 0:
-        raise TypeError(f"{name} must be a sequence of classes, got {labels!r}.")
-    listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
-    if not listed:
-        raise ValueError(f"{name} is empty; give at least one class.")
-    if all(isinstance(label, str) for label in listed):
-        checked = np.array(listed, dtype=str)
-    elif all(_is_whole_number(label) for label in listed):
-        listed = [int(label) for label in listed]
-        if not all(-(2**63) <= label < 2**63 for label in listed):
-            raise ValueError(f"{name} holds {_shown(listed)}, beyond 64-bit integers.")
-        checked = np.array(listed, dtype=np.int64)
-    else:
-        raise TypeError(
-            f"{name} must be all strings or all whole numbers, got "
-            f"{_shown(sorted(listed, key=repr))}; use one kind throughout."
-        )
-    if len(set(checked.tolist())) < len(checked):
-        raise ValueError(f"{name} holds a class more than once: {checked.tolist()}.")
-    return checked
-
-
-def _is_whole_number(label) -> bool:
-    if isinstance(label, int | np.integer | np.bool_):
-        return True
-    return isinstance(label, float | np.floating) and float(label).is_integer()
-
-
-def _check_ignored(ignore_label, labels: np.ndarray | None) -> np.ndarray:
-    """Ignored labels as an array of the same kind as labels, shape (n_ignored,)."""
-    if ignore_label is None:
-        return np.array([], dtype=np.int64 if labels is None else labels.dtype)
-    if isinstance(ignore_label, str) or np.ndim(ignore_label) == 0:
-        ignore_label = [ignore_label]
-    if len(ignore_label) == 0:
-        return _check_ignored(None, labels)
-    ignored = _check_labels(ignore_label, "ignore_label")
-    if labels is None:
-        return ignored
-    if ignored.dtype.kind != labels.dtype.kind:
-        raise TypeError(
-            f"ignore_label {ignored.tolist()} and labels {_shown(labels.tolist())} are of "
-            f"different types; use strings for both, or whole numbers for both."
-        )
-    both = sorted(set(ignored.tolist()) & set(labels.tolist()))
-    if both:
-        raise ValueError(
-            f"{both} stand in both labels and ignore_label; an ignored label is not a class, "
-            f"take it out of labels."
-        )
-    return ignored
-
-
-def _refuse_unknown(values, unknown, name, labels, ignored) -> None:
-    if not unknown.any():
-        return
-    strays = values[unknown]
-    if strays.dtype.kind in "fO" and (strays != strays).any():
-        raise ValueError(_missing_message(name))
-    distinct = list(dict.fromkeys(strays[: 2**16].tolist()))
-    allowed = f"labels {_shown(labels.tolist())}"
-    if len(ignored):
-        allowed += f" (ignored in y_true: {_shown(ignored.tolist())})"
-    raise ValueError(
-        f"{name} holds {_shown(distinct)} at {int(unknown.sum())} positions, not among the "
-        f"{allowed}; add the class to labels, or mark such positions in y_true and name the "
-        f"mark in ignore_label."
-    )
-
-
-def _missing_message(name: str) -> str:
-    return (
-        f"{name} holds NaN or missing labels; to leave positions out, give them a label of their "
-        f"own in y_true and name it in ignore_label."
-    )
-
-
-def _shown(items: Sequence) -> str:
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return f"[{', '.join(map(repr, items[:_SHOWN]))}]{more}"
-
-
 # --- bags ---------------------------------------------------------------------------------------
-
-
-def _check_bags(bag_ids: ArrayLike, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Flattened ids, one per position, and the sorted distinct ones, shape (n_bags,)."""
-    ids = _as_array(bag_ids, "bag_ids")
-    if ids.shape != values.shape:
-        raise ValueError(
-            f"bag_ids has shape {ids.shape} and {name} {values.shape}; give one id per position."
-        )
-    ids = ids.reshape(-1)
-    found = set().union(*(_distinct(ids[block]) for block in _blocks(ids.size)))
-    if any(bag != bag for bag in found):
-        raise ValueError("bag_ids holds NaN; give every position the id of its bag.")
-    try:
-        return ids, np.array(sorted(found))
-    except TypeError as error:
-        raise TypeError(
-            f"bag_ids mixes types or has missing entries ({error}); use all strings or all "
-            f"whole numbers."
-        ) from error
-
-
-def _positions_in(bags: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives the positions of ids, all of them known, among the sorted distinct ones."""
-    if bags.dtype.kind != "i" or int(bags[-1]) - int(bags[0]) >= max(_TABLE_SPAN, 4 * len(bags)):
-        return lambda ids: np.searchsorted(bags, ids)
-    table = np.zeros(int(bags[-1] - bags[0]) + 1, dtype=np.intp)
-    table[bags - bags[0]] = np.arange(len(bags))
-    return lambda ids: table.take(ids.astype(np.int64) - bags[0])
-
-
-def _check_recorded(bag_proportions, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Recorded proportions as floats (n_bags, n_classes), rows as in bags, columns as in labels."""
-    if hasattr(bag_proportions, "columns") and hasattr(bag_proportions, "index"):
-        bag_proportions = _select_by_name(bag_proportions, bags, labels)
-    recorded = np.asarray(bag_proportions, dtype=np.float64)
-    if recorded.shape != (len(bags), len(labels)):
-        raise ValueError(
-            f"bag_proportions has shape {recorded.shape}, but there are {len(bags)} bags in "
-            f"bag_ids and {len(labels)} labels; give one row per bag, in sorted order of the "
-            f"ids, and one column per label."
-        )
-    wrong = ~np.isfinite(recorded).all(axis=1) | (recorded < 0).any(axis=1)
-    if wrong.any():
-        raise ValueError(
-            f"bag_proportions is negative or not finite for bags {_shown(bags[wrong].tolist())}."
-        )
-    sums = recorded.sum(axis=1)
-    wrong = np.abs(sums - 1) > _SUM_TOLERANCE + 1e-9
-    if wrong.any():
-        percent = np.abs(sums[wrong] - 100) <= 100 * _SUM_TOLERANCE
-        hint = "; these look like percent, divide by 100" if percent.all() else ""
-        raise ValueError(
-            f"bag_proportions must sum to 1 (within {_SUM_TOLERANCE}) in each bag, but sums to "
-            f"{_shown(sums[wrong].round(4).tolist())} for bags "
-            f"{_shown(bags[wrong].tolist())}{hint}."
-        )
-    return recorded
-
-
-def _select_by_name(table, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    for axis, wanted, what in (
-        ("index", bags.tolist(), "bag ids"),
-        ("columns", labels.tolist(), "labels"),
-    ):
-        names = list(getattr(table, axis))
-        if len(set(names)) < len(names):
-            raise ValueError(f"bag_proportions has repeated entries in its {axis}.")
-        missing = [name for name in wanted if name not in set(names)]
-        extra = sorted(set(names) - set(wanted), key=repr)
-        if missing or extra:
-            raise ValueError(
-                f"The {axis} of bag_proportions must be the {what}: missing {_shown(missing)}, "
-                f"without counterpart {_shown(extra)}."
-            )
-    return table.loc[bags.tolist(), labels.tolist()].to_numpy(dtype=np.float64)

@@ -1,29 +1,20 @@
-"""Networks: MobileNetV2, the linear head, random filters, and fast inference of frozen networks."""
+"""Networks that learn from signed labels, in skorch's manner."""
 
+from proportion_ssl import _moved
+from proportion_ssl.nets.classifiers import HeadClassifier, MobileNetV2Classifier, SignedLabelNet
+from proportion_ssl.nets.field_of_view import AdaptiveFusion, FixedFusion, MultiFieldOfViewNet
 from proportion_ssl.nets.head import LinearHead
-from proportion_ssl.nets.inference import compile_features
-from proportion_ssl.nets.mobilenet import (
-    MobileNetV2Features,
-    MobileNetV2Module,
-    PixelNormalization,
-    WeightsNotAvailableError,
-    load_mobilenet_v2,
-)
-from proportion_ssl.nets.random_filters import RandomFilterFeatures
-from proportion_ssl.nets.streams import BagBatch, BagLoss, BagStream, TwoStreamLoss, ramp
+from proportion_ssl.nets.mobilenet_module import MobileNetV2Module
 
 __all__ = [
-    "BagBatch",
-    "BagLoss",
-    "BagStream",
+    "AdaptiveFusion",
+    "FixedFusion",
+    "HeadClassifier",
     "LinearHead",
-    "MobileNetV2Features",
+    "MobileNetV2Classifier",
     "MobileNetV2Module",
-    "PixelNormalization",
-    "RandomFilterFeatures",
-    "TwoStreamLoss",
-    "WeightsNotAvailableError",
-    "compile_features",
-    "load_mobilenet_v2",
-    "ramp",
+    "MultiFieldOfViewNet",
+    "SignedLabelNet",
 ]
+
+__getattr__ = _moved.follow(__name__, _moved.FROM_NETS)

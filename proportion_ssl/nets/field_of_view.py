@@ -13,8 +13,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from proportion_ssl.nets.data import SignedDataset
-from proportion_ssl.nets.net import HeadClassifier
+from proportion_ssl.nets.classifiers import HeadClassifier
+from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import split_validation, train_until_settled
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from skorch import NeuralNet
 from skorch.helper import predefined_split
 
-from proportion_ssl.nets.data import SignedDataset
+from proportion_ssl.nets.signed_dataset import SignedDataset
 
 
 def split_validation(

@@ -7,7 +7,7 @@ by a name that a file gives, and nothing is unpickled.
 A classifier of this package becomes savable by a row in ``_tables.ROWS``.
 """
 
-from proportion_ssl.persistence._errors import ModelFileError
+from proportion_ssl.persistence._file import ModelFileError
 from proportion_ssl.persistence._models import load, save
 
 __all__ = ["ModelFileError", "load", "save"]

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from proportion_ssl.audit import RULES, LabelLog
-from proportion_ssl.persistence._errors import ModelFileError
+from proportion_ssl.persistence._file import ModelFileError
 from proportion_ssl.persistence._tables import LABELS, LOG
+from proportion_ssl.pseudo_labels.label_log import RULES, LabelLog
 
 
 def label_tensors(model):

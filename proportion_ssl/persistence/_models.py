@@ -9,11 +9,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._atomic import replacing
-from proportion_ssl.base import BagClassifier, NetBagClassifier
+from proportion_ssl.estimators._base import BagClassifier, NetBagClassifier
+from proportion_ssl.estimators.tumor_proposer import TumorProposer
+from proportion_ssl.nets.classifiers import SignedLabelNet
 from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
-from proportion_ssl.nets.net import SignedLabelNet
-from proportion_ssl.persistence._errors import ModelFileError
-from proportion_ssl.persistence._file import check_start, pack, unpack
+from proportion_ssl.persistence._file import ModelFileError, check_start, pack, unpack
 from proportion_ssl.persistence._labels import label_tensors, set_labels
 from proportion_ssl.persistence._nets import (
     check_classes,
@@ -45,7 +45,6 @@ from proportion_ssl.persistence._values import (
     encode,
 )
 from proportion_ssl.persistence._within import check_fusion, check_within, set_fusion
-from proportion_ssl.proposals import TumorProposer
 
 _SKIPPED = ("estimator_", "_metadata_request")  # the net is its weights; routing is a setting
 
@@ -66,7 +65,7 @@ def save(
         :class:`~proportion_ssl.RobustProportionClassifier`, with nets, selectors and losses of this package.
         A :class:`~proportion_ssl.TumorProposer` with a :class:`~proportion_ssl.MultiFieldOfViewNet` or a
         :class:`~proportion_ssl.HeadClassifier`, which can also be saved by themselves; views are
-        weighed by a :class:`~proportion_ssl.FixedFusion`.
+        weighed by a :class:`~proportion_ssl.nets.FixedFusion`.
     path : str or path-like
         Where to write, such as ``"lung.safetensors"``; replaced if it exists. A head on 1280 features
         takes some 50 kB plus its pseudo labels, a MobileNetV2 some 9 MB more.
@@ -158,7 +157,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     >>> load(path)
     Traceback (most recent call last):
     ...
-    proportion_ssl.persistence._errors.ModelFileError: ...
+    proportion_ssl.persistence._file.ModelFileError: ...
     """
     path = Path(path)
     if not path.exists():

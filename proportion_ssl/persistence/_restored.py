@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from proportion_ssl.embedding import PatchEmbedder
-from proportion_ssl.images import check_images
-from proportion_ssl.nets.data import SignedDataset
-from proportion_ssl.nets.net import MobileNetV2Classifier, SignedLabelNet
+from proportion_ssl.embedding._images import check_images
+from proportion_ssl.embedding.patch_embedder import PatchEmbedder
+from proportion_ssl.nets.classifiers import MobileNetV2Classifier, SignedLabelNet
+from proportion_ssl.nets.signed_dataset import SignedDataset
 
 
 class RestoredMobileNetV2(MobileNetV2Classifier):

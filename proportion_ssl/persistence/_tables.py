@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 
-from proportion_ssl.base import BagClassifier
 from proportion_ssl.baselines import (
     AssignmentClassifier,
     FixMatchClassifier,
@@ -23,13 +22,14 @@ from proportion_ssl.baselines import (
     SoftMatchClassifier,
     VATClassifier,
 )
-from proportion_ssl.classifier import NegativePseudoLabelClassifier
-from proportion_ssl.losses import MultiNegativeLoss, NegativeLoss, PositiveLoss
+from proportion_ssl.estimators._base import BagClassifier
+from proportion_ssl.estimators.negative_pseudo_label import NegativePseudoLabelClassifier
+from proportion_ssl.estimators.robust_proportion import RobustProportionClassifier
+from proportion_ssl.estimators.tumor_proposer import TumorProposer
+from proportion_ssl.losses.signed_labels import MultiNegativeLoss, NegativeLoss, PositiveLoss
+from proportion_ssl.nets.classifiers import HeadClassifier, MobileNetV2Classifier
 from proportion_ssl.nets.field_of_view import FixedFusion, MultiFieldOfViewNet
-from proportion_ssl.nets.net import HeadClassifier, MobileNetV2Classifier
-from proportion_ssl.proposals import TumorProposer
-from proportion_ssl.robust import RobustProportionClassifier
-from proportion_ssl.selection import (
+from proportion_ssl.pseudo_labels.selectors import (
     AdaptiveSelector,
     AssignmentSelector,
     NegativeSelector,
@@ -44,8 +44,8 @@ Kinds = Mapping[str, tuple[type, ...]]
 class Row:
     """Fitted attributes of a model, each with the types that its value may have.
 
-    Not named need be, of a :class:`~proportion_ssl.base.BagClassifier`, ``classes_``, ``n_features_in_`` and
-    ``is_images_``, its net, and pseudo labels under the names that
+    Not named need be, of a :class:`~proportion_ssl.estimators._base.BagClassifier`, ``classes_``,
+    ``n_features_in_`` and ``is_images_``, its net, and pseudo labels under the names that
     :class:`~proportion_ssl.NegativePseudoLabelClassifier` gives them; of no model ``feature_names_in_``.
     Types: bool, int, float, str, NoneType, and lists and dicts of these; DataFrame of booleans, numbers or
     strings. Fitted models within the model have fields of their own; their types have a row, or are nets.

@@ -3,9 +3,9 @@
 import numpy as np
 from sklearn.base import clone
 
+from proportion_ssl.nets.classifiers import SignedLabelNet
 from proportion_ssl.nets.field_of_view import FixedFusion, MultiFieldOfViewNet
-from proportion_ssl.nets.net import SignedLabelNet
-from proportion_ssl.persistence._errors import ModelFileError
+from proportion_ssl.persistence._file import ModelFileError
 
 
 def check_within(inner, model, name):

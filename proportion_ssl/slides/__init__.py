@@ -1,6 +1,6 @@
 """Whole slides: reading, patches, tissue, stain, annotations in, predictions out."""
 
-from proportion_ssl.slides.annotations import (
+from proportion_ssl.slides.annotations.read import (
     AnnotationError,
     ClassFractions,
     Region,
@@ -9,9 +9,23 @@ from proportion_ssl.slides.annotations import (
     read_annotations,
     read_label_map,
 )
-from proportion_ssl.slides.cohort import CohortError, CohortRun, SlideFailure, process_slides
-from proportion_ssl.slides.embed import embed_slides
-from proportion_ssl.slides.export import (
+from proportion_ssl.slides.features.batch import (
+    CohortError,
+    CohortRun,
+    SlideFailure,
+    process_slides,
+)
+from proportion_ssl.slides.features.embed import embed_slides
+from proportion_ssl.slides.features.files import (
+    FeatureFileError,
+    PatchFeatures,
+    file_fingerprint,
+    read_features,
+    write_features,
+)
+from proportion_ssl.slides.features.sequence import FeatureSequence
+from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid, magnification_to_mpp, patch_grid
+from proportion_ssl.slides.maps.write import (
     label_picture,
     overlay_picture,
     prediction_regions,
@@ -23,20 +37,15 @@ from proportion_ssl.slides.export import (
     write_probability_map,
     write_table,
 )
-from proportion_ssl.slides.feature_sequence import FeatureSequence
-from proportion_ssl.slides.features import (
-    FeatureFileError,
-    PatchFeatures,
-    file_fingerprint,
-    read_features,
-    write_features,
+from proportion_ssl.slides.patches.mosaic import stitch, unstitch
+from proportion_ssl.slides.patches.sequences import PatchSequence, SlidePatches
+from proportion_ssl.slides.patches.stain import (
+    MacenkoNormalizer,
+    NormalizedPatches,
+    ReinhardNormalizer,
 )
-from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid, magnification_to_mpp, patch_grid
-from proportion_ssl.slides.mosaic import stitch, unstitch
-from proportion_ssl.slides.patches import PatchSequence, SlidePatches
-from proportion_ssl.slides.reader import NoTissueError, Slide, SlideError, open_slide
-from proportion_ssl.slides.stain import MacenkoNormalizer, NormalizedPatches, ReinhardNormalizer
-from proportion_ssl.slides.tissue import ink_mask, tissue_fraction, tissue_grid, tissue_mask
+from proportion_ssl.slides.patches.tissue import ink_mask, tissue_fraction, tissue_grid, tissue_mask
+from proportion_ssl.slides.reading.slide import NoTissueError, Slide, SlideError, open_slide
 
 __all__ = [
     "MPP_AT_1X",

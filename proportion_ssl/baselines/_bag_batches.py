@@ -1,0 +1,290 @@
+"""Training on two streams: labelled batches and, beside each, a batch of bags.
+
+skorch's own training loop cuts the labelled batches from :func:`epochs_of`. :class:`TwoStreamLoss` stands
+in for its criterion and adds to each step what a batch of bags costs; callbacks, history and early stopping
+of skorch stay as they are. A system says only what a batch of bags costs: it is a :class:`BagLoss`.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from proportion_ssl.nets.signed_dataset import SignedDataset
+
+
+@dataclass(frozen=True)
+class BagBatch:
+    """Some instances of some bags, with what is recorded of these bags.
+
+    Parameters
+    ----------
+    X : torch.Tensor of shape (n_instances, ...)
+        Instances of the bags.
+    bag : torch.Tensor of int64, shape (n_instances,)
+        Bag of each, 0 to n_bags - 1.
+    lower, upper : torch.Tensor of float64, shape (n_bags, n_classes)
+        Intervals of the recorded proportions; equal where these are exact. Rounded to float32, ends that
+        are whole numbers of instances would no longer be.
+    weights : torch.Tensor of float32, shape (n_bags,)
+        Weight of each bag.
+    labeled : torch.Tensor of shape (n_labeled, ...)
+        Labelled instances, drawn at random; their labels do not come along.
+    scale : torch.Tensor of shape (n_features,)
+        Standard deviation of each feature over the labelled instances: the unit of noise.
+    """
+
+    X: torch.Tensor
+    bag: torch.Tensor
+    lower: torch.Tensor
+    upper: torch.Tensor
+    weights: torch.Tensor
+    labeled: torch.Tensor
+    scale: torch.Tensor
+
+    @property
+    def n_bags(self) -> int:
+        """Number of bags."""
+        return len(self.weights)
+
+    @property
+    def everything(self) -> torch.Tensor:
+        """Instances of the bags, then the labelled ones: what is taken as unlabelled."""
+        return torch.cat([self.X, self.labeled])
+
+    def bag_means(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over each bag of one row per instance, shape (n_bags, n_columns)."""
+        sums = values.new_zeros((self.n_bags, values.shape[1])).index_add(0, self.bag, values)
+        return sums / torch.bincount(self.bag, minlength=self.n_bags).unsqueeze(1)
+
+
+class BagStream:
+    """Endless batches of bags: every pass takes each bag once, in a new order.
+
+    Parameters
+    ----------
+    bags : Bags
+        With proportions.
+    labeled : SignedDataset
+        Labelled instances that are trained on; their labels are not looked at.
+    bags_per_batch, instances_per_bag, n_labeled : int
+        Of one batch; of larger bags a random part is taken, without replacement.
+    random_state : numpy.random.RandomState
+    device : str or torch.device, default="cpu"
+        Where the net is, and the batches are to be.
+    """
+
+    def __init__(
+        self,
+        bags: Any,
+        labeled: SignedDataset,
+        *,
+        bags_per_batch: int,
+        instances_per_bag: int,
+        n_labeled: int,
+        random_state: np.random.RandomState,
+        device: Any = "cpu",
+    ):
+        self.bags, self.bags_per_batch = bags, min(bags_per_batch, bags.n_bags)
+        self.instances_per_bag, self.n_labeled = instances_per_bag, n_labeled
+        self.random_state, self.device = random_state, device
+        self.instances, self.labeled = SignedDataset(bags.X), labeled
+        order = np.argsort(bags.index, kind="stable")
+        self._rows = np.split(order, np.cumsum(bags.sizes)[:-1])
+        self._recorded = (
+            torch.as_tensor(bags.lower, dtype=torch.float64),
+            torch.as_tensor(bags.upper, dtype=torch.float64),
+            torch.as_tensor(bags.weights, dtype=torch.float32),
+        )
+        self.scale = torch.ones((), device=device)
+        instances, _ = labeled.__getitems__([0])
+        if instances.ndim == 2:  # features
+            instances, _ = labeled.__getitems__(range(len(labeled)))
+            self.scale = instances.std(dim=0, correction=0).to(device)
+        self._passes = self._endless()
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of one pass over the bags."""
+        return math.ceil(self.bags.n_bags / self.bags_per_batch)
+
+    def draw(self) -> BagBatch:
+        """The next batch."""
+        return next(self._passes)
+
+    def _endless(self) -> Iterator[BagBatch]:
+        while True:
+            order = self.random_state.permutation(self.bags.n_bags)
+            for start in range(0, len(order), self.bags_per_batch):
+                yield self._batch(order[start : start + self.bags_per_batch])
+
+    def _batch(self, chosen: np.ndarray) -> BagBatch:
+        rows = [
+            self.random_state.permutation(self._rows[bag])[: self.instances_per_bag]
+            for bag in chosen
+        ]
+        labeled = self.random_state.randint(len(self.labeled), size=self.n_labeled)
+        lower, upper, weights = (values[chosen].to(self.device) for values in self._recorded)
+        X, _ = self.instances.__getitems__(np.concatenate(rows).tolist())
+        X_labeled, _ = self.labeled.__getitems__(labeled.tolist())
+        return BagBatch(
+            X=X.to(self.device),
+            bag=bag_of_each(rows).to(self.device),
+            lower=lower,
+            upper=upper,
+            weights=weights,
+            labeled=X_labeled.to(self.device),
+            scale=self.scale,
+        )
+
+
+def epochs_of(
+    rows: np.ndarray, size: int, random_state: np.random.RandomState, n_epochs: int
+) -> Iterator[np.ndarray]:
+    """Labelled instances of each epoch, from passes that take each once in a new order.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (n_rows,)
+        What is trained on; repeated where it is oversampled.
+    size : int
+        Instances per epoch: as many as the bags take steps, whatever the number of rows. The next epoch
+        goes on where the last one ended.
+    random_state : numpy.random.RandomState
+    n_epochs : int
+
+    Yields
+    ------
+    epoch : ndarray of int, shape (size,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> epochs = list(epochs_of(np.arange(6), 4, np.random.RandomState(0), 3))
+    >>> sorted(np.concatenate(epochs).tolist()) == sorted([*range(6)] * 2)
+    True
+    """
+    ahead = np.empty(0, dtype=rows.dtype)
+    for _ in range(n_epochs):
+        while len(ahead) < size:
+            ahead = np.concatenate([ahead, random_state.permutation(rows)])
+        yield ahead[:size]
+        ahead = ahead[size:]
+
+
+def bag_of_each(parts: Sequence[Any]) -> torch.Tensor:
+    """Bag of each instance where these follow each other bag by bag.
+
+    Parameters
+    ----------
+    parts : sequence of n_bags arrays
+        Instances, or their rows.
+
+    Returns
+    -------
+    bag : torch.Tensor of int64, shape (n_instances,)
+
+    Examples
+    --------
+    >>> bag_of_each([[7, 5], [3]])
+    tensor([0, 0, 1])
+    """
+    return torch.repeat_interleave(torch.tensor([len(part) for part in parts]))
+
+
+class BagLoss(nn.Module):
+    """What a batch of bags costs; the one part that a system of two streams defines."""
+
+    def start(self, module: nn.Module, n_steps: int) -> None:
+        """Called once with the new net and the number of training steps, before the first."""
+
+    def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
+        """Loss of a batch, a scalar; gradients reach ``module`` only through what is meant to learn.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The net in training mode: instances to logits.
+        batch : BagBatch
+        """
+        raise NotImplementedError
+
+    def finish(self, module: nn.Module) -> None:
+        """Called once after the last step."""
+
+
+class TwoStreamLoss(nn.Module):
+    """Criterion of a net whose every training step also pays for a batch of bags.
+
+    Parameters
+    ----------
+    labeled_loss : torch.nn.Module
+        Of logits and signed labels.
+    bag_loss : BagLoss
+    module : torch.nn.Module
+        The net that is trained.
+    stream : BagStream
+    weight : float
+        Weight of ``bag_loss`` after the ramp.
+    ramp_up : float in [0, 1]
+        Share of all steps over which the weight rises; see :func:`ramp`.
+    n_steps : int
+        Number of training steps in all.
+    """
+
+    def __init__(
+        self,
+        labeled_loss: nn.Module,
+        bag_loss: BagLoss,
+        module: nn.Module,
+        stream: BagStream,
+        *,
+        weight: float,
+        ramp_up: float,
+        n_steps: int,
+    ):
+        super().__init__()
+        self.labeled_loss, self.bag_loss, self.stream = labeled_loss, bag_loss, stream
+        self.weight, self.ramp_up, self.n_steps, self.step = weight, ramp_up, n_steps, 0
+        self._trained = (module,)  # in a tuple: the net is no part of its own criterion
+        bag_loss.start(module, n_steps)
+
+    def forward(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        """Loss of the labelled batch, and in training that of a batch of bags."""
+        loss = self.labeled_loss(logits, signed)
+        if not self.training:
+            return loss
+        weight = self.weight * ramp(self.step, self.ramp_up * self.n_steps)
+        self.step += 1
+        return loss + weight * self.bag_loss(self._trained[0], self.stream.draw())
+
+
+def ramp(step: int, length: float) -> float:
+    """Weight in (0, 1] that rises over the first steps, ``exp(-5 (1 - step / length)^2)``.
+
+    Parameters
+    ----------
+    step : int
+        From 0 on.
+    length : float
+        Steps until 1 is reached; 0: at once.
+
+    Returns
+    -------
+    weight : float
+
+    References
+    ----------
+    .. [1] Laine, Aila. "Temporal Ensembling for Semi-Supervised Learning". ICLR 2017.
+
+    Examples
+    --------
+    >>> ramp(0, 10) < 0.01, ramp(10, 10), ramp(0, 0)
+    (True, 1.0, 1.0)
+    """
+    place = min(1.0, step / length) if length > 0 else 1.0
+    return math.exp(-5.0 * (1.0 - place) ** 2)

@@ -1,0 +1,1 @@
+"""How synthetic tissue is drawn."""

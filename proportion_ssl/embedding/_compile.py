@@ -1,0 +1,232 @@
+"""Run a frozen network fast: from a torch module to a function of numpy arrays.
+
+On a CPU the module is exported to OpenVINO, if that is installed. Two things make it fast there:
+batch norm, activations and the conversion of the pixels are merged into the convolutions, and
+every thread works on one image of its own. The intermediate images of one image stay in the cache
+of its core; those of a batch of 32 do not. So a row of the result never depends on the other rows.
+"""
+
+import copy
+import functools
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from proportion_ssl.embedding._openvino import (
+    NotInstalledError,
+    OpenVINOFeatures,
+    agree,
+    import_openvino,
+    without_telemetry,
+)
+
+logger = logging.getLogger(__name__)
+
+_ROWS_PER_THREAD = 8  # of the plain torch fallback; more fall out of the cache
+
+
+class _NotCompiledError(Exception):
+    """Why a faster form of the module cannot be used."""
+
+
+def compile_features(
+    module: nn.Module, example: np.ndarray, *, precision: str = "auto"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Make a fast function of a module that is not going to change.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From a batch to features (n, d), each row of the result a function of the same row of the
+        batch. The module itself is not changed; the function does not see later changes to it.
+    example : ndarray of shape (n, ...)
+        A batch as the module takes it, of any length: its type and the shape behind the first
+        axis are those of every later batch.
+    precision : {"auto", "float32"}, default="auto"
+        "auto" computes in half precision on a GPU and in float32 on a CPU.
+
+    Returns
+    -------
+    run : callable
+        Batch of any length to features (n, d), float32; ``run.map(batches)`` iterates over the
+        features of many batches with less waiting between them. May be called from several
+        threads. Runs on the GPU if there is one; else in OpenVINO on ``torch.get_num_threads()``
+        threads if it is installed and reproduces the features of the example within
+        ``TOLERANCE`` (1e-4 of the largest value); else in torch. The last case is logged, once per reason.
+
+    Raises
+    ------
+    ValueError
+        If the module does not return features (n, d) for the example.
+
+    Examples
+    --------
+    >>> double = compile_features(nn.Linear(2, 3), np.zeros((1, 2), dtype=np.float32))
+    >>> double(np.ones((5, 2), dtype=np.float32)).shape
+    (5, 3)
+    """
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    example = np.concatenate([np.roll(example[:1], shift, axis=1) for shift in range(4)])
+    expected = _run_as_given(module, example)
+    if torch.cuda.is_available():
+        return _TorchFeatures(module, device="cuda", half=precision == "auto")
+    try:
+        return _checked(_compile_openvino(module, example), example, expected)
+    except _NotCompiledError as reason:
+        _log_once(f"Features are computed by plain torch, several times slower: {reason}")
+    try:
+        return _checked(_TorchFeatures(_fold(module)), example, expected)
+    except _NotCompiledError as reason:
+        logger.info("Batch norm is not folded into the convolutions: %s", reason)
+    return _TorchFeatures(module)
+
+
+def export_features(module: nn.Module, example: np.ndarray) -> tuple[Any, np.ndarray]:
+    """A module in OpenVINO's form, for files; and its features of the example.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As :func:`compile_features` takes it.
+    example : ndarray of shape (1, ...)
+
+    Returns
+    -------
+    model : openvino.Model
+        For batches of the shape of the example.
+    features : ndarray of shape (1, d)
+        By the module as given.
+
+    Raises
+    ------
+    ValueError
+        If the module does not export, or computes something else then.
+    """
+    import_openvino()
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    expected = _run_as_given(module, example)
+    try:
+        model, run = _in_openvino(module, example, n_threads=1)
+        _checked(run, example, expected)
+    except _NotCompiledError as error:
+        raise ValueError(f"The network cannot be exported: {error}") from error
+    return model, expected
+
+
+@functools.cache
+def _log_once(message):
+    logger.warning(message)
+
+
+def _run_as_given(module, example) -> np.ndarray:
+    with torch.inference_mode():
+        features = module(torch.from_numpy(example))
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        came = (
+            f"a tensor of shape {tuple(features.shape)}"
+            if isinstance(features, torch.Tensor)
+            else f"a {type(features).__name__}"
+        )
+        raise ValueError(
+            "The module must return one feature vector per image, a tensor of shape (n, d); for "
+            f"{len(example)} images it returned {came}. Pool and flatten its output."
+        )
+    return features.float().numpy()
+
+
+def _checked(run, example, expected):
+    """Return `run`, or raise if its features differ from the expected ones."""
+    if not agree(run(example), expected):
+        raise _NotCompiledError("its features differ from those of the module as given.")
+    return run
+
+
+def _fold(module):
+    """Batch norm folded into the convolutions in front of it."""
+    try:
+        return fuse(module)
+    except Exception as error:  # tracing foreign code may raise anything
+        raise _NotCompiledError(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error):
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
+
+
+class _TorchFeatures:
+    """Plain torch: channels last, no autograd; half precision by autocast."""
+
+    def __init__(self, module, device="cpu", half=False):
+        self.device = torch.device(device)
+        self.module = module.to(self.device, memory_format=torch.channels_last)
+        self.half = half
+
+    def __call__(self, batch):
+        rows = len(batch)
+        if self.device.type == "cpu":
+            rows = _ROWS_PER_THREAD * torch.get_num_threads()
+        batch = np.require(batch, requirements=["C", "W"])  # torch warns of read-only memory
+        parts = torch.from_numpy(batch).split(rows)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=torch.float16, enabled=self.half),
+        ):
+            features = [self.module(part.to(self.device)).float().cpu() for part in parts]
+        return torch.cat(features).numpy()
+
+    def map(self, batches):
+        """Features of every batch."""
+        return (self(batch) for batch in batches)
+
+
+def _compile_openvino(module, example):
+    """The module in OpenVINO, or _NotCompiledError."""
+    return _in_openvino(module, example[:1], torch.get_num_threads())[1]
+
+
+def _in_openvino(module, example, n_threads):
+    """OpenVINO's form of the module for batches of this shape, and compiled; or _NotCompiledError."""
+    try:
+        import_openvino()
+    except NotInstalledError as error:
+        raise _NotCompiledError(str(error)) from None
+    try:
+        with warnings.catch_warnings():  # of the exporter, about its own inside
+            warnings.simplefilter("ignore")
+            model = _export(module, example)
+        return model, OpenVINOFeatures(model, n_threads)
+    except Exception as error:  # exporting foreign code may raise anything
+        raise _NotCompiledError(
+            f"{type(module).__name__} does not export to OpenVINO "
+            f"({type(error).__name__}: {_first_line(error)})."
+        ) from error
+
+
+def _export(module, example):
+    with without_telemetry():
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+        from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
+
+    with suppress(_NotCompiledError):  # OpenVINO folds batch norm as well
+        module = _fold(module)  # but there are fewer layers to export like this
+    with torch.no_grad():
+        program = torch.export.export(module, (torch.from_numpy(example),))
+    decompositions = torch.export.default_decompositions()
+    for operation in ops_to_not_decompose():  # those that OpenVINO has itself
+        if operation in decompositions:
+            decompositions.pop(operation)
+    graph = program.run_decompositions(decompositions).module()
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchFXPythonDecoder(graph)  # the frontend does not keep it alive
+    model = frontend.convert(frontend.load(decoder))
+    model.reshape(list(example.shape))  # several streams give wrong values for open shapes
+    return model

@@ -1,0 +1,138 @@
+"""Choosing settings by bags alone: predict the proportions of bags that were left out."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from proportion_ssl.proportions.bags import Bags
+from proportion_ssl.proportions.intervals import nearest_proportions
+
+
+class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
+    """Proportions of bags by classifying their instances and counting; scored on bags left out of the fit.
+
+    The rows of ``X`` are bag *names*: cross-validation and grid searches then leave out whole bags, with any
+    splitter of scikit-learn (``KFold``, ``ShuffleSplit``, or ``GroupKFold`` by patient), and no label of an
+    instance is needed beyond those that train.
+
+    Parameters
+    ----------
+    estimator : NegativePseudoLabelClassifier or another classifier of labelled patches and bags
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        Fitted on the labelled patches and the bags named in ``fit``.
+    bags_ : Bags
+        All bags handed to ``fit``, the left-out ones too.
+    n_features_in_ : int
+        1: the bag name.
+
+    References
+    ----------
+    .. [1] Forman. "Quantifying counts and costs via classification". Data Mining and Knowledge
+       Discovery 17, 2008: "classify and count".
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from proportion_ssl import NegativePseudoLabelClassifier
+    >>> from proportion_ssl.datasets import make_bags
+    >>> data = make_bags(n_bags=6, bag_size=20, random_state=0)
+    >>> search = GridSearchCV(
+    ...     ClassifyAndCount(NegativePseudoLabelClassifier(max_epochs=3, random_state=0)),
+    ...     {"estimator__negative_memory": [1, 3]},
+    ...     cv=2,
+    ... )
+    >>> names = data.bags.names.reshape(-1, 1)
+    >>> search = search.fit(names, data.bags.proportions, labeled=(data.X_labeled, data.y), bags=data.bags)
+    >>> bool(search.best_score_ <= 0)
+    True
+    """
+
+    def __init__(self, estimator: Any):
+        self.estimator = estimator
+
+    def fit(self, X: Any, y: Any = None, *, labeled: tuple, bags: Bags) -> "ClassifyAndCount":
+        """Fit the classifier on the labelled patches and on the named bags.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_selected,) or (n_selected, 1)
+            Names of the bags to train on.
+        y : ignored
+            The proportions to train on are those of ``bags``.
+        labeled : tuple (X_labeled, y) or (X_labeled, y, groups)
+        bags : Bags
+            All bags, with their proportions.
+
+        Returns
+        -------
+        self : ClassifyAndCount
+
+        Raises
+        ------
+        ValueError
+            When ``labeled`` is something else, or a name is not among the bags.
+        """
+        if not isinstance(labeled, tuple) or len(labeled) not in (2, 3):
+            raise ValueError("labeled must be a tuple (X_labeled, y) or (X_labeled, y, groups).")
+        X_labeled, labels, *groups = labeled
+        extra = {"groups": groups[0]} if groups else {}
+        self.bags_ = bags
+        self.n_features_in_ = 1
+        self.estimator_ = clone(self.estimator).fit(
+            X_labeled, labels, bags.select(_names(X)), **extra
+        )
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predicted proportions of bags.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_selected,) or (n_selected, 1)
+            Names of bags that were handed to ``fit``, trained on or not.
+
+        Returns
+        -------
+        proportions : ndarray of shape (n_selected, n_classes)
+            Columns in the order of ``estimator_.classes_``; rows sum to 1.
+        """
+        check_is_fitted(self)
+        bags = self.bags_.select(_names(X))
+        return bags.proportions_of(self.estimator_.predict(bags.X), self.estimator_.classes_)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Minus the mean distance between recorded and predicted proportions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_selected,) or (n_selected, 1)
+            Names of bags.
+        y : ignored
+            The recorded proportions are those of the bags, with their intervals.
+        sample_weight : array-like of shape (n_selected,), optional
+
+        Returns
+        -------
+        score : float
+            In [-2, 0], higher is better: minus the sum over the classes of the absolute differences, 0
+            within the recorded intervals, averaged over the bags by their weights.
+        """
+        predicted = self.predict(X)
+        bags = self.bags_.select(_names(X)).with_classes(self.estimator_.classes_)
+        nearest = nearest_proportions(predicted, bags.lower, bags.upper)
+        weights = bags.weights if sample_weight is None else np.asarray(sample_weight)
+        return -float(np.average(np.abs(nearest - predicted).sum(axis=1), weights=weights))
+
+
+def _names(X: Any) -> np.ndarray:
+    names = np.asarray(X)
+    if names.ndim == 2 and names.shape[1] == 1:
+        return names[:, 0]
+    if names.ndim != 1:
+        raise ValueError(f"X has shape {names.shape}; give the names of bags, one per row.")
+    return names

@@ -1,0 +1,335 @@
+"""Losses of complementary labels: other answers to what a negative label costs.
+
+Each reads the negative entries of signed labels, as :class:`~proportion_ssl.losses.NegativeLoss` does, and
+can stand in its place. Several negative labels of an instance are taken as one set; their mean size weighs
+the instance. An instance that is said to be of no class at all has no loss.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from proportion_ssl.losses.signed_labels import NegativeLoss
+
+#: Logits to the cost of each class, were it the label; both (n_instances, n_classes).
+ClassLosses = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _cross_entropies(logits: torch.Tensor) -> torch.Tensor:
+    return -logits.log_softmax(dim=-1)
+
+
+def pairwise_comparison_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+    """Unbiased estimate of the pairwise-comparison loss from negative labels, per instance.
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+    signed : torch.Tensor of shape (n_instances, n_classes)
+        Signed labels; entries below 0 count.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_instances,)
+        Between ``-(C - 1) (C - 2) / 2`` and ``C (C - 1) / 2`` for C classes; 0 without negative label.
+
+    Notes
+    -----
+    With the sigmoid loss ``l(z) = 1 / (1 + exp(z))`` the loss of class y is ``sum_(k != y) l(g_y - g_k)``,
+    and that of a negative label n is ``L(n) = sum_(k != n) l(g_k - g_n)``. Where n was drawn evenly from
+    the wrong classes, the mean of ``(C - 1) L(n) - (C - 1) (C - 2) / 2`` over the draws is the loss of the
+    true class ([1]_; it needs ``l(z) + l(-z) = 1``). Of several negative labels, drawn evenly without
+    repetition, ``L`` is averaged, which stays unbiased.
+
+    The loss is bounded, so that wrong negative labels pull little, and its gradient vanishes where the
+    net is most sure, right or wrong.
+
+    References
+    ----------
+    .. [1] Ishida, Niu, Hu, Sugiyama. "Learning from Complementary Labels". NeurIPS 2017.
+
+    Examples
+    --------
+    >>> import torch
+    >>> pairwise_comparison_loss(torch.zeros(1, 4), torch.tensor([[0, -1, 0, 0]]))
+    tensor([1.5000])
+    """
+    margins = logits.unsqueeze(-1) - logits.unsqueeze(-2)
+    complementary = margins.sigmoid().sum(dim=-1) - 0.5  # a class against itself
+    constant = (logits.shape[-1] - 1) * (logits.shape[-1] - 2) / 2
+    return _from_mean(complementary, signed, constant)
+
+
+def one_versus_all_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+    """Unbiased estimate of the one-versus-all loss from negative labels, per instance.
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+    signed : torch.Tensor of shape (n_instances, n_classes)
+        Signed labels; entries below 0 count.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_instances,)
+        Between ``-(C - 2)`` and C for C classes; 0 without negative label.
+
+    Notes
+    -----
+    As :func:`pairwise_comparison_loss`, for ``l(g_y) + sum_(k != y) l(-g_k) / (C - 1)`` as the loss of class
+    y: that of a negative label n is ``L(n) = l(-g_n) + sum_(k != n) l(g_k) / (C - 1)``, and the estimate
+    ``(C - 1) L(n) - (C - 2)``.
+
+    References
+    ----------
+    .. [1] Ishida, Niu, Hu, Sugiyama. "Learning from Complementary Labels". NeurIPS 2017.
+
+    Examples
+    --------
+    >>> import torch
+    >>> one_versus_all_loss(torch.zeros(1, 4), torch.tensor([[0, -1, 0, 0]]))
+    tensor([1.])
+    """
+    n_others = logits.shape[-1] - 1
+    of_being = torch.sigmoid(-logits)
+    others = (of_being.sum(dim=-1, keepdim=True) - of_being) / n_others
+    return _from_mean(logits.sigmoid() + others, signed, n_others - 1)
+
+
+def unbiased_complementary_loss(
+    logits: torch.Tensor,
+    signed: torch.Tensor,
+    class_losses: ClassLosses = _cross_entropies,
+) -> torch.Tensor:
+    """Unbiased estimate of any loss from negative labels, per instance.
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+    signed : torch.Tensor of shape (n_instances, n_classes)
+        Signed labels; entries below 0 count.
+    class_losses : callable, optional
+        Logits to the loss of each instance for each class, were it the label; both (n_instances,
+        n_classes). Default: cross-entropy.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_instances,)
+        May be negative; 0 without negative label.
+
+    Notes
+    -----
+    ``sum_(k not in N) l_k - (C - 1 - |N|) / |N| sum_(k in N) l_k`` for the set N of negative labels:
+    theorem 1 of Ishida et al. [1]_ for one label, the extension of Feng et al. [2]_ for several. Its mean
+    over evenly drawn sets is the loss of the true class. Negative labels that a selector gives are not
+    drawn evenly, so that this is no more than a guide there.
+
+    With cross-entropy it is unbounded below: a net that is sure enough of all that is no negative label
+    gains without end. See :class:`NonNegativeComplementaryLoss` for what to train with.
+
+    References
+    ----------
+    .. [1] Ishida, Niu, Menon, Sugiyama. "Complementary-Label Learning for Arbitrary Losses and Models".
+       ICML 2019.
+    .. [2] Feng, Kaneko, Han, Niu, An, Sugiyama. "Learning with Multiple Complementary Labels". ICML 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> unbiased_complementary_loss(torch.zeros(1, 4), torch.tensor([[0, -1, 0, 0]]))
+    tensor([1.3863])
+    """
+    return _risks_of_classes(logits, signed, class_losses).sum(dim=-1)
+
+
+def multi_complementary_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+    """Minus the logarithm of the probability of all classes that are not negative, per instance.
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+    signed : torch.Tensor of shape (n_instances, n_classes)
+        Signed labels; entries below 0 count.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_instances,)
+        At least 0; 0 without negative label.
+
+    Notes
+    -----
+    The LOG loss of Feng et al. [1]_, without its factor ``(2 C - 2) / |N|``, so that an instance weighs the
+    same however many negative labels it has. With one it is
+    :func:`~proportion_ssl.losses.negative_loss`; when one class is left, the cross-entropy
+    with that class.
+
+    References
+    ----------
+    .. [1] Feng, Kaneko, Han, Niu, An, Sugiyama. "Learning with Multiple Complementary Labels". ICML 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> multi_complementary_loss(torch.zeros(1, 4), torch.tensor([[0, -1, -1, -1]]))
+    tensor([1.3863])
+    """
+    is_negative = signed < 0
+    is_ruled_out = is_negative & ~is_negative.all(dim=-1, keepdim=True)
+    left = logits.masked_fill(is_ruled_out, -torch.inf).logsumexp(dim=-1)
+    return _weights(signed) * (logits.logsumexp(dim=-1) - left)
+
+
+class PairwiseComparisonLoss(NegativeLoss):
+    """Mean of :func:`pairwise_comparison_loss` over the instances with a negative label.
+
+    Examples
+    --------
+    >>> import torch
+    >>> PairwiseComparisonLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, 0, 0], [0, 0, 0, 0]]))
+    tensor(1.5000)
+    """
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        return pairwise_comparison_loss(logits, signed)
+
+
+class OneVersusAllLoss(NegativeLoss):
+    """Mean of :func:`one_versus_all_loss` over the instances with a negative label.
+
+    Examples
+    --------
+    >>> import torch
+    >>> OneVersusAllLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, 0, 0], [0, 0, 0, 0]]))
+    tensor(1.)
+    """
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        return one_versus_all_loss(logits, signed)
+
+
+class MultiComplementaryLoss(NegativeLoss):
+    """Mean of :func:`multi_complementary_loss` over the instances with a negative label.
+
+    Examples
+    --------
+    >>> import torch
+    >>> MultiComplementaryLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, -1, 0], [0, 0, 0, 0]]))
+    tensor(0.6931)
+    """
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        return multi_complementary_loss(logits, signed)
+
+
+class UnbiasedComplementaryLoss(NegativeLoss):
+    """Mean of :func:`unbiased_complementary_loss` over the instances with a negative label.
+
+    Parameters
+    ----------
+    class_losses : callable, optional
+        Logits to the loss of each instance for each class, were it the label. Default: cross-entropy.
+
+    Examples
+    --------
+    >>> import torch
+    >>> UnbiasedComplementaryLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, 0, 0], [0, 0, 0, 0]]))
+    tensor(1.3863)
+    """
+
+    def __init__(self, class_losses: ClassLosses = _cross_entropies):
+        super().__init__()
+        self.class_losses = class_losses
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        return unbiased_complementary_loss(logits, signed, self.class_losses)
+
+
+class NonNegativeComplementaryLoss(UnbiasedComplementaryLoss):
+    """The unbiased estimate, kept from falling below 0 class by class.
+
+    Parameters
+    ----------
+    class_losses : callable, optional
+        Logits to the loss of each instance for each class, were it the label; at least 0.
+        Default: cross-entropy.
+
+    Notes
+    -----
+    The estimate is a sum over the classes. What each class adds over a batch stands for the loss of the
+    instances that are of this class, so it is at least 0 but for chance; where it is not, it counts as 0
+    [1]_. One instance alone has a negative share for each of its negative labels whatever the
+    net does, hence the correction is of the batch: the loss of an instance depends on the others in it.
+
+    References
+    ----------
+    .. [1] Ishida, Niu, Menon, Sugiyama. "Complementary-Label Learning for Arbitrary Losses and Models".
+       ICML 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> NonNegativeComplementaryLoss()(torch.zeros(1, 4), torch.tensor([[0, -1, 0, 0]]))
+    tensor(4.1589)
+    """
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        risks = _risks_of_classes(logits, signed, self.class_losses)
+        return risks[:, risks.sum(dim=0) >= 0].sum(dim=-1)
+
+
+class GradientAscentComplementaryLoss(UnbiasedComplementaryLoss):
+    """The unbiased estimate, whose classes are led back up where they fell below 0.
+
+    Parameters
+    ----------
+    class_losses : callable, optional
+        Logits to the loss of each instance for each class, were it the label; at least 0.
+        Default: cross-entropy.
+
+    Notes
+    -----
+    As :class:`NonNegativeComplementaryLoss`, but a batch in which some class is below 0 is spent on
+    bringing these classes back: their sum with the sign changed is the loss of the batch ([1]_, algorithm 1).
+    The value is then no measure of how good the net is.
+
+    References
+    ----------
+    .. [1] Ishida, Niu, Menon, Sugiyama. "Complementary-Label Learning for Arbitrary Losses and Models".
+       ICML 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> GradientAscentComplementaryLoss()(torch.zeros(1, 4), torch.tensor([[0, -1, 0, 0]]))
+    tensor(2.7726)
+    """
+
+    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
+        risks = _risks_of_classes(logits, signed, self.class_losses)
+        is_below = risks.sum(dim=0) < 0
+        return -risks[:, is_below].sum(dim=-1) if is_below.any() else risks.sum(dim=-1)
+
+
+def _weights(signed: torch.Tensor) -> torch.Tensor:
+    """Mean size of each instance's negative labels; 0 where all classes are negative."""
+    n_negative = (signed < 0).sum(dim=-1)
+    mean_size = -signed.clamp(max=0).sum(dim=-1) / n_negative.clamp(min=1)
+    return mean_size * (n_negative < signed.shape[-1])
+
+
+def _from_mean(complementary: torch.Tensor, signed: torch.Tensor, constant: float) -> torch.Tensor:
+    """``(C - 1) * mean over the negative labels - constant``, weighted."""
+    is_negative = signed < 0
+    mean = (complementary * is_negative).sum(dim=-1) / is_negative.sum(dim=-1).clamp(min=1)
+    return _weights(signed) * ((signed.shape[-1] - 1) * mean - constant)
+
+
+def _risks_of_classes(
+    logits: torch.Tensor, signed: torch.Tensor, class_losses: ClassLosses
+) -> torch.Tensor:
+    """What each class adds to the unbiased estimate of each instance, (n_instances, n_classes)."""
+    is_negative = signed < 0
+    n_negative = is_negative.sum(dim=-1, keepdim=True).to(logits.dtype)
+    factor = (signed.shape[-1] - 1 - n_negative) / n_negative.clamp(min=1)
+    signs = torch.where(is_negative, -factor, 1.0)
+    return _weights(signed).unsqueeze(-1) * signs * class_losses(logits)

@@ -1,0 +1,249 @@
+"""How far predicted class proportions of bags are from recorded ones."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from proportion_ssl.metrics._label_codes import (
+    NOTHING_LEFT,
+    TABLE_SPAN,
+    as_array,
+    blocks,
+    check_labels,
+    check_pair,
+    distinct,
+    encode,
+    encoded_blocks,
+    refuse_unknown,
+    resolve_labels,
+    shown,
+)
+from proportion_ssl.proportions.counts import count_per_bag, shares, sum_absolute_error
+
+# Recorded proportions are rounded by hand: their sum may be off by this much.
+_SUM_TOLERANCE = 0.01
+
+
+def proportion_error(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    bag_ids: ArrayLike,
+    labels: ArrayLike | None = None,
+    ignore_label: ArrayLike | None = None,
+) -> float:
+    """Mean over bags of the distance between true and predicted class shares.
+
+    Parameters
+    ----------
+    y_true, y_pred, labels, ignore_label
+        As in :func:`segmentation_confusion_matrix`.
+    bag_ids : array-like of str or int, same shape as ``y_true``
+        Bag (slide) of each position.
+
+    Returns
+    -------
+    error : float
+        In [0, 1]; the lower, the better. 0 if each bag's shares are right, wherever the
+        predicted classes lie within the bag.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in :func:`segmentation_confusion_matrix`, or for bag ids of another shape, missing,
+        or of mixed types.
+
+    See Also
+    --------
+    bag_proportion_error : for bags whose proportions are recorded and labels unknown.
+
+    Notes
+    -----
+    ``mean_b min(1, sum_c |t_bc - p_bc|)`` with t and p the true and predicted shares among the
+    positions of bag b: equation (2) of [1]_, averaged. Every bag counts the same, whatever
+    its size. The shares are taken after ignored positions are dropped, from truth and
+    prediction alike; a bag of which nothing is left has no shares and is not averaged.
+
+    References
+    ----------
+    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using
+       Class Proportion for Semantic Segmentation in Pathology". ECCV 2020.
+
+    Examples
+    --------
+    >>> truth = ["solid", "solid", "acinar", "solid"]
+    >>> predicted = ["solid", "acinar", "solid", "acinar"]
+    >>> proportion_error(truth, predicted, bag_ids=["s1", "s1", "s1", "s2"])
+    0.5
+    """
+    y_true, y_pred = check_pair(y_true, y_pred)
+    bag_ids, bags = _check_bags(bag_ids, y_true, "y_true")
+    labels, ignored = resolve_labels(y_true, y_pred, labels, ignore_label)
+    shape = (len(bags), len(labels))
+    n_true, n_predicted = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    positions = _positions_in(bags)
+    blocks = encoded_blocks(y_true, y_pred, labels, ignored, at_least=4 * n_true.size)
+    for block, true, predicted in blocks:
+        keep = true < len(labels)
+        bag = positions(bag_ids[block][keep])
+        n_true += count_per_bag(true[keep], bag, n_bags=shape[0], n_classes=shape[1])
+        n_predicted += count_per_bag(predicted[keep], bag, n_bags=shape[0], n_classes=shape[1])
+    scored = n_true.sum(axis=1) > 0
+    if not scored.any():
+        raise ValueError(NOTHING_LEFT)
+    errors = sum_absolute_error(shares(n_true[scored]), shares(n_predicted[scored]))
+    return float(errors.mean())
+
+
+def bag_proportion_error(
+    bag_proportions: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    bag_ids: ArrayLike,
+    labels: ArrayLike,
+) -> float:
+    """Mean over bags of the distance between recorded and predicted class shares.
+
+    For bags of which only the proportions are known, so that no instance can be scored.
+
+    Parameters
+    ----------
+    bag_proportions : array-like or DataFrame of shape (n_bags, n_classes)
+        Recorded share of each class; rows sum to 1 within 0.01. In an array, row i belongs to
+        the i-th of the *sorted* bag ids (as in ``numpy.unique(bag_ids)``), column c to
+        ``labels[c]``. A DataFrame is matched by name: bag ids are its index and classes its
+        columns, in any order.
+    y_pred : array-like of str or int, any shape
+        Predicted label of each position. Leave positions out that no record speaks of.
+    bag_ids : array-like of str or int, same shape as ``y_pred``
+        Bag (slide) of each position.
+    labels : array-like of str or int, shape (n_classes,)
+        The classes.
+
+    Returns
+    -------
+    error : float
+        In [0, 1]; the lower, the better.
+
+    Raises
+    ------
+    ValueError
+        If bags or classes of the two sides do not match, proportions are negative, missing or
+        do not sum to 1, a predicted label is unknown, or nothing is given.
+    TypeError
+        If labels or bag ids are neither all strings nor all whole numbers.
+
+    See Also
+    --------
+    proportion_error : for bags whose instances have labels.
+
+    Notes
+    -----
+    ``mean_b min(1, sum_c |TCR_bc - PCR_bc|)``, equation (2) of [1]_, averaged; every bag counts
+    the same.
+
+    References
+    ----------
+    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using
+       Class Proportion for Semantic Segmentation in Pathology". ECCV 2020.
+
+    Examples
+    --------
+    >>> recorded = [[0.5, 0.5], [0.0, 1.0]]
+    >>> bag_proportion_error(
+    ...     recorded, ["a", "a", "a", "b", "b"], bag_ids=[1, 1, 1, 1, 2], labels=["a", "b"]
+    ... )
+    0.25
+    """
+    y_pred = as_array(y_pred, "y_pred")
+    if y_pred.size == 0:
+        raise ValueError("Nothing to score: y_pred is empty.")
+    labels = check_labels(labels, "labels")
+    bag_ids, bags = _check_bags(bag_ids, y_pred, "y_pred")
+    recorded = _check_recorded(bag_proportions, bags, labels)
+    counts = np.zeros(recorded.shape, dtype=np.int64)
+    y_pred = y_pred.reshape(-1)
+    positions = _positions_in(bags)
+    for block in blocks(y_pred.size, at_least=4 * counts.size):
+        codes = encode(y_pred[block], labels)
+        refuse_unknown(y_pred[block], codes == len(labels), "y_pred", labels, ())
+        bag = positions(bag_ids[block])
+        counts += count_per_bag(codes, bag, n_bags=len(bags), n_classes=len(labels))
+    return float(sum_absolute_error(recorded, shares(counts)).mean())
+
+
+def _check_bags(bag_ids: ArrayLike, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Flattened ids, one per position, and the sorted distinct ones, shape (n_bags,)."""
+    ids = as_array(bag_ids, "bag_ids")
+    if ids.shape != values.shape:
+        raise ValueError(
+            f"bag_ids has shape {ids.shape} and {name} {values.shape}; give one id per position."
+        )
+    ids = ids.reshape(-1)
+    found = set().union(*(distinct(ids[block]) for block in blocks(ids.size)))
+    if any(bag != bag for bag in found):
+        raise ValueError("bag_ids holds NaN; give every position the id of its bag.")
+    try:
+        return ids, np.array(sorted(found))
+    except TypeError as error:
+        raise TypeError(
+            f"bag_ids mixes types or has missing entries ({error}); use all strings or all "
+            f"whole numbers."
+        ) from error
+
+
+def _positions_in(bags: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What gives the positions of ids, all of them known, among the sorted distinct ones."""
+    if bags.dtype.kind != "i" or int(bags[-1]) - int(bags[0]) >= max(TABLE_SPAN, 4 * len(bags)):
+        return lambda ids: np.searchsorted(bags, ids)
+    table = np.zeros(int(bags[-1] - bags[0]) + 1, dtype=np.intp)
+    table[bags - bags[0]] = np.arange(len(bags))
+    return lambda ids: table.take(ids.astype(np.int64) - bags[0])
+
+
+def _check_recorded(bag_proportions, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Recorded proportions as floats (n_bags, n_classes), rows as in bags, columns as in labels."""
+    if hasattr(bag_proportions, "columns") and hasattr(bag_proportions, "index"):
+        bag_proportions = _select_by_name(bag_proportions, bags, labels)
+    recorded = np.asarray(bag_proportions, dtype=np.float64)
+    if recorded.shape != (len(bags), len(labels)):
+        raise ValueError(
+            f"bag_proportions has shape {recorded.shape}, but there are {len(bags)} bags in "
+            f"bag_ids and {len(labels)} labels; give one row per bag, in sorted order of the "
+            f"ids, and one column per label."
+        )
+    wrong = ~np.isfinite(recorded).all(axis=1) | (recorded < 0).any(axis=1)
+    if wrong.any():
+        raise ValueError(
+            f"bag_proportions is negative or not finite for bags {shown(bags[wrong].tolist())}."
+        )
+    sums = recorded.sum(axis=1)
+    wrong = np.abs(sums - 1) > _SUM_TOLERANCE + 1e-9
+    if wrong.any():
+        percent = np.abs(sums[wrong] - 100) <= 100 * _SUM_TOLERANCE
+        hint = "; these look like percent, divide by 100" if percent.all() else ""
+        raise ValueError(
+            f"bag_proportions must sum to 1 (within {_SUM_TOLERANCE}) in each bag, but sums to "
+            f"{shown(sums[wrong].round(4).tolist())} for bags "
+            f"{shown(bags[wrong].tolist())}{hint}."
+        )
+    return recorded
+
+
+def _select_by_name(table, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    for axis, wanted, what in (
+        ("index", bags.tolist(), "bag ids"),
+        ("columns", labels.tolist(), "labels"),
+    ):
+        names = list(getattr(table, axis))
+        if len(set(names)) < len(names):
+            raise ValueError(f"bag_proportions has repeated entries in its {axis}.")
+        missing = [name for name in wanted if name not in set(names)]
+        extra = sorted(set(names) - set(wanted), key=repr)
+        if missing or extra:
+            raise ValueError(
+                f"The {axis} of bag_proportions must be the {what}: missing {shown(missing)}, "
+                f"without counterpart {shown(extra)}."
+            )
+    return table.loc[bags.tolist(), labels.tolist()].to_numpy(dtype=np.float64)

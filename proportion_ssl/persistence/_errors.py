@@ -1,5 +1,0 @@
-"""What a file that cannot be loaded raises."""
-
-
-class ModelFileError(ValueError):
-    """A model file that is damaged, of another version, or not a model of this package."""

@@ -1,0 +1,14 @@
+"""Recorded class proportions: bags of instances, counts, intervals, and what they can tell apart."""
+
+from proportion_ssl.proportions.bags import Bags
+from proportion_ssl.proportions.counts import class_proportions, count_per_bag, sum_absolute_error
+from proportion_ssl.proportions.identifiability import IdentifiabilityWarning, identifiability
+
+__all__ = [
+    "Bags",
+    "IdentifiabilityWarning",
+    "class_proportions",
+    "count_per_bag",
+    "identifiability",
+    "sum_absolute_error",
+]

@@ -1,0 +1,135 @@
+"""Whether recorded proportions can tell the classes apart."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+#: Singular values below this share of the largest count as zero: shares are known to a few per cent.
+SMALL = 0.05
+
+
+class IdentifiabilityWarning(UserWarning):
+    """The proportions of the bags cannot tell some classes apart."""
+
+
+def identifiability(proportions: Any, classes: Any = None) -> pd.DataFrame:
+    """How well the recorded proportions of all bags tell each class from the others.
+
+    Parameters
+    ----------
+    proportions : array-like or DataFrame of shape (n_bags, n_classes)
+        Recorded shares.
+    classes : array-like of shape (n_classes,), optional
+        Class names; default: the columns of a DataFrame, or 0, 1, 2, ...
+
+    Returns
+    -------
+    table : DataFrame of n_classes rows
+        Indexed by class: ``n_bags`` in which it is recorded; ``mean`` and ``spread`` (standard deviation)
+        of its shares; ``determined``, in [0, 1]: how much of the class the proportions alone can settle (0:
+        nothing, 1: all); ``reason`` in words, empty where it is determined. The table's ``attrs``
+        hold ``rank`` and ``condition_number`` of the matrix of proportions.
+
+    Notes
+    -----
+    If the instances of class c have mean feature m_c, the mean of a bag is expected to be
+    ``sum_c P_bc m_c`` [1]_: the class means can be solved for only if P has rank n_classes. With the singular
+    value decomposition ``P = U S V'``, ``determined_c = sum_k V_ck^2`` over the singular values above 5% of
+    the largest. What is not determined, labelled patches have to settle.
+
+    References
+    ----------
+    .. [1] Quadrianto, Smola, Caetano, Le. "Estimating Labels from Label Proportions". JMLR 10, 2009.
+
+    Examples
+    --------
+    >>> table = identifiability([[0.5, 0.25, 0.25], [0.2, 0.4, 0.4], [0.8, 0.1, 0.1]], ["a", "b", "c"])
+    >>> table["determined"].round(2).tolist()
+    [1.0, 0.5, 0.5]
+    >>> table.loc["b", "reason"]
+    "its share moves together with that of 'c'"
+    """
+    if classes is None:
+        classes = proportions.columns if hasattr(proportions, "columns") else None
+    matrix = np.asarray(proportions, dtype=np.float64)
+    if matrix.ndim != 2 or len(matrix) == 0 or not np.isfinite(matrix).all():
+        raise ValueError(
+            f"proportions must be finite numbers, one row per bag and one column per class; got shape "
+            f"{matrix.shape}."
+        )
+    n_classes = matrix.shape[1]
+    classes = np.arange(n_classes) if classes is None else np.asarray(classes)
+    _, singular, directions = np.linalg.svd(matrix, full_matrices=True)
+    singular = np.pad(singular, (0, max(0, n_classes - len(singular))))
+    solid = singular > SMALL * singular[0]
+    determined = (directions[solid] ** 2).sum(axis=0)
+    table = pd.DataFrame(
+        {
+            "n_bags": (matrix > 0).sum(axis=0),
+            "mean": matrix.mean(axis=0),
+            "spread": matrix.std(axis=0),
+            "determined": determined.clip(0, 1),
+        },
+        index=pd.Index(classes, name="class"),
+    )
+    unsolved = directions[~solid]
+    table["reason"] = [_reason(c, matrix, unsolved, classes, table) for c in range(n_classes)]
+    table.attrs["rank"] = int(solid.sum())
+    smallest = singular[n_classes - 1]
+    table.attrs["condition_number"] = (
+        float(singular[0] / smallest) if smallest > 0 else float("inf")
+    )
+    return table
+
+
+def warn_if_not_identifiable(proportions: Any, classes: Any = None) -> None:
+    """Warn, naming classes and reasons, when :func:`identifiability` finds classes not determined.
+
+    Parameters
+    ----------
+    proportions : array-like or DataFrame of shape (n_bags, n_classes)
+    classes : array-like of shape (n_classes,), optional
+
+    Warns
+    -----
+    IdentifiabilityWarning
+
+    Returns
+    -------
+    None
+    """
+    table = identifiability(proportions, classes)
+    open_classes = table[table["reason"] != ""]
+    if len(open_classes):
+        reasons = "; ".join(
+            f"{name!r}: {reason}" for name, reason in open_classes["reason"].items()
+        )
+        warnings.warn(
+            f"The proportions of {len(proportions)} bags cannot tell all classes apart (rank "
+            f"{table.attrs['rank']} of {len(table)}, condition number "
+            f"{table.attrs['condition_number']:.3g}). {reasons}. Only labelled patches tell these apart; "
+            "see proportion_ssl.proportions.identifiability.",
+            IdentifiabilityWarning,
+            stacklevel=3,
+        )
+
+
+def _reason(c, matrix, unsolved, classes, table):
+    """Why a class is not determined, in words."""
+    if table["n_bags"].iloc[c] == 0:
+        return "no bag contains it"
+    if table["determined"].iloc[c] > 1 - SMALL:
+        return ""
+    if len(matrix) < len(classes):
+        return f"there are only {len(matrix)} bags for {len(classes)} classes"
+    if table["spread"].iloc[c] < 1e-9:
+        return "its share is the same in all bags"
+    loading = np.abs(unsolved.T @ unsolved[:, c])
+    others = [classes[k] for k in np.argsort(-loading) if k != c and loading[k] > SMALL]
+    return f"its share moves together with that of {', '.join(repr(_plain(o)) for o in others)}"
+
+
+def _plain(value):
+    return value.item() if hasattr(value, "item") else value

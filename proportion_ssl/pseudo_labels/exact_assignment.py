@@ -1,0 +1,412 @@
+"""Labels of all instances of a bag at once, so that their counts fit its proportions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from proportion_ssl.pseudo_labels._augmenting_paths import move_within_bounds
+from proportion_ssl.pseudo_labels._dual import BLOCK, PricedBags, blocks_of_bags
+
+#: Instances that are assigned at once: what is done for many bags in one go costs each of them less.
+AT_ONCE = 24 * BLOCK
+#: Pairs of classes, over bags of one instance, whose moves are compared at once: 128 MB of numbers.
+_PAIRS = 2**24
+#: Instances per bag that chains of moves compare faster than better prices would sort them out.
+_FEW = 200
+
+
+def largest_remainder(shares: np.ndarray, n_instances: np.ndarray) -> np.ndarray:
+    """Whole numbers of instances that come closest to shares and add up to each bag's size.
+
+    Parameters
+    ----------
+    shares : array-like of shape (n_bags, n_classes)
+        Non-negative; rows are divided by their sum.
+    n_instances : array-like of int, shape (n_bags,)
+        Size of each bag.
+
+    Returns
+    -------
+    counts : ndarray of int64, shape (n_bags, n_classes)
+        Rows sum to ``n_instances``; each count is ``n * share`` rounded down or up. A share of 0
+        stays 0; of equal remainders the earlier class is rounded up.
+
+    Notes
+    -----
+    The method of largest remainders (Hamilton's).
+
+    Examples
+    --------
+    >>> largest_remainder([[0.5, 0.3, 0.2]], [6])
+    array([[3, 2, 1]])
+    """
+    shares = np.asarray(shares, dtype=np.float64)
+    n_instances = np.asarray(n_instances, dtype=np.int64)[:, np.newaxis]
+    quotas = n_instances * (shares / shares.sum(axis=1, keepdims=True))
+    counts = np.floor(quotas + 1e-9).astype(np.int64)
+    remainders = np.where(quotas > 0, quotas - counts, -1.0)
+    rank = np.argsort(np.argsort(-remainders.round(9), axis=1, kind="stable"), axis=1)
+    return counts + (rank < n_instances - counts.sum(axis=1, keepdims=True))
+
+
+def count_bounds(
+    lower: np.ndarray, upper: np.ndarray, n_instances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fewest and most instances per bag and class that intervals of the shares allow.
+
+    Parameters
+    ----------
+    lower, upper : array-like of shape (n_bags, n_classes)
+        Smallest and largest share, in [0, 1]; together they admit shares that sum to 1.
+    n_instances : array-like of int, shape (n_bags,)
+
+    Returns
+    -------
+    fewest, most : ndarray of int64, shape (n_bags, n_classes)
+        Each row admits counts that sum to the size of the bag. Where the interval of a class holds no whole
+        number of instances, its ends are those of :func:`largest_remainder`, so that
+        ``lower = upper`` gives exactly those counts twice.
+
+    Examples
+    --------
+    >>> fewest, most = count_bounds([[0.1, 0.6]], [[0.4, 0.9]], [10])
+    >>> fewest.tolist(), most.tolist()
+    ([[1, 6]], [[4, 9]])
+    """
+    lower, upper = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
+    n_instances = np.asarray(n_instances, dtype=np.int64)
+    target = largest_remainder(shares_within(lower, upper), n_instances)
+    fewest = np.ceil(n_instances[:, np.newaxis] * lower - 1e-9).astype(np.int64)
+    most = np.floor(n_instances[:, np.newaxis] * upper + 1e-9).astype(np.int64)
+    return np.minimum(fewest, target), np.maximum(most, target)
+
+
+def shares_within(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Shares that sum to 1, all at the same relative place of their intervals.
+
+    Parameters
+    ----------
+    lower, upper : array-like of shape (n_bags, n_classes)
+
+    Returns
+    -------
+    shares : ndarray of shape (n_bags, n_classes)
+        ``lower + t * (upper - lower)`` with one t per bag; ``lower`` itself where all widths are 0.
+
+    Examples
+    --------
+    >>> shares_within([[0.2, 0.4]], [[0.4, 1.0]])
+    array([[0.3, 0.7]])
+    """
+    lower, upper = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
+    width = upper - lower
+    total = width.sum(axis=1, keepdims=True)
+    missing = 1.0 - lower.sum(axis=1, keepdims=True)
+    place = np.divide(missing, total, out=np.zeros_like(missing), where=total > 0)
+    return lower + np.clip(place, 0.0, 1.0) * width
+
+
+def sinkhorn(
+    scores: np.ndarray,
+    bag_index: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    *,
+    temperature: float = 1.0,
+    max_iter: int = 200,
+    tol: float = 1e-4,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Soft labels whose mean in each bag lies within intervals: entropic optimal transport.
+
+    Parameters
+    ----------
+    scores : ndarray of float, shape (n_instances, n_classes)
+        Log-probabilities, or any finite scores.
+    bag_index : ndarray of int, shape (n_instances,)
+        0 to n_bags - 1, each at least once.
+    lower, upper : ndarray of shape (n_bags, n_classes)
+        Interval of each share. A class with ``upper = 0`` receives nothing.
+    temperature : float, default=1.0
+        Entropy weight, in the unit of the scores; towards 0 labels become hard.
+    max_iter : int, default=200
+    tol : float, default=1e-4
+        Ends when no mean is further than this outside its interval.
+
+    Returns
+    -------
+    soft : ndarray of float, shape (n_instances, n_classes)
+        Rows sum to 1.
+    prices : ndarray of float, shape (n_bags, n_classes)
+        What is added to the scores of a bag: ``soft = softmax((scores + prices) / temperature)``;
+        ``-inf`` for a class that the bag cannot have.
+
+    Notes
+    -----
+    Maximises ``<soft, scores> + temperature * entropy(soft)`` under the interval of every class, by the
+    scaling iterations of Chizat et al. [2]_ with a range constraint on one marginal; with
+    ``lower = upper`` they are Sinkhorn's [1]_.
+
+    References
+    ----------
+    .. [1] Cuturi. "Sinkhorn Distances: Lightspeed Computation of Optimal Transport". NeurIPS 2013.
+    .. [2] Chizat, Peyre, Schmitzer, Vialard. "Scaling Algorithms for Unbalanced Optimal
+       Transport Problems". Mathematics of Computation 87, 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scores, one_bag = np.zeros((4, 2)), np.zeros(4, dtype=int)
+    >>> sinkhorn(scores, one_bag, np.array([[0.25, 0.75]]), np.array([[0.25, 0.75]]))[0][0]
+    array([0.25, 0.75])
+    """
+    order = np.argsort(bag_index, kind="stable")
+    sizes, allowed = np.bincount(bag_index), upper > 0
+    scaled = scores[order].T / temperature + np.repeat(_closed(allowed).T, sizes, axis=1)
+    with np.errstate(divide="ignore"):
+        low, high = np.log(lower), np.log(upper)
+    prices = np.zeros(upper.shape)
+    for _ in range(max_iter):
+        bags = PricedBags(scaled, sizes, prices)
+        means = bags.counts / sizes[:, np.newaxis]
+        if np.abs(np.clip(means, lower, upper) - means).max() <= tol:
+            break
+        own = np.log(np.maximum(means, 1e-300)) - prices
+        prices = np.where(allowed, np.clip(0.0, low - own, high - own), 0.0)
+    soft = np.empty(scores.shape)
+    soft[order] = bags.soft.T
+    return soft, prices * temperature + _closed(allowed)
+
+
+def assign(
+    scores: np.ndarray, bag_index: np.ndarray, fewest: np.ndarray, most: np.ndarray
+) -> np.ndarray:
+    """Labels of largest total score among all whose counts in each bag lie within bounds.
+
+    Parameters
+    ----------
+    scores : ndarray of float, shape (n_instances, n_classes)
+        Log-probabilities, or any finite scores.
+    bag_index : ndarray of int, shape (n_instances,)
+        0 to n_bags - 1, each at least once.
+    fewest, most : ndarray of int, shape (n_bags, n_classes)
+        Bounds of the counts, as of :func:`count_bounds`; equal for exact counts.
+
+    Returns
+    -------
+    labels : ndarray of int64, shape (n_instances,)
+        Exact optimum. Of equal scores earlier instances move first.
+
+    Raises
+    ------
+    ValueError
+        When the bounds of a bag admit no counts that sum to its size.
+
+    Notes
+    -----
+    The transportation problem of a bag has one price per class: labels ``argmax(scores + prices)`` are
+    the best for the counts that they have. Prices at which counts almost fit come from soft labels, first
+    of some instances of each bag at a high temperature, then, at lower ones, of those that errors of the
+    prices could still move. Cheapest chains of moves [1]_ of the last few lead to counts within the bounds.
+    Where an instance that was taken for settled might have been the better one to move, the bag is done
+    again with fewer of them settled: labels are exact whatever was guessed.
+
+    References
+    ----------
+    .. [1] Ahuja, Magnanti, Orlin. "Network Flows", chapter 9.7: successive shortest paths. 1993.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scores = np.log([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
+    >>> one_each = np.array([[1, 2]])
+    >>> assign(scores, np.zeros(3, dtype=int), one_each, one_each)
+    array([0, 1, 1])
+    """
+    sizes = np.bincount(bag_index)
+    wrong = (fewest.sum(axis=1) > sizes) | (most.sum(axis=1) < sizes) | (fewest > most).any(axis=1)
+    if wrong.any():
+        bag = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"Bag {bag} has {sizes[bag]} instances, but its counts must lie between {fewest[bag].tolist()} "
+            f"and {most[bag].tolist()}; no counts within these bounds sum to its size."
+        )
+    labels = np.empty(len(bag_index), dtype=np.int64)
+    # chains of moves need a few numbers per bag and pair of classes
+    at_once = max(1, min(AT_ONCE, _PAIRS // scores.shape[1] ** 2))
+    for rows, bags in blocks_of_bags(bag_index, sizes, at_once):
+        labels[rows] = _assign(scores[rows], sizes[bags], fewest[bags], most[bags], care=1)
+    return labels
+
+
+def best_classes(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class of the largest score of each instance, the first of equal ones, and that score.
+
+    Parameters
+    ----------
+    scores : ndarray of float, shape (n_classes, n_instances)
+        By classes: along rows of a few classes numpy is many times slower.
+
+    Returns
+    -------
+    label : ndarray of unsigned int, as small as the classes allow, shape (n_instances,)
+    best : ndarray of float, shape (n_instances,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> best_classes(np.array([[0.1, 0.7], [0.9, 0.3]]))
+    (array([1, 0], dtype=uint8), array([0.9, 0.7]))
+    """
+    dtype = np.min_scalar_type(len(scores))
+    label, best = np.zeros(scores.shape[1], dtype=dtype), scores[0].copy()
+    for c, row in enumerate(scores[1:], start=1):
+        np.maximum(label, (row > best).astype(dtype) * dtype.type(c), out=label)
+        np.maximum(best, row, out=best)
+    return label, best
+
+
+def _assign(scores, sizes, fewest, most, care):
+    """Labels of some bags, bag after bag; the more care, the fewer instances are settled early."""
+    part = _Narrowing(scores, sizes, fewest, most)
+    part.narrow(care, at_most=care * np.maximum(400, sizes // 4))
+    part.narrow(care)
+    if len(part.rows) > _FEW * len(sizes):
+        part.narrow(care)
+    moved = part.labels[part.rows]
+    in_doubt = move_within_bounds(
+        part.scores, part.bag, moved, part.counts, part.prices, fewest, most, part.unseen
+    )
+    labels = part.labels
+    labels[part.rows] = moved
+    if in_doubt.any():
+        again = np.repeat(in_doubt, sizes)
+        labels[again] = _assign(
+            scores[again], sizes[in_doubt], fewest[in_doubt], most[in_doubt], 4 * care
+        )
+    return labels
+
+
+class _Narrowing:
+    """Labels of some bags, and those instances that errors of the prices could still move.
+
+    ``rows``, ``bag`` and ``scores`` (by classes) are of these instances, ``labels`` and ``counts`` of all.
+    ``unseen`` bounds what moving one of the others would add, as for :func:`move_within_bounds`.
+    """
+
+    def __init__(self, scores, sizes, fewest, most):
+        n_bags, n_classes = fewest.shape
+        self.fewest, self.most, self.sizes = fewest, most, sizes
+        self.rows, self.bag = np.arange(len(scores)), np.repeat(np.arange(n_bags), sizes)
+        self.scores = self._exact = np.ascontiguousarray(scores.T)
+        self._closed, self._largest = _closed(most > 0), max(abs(scores.min()), abs(scores.max()))
+        # of most it will be clear where they belong: single precision will do
+        self._dtype: type = np.float32
+        self.labels = np.empty(len(scores), dtype=np.int16)
+        self.settled, self.counts = np.zeros((2, n_bags, n_classes), dtype=np.int64)
+        self.prices, self.temperature = np.zeros((n_bags, n_classes)), np.full((n_bags, 1), 0.5)
+        self.unseen = np.full((n_bags, n_classes, n_classes), -np.inf)
+
+    def narrow(self, care, at_most=None):
+        """Better prices, of at most so many instances of each bag; labels at these; fewer instances."""
+        undecided = self._fit_prices(at_most)
+        blocks = blocks_of_bags(self.bag, self.sizes)
+        kept = np.concatenate(
+            [self._settle(rows, bags, care, undecided[bags]) for rows, bags in blocks]
+        )
+        self.temperature *= np.clip(20 / (undecided.sum(axis=1, keepdims=True) + 1e-9), 0.1, 1.0)
+        self.rows, self.bag = self.rows[kept], self.bag[kept]
+        self.sizes = np.bincount(self.bag, minlength=len(self.sizes))
+        self._dtype = np.float64
+        self.scores = np.repeat(self._closed.T, self.sizes, axis=1)
+        self.scores += self._exact.take(self.rows, axis=1)
+
+    def _settle(self, rows, bags, care, undecided):
+        """Labels of some bags at their prices; where the instances are that errors of these could move."""
+        prices, sizes, dtype = self.prices[bags], self.sizes[bags], self._dtype
+        priced = np.repeat((prices + self._closed[bags]).T.astype(dtype), sizes, axis=1)
+        priced += self.scores[:, rows]
+        label, best = best_classes(priced)
+        # at first these are all instances: a slice is written faster than positions
+        mine = rows if len(self.rows) == len(self.labels) else self.rows[rows]
+        self.labels[mine] = label
+        cell = (self.bag[rows] - bags.start) * prices.shape[1] + label
+        found = _count(cell, prices.shape)
+        counts = self.settled[bags] + found
+        off = np.abs(counts - np.clip(counts, self.fewest[bags], self.most[bags]))
+        # by how much a price may have to change, from how many instances its change moves
+        reach = care * (1.5 * off + 6) * self.temperature[bags] / (undecided + 1e-9)
+        all_there_is = 4 * (self._largest + np.abs(prices).max())
+        np.minimum(reach, all_there_is, out=reach)
+        priced += np.repeat(reach.T.astype(dtype), sizes, axis=1)
+        least = best - reach.ravel().astype(dtype)[cell]
+        movable, seen = np.zeros((2, len(least)), dtype=bool)
+        for row in priced:  # its own class is always in reach; movable if another one is
+            in_reach = row >= least
+            movable |= seen & in_reach
+            seen |= in_reach
+        movable[np.cumsum(sizes) - sizes] = True  # one at least in each bag
+        kept = np.flatnonzero(movable)
+        newly_settled = found - _count(cell[kept], prices.shape)
+        rounding = 8 * np.finfo(dtype).eps * (self._largest + np.abs(prices) + reach)
+        bound = (prices - reach)[:, :, np.newaxis] - (prices + reach)[:, np.newaxis]
+        bound += rounding.max(axis=1)[:, np.newaxis, np.newaxis]
+        bound[newly_settled == 0] = -np.inf
+        self.unseen[bags] = np.maximum(self.unseen[bags], bound)
+        self.settled[bags] += newly_settled
+        self.counts[bags] = counts
+        return rows.start + kept
+
+    def _fit_prices(self, at_most):
+        """Set prices at which soft labels have the counts; returns how many instances a price moves."""
+        scores, sizes = self.scores, self.sizes
+        if at_most is not None:
+            sizes = np.minimum(sizes, at_most)
+            scores = scores.take(_evenly_spaced(self.sizes, sizes), axis=1)
+        share = (sizes / self.sizes)[:, np.newaxis]
+        # prices at which counts almost fit will do
+        scaled = np.repeat(self._closed.T.astype(np.float32), sizes, axis=1)
+        scaled += scores
+        scaled /= np.repeat(self.temperature[:, 0].astype(np.float32), sizes)
+        bags = PricedBags(scaled, sizes, self.prices / self.temperature)
+        bounds = _Bounds((self.fewest - self.settled) * share, (self.most - self.settled) * share)
+        bags.minimise(bounds, tol=4 / np.maximum(sizes, 100), max_iter=20)
+        self.prices = bags.prices * self.temperature
+        return bags.undecided() / share
+
+
+@dataclass
+class _Bounds:
+    """What prices cost where counts must lie within bounds: their most if negative, else their fewest.
+
+    In between, for prices near 0, it is made smooth.
+    """
+
+    fewest: np.ndarray  # shape (n_bags, n_classes)
+    most: np.ndarray
+    width: float = 0.25
+
+    def __call__(self, prices):
+        middle, half = (self.fewest + self.most) / 2, (self.most - self.fewest) / 2
+        place = np.clip(prices / self.width, -1.0, 1.0)
+        return half * place - middle, np.where(np.abs(place) < 1, half / self.width, 0.0)
+
+    def of(self, bags):
+        return _Bounds(self.fewest[bags], self.most[bags], self.width)
+
+
+def _closed(allowed):
+    """What is added to the scores of a class: ``-inf`` where a bag cannot have it."""
+    return np.where(allowed, 0.0, -np.inf)
+
+
+def _count(cell, shape):
+    """How many instances each cell, a bag and a class, has."""
+    return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _evenly_spaced(sizes, n_taken):
+    """Positions of some instances of each bag, evenly spaced, among all bag after bag."""
+    begin = np.repeat(np.cumsum(n_taken) - n_taken, n_taken)
+    step = np.repeat(sizes / n_taken, n_taken)
+    within = ((np.arange(len(begin)) - begin) * step).astype(np.int64)
+    return np.repeat(np.cumsum(sizes) - sizes, n_taken) + within

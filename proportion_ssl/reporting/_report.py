@@ -1,0 +1,541 @@
+"""One HTML page for a run: scores, slides under their label maps, proportions, rounds, settings."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from proportion_ssl._atomic import replacing
+from proportion_ssl._version import __version__
+from proportion_ssl.proportions.counts import sum_absolute_error
+from proportion_ssl.proportions.intervals import SUM_TOLERANCE
+from proportion_ssl.reporting._pictures import NO_PATCH, label_map_uri, thumbnail_uri
+from proportion_ssl.reporting._rounds import draw_counts, draw_lines, has_counts, read_history
+from proportion_ssl.reporting._scores import figure, score_table
+
+#: Packages whose versions the page states.
+PACKAGES = (
+    *("numpy", "scipy", "pandas", "scikit-learn", "torch", "torchvision", "skorch"),
+    *("large-image", "tifffile", "imagecodecs", "shapely", "h5py", "Pillow"),
+)
+LONGEST_SETTING = 2000  # characters
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportSlide:
+    """What a report shows of one slide.
+
+    Parameters
+    ----------
+    name : str
+        Name of the slide; any characters.
+    thumbnail : ndarray of shape (height, width, 3), uint8
+        Picture of the whole slide. Larger ones than 1600 pixels are reduced.
+    prediction : array-like of int, shape (n_rows, n_columns)
+        Predicted class of each patch, an index of the report's ``classes``; -1 where there is no patch.
+        :func:`proportion_ssl.slides.stitch` makes such maps.
+    truth : array-like of int, shape (n_rows, n_columns), optional
+        True class of each patch; -1 where it is not known.
+    recorded, predicted : array-like of shape (n_classes,) or mapping of str to float, optional
+        Recorded and predicted proportions, which sum to 1 (dimensionless). An array follows
+        ``classes``; a mapping or Series may leave out classes that proportions do not cover,
+        such as non-cancer.
+    metrics : mapping of str to float, optional
+        Scores of this slide.
+    doubt : float, optional
+        How doubtful the prediction is; greater is shown earlier. By default the sum absolute error of
+        the predicted proportions.
+    cell_pixels : float, optional
+        Side of one cell of the maps in pixels of ``thumbnail``, both starting in the upper left corner.
+        By default the maps cover the thumbnail.
+    mpp : float, optional
+        Microns per pixel of ``thumbnail``; gives a scale bar.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> thumbnail = np.full((60, 80, 3), 230, dtype=np.uint8)
+    >>> slide = ReportSlide("slide 7", thumbnail, [[0, 1, -1], [1, 1, -1]], cell_pixels=25)
+    >>> slide.name
+    'slide 7'
+    """
+
+    name: str
+    thumbnail: np.ndarray
+    prediction: ArrayLike
+    truth: ArrayLike | None = None
+    recorded: ArrayLike | Mapping[str, float] | None = None
+    predicted: ArrayLike | Mapping[str, float] | None = None
+    metrics: Mapping[str, float] | None = None
+    doubt: float | None = None
+    cell_pixels: float | None = None
+    mpp: float | None = None
+
+
+def report(
+    path: str | Path,
+    *,
+    slides: Iterable[ReportSlide],
+    classes: Sequence[str],
+    metrics: Any = None,
+    history: Sequence[Mapping[str, Any]] | None = None,
+    history_classes: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    colors: Mapping[str, Color] | None = None,
+    title: str = "Segmentation report",
+) -> Path:
+    """Write one HTML page that shows a run to people.
+
+    The page needs no other file and no network. It holds the scores with their spread, every slide
+    under label maps that can be switched, faded and zoomed, recorded against predicted proportions with
+    the most doubtful slides first, what was selected in each round, the settings, and the versions of
+    the packages in use.
+
+    Parameters
+    ----------
+    path : str or Path
+        File to write; an existing one is replaced, by the whole page or not at all.
+    slides : iterable of ReportSlide
+        May be empty. Names must differ.
+    classes : sequence of str, at most 255
+        Names of the classes that the label maps hold, in the order of their indices.
+    metrics : DataFrame, or mapping of str to float or array-like of shape (n_repeats,), optional
+        One column per score and one row per fold, or other repeat; a column "system" tells apart
+        the systems compared.
+    history : list of dict, optional
+        ``history_`` of a fitted :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
+    history_classes : sequence of str, optional
+        ``classes_`` of that classifier, the order of its counts. Needed with a history that
+        holds counts.
+    settings : mapping of str to object, optional
+        Such as ``get_params()`` of the classifier; shown as ``repr`` writes them.
+    colors : mapping of str to (red, green, blue), optional
+        Colours by class, 0..255; by default those of the paper's Figure 5 for its classes, distinct ones for
+        others.
+    title : str, default="Segmentation report"
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    ValueError
+        If arrays do not fit together, a value is out of range, or two slides have the same name. The
+        message names the slide.
+    TypeError
+        If something is of another kind than described.
+
+    Notes
+    -----
+    Spread is the sample standard deviation (divisor n - 1) over the rows of ``metrics``, or over the
+    slides for their own scores. Doubt is the sum absolute error of
+    :func:`~proportion_ssl.proportions.sum_absolute_error`; slides at which it is cut off at 1 are ordered by
+    the uncut sum.
+
+    Names are escaped, and a content security policy forbids the page to load anything or to run a
+    script other than its own. Thumbnails take at most 250 kB each, so a page with 40 slides stays below
+    15 MB.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> slide = ReportSlide(
+    ...     "slide 7",
+    ...     np.full((60, 80, 3), 230, dtype=np.uint8),
+    ...     prediction=[[0, 1, -1], [1, 1, -1]],
+    ...     recorded=[0.5, 0.5],
+    ...     predicted=[0.25, 0.75],
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = report(
+    ...         f"{folder}/run.html",
+    ...         slides=[slide],
+    ...         classes=["acinar", "solid"],
+    ...         metrics={"mIoU": [0.61, 0.65, 0.63]},
+    ...     )
+    ...     "0.630 ± 0.020" in page.read_text(encoding="utf-8")
+    True
+    """
+    classes = _check_classes(classes, "classes")
+    slides = [_check_slide(slide, classes) for slide in _check_slides(slides)]
+    palette = _palette(classes, colors)
+    own_scores = [slide.metrics for slide in slides if slide.metrics]
+    page = {
+        "title": str(title),
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "classes": classes,
+        "scores": None if metrics is None else score_table(metrics),
+        "slide_scores": score_table(pd.DataFrame(own_scores), system=None) if own_scores else None,
+        "slides": [_view(slide, classes, palette) for slide in _most_doubtful_first(slides)],
+        "metric_names": list(dict.fromkeys(name for scores in own_scores for name in scores)),
+        "doubt_is_given": any(slide.doubt is not None for slide in slides),
+        **_rounds(history, history_classes, classes),
+        "settings": [] if settings is None else _check_settings(settings),
+        "versions": versions(),
+    }
+    path = Path(path)
+    content = _render(page, palette).encode("utf-8", errors="backslashreplace")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def versions() -> list[tuple[str, str]]:
+    """Names and versions of this package, Python, and the packages it stands on."""
+    found = [("proportion_ssl", __version__), ("Python", platform.python_version())]
+    for name in PACKAGES:
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            found.append((name, "not installed"))
+    return [*found, ("platform", platform.platform())]
+
+
+# --- what is handed over ------------------------------------------------------------------------
+
+
+class _Checked(NamedTuple):
+    """A slide whose values fit together."""
+
+    name: str
+    thumbnail: np.ndarray
+    prediction: np.ndarray
+    truth: np.ndarray | None
+    recorded: dict[str, float] | None
+    predicted: dict[str, float] | None
+    metrics: dict[str, float]
+    doubt: float | None
+    error: float | None  # uncut sum of absolute differences of the proportions
+    cell_pixels: float | None
+    mpp: float | None
+
+    @property
+    def shown_error(self):
+        """Sum absolute error, equation 2."""
+        if self.recorded is None or self.predicted is None:
+            return None
+        rows = (np.array([list(shares.values())]) for shares in (self.recorded, self.predicted))
+        return float(sum_absolute_error(*rows)[0])
+
+
+def _check_classes(classes, what):
+    if isinstance(classes, str):
+        raise TypeError(f"{what} must be a sequence of names, got the string {classes!r}.")
+    names = list(classes)
+    if not names or len(names) > NO_PATCH:
+        raise ValueError(f"{what} must hold 1 to {NO_PATCH} names, got {len(names)}.")
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{what} must hold names (str), got {names}.")
+    names = [str(name) for name in names]
+    _check_distinct(names, what)
+    return names
+
+
+def _check_distinct(names, what):
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{what}: each name may come once, but {twice} come more often.")
+
+
+def _check_slides(slides):
+    slides = list(slides)
+    for i, slide in enumerate(slides):
+        if not isinstance(slide, ReportSlide):
+            raise TypeError(f"slides[{i}] must be a ReportSlide, got {type(slide).__name__}.")
+        if not isinstance(slide.name, str):
+            raise TypeError(f"slides[{i}].name must be a str, got {slide.name!r}.")
+    _check_distinct([slide.name for slide in slides], "slides")
+    with_doubt = [slide.name for slide in slides if slide.doubt is not None]
+    if with_doubt and len(with_doubt) < len(slides):
+        without = next(slide.name for slide in slides if slide.doubt is None)
+        raise ValueError(
+            f"{len(with_doubt)} of {len(slides)} slides have a doubt, {without!r} has none; "
+            "give it for all of them or for none, so that they can be put in order."
+        )
+    return slides
+
+
+def _check_slide(slide, classes):
+    where = f"slide {slide.name!r}"
+    thumbnail = np.asarray(slide.thumbnail)
+    if (
+        thumbnail.ndim != 3
+        or thumbnail.shape[2] != 3
+        or thumbnail.dtype != np.uint8
+        or not thumbnail.size
+    ):
+        raise ValueError(
+            f"{where}: thumbnail must be an RGB image (height, width, 3) of uint8, got shape "
+            f"{thumbnail.shape} and type {thumbnail.dtype}."
+        )
+    prediction = _check_map(slide.prediction, f"{where}: prediction", classes)
+    truth = None if slide.truth is None else _check_map(slide.truth, f"{where}: truth", classes)
+    if truth is not None and truth.shape != prediction.shape:
+        raise ValueError(
+            f"{where}: truth has shape {truth.shape} but prediction {prediction.shape}; both need one "
+            "value per patch of the same grid."
+        )
+    recorded = _check_shares(slide.recorded, f"{where}: recorded", classes)
+    predicted = _check_shares(slide.predicted, f"{where}: predicted", classes, may_be_empty=True)
+    error = None
+    if recorded is not None and predicted is not None:
+        recorded, predicted = (
+            {
+                name: shares.get(name, 0.0)
+                for name in classes
+                if name in recorded or name in predicted
+            }
+            for shares in (recorded, predicted)
+        )
+        error = sum(abs(recorded[name] - predicted[name]) for name in recorded)
+    return _Checked(
+        *(slide.name, thumbnail, prediction, truth, recorded, predicted),
+        metrics=_check_metrics(slide.metrics, where),
+        doubt=_check_number(slide.doubt, f"{where}: doubt"),
+        error=error,
+        cell_pixels=_check_number(slide.cell_pixels, f"{where}: cell_pixels", positive=True),
+        mpp=_check_number(slide.mpp, f"{where}: mpp", positive=True),
+    )
+
+
+def _check_map(values, what, classes):
+    codes = np.asarray(values)
+    if codes.ndim != 2 or not codes.size:
+        raise ValueError(f"{what} must have shape (n_rows, n_columns), got {codes.shape}.")
+    if codes.dtype.kind not in "iu":
+        raise TypeError(f"{what} must hold indices of classes (integers), got {codes.dtype}.")
+    if codes.min() < -1 or codes.max() >= len(classes):
+        raise ValueError(
+            f"{what} must lie in -1 (no patch) to {len(classes) - 1}, the last of the {len(classes)} "
+            f"classes, got {codes.min()} to {codes.max()}."
+        )
+    return codes
+
+
+def _check_shares(shares, what, classes, may_be_empty=False):
+    """Proportions by class."""
+    if shares is None:
+        return None
+    if hasattr(shares, "items"):
+        shares = dict(shares.items())
+        unknown = [name for name in shares if name not in classes]
+        if unknown:
+            raise ValueError(f"{what} names {unknown}, not among the classes {classes}.")
+    else:
+        values = np.asarray(shares)
+        if values.shape != (len(classes),):
+            raise ValueError(
+                f"{what} must have one share for each of the {len(classes)} classes, got shape "
+                f"{values.shape}; a mapping of class to share may leave some out."
+            )
+        shares = dict(zip(classes, values.tolist(), strict=True))
+    shares = {name: _check_number(value, f"{what}[{name!r}]") for name, value in shares.items()}
+    total = sum(shares.values())
+    if min(shares.values(), default=0.0) < 0:
+        raise ValueError(f"{what} must not be negative, got {shares}.")
+    if abs(total - 1) > SUM_TOLERANCE and not (may_be_empty and total == 0):
+        hint = " These look like percent; divide by 100." if abs(total - 100) <= 1 else ""
+        raise ValueError(f"{what} must sum to 1 (within 0.01), but sums to {total:.6g}.{hint}")
+    return shares
+
+
+def _check_metrics(scores, where):
+    if scores is None:
+        return {}
+    if not hasattr(scores, "items"):
+        raise TypeError(f"{where}: metrics must map names to numbers, got {type(scores).__name__}.")
+    checked = {}
+    for name, value in scores.items():
+        # a score may be undefined on a slide, such as that of a class which is not on it
+        is_undefined = isinstance(value, float | np.floating) and np.isnan(value)
+        checked[str(name)] = (
+            float("nan") if is_undefined else _check_number(value, f"{where}: metrics[{name!r}]")
+        )
+    return checked
+
+
+def _check_number(value, what, positive=False):
+    if value is None:
+        return None
+    if isinstance(value, bool | np.bool_) or not isinstance(
+        value, int | float | np.integer | np.floating
+    ):
+        raise TypeError(f"{what} must be a number, got {value!r}.")
+    if not np.isfinite(value) or (positive and value <= 0):
+        raise ValueError(f"{what} must be finite{' and above 0' if positive else ''}, got {value}.")
+    return float(value)
+
+
+def _check_settings(settings):
+    if not hasattr(settings, "items"):
+        raise TypeError(
+            f"settings must map names to values, such as get_params(), got {type(settings).__name__}."
+        )
+    return [(str(name), _shortened(repr(value))) for name, value in sorted(settings.items())]
+
+
+def _shortened(text):
+    return text if len(text) <= LONGEST_SETTING else f"{text[:LONGEST_SETTING]} …"
+
+
+def _palette(classes, colors):
+    from proportion_ssl.colors import (
+        class_colors,
+    )  # slides stay out of "import proportion_ssl"
+
+    return list(class_colors(classes, colors).values())
+
+
+# --- what is shown ------------------------------------------------------------------------------
+
+
+def _most_doubtful_first(slides):
+    """By doubt, or else by error; those without come last, in the given order."""
+
+    def key(slide):
+        doubt = slide.error if slide.doubt is None else slide.doubt
+        return (doubt is None, -(doubt or 0.0))
+
+    return sorted(slides, key=key)
+
+
+def _view(slide, classes, palette):
+    """The values that the template writes for a slide."""
+    codes = np.concatenate([m.ravel() for m in (slide.prediction, slide.truth) if m is not None])
+    height, width = slide.thumbnail.shape[:2]
+    n_rows, n_columns = slide.prediction.shape
+    cover = (100.0, 100.0)
+    if slide.cell_pixels is not None:
+        cover = (
+            100 * n_columns * slide.cell_pixels / width,
+            100 * n_rows * slide.cell_pixels / height,
+        )
+    doubt = slide.shown_error if slide.doubt is None else slide.doubt
+    return {
+        "name": slide.name,
+        "thumbnail": thumbnail_uri(slide.thumbnail),
+        "width": width,
+        "height": height,
+        "map_size": (n_columns, n_rows),
+        "cover": cover,
+        "layers": [
+            (layer, label_map_uri(codes, palette))
+            for layer, codes in (("prediction", slide.prediction), ("truth", slide.truth))
+            if codes is not None
+        ],
+        "legend": [
+            (i, classes[i], _counts(slide, i)) for i in np.unique(codes[codes >= 0]).tolist()
+        ],
+        "shares": _shares(slide, classes),
+        "has": (slide.recorded is not None, slide.predicted is not None),
+        "metrics": slide.metrics,
+        "doubt": doubt,
+        "error": slide.shown_error,
+        "mpp": slide.mpp,
+    }
+
+
+def _counts(slide, code):
+    """Number of patches of a class, as predicted and in truth."""
+    return [
+        (layer, int((codes == code).sum()))
+        for layer, codes in (("predicted", slide.prediction), ("true", slide.truth))
+        if codes is not None
+    ]
+
+
+def _shares(slide, classes):
+    """(class code, name, recorded, predicted) of the classes that the proportions cover."""
+    recorded, predicted = slide.recorded or {}, slide.predicted or {}
+    return [
+        (code, name, recorded.get(name), predicted.get(name))
+        for code, name in enumerate(classes)
+        if name in recorded or name in predicted
+    ]
+
+
+def _rounds(history, history_classes, classes):
+    if history is None:
+        return {
+            "rounds": [],
+            "counted": [],
+            "counts": None,
+            "error_lines": None,
+            "loss_lines": None,
+        }
+    counted = []
+    if history_classes is not None:
+        counted = _check_classes(history_classes, "history_classes")
+        unknown = [name for name in counted if name not in classes]
+        if unknown:
+            raise ValueError(f"history_classes names {unknown}, not among the classes {classes}.")
+    elif has_counts(history):
+        raise ValueError(
+            "history counts labels per class; give history_classes=classifier.classes_, which says in what "
+            "order."
+        )
+    rounds = read_history(history, len(counted))
+    order = sorted(range(len(counted)), key=lambda i: classes.index(counted[i]))
+    rounds = [r.in_order(order) for r in rounds]
+    codes = sorted(classes.index(name) for name in counted)
+    return {
+        "rounds": rounds,
+        "counted": [(code, classes[code]) for code in codes],
+        "counts": draw_counts(rounds, codes),
+        "error_lines": draw_lines(rounds[1:], ["sum_absolute_error"], most=1.0),
+        "loss_lines": draw_lines(rounds, ["train_loss", "valid_loss"]),
+    }
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def _render(page, palette):
+    style, script = _asset("page.css") + _own_rules(page, palette), _asset("page.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+    )
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = figure
+    template = environment.from_string(_asset("page.html"))
+    return template.render(**page, policy=policy, style=style, script=script)
+
+
+def _asset(name):
+    return (resources.files("proportion_ssl.reporting") / name).read_text(encoding="utf-8")
+
+
+def _own_rules(page, palette):
+    """Colours of the classes and places of the maps: a policy without inline styles needs rules."""
+    rules = [f".c{i}{{--c:#{r:02x}{g:02x}{b:02x}}}" for i, (r, g, b) in enumerate(palette)]
+    for i, slide in enumerate(page["slides"]):
+        width, height = slide["cover"]
+        rules.append(f"#s{i} .map{{width:{width:.4f}%;height:{height:.4f}%}}")
+        rules.append(f"#s{i} .stage{{max-width:calc(75vh*{slide['width'] / slide['height']:.5f})}}")
+    if page["counts"] is not None:
+        rules.append(f"#counts .zero{{top:{page['counts'].zero:.3f}%}}")
+    return "\n".join(["", *rules, ""])
+
+
+def _hash(text):
+    """Source expression of a content security policy that allows exactly this text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"

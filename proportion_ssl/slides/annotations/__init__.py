@@ -1,0 +1,1 @@
+"""Outlines of pathologists, from the files of many programs, and labels of patches."""

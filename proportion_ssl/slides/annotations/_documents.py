@@ -1,0 +1,159 @@
+"""Annotation files from disk to a parsed document, within bounds of size and nesting."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser
+
+from proportion_ssl.slides.annotations.regions import MAX_VERTICES, AnnotationError
+
+MAX_BYTES = 128 * 2**20  # of text, after decompression
+MAX_XML_DEPTH = 32
+RASTERS = {b"\x89PNG": "a PNG", b"II*\x00": "a TIFF", b"MM\x00*": "a TIFF", b"II+\x00": "a TIFF"}
+
+
+def read_document(path: Path) -> Any:
+    """The root of an annotation file: an XML ``Element``, or what ``json`` makes of it.
+
+    The content decides, not the extension. Raises ``AnnotationError`` for anything else.
+    """
+    data = _read_bytes(path)
+    start = _first_character(data, path)
+    if start == "<":
+        return _parse_xml(data, path)
+    if start in "[{":
+        return _parse_json(data, path)
+    raise AnnotationError(
+        f"{path}: neither JSON nor XML (it begins with {data[:12]!r}); give QuPath GeoJSON, ASAP "
+        "XML, ImageScope XML or large_image annotation JSON"
+    )
+
+
+def _read_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        magic = file.read(4)
+        file.seek(0)
+        for signature, kind in RASTERS.items():
+            if magic == signature:
+                raise AnnotationError(f"{path}: is {kind} image; read it by read_label_map")
+        if magic[:2] == b"\x1f\x8b":
+            with gzip.open(file) as unpacked:
+                return _bounded(unpacked, path)
+        if magic == b"PK\x03\x04":
+            return _read_zip(file, path)
+        return _bounded(file, path)
+
+
+def _read_zip(file, path: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [info for info in archive.infolist() if not info.is_dir()]
+            if len(names) != 1:
+                raise AnnotationError(
+                    f"{path}: a zip archive must hold one annotation file, this one has "
+                    f"{len(names)}; unpack it"
+                )
+            with archive.open(names[0]) as unpacked:
+                return _bounded(unpacked, path)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise AnnotationError(f"{path}: broken zip archive ({error}); copy it again") from error
+
+
+def _bounded(file, path: Path) -> bytes:
+    try:
+        data = file.read(MAX_BYTES + 1)
+    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+        raise AnnotationError(
+            f"{path}: the compressed file is truncated or broken ({error}); copy it again"
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise AnnotationError(
+            f"{path}: more than {MAX_BYTES / 2**20:.0f} MiB of text; export outlines of regions, "
+            "not of single cells"
+        )
+    return data
+
+
+def _first_character(data: bytes, path: Path) -> str:
+    encoding = json.detect_encoding(data[:8])
+    text = data[:4096].decode(encoding, errors="ignore").lstrip("\ufeff \t\r\n")
+    if not text:
+        raise AnnotationError(f"{path}: the file is empty; export or copy it again")
+    return text[0]
+
+
+def _parse_json(data: bytes, path: Path) -> Any:
+    if data.count(b"[") + data.count(b"{") > 2 * MAX_VERTICES:  # 60 bytes of memory each, or more
+        raise AnnotationError(
+            f"{path}: more than {2 * MAX_VERTICES:,} lists and objects; simplify the outlines"
+        )
+    try:
+        return json.loads(data)  # NaN is let through: QuPath writes it in measurements
+    except json.JSONDecodeError as error:
+        raise AnnotationError(
+            f"{path}: not valid JSON, or truncated: {error.msg} at line {error.lineno}, column "
+            f"{error.colno}; export or copy the file again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    except RecursionError as error:
+        raise AnnotationError(
+            f"{path}: JSON nested too deeply; no annotation format does that"
+        ) from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise AnnotationError(f"{path}: a number cannot be read: {error}") from error
+
+
+class _BoundedBuilder(TreeBuilder):
+    """Builds the tree and counts: neither depth nor number of elements may run away."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self._path, self._depth, self._n_elements = path, 0, 0
+
+    def start(self, tag, attributes):
+        self._depth += 1
+        self._n_elements += 1
+        if self._depth > MAX_XML_DEPTH:
+            raise AnnotationError(
+                f"{self._path}: XML nested deeper than {MAX_XML_DEPTH}; no annotation format is"
+            )
+        if self._n_elements > MAX_VERTICES:
+            raise AnnotationError(
+                f"{self._path}: more than {MAX_VERTICES:,} XML elements; simplify the outlines"
+            )
+        return super().start(tag, attributes)
+
+    def end(self, tag):
+        self._depth -= 1
+        return super().end(tag)
+
+
+def _parse_xml(data: bytes, path: Path) -> Element:
+    parser = DefusedXMLParser(target=_BoundedBuilder(path), forbid_dtd=True)
+    try:
+        parser.feed(data)
+        return parser.close()
+    except DefusedXmlException as error:
+        raise AnnotationError(
+            f"{path}: the XML declares a document type or entities, which annotations do not "
+            f"need and which can be an attack ({type(error).__name__}); remove the declaration"
+        ) from error
+    except ParseError as error:
+        raise AnnotationError(
+            f"{path}: not well-formed XML, or truncated: {error}; export or copy the file again"
+        ) from error
+    except AnnotationError:
+        raise
+    except (ValueError, LookupError) as error:  # encodings that expat does not know
+        raise AnnotationError(f"{path}: the XML cannot be decoded: {error}") from error

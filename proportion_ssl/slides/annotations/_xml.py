@@ -1,0 +1,219 @@
+"""ASAP XML and Aperio ImageScope XML to outlines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import shapely
+
+from proportion_ssl.colors import parse_css, to_hex, unpack_bgr
+from proportion_ssl.slides.annotations._ellipse import ellipse
+from proportion_ssl.slides.annotations.regions import AnnotationError, Outline, check_numbers
+
+ASAP_AREAS = ("Polygon", "Spline", "Rectangle")
+ASAP_WITHOUT_AREA = ("Dot", "PointSet", "Measurement", "None")
+IMAGESCOPE_RECTANGLE, IMAGESCOPE_ELLIPSE = 1, 2  # all else is the polygon of its vertices
+MAX_HOLE_PAIRS = 10_000_000
+NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
+NO_NUMBER = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.IGNORECASE)
+
+
+def xml_outlines(root: Element, source: str) -> Iterator[Outline]:
+    """Outlines of an ASAP or ImageScope file, told apart by the root element."""
+    if root.tag == "ASAP_Annotations":
+        return _asap_outlines(root, source)
+    if root.tag == "Annotations":
+        return _imagescope_outlines(root, source)
+    raise AnnotationError(
+        f"{source}: the root element is <{root.tag}>, expected <ASAP_Annotations> (ASAP) or "
+        "<Annotations> (Aperio ImageScope)"
+    )
+
+
+def _asap_outlines(root: Element, source: str) -> Iterator[Outline]:
+    annotations = root.find("Annotations")
+    if annotations is None:
+        raise AnnotationError(f"{source}: <ASAP_Annotations> has no <Annotations>; export it again")
+    groups = {group.get("Name"): group for group in root.iterfind("AnnotationGroups/Group")}
+    for index, annotation in enumerate(annotations.iterfind("Annotation")):
+        name = annotation.get("Name")
+        where = f"annotation {index} ({name!r})"
+        kind = annotation.get("Type", "Polygon")
+        if kind not in ASAP_AREAS + ASAP_WITHOUT_AREA:
+            raise AnnotationError(
+                f"{source}: {where}: Type is {kind!r}, expected one of {', '.join(ASAP_AREAS)}"
+            )
+        color = _asap_color(annotation.get("Color"), f"{source}: {where}")
+        labels = _asap_labels(annotation.get("PartOfGroup"), groups)
+        if labels and color is not None:
+            labels += (to_hex(color),)
+        points = _points(annotation, "Coordinates", "Coordinate", f"{source}: {where}")
+        if kind == "Rectangle" and len(points) == 2:
+            points = _box(points)
+        parts = ((points, ()),) if kind in ASAP_AREAS else ()
+        yield Outline(where, labels, parts, color, name)
+
+
+def _asap_labels(group: str | None, groups: dict) -> tuple[str, ...]:
+    """The group and the groups it is part of, innermost first."""
+    labels: list[str] = []
+    while group not in (None, "", "None") and group not in labels:
+        labels.append(group)
+        group = groups[group].get("PartOfGroup") if group in groups else None
+    return tuple(labels)
+
+
+def _asap_color(text: str | None, where: str):
+    if not text:
+        return None
+    try:
+        return parse_css(text)
+    except ValueError as error:
+        raise AnnotationError(f"{where}: Color {text!r} is no colour such as #F4FA58") from error
+
+
+def _imagescope_outlines(root: Element, source: str) -> Iterator[Outline]:
+    if root.find("Annotation") is None and len(root):
+        raise AnnotationError(
+            f"{source}: <Annotations> holds <{root[0].tag}>, expected <Annotation> layers"
+        )
+    for index, layer in enumerate(root.iterfind("Annotation")):
+        where = f"layer {layer.get('Id', index)}"
+        color = _line_color(layer.get("LineColor"), f"{source}: {where}")
+        yield from _layer_outlines(layer, color, where, source)
+
+
+def _layer_outlines(layer: Element, color, where: str, source: str) -> Iterator[Outline]:
+    """Positive regions with the negative ones that lie in them as holes."""
+    positive, negative = [], []
+    for index, region in enumerate(layer.iterfind("Regions/Region")):
+        place = f"{where}, region {region.get('Id', index)}"
+        points = _imagescope_points(region, f"{source}: {place}")
+        if region.get("NegativeROA", "0").strip() == "1":
+            negative.append((place, points))
+        else:
+            positive.append((place, points, region.get("Text")))
+    if len(positive) * len(negative) > MAX_HOLE_PAIRS:
+        raise AnnotationError(
+            f"{source}: {where} has {len(positive):,} regions and {len(negative):,} holes, too "
+            "many to match; split the layer"
+        )
+    holes = _assign_holes([points for _, points, _ in positive], negative)
+    colors = () if color is None else (to_hex(color),)
+    titles = _layer_titles(layer)
+    for index, (place, points, text) in enumerate(positive):
+        names = (*titles, *colors, (text or "").strip())
+        labels = tuple(dict.fromkeys(name for name in names if name))
+        if not titles and color is None:
+            labels = ()
+        yield Outline(place, labels, ((points, tuple(holes[index])),), color, text or None)
+    for place, _ in holes[-1]:
+        yield Outline(f"{place} (a hole in no region)", ("hole",), ())
+
+
+def _layer_titles(layer: Element) -> list[str]:
+    """Name of a layer, then its attributes: data sets without layer names keep the class there.
+
+    ImageScope's own attribute is called Description and has the text as its value; others give
+    the class as the name of an attribute without a value.
+    """
+    titles = [layer.get("Name")]
+    for attribute in layer.iterfind("Attributes/Attribute"):
+        titles.append(attribute.get("Value"))
+        if attribute.get("Name") != "Description":
+            titles.append(attribute.get("Name"))
+    return [title.strip() for title in titles if title and title.strip()]
+
+
+def _assign_holes(shells: list[np.ndarray], negative: list) -> list[list]:
+    """Holes of each shell; the last list holds what lies in none.
+
+    A hole belongs to the smallest region that contains most of its vertices.
+    """
+    holes: list[list] = [[] for _ in range(len(shells) + 1)]
+    usable = [i for i, shell in enumerate(shells) if len(shell) >= 3]
+    polygons = [shapely.Polygon(shells[i]) for i in usable]
+    areas = [polygon.area for polygon in polygons]
+    shapely.prepare(polygons)
+    for place, points in negative:
+        if len(points) < 3:
+            holes[-1].append((place, points))
+            continue
+        parent, smallest = -1, np.inf
+        for i, polygon, area in zip(usable, polygons, areas, strict=True):
+            if area < smallest and shapely.contains_xy(polygon, points).mean() > 0.5:
+                parent, smallest = i, area
+        holes[parent].append(points if parent >= 0 else (place, points))
+    return holes
+
+
+def _imagescope_points(region: Element, where: str) -> np.ndarray:
+    """Vertices; converters from other programs add GeoShape and misuse Type as a class."""
+    points = _points(region, "Vertices", "Vertex", where)
+    shape = region.get("GeoShape")
+    if shape is not None:
+        return points if shape in ("Polygon", "Rectangle") else np.empty((0, 2))
+    try:
+        kind = int(region.get("Type", "0"))
+    except ValueError as error:
+        raise AnnotationError(f"{where}: Type {region.get('Type')!r} is no number") from error
+    if kind not in (IMAGESCOPE_RECTANGLE, IMAGESCOPE_ELLIPSE) or len(points) < 2:
+        return points
+    if kind == IMAGESCOPE_RECTANGLE and len(points) == 2:
+        return _box(points)
+    if kind == IMAGESCOPE_ELLIPSE and len(points) <= 4:
+        (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+        return ellipse(((x0 + x1) / 2, (y0 + y1) / 2), x1 - x0, y1 - y0)
+    return points
+
+
+def _box(points: np.ndarray) -> np.ndarray:
+    """Corners of the upright rectangle around some points."""
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+
+
+def _line_color(text: str | None, where: str):
+    if text is None or not text.strip():
+        return None
+    try:
+        return unpack_bgr(int(text))
+    except ValueError as error:
+        raise AnnotationError(f"{where}: LineColor {text!r} is no integer") from error
+
+
+def _points(parent: Element, container: str, item: str, where: str) -> np.ndarray:
+    """(n, 2) array of the X and Y attributes, sorted by the attribute Order if all have it."""
+    holder = parent.find(container)
+    if holder is None:
+        raise AnnotationError(f"{where}: <{parent.tag}> has no <{container}>; export it again")
+    elements = list(holder)
+    for element in elements:
+        if element.tag != item:
+            raise AnnotationError(
+                f"{where}: <{container}> holds <{element.tag}>, expected <{item}>"
+            )
+    values = [[_number(element, name, where) for name in ("X", "Y")] for element in elements]
+    points = np.array(values, dtype=float).reshape(-1, 2)
+    check_numbers(points, where)
+    if elements and all("Order" in element.attrib for element in elements):
+        ranks = np.array([_number(element, "Order", where) for element in elements])
+        points = points[np.argsort(ranks, kind="stable")]
+    return points
+
+
+def _number(element: Element, name: str, where: str) -> float:
+    """Value of an attribute; a decimal comma counts as a point (ASAP writes by locale)."""
+    text = element.get(name)
+    if text is None:
+        raise AnnotationError(f"{where}: <{element.tag}> has no attribute {name}")
+    if NO_NUMBER.fullmatch(text):
+        return float("nan")
+    if len(text) > 40 or not NUMBER.fullmatch(text):
+        raise AnnotationError(
+            f"{where}: {name}={text[:40]!r} of <{element.tag}> is no number; export the file again"
+        )
+    return float(text.replace(",", "."))

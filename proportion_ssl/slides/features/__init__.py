@@ -1,0 +1,1 @@
+"""Features of patches in files, computed for whole cohorts, resumably."""

@@ -1,0 +1,288 @@
+"""Features of a cohort of slides into one file per slide, in runs that may end at any moment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from proportion_ssl._atomic import remove_abandoned
+from proportion_ssl.slides.features.batch import CohortRun, named_slides, run_cohort
+from proportion_ssl.slides.features.files import (
+    FeatureFileError,
+    file_fingerprint,
+    locate_features,
+    write_features,
+)
+from proportion_ssl.slides.patches.sequences import SlidePatches
+from proportion_ssl.slides.patches.stain import (
+    MacenkoNormalizer,
+    NormalizedPatches,
+    ReinhardNormalizer,
+)
+from proportion_ssl.slides.patches.tissue import tissue_grid
+from proportion_ssl.slides.reading.slide import Slide, open_slide
+
+__all__ = ["embed_slides"]
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "proportion_ssl slide features 1"  # part of the settings: change it with the arithmetic
+BLOCK = 64
+"""Patches that are read while the block before is embedded: all that a slide needs in memory."""
+
+
+class Embedder(Protocol):
+    """What :func:`embed_slides` needs of a transformer."""
+
+    def transform(self, X: np.ndarray, /) -> np.ndarray:
+        """Features (n, n_features) of images (n, height, width, 3)."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hash of all that the features of an image depend on, apart from its pixels."""
+        ...
+
+
+def embed_slides(
+    slides: Iterable[str | PathLike[str]] | Mapping[str, str | PathLike[str]],
+    embedder: Embedder,
+    folder: str | PathLike[str],
+    *,
+    magnification: float | Sequence[float] = 10.0,
+    size: int = 224,
+    normalizer: MacenkoNormalizer | ReinhardNormalizer | None = None,
+    min_fraction: float = 0.25,
+    mpp: Mapping[str, float] | None = None,
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    verbose: bool = False,
+) -> CohortRun:
+    """Compute the features of all patches with tissue, one HDF5 file per slide.
+
+    A second run reads what is there. A file is computed again if anything that made it has changed:
+    the embedder, the slide, magnification, size, colours, or the choice of patches. A run that is
+    killed loses the slides it was working on, and nothing else.
+
+    Parameters
+    ----------
+    slides : iterable of path-like, or mapping of str to path-like
+        Slide files, named by their file name without its last suffix, or by the mapping.
+    embedder : object
+        Anything with ``transform(images)``, which takes uint8 images (n, height, width, 3) and gives
+        features (n, n_features), and with ``fingerprint()``, a string that changes whenever the
+        features would: a :class:`~proportion_ssl.PatchEmbedder`, or an object of your own.
+    folder : str or path-like
+        Where the files ``<name>.h5`` lie; made if it does not exist.
+    magnification : float or sequence of float, default=10
+        Patches lie side by side at the first. The features of the windows with the same centres at
+        the others stand behind, in the same row.
+    size : int, default=224
+        Side of a patch in pixels, at every magnification.
+    normalizer : MacenkoNormalizer or ReinhardNormalizer, optional
+        Fitted stain normaliser; the colours of each slide are estimated from its patches.
+    min_fraction : float, default=0.25
+        Least share of a patch that must be tissue; see :func:`tissue_grid`. Other patches are not
+        decoded.
+    mpp : mapping of str to float, optional
+        By name, microns per level-0 pixel of slides whose files do not state them.
+    on_error : {"raise", "skip"}, default="raise"
+        As in :func:`process_slides`: the other slides are done in any case.
+    n_jobs : int, optional
+        Slides that are embedded at once, as in :func:`process_slides`; with
+        ``joblib.parallel_config(backend="dask")`` on the machines of a cluster that share `folder`
+        and the slides.
+    verbose : bool, default=False
+        Whether to show a progress bar with slides and patches per second.
+
+    Returns
+    -------
+    run : CohortRun
+        ``results`` holds the path of each slide's file, for :func:`read_features` or, without
+        reading it into memory, :class:`FeatureSequence`; ``failures`` the slides that have none.
+
+    Raises
+    ------
+    CohortError
+        If slides failed and `on_error` is "raise".
+    TypeError, ValueError
+        If an argument is of another kind.
+
+    Notes
+    -----
+    While a block of patches is embedded, the next is read and decoded. Memory does not grow with
+    the size of the slides, nor with their number.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import tifffile
+    >>> from proportion_ssl.slides.features.files import read_features
+    >>> class MeanColor:
+    ...     def transform(self, images):
+    ...         return images.mean(axis=(1, 2))
+    ...     def fingerprint(self):
+    ...         return "mean colour 1"
+    >>> nuclei = np.random.default_rng(0).integers(-60, 30, (64, 64, 1))
+    >>> pixels = (np.array([200, 130, 180]) + nuclei).astype(np.uint8)
+    >>> pixels = pixels.repeat(8, axis=0).repeat(8, axis=1)
+    >>> with TemporaryDirectory() as folder:
+    ...     tifffile.imwrite(folder + "/a.tif", pixels, tile=(256, 256), photometric="rgb",
+    ...                      resolution=(5000, 5000), resolutionunit="CENTIMETER")
+    ...     run = embed_slides([folder + "/a.tif"], MeanColor(), folder + "/features",
+    ...                        magnification=5, size=128)
+    ...     read_features(run.results["a"]).features.shape
+    (16, 3)
+    """
+    for name in ("transform", "fingerprint"):
+        if not callable(getattr(embedder, name, None)):
+            raise TypeError(
+                f"embedder has no method {name}; give a PatchEmbedder, or an object with "
+                "transform(images) and fingerprint()."
+            )
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}.')
+    paths = named_slides(slides)
+    mpp = dict(mpp or {})
+    unknown = sorted(mpp.keys() - paths.keys())
+    if unknown:
+        raise ValueError(f"mpp names {unknown[0]!r}, which is not among the slides.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
+    magnifications = tuple(float(m) for m in np.atleast_1d(magnification))
+    function = partial(
+        _embed_slide,
+        embedder=embedder,
+        patches=_Patches(magnifications, size, min_fraction),
+        normalizer=normalizer,
+    )
+    entries = {
+        name: _Entry(name, fspath(path), folder / f"{name}.h5", mpp.get(name))
+        for name, path in paths.items()
+    }
+    with _Progress(
+        total=len(entries), desc="features", unit="slide", disable=not verbose
+    ) as progress:
+        run = run_cohort(entries, function, progress.finished, n_jobs=n_jobs)
+    run = CohortRun({name: entries[name].target for name in run.results}, run.failures)
+    run.check(on_error)
+    return run
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A slide of the cohort, and the file of its features."""
+
+    name: str
+    path: str
+    target: Path
+    mpp: float | None
+
+
+@dataclass(frozen=True)
+class _Patches:
+    """Which patches of a slide are embedded."""
+
+    magnifications: tuple[float, ...]
+    size: int
+    min_fraction: float
+
+
+class _Progress(tqdm):
+    """Bar over slides that also counts patches."""
+
+    n_patches = n_stored = 0
+
+    def finished(self, n_new: int | None) -> None:
+        """Count a slide: its patches, 0 if they were stored before, None if it failed."""
+        self.n_patches += n_new or 0
+        self.n_stored += n_new == 0
+        elapsed = self.format_dict["elapsed"]
+        rate = self.n_patches / elapsed if elapsed else 0.0
+        text = f"{self.n_patches} patches, {rate:.1f} patch/s"
+        text += f", {self.n_stored} slides stored before" * bool(self.n_stored)
+        self.set_postfix_str(text, refresh=False)
+        self.update()
+
+
+def _embed_slide(
+    entry: _Entry,
+    *,
+    embedder: Embedder,
+    patches: _Patches,
+    normalizer: MacenkoNormalizer | ReinhardNormalizer | None,
+) -> int:
+    """Make the file of one slide unless it is there; how many patches were computed."""
+    settings = {
+        "format": FORMAT,
+        "embedder": embedder.fingerprint(),
+        "slide": file_fingerprint(entry.path),
+        "slide_mpp": entry.mpp,
+        "magnifications": list(patches.magnifications),
+        "size": patches.size,
+        "min_fraction": patches.min_fraction,
+        "colors": None if normalizer is None else _reference_of(normalizer),
+    }
+    if entry.target.exists():
+        try:
+            locate_features(entry.target, settings)
+        except FeatureFileError as error:
+            logger.info("features of %s are computed again: %s", entry.name, error)
+        else:
+            return 0
+    with open_slide(entry.path, mpp=entry.mpp) as slide:
+        grid = slide.grid(magnification=patches.magnifications[0], size=patches.size)
+        grid = tissue_grid(slide, grid, min_fraction=patches.min_fraction)
+        grids = [grid, *(grid.concentric(magnification=m) for m in patches.magnifications[1:])]
+        views = _views(slide, grids, normalizer)
+        write_features(
+            entry.target,
+            (
+                np.hstack([embedder.transform(images) for images in block])
+                for block in _read_ahead(views)
+            ),
+            grid,
+            name=entry.name,
+            dimensions=slide.dimensions,
+            mpp=slide.mpp,
+            settings=settings,
+        )
+    return len(grid)
+
+
+def _views(slide: Slide, grids, normalizer) -> Sequence[SlidePatches | NormalizedPatches]:
+    """The patches of every magnification, in the colours of the reference."""
+    views = [SlidePatches(slide, grid) for grid in grids]
+    if normalizer is None:
+        return views
+    colors = normalizer.estimate(views[0])  # once for all magnifications
+    return [NormalizedPatches(view, normalizer, colors) for view in views]
+
+
+def _read_ahead(views: Sequence[Any]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Blocks of the same patches in every view; while one is used, the next is read."""
+    blocks = zip(*(view.batches(BLOCK) for view in views), strict=True)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-patches") as reader:
+        pending = reader.submit(next, blocks, None)
+        while (block := pending.result()) is not None:
+            pending = reader.submit(next, blocks, None)
+            yield block
+
+
+def _reference_of(normalizer: MacenkoNormalizer | ReinhardNormalizer) -> list[Any]:
+    """Class, parameters and fitted state of a normaliser, as JSON can hold them."""
+    fitted = {name: value for name, value in vars(normalizer).items() if name.endswith("_")}
+    state = {**normalizer.get_params(), **fitted}
+    return [
+        type(normalizer).__name__,
+        {name: np.asarray(value).tolist() for name, value in sorted(state.items())},
+    ]

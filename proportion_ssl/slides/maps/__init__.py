@@ -1,0 +1,1 @@
+"""What is written for a slide: label maps, pictures, outlines, tables."""

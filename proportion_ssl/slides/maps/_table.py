@@ -1,0 +1,159 @@
+"""One row of numbers per slide, and tables as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from proportion_ssl._atomic import replacing
+from proportion_ssl.slides.annotations._label_codes import check_probabilities, label_codes
+from proportion_ssl.slides.annotations._polygonize import cell_borders
+from proportion_ssl.slides.grid import PatchGrid
+
+SUM_TOLERANCE = 0.02  # recorded proportions are rounded
+
+
+def slide_summary(
+    slide: str,
+    labels: Sequence,
+    grid: PatchGrid,
+    classes: Sequence[str],
+    *,
+    mpp: float | tuple[float, float],
+    probabilities: np.ndarray | None = None,
+    recorded: Mapping[str, float] | None = None,
+    not_tumor: Sequence[str] = ("non-cancer", "vague"),
+) -> dict[str, str | int | float]:
+    """Numbers of one slide: area, proportions, confidence, distance to the recorded proportions.
+
+    Parameters
+    ----------
+    slide : str
+        Name of the slide.
+    labels : sequence of length n_patches
+        Class names (None: no label), or numbers of classes (-1: no label).
+    grid : PatchGrid
+        Patches the labels belong to.
+    classes : sequence of str
+        Class names.
+    mpp : float or tuple of float
+        Microns per level-0 pixel, (x, y) if not square.
+    probabilities : ndarray of shape (n_patches, n_classes), optional
+        Class probabilities in [0, 1].
+    recorded : mapping of str to float, optional
+        Known proportions of the tumor classes, summing to 1; a class left out has none.
+    not_tumor : sequence of str, default ("non-cancer", "vague")
+        Classes that are no tumor; all others make up the tumor area.
+
+    Returns
+    -------
+    row : dict
+        ``slide``; ``n_patches`` with a label; ``tumor_area_mm2``; ``mean_confidence``, the mean
+        over tumor patches of the largest probability; per tumor class ``predicted_<class>``,
+        its share of the tumor patches, and ``area_mm2_<class>``; if recorded proportions are
+        given, ``recorded_<class>`` and ``proportion_distance``. NaN where there is no tumor.
+
+    Raises
+    ------
+    ValueError
+        If labels, probabilities and grid do not fit together, or recorded proportions name
+        unknown classes, are negative, or do not sum to 1 within 0.02.
+
+    Notes
+    -----
+    The distance is equation (2) of [1]_, ``min(1, sum_c |recorded_c - predicted_c|)``; recorded
+    proportions are used as they are, not rescaled.
+
+    References
+    ----------
+    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using Class
+       Proportion for Semantic Segmentation in Pathology". ECCV 2020.
+
+    Examples
+    --------
+    >>> from proportion_ssl.slides.grid import patch_grid
+    >>> grid = patch_grid((4000, 1000), mpp=1.0, patch_mpp=1.0, size=1000)
+    >>> labels = ["solid", "solid", "acinar", "non-cancer"]
+    >>> row = slide_summary(
+    ...     "A", labels, grid, ["acinar", "solid", "non-cancer"], mpp=1.0,
+    ...     recorded={"acinar": 0.25, "solid": 0.75},
+    ... )
+    >>> row["tumor_area_mm2"], round(row["predicted_solid"], 3)
+    (3.0, 0.667)
+    >>> round(row["proportion_distance"], 3)
+    0.167
+    """
+    codes = label_codes(labels, classes, grid)
+    tumor_codes = [i for i, name in enumerate(classes) if name not in set(not_tumor)]
+    in_tumor = np.isin(codes, tumor_codes)
+    counts = np.array([(codes == i).sum() for i in tumor_codes], dtype=float)
+    x, y = cell_borders(grid)
+    cell_mm2 = pixel_area_um2(mpp) * 1e-6 * np.outer(np.diff(y), np.diff(x))
+    area = cell_mm2[grid.cells[:, 0], grid.cells[:, 1]]
+    with np.errstate(invalid="ignore"):
+        predicted = counts / in_tumor.sum()
+    row: dict[str, str | int | float] = {
+        "slide": slide,
+        "n_patches": int((codes >= 0).sum()),
+        "tumor_area_mm2": float(area[in_tumor].sum()),
+    }
+    if probabilities is not None:
+        confidence = check_probabilities(probabilities, classes, grid).max(axis=1, initial=0)
+        inside = confidence[in_tumor]
+        row["mean_confidence"] = float(inside.mean()) if len(inside) else float("nan")
+    names = [classes[i] for i in tumor_codes]
+    for name, share in zip(names, predicted, strict=True):
+        row[f"predicted_{name}"] = float(share)
+    for name, code in zip(names, tumor_codes, strict=True):
+        row[f"area_mm2_{name}"] = float(area[codes == code].sum())
+    if recorded is not None:
+        known = _recorded(recorded, names, slide)
+        for name, share in zip(names, known, strict=True):
+            row[f"recorded_{name}"] = float(share)
+        row["proportion_distance"] = float(np.minimum(1.0, np.abs(known - predicted).sum()))
+    return row
+
+
+def write_table(path: str | PathLike[str], rows: Sequence[Mapping] | pd.DataFrame) -> None:
+    """Write rows as CSV (UTF-8, one header line, empty fields for NaN).
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to write; replaced if it exists.
+    rows : sequence of mappings, or DataFrame
+        For instance from :func:`slide_summary`.
+    """
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def pixel_area_um2(mpp: float | tuple[float, float]) -> float:
+    """Area of a level-0 pixel in square microns; checks ``mpp``."""
+    given: Any = mpp
+    pair = (given, given) if np.ndim(given) == 0 else tuple(given)
+    if len(pair) != 2 or not all(np.isfinite(value) and value > 0 for value in pair):
+        raise ValueError(f"mpp must be positive microns per level-0 pixel, or (x, y), got {mpp!r}")
+    return float(pair[0] * pair[1])
+
+
+def _recorded(recorded: Mapping[str, float], names: Sequence[str], slide: str) -> np.ndarray:
+    unknown = sorted(set(recorded) - set(names))
+    if unknown:
+        raise ValueError(
+            f"slide {slide}: recorded proportions name {unknown}, which are not among the tumor "
+            f"classes {list(names)}"
+        )
+    known = np.array([recorded.get(name, 0.0) for name in names], dtype=float)
+    if not (known >= 0).all() or abs(known.sum() - 1) > SUM_TOLERANCE:
+        hint = "; divide percents by 100" if abs(known.sum() - 100) < 5 else ""
+        raise ValueError(
+            f"slide {slide}: recorded proportions must be non-negative and sum to 1, got "
+            f"{dict(recorded)}{hint}"
+        )
+    return known

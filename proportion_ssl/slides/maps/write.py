@@ -1,0 +1,219 @@
+"""Predictions of patches written for viewers, other programs and people.
+
+Label maps and probability maps (pyramidal TIFF, PNG), polygons (QuPath GeoJSON, Digital Slide
+Archive JSON), pictures and tables. Every file is written beside its place first and moved there
+when complete: a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+
+import numpy as np
+import shapely
+from PIL import Image
+
+from proportion_ssl._atomic import replacing
+from proportion_ssl.colors import Color, class_colors
+from proportion_ssl.slides.annotations._dsa import to_dsa
+from proportion_ssl.slides.annotations._geojson import to_geojson
+from proportion_ssl.slides.annotations._label_codes import check_probabilities, label_codes
+from proportion_ssl.slides.annotations._polygonize import cell_borders, components, polygonize
+from proportion_ssl.slides.annotations.regions import Region
+from proportion_ssl.slides.grid import PatchGrid
+from proportion_ssl.slides.maps._png import label_picture, overlay_picture
+from proportion_ssl.slides.maps._table import pixel_area_um2, slide_summary, write_table
+from proportion_ssl.slides.maps._tiff import write_label_map, write_probability_map
+from proportion_ssl.slides.patches.mosaic import stitch
+
+__all__ = [
+    "label_picture",
+    "overlay_picture",
+    "prediction_regions",
+    "slide_summary",
+    "write_dsa",
+    "write_geojson",
+    "write_label_map",
+    "write_picture",
+    "write_probability_map",
+    "write_table",
+]
+
+
+def write_picture(path: str | PathLike[str], picture: Image.Image) -> None:
+    """Write a picture as PNG.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to write; replaced if it exists.
+    picture : PIL.Image.Image
+        As :func:`label_picture` and :func:`overlay_picture` return it.
+    """
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def prediction_regions(
+    labels: Sequence,
+    grid: PatchGrid,
+    classes: Sequence[str],
+    *,
+    mpp: float | tuple[float, float],
+    probabilities: np.ndarray | None = None,
+    per: str = "region",
+    colors: Mapping[str, Color] | None = None,
+) -> list[Region]:
+    """Merge patches of equal label into polygons.
+
+    Parameters
+    ----------
+    labels : sequence of length n_patches
+        Class names (None: no label), or numbers of classes (-1: no label).
+    grid : PatchGrid
+        Patches the labels belong to.
+    classes : sequence of str
+        Class names.
+    mpp : float or tuple of float
+        Microns per level-0 pixel, (x, y) if not square: for the areas.
+    probabilities : ndarray of shape (n_patches, n_classes), optional
+        Class probabilities in [0, 1]: for the mean probability of the region's own class.
+    per : {"region", "class"}, default "region"
+        One region per connected area (patches that share an edge), or one per class.
+    colors : mapping of str to (red, green, blue), optional
+        Colours by class; by default those of ``proportion_ssl.colors.class_colors``.
+
+    Returns
+    -------
+    regions : list of Region
+        Valid polygons that follow the borders of the patches exactly, in level-0 pixels, in the
+        order of ``classes``, with the measurements ``"Area um^2"`` and, if probabilities are
+        given, ``"Mean probability"``. Of patches that overlap, each takes half of the overlap.
+
+    Raises
+    ------
+    ValueError
+        If labels, probabilities and grid do not fit together, or ``per`` or ``mpp`` is invalid.
+
+    Examples
+    --------
+    >>> from proportion_ssl.slides.grid import patch_grid
+    >>> grid = patch_grid((30, 10), mpp=1.0, patch_mpp=1.0, size=10)
+    >>> [solid] = prediction_regions(["solid", "solid", None], grid, ["solid"], mpp=0.5)
+    >>> solid.geometry.bounds, dict(solid.measurements)
+    ((0.0, 0.0, 20.0, 10.0), {'Area um^2': 50.0})
+    """
+    if per not in ("region", "class"):
+        raise ValueError(f'per must be "region" or "class", got {per!r}')
+    pixel_area = pixel_area_um2(mpp)
+    codes = label_codes(labels, classes, grid)
+    probability = None
+    if probabilities is not None:
+        values = check_probabilities(probabilities, classes, grid)
+        own = values[np.arange(len(codes)), codes] if len(codes) else np.zeros(0)
+        probability = stitch(own, grid.cells, grid.shape, fill=np.nan)
+    code_map = stitch(codes, grid.cells, grid.shape)
+    number_map = components(code_map)
+    polygons, numbers = polygonize(number_map, *cell_borders(grid), outside=-1)
+    # number, class and mean probability of each area, sorted by class
+    first = np.unique(number_map, return_index=True)
+    code_of = dict(zip(first[0].tolist(), code_map.ravel()[first[1]].tolist(), strict=True))
+    shapes: dict[int, list[shapely.Polygon]] = {}
+    for polygon, number in zip(polygons, numbers.tolist(), strict=True):
+        shapes.setdefault(code_of[number] if per == "class" else number, []).append(polygon)
+    group_map = code_map if per == "class" else number_map
+    means = _group_means(group_map, probability)
+    palette = class_colors(classes, colors)
+    regions = []
+    for group in sorted(shapes):
+        name = classes[group if per == "class" else code_of[group]]
+        parts = shapes[group]
+        geometry = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+        measurements = {"Area um^2": geometry.area * pixel_area}
+        if means is not None:
+            measurements["Mean probability"] = float(means[group])
+        regions.append(Region(name, geometry, palette[name], None, measurements))
+    return regions
+
+
+def write_geojson(
+    path: str | PathLike[str], regions: Sequence[Region], *, offset: tuple[float, float] = (0, 0)
+) -> None:
+    """Write regions as GeoJSON that QuPath opens.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to write; replaced if it exists.
+    regions : sequence of Region
+        For instance from :func:`prediction_regions`.
+    offset : tuple of two float, default (0, 0)
+        Level-0 position (x, y) of the file's origin, ``slide.bounds[:2]``: QuPath shows
+        slides with ``openslide.bounds-x`` and ``-y`` cropped and counts pixels from there.
+
+    Notes
+    -----
+    One feature per region; rings are closed, a MultiPolygon of one part is a Polygon, the colour
+    is in ``properties.classification.color``.
+
+    Examples
+    --------
+    >>> import pathlib, shapely, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "slide.geojson"
+    >>> write_geojson(path, [Region("solid", shapely.box(0, 0, 2, 1), (0, 0, 255))])
+    >>> json.loads(path.read_text())["features"][0]["properties"]["classification"]
+    {'name': 'solid', 'color': [0, 0, 255]}
+    """
+    _write_json(path, to_geojson(regions, offset))
+
+
+def write_dsa(
+    path: str | PathLike[str],
+    regions: Sequence[Region],
+    *,
+    name: str,
+    offset: tuple[float, float] = (0, 0),
+) -> None:
+    """Write regions as annotation JSON of large_image and the Digital Slide Archive.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to write; replaced if it exists.
+    regions : sequence of Region
+        For instance from :func:`prediction_regions`.
+    name : str
+        Name of the annotation.
+    offset : tuple of two float, default (0, 0)
+        As for :func:`write_geojson`; large_image, too, counts from the bounds of such slides.
+
+    Notes
+    -----
+    One closed polyline with holes per polygon; the class is the ``group``, the measurements are
+    in ``user.measurements``, which the schema leaves free.
+
+    Examples
+    --------
+    >>> import pathlib, shapely, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "slide.json"
+    >>> write_dsa(path, [Region("solid", shapely.box(0, 0, 2, 1))], name="prediction")
+    >>> json.loads(path.read_text())["elements"][0]["points"]
+    [[2, 0, 0], [2, 1, 0], [0, 1, 0], [0, 0, 0]]
+    """
+    _write_json(path, to_dsa(regions, name, offset))
+
+
+def _group_means(group_map: np.ndarray, values: np.ndarray | None) -> np.ndarray | None:
+    """Mean of a map over each non-negative group number."""
+    if values is None:
+        return None
+    inside = group_map >= 0
+    groups = group_map[inside]
+    return np.bincount(groups, values[inside]) / np.maximum(np.bincount(groups), 1)
+
+
+def _write_json(path: str | PathLike[str], document: dict) -> None:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(document, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

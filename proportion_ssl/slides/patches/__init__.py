@@ -1,0 +1,1 @@
+"""Patches of a slide: sequences, tissue, stain, and back to a map."""

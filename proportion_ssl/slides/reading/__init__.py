@@ -1,0 +1,1 @@
+"""A slide file as one image: sources, levels, tiles, resampling."""

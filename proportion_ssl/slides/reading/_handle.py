@@ -1,0 +1,132 @@
+"""Open files of a slide in one thread, and the tiles decoded from them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Collection
+
+import numpy as np
+
+from proportion_ssl.slides.reading._errors import SlideError
+from proportion_ssl.slides.reading._jpeg_tiles import JpegLevel, TiffTiles
+from proportion_ssl.slides.reading._large_image import LargeImageTiles
+from proportion_ssl.slides.reading._resample import Plan
+from proportion_ssl.slides.reading._tile_grid import Layout, read_window
+
+REGION_CACHE_BYTES = 32 * 2**20
+"""Decoded tiles that each thread keeps for the next region."""
+
+
+class TileError(Exception):
+    """A tile that the source cannot decode; the cause is the source's own error."""
+
+
+class TileCache:
+    """Decoded tiles, up to a number of bytes, the oldest dropped first.
+
+    With `uses`, the number of reads still to come for each tile, a tile is kept until its last.
+    """
+
+    def __init__(self, max_bytes: int, uses: Counter | None = None):
+        self.max_bytes = max_bytes
+        self.n_bytes = 0
+        self._uses = uses
+        self._tiles: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
+
+    def get(self, key: tuple[int, int, int], decode) -> np.ndarray:
+        """Tile of (level, column, row), by ``decode(level, column, row)`` if it is not held."""
+        tile = self._tiles.pop(key, None)
+        if tile is None:
+            tile = decode(*key)
+        else:
+            self.n_bytes -= tile.nbytes
+        if self._uses is not None:
+            self._uses[key] -= 1
+            if self._uses[key] <= 0:
+                return tile
+        self._tiles[key] = tile
+        self.n_bytes += tile.nbytes
+        while self.n_bytes > self.max_bytes:
+            self.n_bytes -= self._tiles.popitem(last=False)[1].nbytes
+        return tile
+
+
+class Handle:
+    """Reads stored pixels, each level by the faster path where it is known to be equal."""
+
+    def __init__(
+        self,
+        path: str,
+        source: str,
+        stored: Collection[tuple[int, int]],
+        jpeg_levels: dict[int, JpegLevel],
+    ):
+        self.pid = os.getpid()
+        self._path = path
+        self._source = source
+        self._stored = stored
+        self._reference: LargeImageTiles | None = None
+        self._jpeg_levels = jpeg_levels
+        self._jpeg = TiffTiles(path, jpeg_levels) if jpeg_levels else None
+        self._cache = TileCache(REGION_CACHE_BYTES)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._jpeg is not None:
+            self._jpeg.close()
+        if self._reference is not None:
+            self._reference.close()
+
+    @property
+    def reference(self) -> LargeImageTiles:
+        """The source, opened when a tile first needs it."""
+        if self._reference is None:
+            self._reference = LargeImageTiles(self._path, self._source, self._stored)
+        return self._reference
+
+    def layout(self, level: int) -> Layout:
+        """Tiles of a level as they are decoded here."""
+        page = self._jpeg_levels.get(level)
+        return self.reference.layout(level) if page is None else page.layout
+
+    def tiles_of(self, plan: Plan) -> list[tuple[int, int, int]]:
+        """Keys (level, column, row) of the tiles that a plan reads."""
+        return [(plan.level, *tile) for tile in self.layout(plan.level).tiles_at(*plan.window)]
+
+    def read_window(
+        self, level: int, x: int, y: int, width: int, height: int, cache: TileCache | None = None
+    ) -> np.ndarray:
+        """Stored pixels of a level, (height, width, 3) uint8, white where there are none."""
+        cache = self._cache if cache is None else cache
+
+        def decode(column, row):
+            return cache.get((level, column, row), self._decode)
+
+        return read_window(self.layout(level), decode, x, y, width, height)
+
+    def _decode(self, level, column, row):
+        page = self._jpeg_levels.get(level)
+        if page is None or self._jpeg is None:
+            return self._decode_by_source(level, column, row)
+        try:
+            tile = self._jpeg.read_tile(level, column, row)
+        except ValueError as error:
+            raise TileError(str(error)) from error
+        if tile is not None:
+            return tile
+
+        # not stored: the source says what an empty tile looks like
+        def decode(column, row):
+            return self._decode_by_source(level, column, row)
+
+        corner = page.layout.corner(column, row)
+        return read_window(self.reference.layout(level), decode, *corner, *page.layout.tile_size)
+
+    def _decode_by_source(self, level, column, row):
+        try:
+            return self.reference.read_tile(level, column, row)
+        except SlideError:
+            raise
+        except Exception as error:  # a decoder of a damaged file may fail in any way
+            raise TileError(str(error)) from error

@@ -1,0 +1,266 @@
+"""JPEG tiles of TIFF-family slides, decoded straight from the file: the faster path.
+
+Aperio SVS, generic pyramidal TIFF and OME-TIFF store each level as JPEG tiles at listed offsets.
+Decoding these directly costs a fraction of going through a general reader. Whether the result is
+the same is not assumed: :func:`verify` compares it with the reference on the slide at hand, level
+by level, and only levels that pass are read this way.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import tifffile
+
+from proportion_ssl.slides.reading._errors import SlideError
+from proportion_ssl.slides.reading._tile_grid import Layout
+
+logger = logging.getLogger(__name__)
+
+_JPEG = 7
+_PALETTE = 3
+_PHOTOMETRIC = {1: None, 2: 0, 6: 1}  # grey; RGB: Adobe transform 0; YCbCr: Adobe transform 1
+CHECKED_TILES = 4
+LARGEST_TILE = 2**26
+"""Pixels of a tile beyond which its size is taken for damage: OpenSlide would allocate it."""
+
+
+@dataclass(frozen=True)
+class JpegLevel:
+    """Where the tiles of a level lie in the file, and what their JPEG streams leave out."""
+
+    layout: Layout
+    offsets: np.ndarray
+    counts: np.ndarray
+    header: bytes
+
+
+@dataclass(frozen=True)
+class TiffContent:
+    """What a TIFF file holds: tiled images, the JPEG ones among them, and whether it is OME.
+
+    ``sizes`` are the (width, height) of all tiled images. ``ome_pyramid`` says that lower
+    resolutions are hidden in sub-directories, as OME-TIFF has them, where OpenSlide does not look.
+    Empty for files of other kinds.
+    """
+
+    sizes: frozenset[tuple[int, int]] = frozenset()
+    jpeg_levels: tuple[JpegLevel, ...] = ()
+    ome_pyramid: bool = False
+
+
+def inspect_tiff(path: str) -> TiffContent:
+    """Directories of a TIFF file; nothing if it is another kind of file.
+
+    Raises
+    ------
+    SlideError
+        If the file is a TIFF whose tiles lie beyond its end (it was truncated), whose sizes cannot
+        be, or which has a colour table.
+    """
+    try:
+        with tifffile.TiffFile(path) as tif:
+            end = tif.filehandle.size
+            pages: list[Any] = list(tif.pages)  # whole pages: frames need useframes=True
+            below: list[Any] = list(pages[0].pages or ()) if pages and pages[0].subifds else []
+            ome_pyramid = bool(tif.is_ome and below)
+    except Exception:  # not a TIFF, or one that only the source understands
+        logger.debug("%s is not read as a TIFF", path, exc_info=True)
+        return TiffContent()
+    if pages and pages[0].photometric == _PALETTE:
+        raise SlideError(
+            f"{path} has a colour table: it is a label mask, not a slide, and averaging would "
+            "invent labels. Read it with read_label_map."
+        )
+    sizes, jpeg_levels = set(), []
+    for page in [*pages, *below]:
+        try:
+            extent = _Extent.of(page) if page.is_tiled else None
+            level = _jpeg_level(page) if page.is_tiled else None
+        except (TypeError, ValueError, OverflowError, struct.error) as error:
+            raise SlideError(
+                f"{path} is damaged: a directory of it cannot be understood ({error}). Copy or "
+                "scan it again."
+            ) from error
+        if extent is not None:
+            extent.check(path, end)
+            sizes.add(extent.dimensions)
+        if level is not None:
+            jpeg_levels.append(level)
+    return TiffContent(frozenset(sizes), tuple(jpeg_levels), ome_pyramid)
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """What one tiled image claims: its sizes, and where each of its tiles ends in the file."""
+
+    dimensions: tuple[int, int]
+    tile_size: tuple[int, int]
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, page) -> _Extent:
+        sizes = (page.imagewidth, page.imagelength, page.tilewidth, page.tilelength)
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(f"sizes of {sizes}")
+        offsets = np.asarray(page.dataoffsets, dtype=np.uint64)
+        counts = np.asarray(page.databytecounts, dtype=np.uint64)
+        return cls(sizes[:2], sizes[2:], offsets + counts)
+
+    def check(self, path: str, end: int) -> None:
+        """Find what would otherwise surface as garbage, or as a process out of memory."""
+        image = f"its {self.dimensions[0]} x {self.dimensions[1]} image"
+        needed = math.prod(Layout.covering(self.dimensions, self.tile_size).count)
+        if math.prod(self.tile_size) > LARGEST_TILE or len(self.ends) < needed:
+            raise SlideError(
+                f"{path} is damaged: {image} is said to have tiles of {self.tile_size[0]} x "
+                f"{self.tile_size[1]} pixels, {len(self.ends)} of them. Copy or scan it again."
+            )
+        beyond = int(np.count_nonzero(self.ends > end))
+        if beyond:
+            raise SlideError(
+                f"{path} is truncated: {beyond} of {len(self.ends)} tiles of {image} lie beyond "
+                f"the end of the file at {end} bytes. Copy or scan it again."
+            )
+
+
+def _jpeg_level(page) -> JpegLevel | None:
+    if (
+        page.compression != _JPEG
+        or page.photometric not in _PHOTOMETRIC
+        or page.planarconfig != 1
+        or page.bitspersample != 8
+        or page.samplesperpixel != (1 if page.photometric == 1 else 3)
+        or page.imagedepth != 1
+    ):
+        return None
+    level = JpegLevel(
+        layout=Layout.covering(
+            (page.imagewidth, page.imagelength), (page.tilewidth, page.tilelength)
+        ),
+        offsets=np.asarray(page.dataoffsets, dtype=np.int64),
+        counts=np.asarray(page.databytecounts, dtype=np.int64),
+        header=_jpeg_header(page.jpegtables, _PHOTOMETRIC[page.photometric]),
+    )
+    n_tiles = math.prod(level.layout.count)
+    return level if len(level.offsets) == len(level.counts) == n_tiles else None
+
+
+def _jpeg_header(tables: bytes | None, transform: int | None) -> bytes:
+    """What goes before a tile's own segments to make it a whole JPEG stream.
+
+    The shared tables, and an Adobe segment that states whether the components are RGB or YCbCr:
+    a TIFF says so in a tag, and a decoder would otherwise guess (Aperio writes RGB, unmarked).
+    """
+    header = b"\xff\xd8"
+    if transform is not None:
+        header += b"\xff\xee" + struct.pack(">H5sHHHB", 14, b"Adobe", 100, 0, 0, transform)
+    if tables is not None and len(tables) > 4:
+        header += tables[2:-2]
+    return header
+
+
+class TiffTiles:
+    """Reads JPEG tiles by offset. Not to be shared between threads or processes."""
+
+    def __init__(self, path: str, levels: dict[int, JpegLevel]):
+        self.levels = levels
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by close() or with the object
+        self._finalizer = weakref.finalize(self, self._file.close)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._finalizer()
+
+    def read_tile(self, level: int, column: int, row: int) -> np.ndarray | None:
+        """Pixels of a tile, or None where the file has none.
+
+        Raises
+        ------
+        ValueError
+            If the stream has any defect. The decoder is strict, as OpenSlide's: a stream that ends
+            early or holds stray bytes is a defect, although most decoders would return it with a
+            warning and made-up pixels.
+        """
+        page = self.levels[level]
+        index = row * page.layout.count[0] + column
+        count = int(page.counts[index])
+        if count == 0:
+            return None
+        self._file.seek(int(page.offsets[index]))
+        stream = page.header + self._file.read(count)[2:]
+        tile = simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
+        width, height = page.layout.tile_size
+        if tile.shape != (height, width, 3):
+            raise ValueError(
+                f"a tile of {tile.shape[1]} x {tile.shape[0]} pixels where {width} x {height} "
+                "belong."
+            )
+        return tile
+
+
+def verify(tiles: TiffTiles, level: int, read_reference) -> bool:
+    """Whether tiles of a level equal the reference's pixels.
+
+    Parameters
+    ----------
+    tiles : TiffTiles
+        The faster path.
+    level : int
+        Which of its levels.
+    read_reference : callable
+        ``read_reference(level, x, y, width, height)`` gives the reference's pixels near that
+        window of the level and their offset (x, y), a fraction of a pixel, from it.
+
+    Returns
+    -------
+    equal : bool
+        True if the tiles with the longest streams (the most texture) and the last one agree. Where
+        the reference is offset by a fraction of a pixel (OpenSlide addresses all levels in integer
+        level-0 pixels, and interpolates between pixels where the downsample is no whole number),
+        ours must give its values, less than one grey level apart, when interpolated likewise.
+    """
+    page = tiles.levels[level]
+    layout = page.layout
+    present = np.flatnonzero(page.counts > 0)  # others are not stored
+    if len(present) == 0:
+        return False
+    longest = present[np.argsort(-page.counts[present], kind="stable")[: CHECKED_TILES - 1]]
+    for index in dict.fromkeys([*longest.tolist(), int(present[-1])]):
+        row, column = divmod(int(index), layout.count[0])
+        try:
+            tile = tiles.read_tile(level, column, row)
+        except ValueError:  # perhaps damaged, perhaps not understood: the source will tell
+            return False
+        x, y = layout.corner(column, row)
+        width = min(layout.tile_size[0], layout.dimensions[0] - x)
+        height = min(layout.tile_size[1], layout.dimensions[1] - y)
+        if tile is None or not _same(tile[:height, :width], x, y, level, read_reference):
+            return False
+    return True
+
+
+def _same(tile, x, y, level, read_reference):
+    height, width = tile.shape[:2]
+    reference, (dx, dy) = read_reference(level, x, y, width, height)
+    if max(abs(dx), abs(dy)) < 1 / 512:  # below this OpenSlide's renderer does not interpolate
+        return np.array_equal(tile, reference)
+    if min(width, height) < 4:
+        return False
+    # one pixel at each side is left out: there the reference mixes in the neighbouring tile
+    ours = _shift(_shift(tile.astype(np.float32), dx, axis=1), dy, axis=0)
+    inner = (slice(1, -1), slice(1, -1))
+    return bool(np.abs(ours[inner] - reference[inner]).max() < 1.01)
+
+
+def _shift(pixels, fraction, axis):
+    """Linear interpolation at `fraction` (-1 to 1) of a pixel further on."""
+    neighbour = np.roll(pixels, -1 if fraction > 0 else 1, axis=axis)
+    return (1 - abs(fraction)) * pixels + abs(fraction) * neighbour

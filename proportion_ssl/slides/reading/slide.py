@@ -1,0 +1,505 @@
+"""Open a slide of any scanner and read boxes of it at a physical resolution."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import operator
+import os
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openslide
+
+from proportion_ssl.slides.grid import PatchGrid, patch_grid
+from proportion_ssl.slides.reading._errors import NoTissueError, SlideError
+from proportion_ssl.slides.reading._handle import Handle, TileCache, TileError
+from proportion_ssl.slides.reading._jpeg_tiles import JpegLevel, TiffTiles, inspect_tiff, verify
+from proportion_ssl.slides.reading._large_image import LargeImageTiles, to_rgb
+from proportion_ssl.slides.reading._resample import STRIP_PIXELS, choose_level, make_plan, resample
+from proportion_ssl.slides.reading._tile_grid import Level, read_window
+
+__all__ = ["NoTissueError", "Slide", "SlideError", "open_slide"]
+
+BAND_CACHE_BYTES = 256 * 2**20
+"""Decoded tiles that one pass over a grid keeps at most."""
+
+
+def open_slide(
+    path: str | os.PathLike,
+    *,
+    mpp: float | tuple[float, float] | None = None,
+    source: str | None = None,
+    fast: bool = True,
+) -> Slide:
+    """Open a slide and check that it can be read at a physical resolution.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Slide file: Aperio SVS, generic pyramidal TIFF, NDPI, MRXS and whatever else OpenSlide
+        reads; pyramidal OME-TIFF where large_image's tifffile source is installed.
+    mpp : float or tuple of float, optional
+        Microns per level-0 pixel, (x, y) where the two differ. Takes the place of the file's own;
+        needed where the file has none.
+    source : str, optional
+        large_image source that reads the file. By default "tifffile" for pyramidal OME-TIFF, whose
+        levels OpenSlide does not see (needs ``large-image-source-tifffile`` and ``zarr<3``), and
+        "openslide" for everything else. Damage in tiles which only the tifffile source decodes may
+        go unnoticed; OpenSlide and the direct decoding of JPEG tiles find it.
+    fast : bool, default=True
+        Decode JPEG tiles of TIFF-family files directly at those levels where a check of some tiles
+        shows that the pixels equal the source's. False reads everything through the source.
+
+    Returns
+    -------
+    slide : Slide
+        A context manager.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    SlideError
+        If the file is truncated, of another kind than its name says, or without resolution
+        metadata while `mpp` is not given. It is an ``OSError`` and a ``ValueError``.
+    ImportError
+        If the source named is not installed.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np, tifffile
+    >>> pixels = np.full((512, 768, 3), 200, dtype=np.uint8)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = folder + "/slide.tif"
+    ...     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb",
+    ...                      resolution=(20000, 20000), resolutionunit="CENTIMETER")
+    ...     with open_slide(path) as slide:
+    ...         slide.dimensions, slide.mpp, slide.read_region((0, 0, 448, 448), 224).shape
+    ((768, 512), 0.5, (224, 224, 3))
+    """
+    return Slide(path, mpp=mpp, source=source, fast=fast)
+
+
+class Slide:
+    """A slide opened for reading; see :func:`open_slide` for parameters and errors.
+
+    Coordinates are pixels of level 0, the finest stored resolution, in OpenSlide's frame; all
+    resolutions are microns per pixel. Files are opened when first read, once per process and
+    thread, so that a slide can be pickled (joblib, workers of a ``DataLoader``), used from several
+    threads, and carried over a fork.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    name : str
+        File name without its last suffix.
+    dimensions : tuple of int
+        (width, height) of level 0.
+    mpp : float
+        Microns per pixel at level 0; for pixels that are not square the geometric mean, so that
+        ``mpp ** 2`` is the area of a pixel.
+    mpp_xy : tuple of float
+        Microns per pixel along x and y. Give this, not `mpp`, to :func:`patch_grid` for slides
+        whose pixels are not square (or use :meth:`grid`); patches then are square.
+    magnification : float or None
+        Nominal magnification in the file's metadata. Not used: a name, not a length.
+    bounds : tuple of int
+        x, y, width, height at level 0 of the part that was scanned; the whole slide unless the
+        file says otherwise (``openslide.bounds-x`` ..., as in MRXS). QuPath and large_image count
+        coordinates from (x, y) of it.
+    levels : tuple of Level
+        Stored resolutions that can be read, finest first: ``factor`` (level-0 pixels per pixel)
+        and ``dimensions``.
+    source : str
+        Name of the large_image source.
+    fast_levels : tuple of int
+        Levels whose tiles are decoded directly because they were found equal to the source's.
+
+    Notes
+    -----
+    A box is read from the coarsest stored level that is not coarser than asked for. If the asked
+    resolution is within 2% of that level's (and the difference over the whole box within 8 output
+    pixels), stored pixels are handed out as they are, centred in the box; if it is within 2% of a
+    whole multiple, each output pixel is the mean of a block of whole stored pixels; otherwise it
+    is the average of the stored pixels over its exact area. There is no other kernel, and both
+    ways of decoding use it, so neither the source nor the faster path changes the result. One
+    exception: at levels whose downsample is no whole number (2.0003, from odd dimensions)
+    OpenSlide interpolates between stored pixels, by less than a pixel, and so does the reference.
+
+    Parts of a box outside the slide, and transparent parts, are white. Grey slides are read as
+    RGB with equal channels. Colour profiles are not applied. Label masks must not be read with
+    this class, whose averages would invent labels.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        mpp: float | tuple[float, float] | None = None,
+        source: str | None = None,
+        fast: bool = True,
+    ):
+        self.path = os.fspath(path)
+        self.name = Path(self.path).stem
+        self._closed = False
+        self._start_handles()
+        if not os.path.exists(self.path):
+            raise FileNotFoundError(f"there is no slide at {self.path!r}.")
+        if os.path.isdir(self.path):
+            raise SlideError(f"{self.path!r} is a folder; give a slide file.")
+        self._stamp = _stamp(self.path)
+        content = inspect_tiff(self.path)
+        self.source = _choose_source(self.path, source, content.ome_pyramid)
+        self._stored = content.sizes
+        reference = LargeImageTiles(self.path, self.source, self._stored)
+        self.dimensions = reference.dimensions
+        self.levels: tuple[Level, ...] = reference.levels
+        self.bounds = reference.bounds
+        self.magnification = reference.magnification()
+        self.mpp_xy = self._resolve_mpp(mpp, reference.resolution())
+        self.mpp = float(np.sqrt(self.mpp_xy[0] * self.mpp_xy[1]))
+        if self.mpp_xy[0] == self.mpp_xy[1]:
+            self.mpp = self.mpp_xy[0]
+        self._jpeg_levels: dict[int, JpegLevel] = {}
+        if fast:
+            self._jpeg_levels = self._verified(reference, content.jpeg_levels)
+        reference.close()
+
+    @property
+    def fast_levels(self) -> tuple[int, ...]:
+        """Levels whose tiles are decoded directly."""
+        return tuple(sorted(self._jpeg_levels))
+
+    def grid(
+        self,
+        *,
+        magnification: float | None = None,
+        patch_mpp: float | None = None,
+        size: int | tuple[int, int] = 224,
+        overlap: int | tuple[int, int] = 0,
+        edge: str = "drop",
+    ) -> PatchGrid:
+        """Windows over this slide; :func:`patch_grid` with its dimensions and resolution."""
+        return patch_grid(
+            self.dimensions,
+            self.mpp_xy,
+            magnification=magnification,
+            patch_mpp=patch_mpp,
+            size=size,
+            overlap=overlap,
+            edge=edge,
+        )
+
+    def read_region(
+        self, box: tuple[int, int, int, int], size: int | tuple[int, int]
+    ) -> np.ndarray:
+        """Pixels of one box.
+
+        Parameters
+        ----------
+        box : tuple of int
+            x0, y0, x1, y1 at level 0, ends exclusive; may reach beyond the slide.
+        size : int or tuple of int
+            (width, height) of the result.
+
+        Returns
+        -------
+        pixels : ndarray of shape (height, width, 3), uint8
+
+        Raises
+        ------
+        ValueError
+            If the box is empty, or finer than the slide (pixels are never invented).
+        SlideError
+            If stored pixels cannot be decoded, or the slide is closed or changed on disk.
+        """
+        return self._read(_check_box(box), _check_size(size), exact=False)
+
+    def thumbnail(self, mpp: float = 8.0) -> np.ndarray:
+        """The whole slide at about `mpp` microns per pixel, covered to its borders.
+
+        Parameters
+        ----------
+        mpp : float, default=8.0
+            Wanted resolution; a slide that is coarser is given at its own.
+
+        Returns
+        -------
+        pixels : ndarray of shape (height, width, 3), uint8
+            Pixel (row, column) covers the same share of the slide's height and width as of its
+            own: positions convert by the ratio of the dimensions, not by `mpp`.
+        """
+        if not mpp > 0:
+            raise ValueError(f"mpp must be positive, got {mpp!r}.")
+        size = tuple(
+            min(n, max(1, round(n * own / mpp)))
+            for n, own in zip(self.dimensions, self.mpp_xy, strict=True)
+        )
+        return self._read((0, 0, *self.dimensions), size, exact=True)
+
+    def read_patches(self, grid: PatchGrid, batch_size: int = 64) -> Iterator[np.ndarray]:
+        """Patches of a grid, in its order, in batches; every stored tile is decoded once.
+
+        Parameters
+        ----------
+        grid : PatchGrid
+            Windows to read. Row by row, as :func:`patch_grid` orders them, little is kept.
+        batch_size : int, default=64
+            Patches per batch; the last batch may be smaller, and is never filled up.
+
+        Yields
+        ------
+        batch : ndarray of shape (n, height, width, 3), uint8
+
+        Notes
+        -----
+        A decoded tile is kept until the last patch that needs it is done, up to 256 MB of tiles;
+        beyond that the oldest are dropped and decoded again.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size!r}.")
+        width, height = grid.size
+        handle = self._handle()
+        uses: Counter = Counter()
+        for box in grid.boxes.tolist():
+            uses.update(handle.tiles_of(make_plan(box, grid.size, self._factors)))
+        cache = TileCache(BAND_CACHE_BYTES, uses)
+        for start in range(0, len(grid), batch_size):
+            boxes = grid.boxes[start : start + batch_size].tolist()
+            batch = np.empty((len(boxes), height, width, 3), dtype=np.uint8)
+            for patch, box in zip(batch, boxes, strict=True):
+                patch[:] = self._read(box, grid.size, exact=False, cache=cache)
+            yield batch
+
+    def describe_reading(self, patch_mpp: float) -> dict:
+        """How patches of a resolution are read: source, versions, level, kernel (for records).
+
+        Parameters
+        ----------
+        patch_mpp : float
+            Microns per pixel of the patches.
+
+        Returns
+        -------
+        record : dict
+            Plain values. ``read_mpp`` is the resolution that the pixels really have, within 2% of
+            `patch_mpp`.
+        """
+        scale = tuple(patch_mpp / own for own in self.mpp_xy)
+        level, blocks = choose_level(tuple(max(s, 1.0) for s in scale), self._factors)
+        factor = self.levels[level].factor
+        if blocks == (1, 1):
+            kernel = "none: stored pixels"
+        elif blocks is not None:
+            kernel = f"mean of blocks of {blocks[0]} x {blocks[1]} stored pixels"
+        else:
+            kernel = "average over the exact area"
+        read = [own * factor * k for own, k in zip(self.mpp_xy, blocks or (1, 1), strict=True)]
+        return {
+            "slide": self.name,
+            "slide_mpp": list(self.mpp_xy),
+            "patch_mpp": float(patch_mpp),
+            "read_mpp": float(np.sqrt(read[0] * read[1])) if blocks else float(patch_mpp),
+            "level": level,
+            "level_factor": factor,
+            "kernel": kernel,
+            "decoder": "jpeg tiles, equal to source" if level in self._jpeg_levels else "source",
+            "source": self.source,
+            "source_version": importlib.metadata.version(f"large-image-source-{self.source}"),
+        }
+
+    def close(self) -> None:
+        """Close the file; later reads raise. Slides unpickled elsewhere are not affected."""
+        self._closed = True
+        with self._lock:
+            handles = list(self._handles)
+        for handle in handles:
+            handle.close()
+        self._local = threading.local()
+
+    def release(self) -> None:
+        """Close this thread's files until the next read, which opens them again.
+
+        For working through more slides than a process may keep open.
+        """
+        handle = getattr(self._local, "handle", None)
+        if handle is not None:
+            self._local.handle = None
+            if handle.pid == os.getpid():
+                handle.close()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        width, height = self.dimensions
+        return f"<Slide {self.name!r}: {width} x {height}, {self.mpp:g} um/px>"
+
+    def __getstate__(self) -> dict:
+        skip = ("_local", "_lock", "_handles")
+        return {name: value for name, value in self.__dict__.items() if name not in skip}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._start_handles()
+
+    def _start_handles(self) -> None:
+        self._local = threading.local()
+        self._lock: threading.Lock = threading.Lock()
+        self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+
+    @property
+    def _factors(self) -> tuple[float, ...]:
+        return tuple(level.factor for level in self.levels)
+
+    def _handle(self):
+        """This thread's handle; a forked process does not share its parent's file position."""
+        if self._closed:
+            raise SlideError(f"{self.path} is closed; open the slide again to read from it.")
+        handle = getattr(self._local, "handle", None)
+        if handle is None or handle.pid != os.getpid():
+            if _stamp(self.path) != self._stamp:
+                raise SlideError(f"{self.path} changed on disk since it was opened; open it again.")
+            handle = self._local.handle = Handle(
+                self.path, self.source, self._stored, self._jpeg_levels
+            )
+            with self._lock:
+                self._handles.add(handle)
+        return handle
+
+    def _read(self, box, size, *, exact, cache=None):
+        plan = make_plan(box, size, self._factors, exact=exact)
+        handle = self._handle()
+        if cache is None and plan.n_stored > STRIP_PIXELS:
+            cache = TileCache(BAND_CACHE_BYTES)  # strips share rows of tiles
+
+        def stored(x, y, width, height):
+            return handle.read_window(plan.level, x, y, width, height, cache)
+
+        try:
+            return resample(plan, stored)
+        except TileError as error:
+            raise SlideError(
+                f"{self.path}: pixels in the level-0 box {tuple(box)} cannot be read: {error} The "
+                "file is damaged there."
+            ) from error.__cause__
+
+    def _resolve_mpp(self, given, found):
+        if given is not None:
+            pair = (given, given) if np.ndim(given) == 0 else tuple(given)
+            if len(pair) != 2 or not all(np.isfinite(v) and v > 0 for v in pair):
+                raise ValueError(
+                    f"mpp must be one or two (x, y) positive numbers of microns, got {given!r}."
+                )
+            return tuple(float(v) for v in pair)
+        if found is not None:
+            return found
+        hint = ""
+        if self.magnification:
+            hint = (
+                f" Its metadata name a magnification of {self.magnification:g}x, which by "
+                f"convention is mpp={10 / self.magnification:g}."
+            )
+        raise SlideError(
+            f"{self.path} has no resolution metadata (openslide.mpp-x); give microns per pixel as "
+            f"mpp=.{hint}"
+        )
+
+    def _verified(self, reference, jpeg_levels):
+        """Levels with JPEG tiles whose decoding equals the reference."""
+        matched = {}
+        for number, level in enumerate(self.levels):
+            same = [found for found in jpeg_levels if found.layout.dimensions == level.dimensions]
+            if len(same) == 1:
+                matched[number] = same[0]
+        if not matched or self.bounds != (0, 0, *self.dimensions):
+            return {}
+        tiles = TiffTiles(self.path, matched)
+        try:
+            if self.source != "openslide":
+                return _equal_levels(tiles, _source_window(reference))
+            with openslide.OpenSlide(self.path) as slide:
+                return _equal_levels(tiles, _openslide_window(slide, self.levels))
+        finally:
+            tiles.close()
+
+
+def _equal_levels(tiles, read_reference):
+    return {n: page for n, page in tiles.levels.items() if verify(tiles, n, read_reference)}
+
+
+def _openslide_window(slide, levels):
+    """Reference for :func:`verify` by OpenSlide: pixels near a window, and how far beside it."""
+    numbers = {dimensions: i for i, dimensions in enumerate(slide.level_dimensions)}
+
+    def read(level, x, y, width, height):
+        number = numbers[levels[level].dimensions]
+        downsample = slide.level_downsamples[number]
+        location = (round(x * downsample), round(y * downsample))
+        pixels = to_rgb(np.asarray(slide.read_region(location, number, (width, height))))
+        return pixels, (location[0] / downsample - x, location[1] / downsample - y)
+
+    return read
+
+
+def _source_window(reference):
+    """Reference for :func:`verify` by another source, which hands out stored tiles."""
+
+    def read(level, x, y, width, height):
+        layout = reference.layout(level)
+
+        def decode(column, row):
+            return reference.read_tile(level, column, row)
+
+        return read_window(layout, decode, x, y, width, height), (0.0, 0.0)
+
+    return read
+
+
+def _choose_source(path, source, ome_pyramid):
+    if source is not None:
+        return source
+    if not ome_pyramid:
+        return "openslide"
+    if importlib.util.find_spec("large_image_source_tifffile") is None:
+        raise SlideError(
+            f"{path} is a pyramidal OME-TIFF, which OpenSlide reads in part only; install "
+            "large_image's source for it (pip install large-image-source-tifffile 'zarr<3')."
+        )
+    return "tifffile"
+
+
+def _stamp(path):
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def _check_box(box):
+    try:
+        values = tuple(operator.index(v) for v in box)
+    except TypeError:
+        raise TypeError(f"box must be integers x0, y0, x1, y1, got {box!r}.") from None
+    if len(values) != 4 or values[2] <= values[0] or values[3] <= values[1]:
+        raise ValueError(f"box must be x0, y0, x1, y1 with x1 > x0 and y1 > y0, got {box!r}.")
+    return values
+
+
+def _check_size(size):
+    values = (size, size) if np.ndim(size) == 0 else tuple(size)
+    try:
+        values = tuple(operator.index(v) for v in values)
+    except TypeError:
+        raise TypeError(f"size must be integers (width, height), got {size!r}.") from None
+    if len(values) != 2 or min(values) < 1:
+        raise ValueError(f"size must be one or two positive integers, got {size!r}.")
+    return values

@@ -1,0 +1,172 @@
+"""Bags: construction, alignment with classes, errors that name the bag."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+from proportion_ssl import Bags
+from proportion_ssl.proportions.bags import check_bags
+
+HALF = [[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]]
+CLASSES = np.array(["a", "b"])
+
+
+def arrays(sizes=(3, 1, 2), n_features=4):
+    return [np.full((n, n_features), float(i)) for i, n in enumerate(sizes)]
+
+
+def test_one_array_per_bag():
+    bags = Bags(arrays(), proportions=HALF)
+    assert (bags.n_bags, bags.n_instances) == (3, 6)
+    assert_array_equal(bags.index, [0, 0, 0, 1, 2, 2])
+    assert_array_equal(bags.X[:, 0], bags.index)
+    assert_array_equal(bags.sizes, [3, 1, 2])
+    assert not bags.has_names
+
+
+def test_flat_array_and_ids():
+    X = np.arange(5.0)[:, None]
+    bags = Bags(X, ["s2", "s1", "s2", "s3", "s1"], HALF)
+    assert_array_equal(bags.names, ["s1", "s2", "s3"])
+    assert_array_equal(bags.index, [1, 0, 1, 2, 0])
+    assert bags.X is X
+
+
+def test_both_forms_are_the_same_bags():
+    one = Bags(arrays(), ["x", "y", "z"], HALF)
+    other = Bags(np.concatenate(arrays()), np.repeat(["x", "y", "z"], [3, 1, 2]), HALF)
+    for name in ("X", "index", "names", "proportions"):
+        assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_dataframe_is_aligned_by_bag_and_class():
+    frame = pd.DataFrame({"b": [0.75, 0.5, 0.0], "a": [0.25, 0.5, 1.0]}, index=["z", "x", "y"])
+    bags = check_bags(Bags(arrays(), ["x", "y", "z"]), frame, CLASSES)
+    assert_array_equal(bags.proportions, HALF)
+
+
+def test_dataframe_names_the_bags_of_a_sequence():
+    frame = pd.DataFrame(HALF, columns=["a", "b"], index=["x", "y", "z"])
+    bags = check_bags(arrays(), frame, CLASSES)
+    assert_array_equal(bags.names, ["x", "y", "z"])
+
+
+def test_rows_of_a_dataframe_for_other_bags_are_left_out():
+    frame = pd.DataFrame([*HALF, [0.1, 0.9]], columns=["a", "b"], index=["x", "y", "z", "w"])
+    assert_array_equal(Bags(arrays(), ["x", "y", "z"], frame).proportions, HALF)
+
+
+def test_not_array_like():
+    bags = Bags(arrays(), proportions=HALF)
+    for name in ("__len__", "shape", "__array__"):
+        assert not hasattr(bags, name)
+
+
+def test_select_and_transform():
+    bags = Bags(arrays(), ["x", "y", "z"], HALF)
+    some = bags.select(["z", "x"])
+    assert_array_equal(some.names, ["z", "x"])
+    assert_array_equal(some.proportions, [HALF[2], HALF[0]])
+    assert_array_equal(some.names[some.index], ["x"] * 3 + ["z"] * 2)
+    assert_array_equal(some.X[:, 0], [0, 0, 0, 2, 2])
+    doubled = bags.with_instances(bags.X * 2)
+    assert_array_equal(doubled.X, bags.X * 2)
+    assert_array_equal(doubled.proportions, bags.proportions)
+    with pytest.raises(ValueError, match="'w', which is not among the bags"):
+        bags.select(["w"])
+    with pytest.raises(ValueError, match=r"5 instances but the bags have 6"):
+        bags.with_instances(bags.X[:5])
+
+
+def test_pickle():
+    bags = Bags(arrays(), ["x", "y", "z"], HALF)
+    assert_array_equal(pickle.loads(pickle.dumps(bags)).X, bags.X)
+
+
+@pytest.mark.parametrize("form", ["flat", "arrays", "Bags"])
+def test_transformed_instances_with_the_grouping_of_bags(form):
+    bags = Bags(arrays(), ["x", "y", "z"], HALF)
+    X_bags = {"flat": bags.flat, "arrays": tuple(arrays()), "Bags": bags}[form]
+    merged = check_bags(X_bags, bags, CLASSES)
+    assert_array_equal(merged.index, bags.index)
+    assert_array_equal(merged.names, bags.names)
+    assert_array_equal(merged.proportions, bags.proportions)
+
+
+def test_rounded_proportions_are_accepted_and_kept():
+    rounded = [[0.333, 0.333, 0.333]]
+    assert_array_equal(Bags([np.zeros((2, 1))], proportions=rounded).proportions, rounded)
+
+
+@pytest.mark.parametrize(
+    ("proportions", "message"),
+    [
+        ([[50, 50], [100, 0], [25, 75]], "bag 0 sum to 100, .* divide by 100"),
+        ([[0.5, 0.5], [0.5, 0.1], [1, 0]], "bag 1 sum to 0.6, not 1"),
+        ([[0.5, 0.5], [1.5, -0.5], [1, 0]], "Bag 1 has a negative proportion"),
+        ([[0.5, 0.5], [1, 0], [np.inf, 1]], "Bag 2 has a proportion that is not a finite number"),
+        ([[0.5, 0.5], [1, 0]], "2 rows but there are 3 bags"),
+        ([0.5, 0.5, 1.0], r"shape \(3,\)"),
+        ([["x", "y"]] * 3, "must be numbers"),
+    ],
+)
+def test_wrong_proportions(proportions, message):
+    with pytest.raises(ValueError, match=message):
+        Bags(arrays(), proportions=proportions)
+
+
+@pytest.mark.parametrize(
+    ("X", "ids", "message"),
+    [
+        ([], None, "no bags"),
+        (arrays((3, 0)), ["x", "y"], "Bag 'y' has no instances"),
+        (arrays((3, 0)), None, "Bag 1 has no instances"),
+        ([np.zeros((2, 3)), np.zeros((2, 4))], None, r"shape \(4,\), but bag .*0.* has \(3,\)"),
+        ([np.zeros(3)], None, r"shape \(3,\)"),
+        (arrays(), ["x", "y"], "names 2 bags but X holds 3"),
+        (arrays(), ["x", "y", "x"], "'x'.* more than once"),
+        (np.zeros((3, 2)), None, "bag_ids is needed"),
+        (np.zeros((3, 2)), [0, 1], "one id each"),
+        (np.zeros((0, 2)), [], "no instances"),
+    ],
+)
+def test_wrong_instances(X, ids, message):
+    with pytest.raises(ValueError, match=message):
+        Bags(X, ids)
+
+
+def frame(columns, index=("x", "y", "z")):
+    return pd.DataFrame(HALF, columns=columns, index=list(index))
+
+
+@pytest.mark.parametrize(
+    ("proportions", "classes", "message"),
+    [
+        (HALF, ["a", "b", "c"], "2 columns but y has 3 classes"),
+        (frame(["a", "c"]), ["a", "b"], "Class 'b' has labelled instances but no column"),
+        (frame(["a", "b"]), ["a"], "column for class 'b', but no labelled instance"),
+        (frame(["a", "b"], "xyw"), ["a", "b"], "Bag 'z' has no row"),
+        (frame(["a", "b"], "xyy"), ["a", "b"], "more than one row for bag 'y'"),
+    ],
+)
+def test_classes_and_columns_that_do_not_match(proportions, classes, message):
+    with pytest.raises(ValueError, match=message):
+        check_bags(Bags(arrays(), ["x", "y", "z"]), proportions, np.array(classes))
+
+
+def test_bags_without_proportions():
+    with pytest.raises(ValueError, match="3 bags have no proportions"):
+        check_bags(Bags(arrays()), None, CLASSES)
+
+
+def test_neither_bags_nor_sequence():
+    with pytest.raises(TypeError, match="X_bags is a ndarray"):
+        check_bags(np.zeros((3, 2)), HALF, CLASSES)
+
+
+def test_different_numbers_of_bags():
+    with pytest.raises(ValueError, match=r"2 bags|names 3 bags but X holds 2"):
+        check_bags(tuple(arrays((3, 3))), Bags(arrays(), proportions=HALF), CLASSES)

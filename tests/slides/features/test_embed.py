@@ -1,0 +1,448 @@
+"""Features of a cohort in files: resumed, recomputed when settings change, killed at any moment."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from slide_files import texture, write_slide
+
+from proportion_ssl import Bags, NegativePseudoLabelClassifier, _atomic
+from proportion_ssl.slides import (
+    CohortError,
+    FeatureFileError,
+    FeatureSequence,
+    ReinhardNormalizer,
+    SlidePatches,
+    embed_slides,
+    open_slide,
+    patch_grid,
+    read_features,
+    tissue_grid,
+    write_features,
+)
+from proportion_ssl.slides.features.embed import BLOCK
+
+SETTINGS = {"magnification": 5, "size": 64}
+
+
+class Colors:
+    """An embedder without a network: mean, deviation and corner of every channel."""
+
+    def __init__(self, version="1"):
+        self.version = version
+        self.n_images = 0
+
+    def fingerprint(self):
+        return f"colours {self.version}"
+
+    def transform(self, images):
+        self.n_images += len(images)
+        assert images.dtype == np.uint8 and len(images) <= BLOCK
+        parts = [images.mean(axis=(1, 2)), images.std(axis=(1, 2)), images[:, 0, 0]]
+        return np.hstack(parts).astype(np.float32)
+
+
+def tissue(width, height, seed):
+    """Texture with nuclei of 16 um, sharp enough to be tissue; every slide in a stain of its own."""
+    nuclei = np.random.default_rng(seed).integers(-50, 20, (height // 8, width // 8, 1))
+    pixels = texture(width, height, seed) + nuclei.repeat(8, axis=0).repeat(8, axis=1)
+    return np.clip(pixels * (1.0, 1.0 - 0.04 * (seed % 4), 1.0), 0, 255).astype(np.uint8)
+
+
+def write_cohort(folder, n=4):
+    """Slides of 5 x 4 mm, half of it glass."""
+    folder.mkdir()
+    paths = []
+    for i in range(n):
+        pixels = np.full((768, 1024, 3), 240, dtype=np.uint8)
+        pixels[:, : 512 + 128 * (i % 2)] = tissue(512 + 128 * (i % 2), 768, seed=i)
+        paths.append(write_slide(folder / f"slide_{i}.tif", pixels, mpp=2.0, n_levels=2))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("cohort") / "slides")
+
+
+def features_of(folder):
+    return {path.name: read_features(path).features for path in sorted(Path(folder).glob("*.h5"))}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys() and len(one) > 0
+    for name, features in one.items():
+        np.testing.assert_array_equal(features, other[name])
+
+
+def test_files_hold_what_was_embedded(paths, tmp_path):
+    run = embed_slides(paths, Colors(), tmp_path / "store", **SETTINGS)
+    assert list(run.results) == [f"slide_{i}" for i in range(4)]
+    with open_slide(paths[1]) as slide:
+        grid = tissue_grid(slide, slide.grid(**SETTINGS))
+        parts = SlidePatches(slide, grid).batches(BLOCK)
+        expected = np.vstack([Colors().transform(part) for part in parts])
+    stored = read_features(run.results["slide_1"])
+    np.testing.assert_array_equal(stored.features, expected)
+    np.testing.assert_array_equal(stored.grid.boxes, grid.boxes)
+    np.testing.assert_array_equal(stored.grid.cells, grid.cells)
+    assert (stored.grid.shape, stored.grid.size, stored.grid.mpp) == (grid.shape, grid.size, 2.0)
+    assert 0.4 * grid.shape[0] * grid.shape[1] < len(grid) < 0.8 * grid.shape[0] * grid.shape[1]
+    assert not list((tmp_path / "store").glob(".*"))
+
+
+def test_views_stand_side_by_side_in_the_reference_colours(paths, tmp_path):
+    with open_slide(paths[0]) as slide:
+        reference = ReinhardNormalizer().fit(SlidePatches(slide, slide.grid(**SETTINGS)))
+    settings = {**SETTINGS, "magnification": (5, 2.5), "normalizer": reference}
+    both = embed_slides(paths[:2], Colors(), tmp_path / "both", **settings).results
+    settings["magnification"] = 5
+    one = embed_slides(paths[:2], Colors(), tmp_path / "one", **settings).results
+    plain = embed_slides(paths[:2], Colors(), tmp_path / "plain", **SETTINGS).results
+    for name in both:
+        features = read_features(both[name]).features
+        np.testing.assert_array_equal(features[:, :9], read_features(one[name]).features)
+        assert features.shape[1] == 18 and not np.allclose(features[:, :9], features[:, 9:])
+    slide_1 = [read_features(results["slide_1"]).features for results in (one, plain)]
+    assert not np.allclose(*slide_1)
+
+
+def test_a_second_run_reads_and_changed_settings_recompute(paths, tmp_path, caplog):
+    embedder = Colors()
+    first = embed_slides(paths, embedder, tmp_path, **SETTINGS).results
+    n_images = embedder.n_images
+    stamps = {name: os.stat(path).st_mtime_ns for name, path in first.items()}
+    assert embed_slides(paths, embedder, tmp_path, **SETTINGS).results == first
+    assert embedder.n_images == n_images > 0
+    assert stamps == {name: os.stat(path).st_mtime_ns for name, path in first.items()}
+
+    changes = [
+        {"magnification": 2.5},
+        {"size": 96},
+        {"min_fraction": 0.5},
+        {"mpp": {"slide_0": 1.0, "slide_1": 1.0}},
+    ]
+    for change in changes:
+        before = embedder.n_images
+        embed_slides(paths[:2], embedder, tmp_path, **{**SETTINGS, **change})
+        assert embedder.n_images > before, change
+    other = Colors("2")
+    embed_slides(paths[:2], other, tmp_path, **{**SETTINGS, **changes[-1]})
+    assert other.n_images > 0
+
+
+def test_a_slide_that_changes_is_embedded_again(tmp_path):
+    paths = write_cohort(tmp_path / "slides", n=2)
+    embed_slides(paths, Colors(), tmp_path / "store", **SETTINGS)
+    before = features_of(tmp_path / "store")
+    write_slide(paths[0], tissue(1024, 768, seed=9), mpp=2.0)
+    embedder = Colors()
+    embed_slides(paths, embedder, tmp_path / "store", **SETTINGS)
+    after = features_of(tmp_path / "store")
+    assert embedder.n_images == len(after["slide_0.h5"])
+    np.testing.assert_array_equal(after["slide_1.h5"], before["slide_1.h5"])
+
+
+def test_broken_slides_are_named_and_the_others_done(paths, tmp_path):
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(Path(paths[0]).read_bytes()[:20_000])
+    with pytest.raises(
+        CohortError, match=r"1 of 3 slides failed[\s\S]*broken: SlideError"
+    ) as caught:
+        embed_slides([paths[0], broken, paths[1]], Colors(), tmp_path / "store", **SETTINGS)
+    assert list(caught.value.run.results) == ["slide_0", "slide_1"]
+    run = embed_slides([broken], Colors(), tmp_path / "store", on_error="skip", **SETTINGS)
+    assert run.results == {} and list(run.failures) == ["broken"]
+    assert sorted(os.listdir(tmp_path / "store")) == ["slide_0.h5", "slide_1.h5"]
+
+
+def test_two_slides_at_once_give_the_same(paths, tmp_path, capsys):
+    embed_slides(paths, Colors(), tmp_path / "one", **SETTINGS)
+    embed_slides(paths, Colors(), tmp_path / "two", n_jobs=2, verbose=True, **SETTINGS)
+    assert_same(features_of(tmp_path / "one"), features_of(tmp_path / "two"))
+    shown = capsys.readouterr().err
+    assert "4/4" in shown and "patch/s" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"embedder": object()}, TypeError, "embedder has no method transform"),
+        ({"on_error": "ignore"}, ValueError, 'on_error must be "raise" or "skip"'),
+        ({"mpp": {"other": 1.0}}, ValueError, "mpp names 'other'"),
+        ({"slides": "a.tif"}, TypeError, "got the one path"),
+    ],
+)
+def test_arguments(paths, tmp_path, change, error, message):
+    arguments = {"slides": paths, "embedder": Colors(), "folder": tmp_path, **change}
+    with pytest.raises(error, match=message):
+        embed_slides(**arguments)
+
+
+# --- killed -----------------------------------------------------------------------------------
+
+CHILD = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_slides_embed import SETTINGS, Colors
+from proportion_ssl.slides import embed_slides
+print("ready", flush=True)
+embed_slides({paths!r}, Colors(), {store!r}, **SETTINGS)
+"""
+
+
+def run_and_kill(paths, store, after):
+    """A run in another process, killed so many seconds after it began; whether it was."""
+    code = CHILD.format(
+        tests=str(Path(__file__).parents[2] / "_helpers"), paths=paths, store=str(store)
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"ready\n"
+    time.sleep(after)
+    child.send_signal(signal.SIGKILL)
+    child.stdout.close()
+    return child.wait() == -signal.SIGKILL
+
+
+def probabilities_from(store):
+    """Of all patches, by a classifier that learns from the files: slide 0 labelled, the others bags."""
+    files = sorted(Path(store).glob("*.h5"))
+    instances, labelled = FeatureSequence(files[1:]), np.asarray(FeatureSequence(files[:1]))
+    stained = np.median(labelled[:, 1])  # the green of half of the labelled patches is below
+
+    def classes(features):
+        return np.where(features[:, 1] < stained, "stained", "pale")
+
+    names = instances.names[instances.slide_ids]
+    shares = [np.mean(classes(instances[names == name]) == "pale") for name in instances.names]
+    bags = Bags(instances, names, [(share, 1 - share) for share in shares])
+    model = NegativePseudoLabelClassifier(max_epochs=3, random_state=0)
+    model.fit(labelled, classes(labelled), bags)
+    return model.predict_proba(FeatureSequence(files))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("n_kills", [int(os.environ.get("PROPORTION_SSL_KILLS", "3"))])
+def test_killed_and_resumed(paths, tmp_path, record_property, n_kills):
+    """No file is half-read; features and predictions are those of a run that nobody disturbed.
+
+    ``PROPORTION_SSL_KILLS=50`` kills as many runs.
+    """
+    start = time.perf_counter()
+    embed_slides(paths, Colors(), tmp_path / "undisturbed", **SETTINGS)
+    seconds = time.perf_counter() - start
+    expected = features_of(tmp_path / "undisturbed")
+    predicted = probabilities_from(tmp_path / "undisturbed")
+    assert len(np.unique(predicted.argmax(axis=1))) == 2, "something is there to be told apart"
+    rng = np.random.default_rng(0)
+    killed = resumed = 0
+    for turn in range(n_kills):
+        store = tmp_path / f"store_{turn}"
+        killed += run_and_kill(paths, store, rng.uniform(0, seconds))
+        kept = features_of(store)  # raises for a file that is not whole
+        for name, features in kept.items():
+            np.testing.assert_array_equal(features, expected[name])
+        embed_slides(paths, Colors(), store, **SETTINGS)
+        assert_same(features_of(store), expected)
+        np.testing.assert_array_equal(probabilities_from(store), predicted)
+        resumed += 0 < len(kept) < len(expected)
+    record_property("killed", killed)
+    record_property("with_some_files", resumed)
+    assert killed > 0
+
+
+def test_what_killed_runs_left_behind_is_removed(paths, tmp_path):
+    old, new = tmp_path / ".slide_0.h5.1-ab.tmp", tmp_path / ".slide_1.h5.2-cd.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half a file")
+    past = time.time() - _atomic.ABANDONED_SECONDS - 10
+    os.utime(old, (past, past))
+    embed_slides(paths[:1], Colors(), tmp_path, **SETTINGS)
+    assert not old.exists() and new.exists(), "another run may be writing the new one"
+
+
+DASK = """
+import os, signal, sys, threading, time
+sys.path.insert(0, {tests!r})
+import joblib
+from dask.distributed import Client, LocalCluster
+from test_slides_embed import SETTINGS, SlowColors
+from proportion_ssl.slides import embed_slides
+
+def main():
+    with LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        pids = client.run(os.getpid)
+        assert len(pids) == 2
+        def kill():
+            time.sleep(0.8)
+            os.kill(list(pids.values())[0], signal.SIGKILL)
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with joblib.parallel_config(backend="dask"):
+            run = embed_slides({paths!r}, SlowColors(), {store!r}, **SETTINGS)
+        killer.join()
+        client.wait_for_workers(2)
+        assert set(client.run(os.getpid).values()) != set(pids.values())
+        print("done", len(run.results), len(run.failures))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+class SlowColors(Colors):
+    """Half a second per block, so that a worker is certainly in the middle of a slide."""
+
+    def transform(self, images):
+        time.sleep(0.5)
+        return super().transform(images)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_dask_worker_is_killed_and_its_slides_are_done_again(paths, tmp_path):
+    pytest.importorskip("dask.distributed", reason="pip install proportion_ssl[dask]")
+    embed_slides(paths, Colors(), tmp_path / "here", **SETTINGS)
+    script = tmp_path / "there.py"
+    tests = str(Path(__file__).parents[2] / "_helpers")
+    script.write_text(DASK.format(tests=tests, paths=paths, store=str(tmp_path / "there")))
+    run = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "done 4 0" in run.stdout
+    assert_same(features_of(tmp_path / "here"), features_of(tmp_path / "there"))
+
+
+# --- larger than memory -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Files of three slides of Gaussian features, and the same in memory."""
+    rng = np.random.default_rng(0)
+    grid = patch_grid((4000, 3000), mpp=0.5, magnification=10)
+    arrays, files = {}, {}
+    for name, n in {"b": 40, "a": 25, "empty": 0, "c": 47}.items():
+        arrays[name] = rng.normal(size=(n, 6)).astype(np.float32)
+        files[name] = tmp_path / f"{name}.h5"
+        write_features(
+            files[name],
+            (part for part in (arrays[name][:10], arrays[name][10:])),
+            grid[:n],
+            name=name,
+            dimensions=(4000, 3000),
+            mpp=0.5,
+            settings={"a": 1},
+        )
+    return files, arrays
+
+
+def test_sequence_is_indexed_like_an_array(stored, monkeypatch):
+    monkeypatch.setattr("proportion_ssl.slides.features.sequence.MAPPED_FILES", 2)
+    files, arrays = stored
+    whole = np.concatenate(list(arrays.values()))
+    sequence = FeatureSequence(files)
+    assert sequence.shape == whole.shape and len(sequence) == 112 and sequence.dtype == np.float32
+    assert sequence.names.tolist() == ["b", "a", "empty", "c"]
+    assert np.bincount(sequence.slide_ids).tolist() == [40, 25, 0, 47]
+    rng = np.random.default_rng(0)
+    for index in (
+        *(3, -1, np.int64(64), slice(None), slice(30, 80, 3), slice(0, 0), [111, 0, 41, 0]),
+        *(rng.integers(0, 112, 500), rng.random(112) < 0.3, (slice(5), 2), (7, slice(2))),
+    ):
+        np.testing.assert_array_equal(sequence[index], whole[index])
+    np.testing.assert_array_equal(np.asarray(sequence), whole)
+    np.testing.assert_array_equal(np.concatenate(list(sequence.batches(30))), whole)
+    np.testing.assert_array_equal(np.stack(list(sequence)), whole)
+    copy = pickle.loads(pickle.dumps(sequence))
+    np.testing.assert_array_equal(copy[[5, 70]], whole[[5, 70]])
+    assert len(pickle.dumps(sequence)) < 5000, "the features do not travel"
+    with pytest.raises(IndexError):
+        sequence[112]
+
+
+def test_sequence_refuses_what_it_cannot_map(stored, tmp_path):
+    files, _ = stored
+    with pytest.raises(TypeError, match="got the one"):
+        FeatureSequence(str(files["a"]))
+    with pytest.raises(ValueError, match="paths is empty"):
+        FeatureSequence([])
+    with pytest.raises(ValueError, match="same name"):
+        FeatureSequence([files["a"], files["a"]])
+    foreign = tmp_path / "foreign.h5"
+    with h5py.File(foreign, "w") as file:
+        file.create_dataset("features", data=np.ones((3, 6), np.float32), chunks=(1, 6))
+        file["coords"] = np.ones((3, 2))
+    with pytest.raises(
+        FeatureFileError, match=r"foreign\.h5: the features do not lie in one piece"
+    ):
+        FeatureSequence([foreign])
+    truncated = tmp_path / "d.h5"
+    truncated.write_bytes(files["a"].read_bytes()[:-100])
+    with pytest.raises(FeatureFileError, match="truncated"):
+        FeatureSequence([truncated])
+    grid = patch_grid((4000, 3000), mpp=0.5, magnification=10)[:2]
+    facts = {"name": "w", "dimensions": (4000, 3000), "mpp": 0.5, "settings": {}}
+    write_features(tmp_path / "w.h5", np.ones((2, 5)), grid, **facts)
+    with pytest.raises(ValueError, match=r"w\.h5 has 5 features per patch, but .*a\.h5 has 6"):
+        FeatureSequence([files["a"], tmp_path / "w.h5"])
+
+
+@pytest.mark.parametrize(
+    "blocks", [[np.ones((3, 2))], [np.ones((2, 2)), np.ones((2, 3))], [], [np.ones((5, 2))]]
+)
+def test_blocks_must_cover_the_patches(tmp_path, blocks):
+    grid = patch_grid((4000, 3000), mpp=0.5, magnification=10)[:4]
+    facts = {"name": "w", "dimensions": (4000, 3000), "mpp": 0.5, "settings": {}}
+    with pytest.raises(ValueError, match="one row per patch"):
+        write_features(tmp_path / "w.h5", iter(blocks), grid, **facts)
+    assert os.listdir(tmp_path) == []
+
+
+def test_training_from_files_equals_training_from_memory(stored):
+    files, arrays = stored
+    del files["empty"], arrays["empty"]
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(40, 6)).astype(np.float32), np.repeat(["x", "y"], 20)
+    X[y == "y"] += 1
+    proportions = [[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]]  # of a, b, c
+    sequence = FeatureSequence(files)
+    names = sequence.names[sequence.slide_ids]
+    whole = np.concatenate(list(arrays.values()))
+    fitted = []
+    for instances in (sequence, whole):
+        model = NegativePseudoLabelClassifier(max_epochs=5, random_state=0)
+        fitted.append(model.fit(X, y, Bags(instances, names, proportions)))
+    from_files, from_memory = fitted
+    np.testing.assert_array_equal(from_files.signed_labels_, from_memory.signed_labels_)
+    assert (from_files.signed_labels_ != 0).any()
+    expected = from_memory.predict_proba(whole)
+    np.testing.assert_array_equal(from_files.predict_proba(whole), expected)
+    np.testing.assert_array_equal(from_files.predict_proba(sequence), expected)
+    with pytest.raises(ValueError, match="6 features"):
+        from_files.fit(X[:, :5], y)
+        from_files.predict(sequence)
+
+
+def test_features_are_not_copied_into_memory(stored, monkeypatch):
+    """No part of fitting or predicting asks for all rows as one array."""
+    files, _ = stored
+    del files["empty"]
+    sequence = FeatureSequence(files)
+
+    def refuse(self, dtype=None, copy=None):
+        raise AssertionError("the features of the whole cohort were read at once")
+
+    monkeypatch.setattr(FeatureSequence, "__array__", refuse)
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(40, 6)), np.repeat([0, 1], 20)
+    bags = Bags(sequence, sequence.names[sequence.slide_ids], [[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]])
+    model = NegativePseudoLabelClassifier(max_epochs=2, random_state=0).fit(X, y, bags)
+    assert model.predict(sequence).shape == (112,)
