@@ -5,9 +5,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 from skorch import NeuralNet
 
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagLoss, BagStream, TwoStreamLoss, epochs_of
 from proportion_ssl.estimators._base import NetBagClassifier
 from proportion_ssl.nets.signed_dataset import SignedDataset

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
 from proportion_ssl.baselines.proportion_loss import MeanProportionLoss

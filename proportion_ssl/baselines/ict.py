@@ -4,9 +4,9 @@ from numbers import Real
 from typing import Any
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
 from proportion_ssl.baselines.mean_teacher import TeacherLoss

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._linear import LinearBagClassifier, inverse_mean_square
 from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.proportions.bags import Bags

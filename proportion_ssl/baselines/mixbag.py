@@ -6,8 +6,8 @@ from numbers import Real
 import torch
 from scipy.stats import norm
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
 
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagBatch, bag_of_each
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
 from proportion_ssl.nets.signed_dataset import SignedDataset
 

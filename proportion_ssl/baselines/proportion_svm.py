@@ -4,8 +4,8 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square
 from proportion_ssl.baselines._svm_steps import alternate, fit_machines, objectives_of
 from proportion_ssl.estimators._base import BagClassifier

@@ -4,8 +4,8 @@ from numbers import Real
 from typing import Any
 
 import torch
-from sklearn.utils._param_validation import Interval
 
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagLoss
 from proportion_ssl.baselines.fixmatch import ViewClassifier, ViewLoss
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse
 
 from proportion_ssl.embedding._openvino import (
     NotInstalledError,
@@ -151,6 +150,8 @@ def _checked(run, example, expected):
 def _fold(module):
     """Batch norm folded into the convolutions in front of it."""
     try:
+        from torch.fx.experimental.optimization import fuse  # private to torch: may move
+
         return fuse(module)
     except Exception as error:  # tracing foreign code may raise anything
         raise _NotCompiledError(f"{type(error).__name__}: {_first_line(error)}") from error

@@ -9,9 +9,9 @@ from typing import Any
 
 import joblib
 import numpy as np
-from sklearn.utils._param_validation import Interval
 
 from proportion_ssl._atomic import replacing
+from proportion_ssl._sklearn import Interval
 from proportion_ssl._version import __version__
 from proportion_ssl.embedding._images import ImageEmbedder, features_of, first_image
 from proportion_ssl.embedding._openvino import OpenVINOFeatures, agree, import_openvino

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 from torch import nn
 
+from proportion_ssl._sklearn import HasMethods, Interval, StrOptions
 from proportion_ssl.embedding._compile import compile_features, export_features
 from proportion_ssl.embedding._images import (
     MIN_SIDE,

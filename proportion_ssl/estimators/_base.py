@@ -5,19 +5,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_random_state, column_or_1d, metadata_routing
-from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    _check_n_features,
     check_consistent_length,
     check_is_fitted,
     validate_data,
 )
 from skorch import NeuralNet
 
+from proportion_ssl._sklearn import HasMethods, Interval, check_n_features, fit_context
 from proportion_ssl.embedding._images import check_images
 from proportion_ssl.nets.classifiers import (
     SIGNED_LABEL_SETTINGS,
@@ -55,7 +54,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict[str, Any] = {"random_state": ["random_state"]}  # noqa: RUF012
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(
         self,
         X_labeled: Any,
@@ -170,7 +169,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             check_images(X)
             return X
         if _stays_in_files(X):
-            _check_n_features(self, X, reset=False)
+            check_n_features(self, X, reset=False)
             return X
         return validate_data(self, X, dtype=np.float32, reset=False)
 

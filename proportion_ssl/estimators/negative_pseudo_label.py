@@ -4,10 +4,9 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils._repr_html.estimator import _VisualBlock
 from skorch import NeuralNet
 
+from proportion_ssl._sklearn import HasMethods, Interval, StrOptions, visual_block
 from proportion_ssl.estimators._base import NetBagClassifier, weighted_labels
 from proportion_ssl.losses.signed_labels import MultiNegativeLoss, PositiveLoss
 from proportion_ssl.nets.signed_dataset import SignedDataset
@@ -322,8 +321,8 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
         }
         parts = {name: part for name, part in parts.items() if part is not None}
         if not parts:
-            return _VisualBlock("single", self, names=type(self).__name__, name_details=str(self))
-        return _VisualBlock(
+            return visual_block("single", self, names=type(self).__name__, name_details=str(self))
+        return visual_block(
             "parallel",
             list(parts.values()),
             names=[f"{name}: {type(part).__name__}" for name, part in parts.items()],

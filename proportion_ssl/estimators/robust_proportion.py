@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from sklearn.decomposition import PCA
-from sklearn.utils._param_validation import HasMethods, Interval
 
+from proportion_ssl._sklearn import HasMethods, Interval
 from proportion_ssl.estimators._base import BagClassifier, NetBagClassifier, weighted_labels
 from proportion_ssl.estimators._discriminant import linear_discriminant
 from proportion_ssl.nets.classifiers import (

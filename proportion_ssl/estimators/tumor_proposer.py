@@ -5,11 +5,11 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GroupKFold, StratifiedKFold
-from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from proportion_ssl._sklearn import HasMethods, Interval, RealNotInt, fit_context
 from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
 
 
@@ -92,7 +92,7 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         self.min_recall = min_recall
         self.n_folds = n_folds
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any, groups: Any = None) -> "TumorProposer":
         """Train on patches of outlined slides.
 

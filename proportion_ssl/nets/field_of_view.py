@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from proportion_ssl._sklearn import HasMethods, Interval, fit_context
 from proportion_ssl.nets.classifiers import HeadClassifier
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import split_validation, train_until_settled
@@ -201,7 +201,7 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
         self.fusion = fusion
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any, groups: Any = None) -> "MultiFieldOfViewNet":
         """Train the experts, each on its own view, then the fusion.
 

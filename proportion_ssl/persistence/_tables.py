@@ -8,8 +8,8 @@ from types import NoneType
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils._param_validation import HasMethods, Interval, Options
 
+from proportion_ssl._sklearn import HasMethods, Interval, Options
 from proportion_ssl.baselines import (
     AssignmentClassifier,
     FixMatchClassifier,

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import validate_parameter_constraints
 
+from proportion_ssl._sklearn import validate_parameter_constraints
 from proportion_ssl.persistence._file import ModelFileError
 from proportion_ssl.persistence._restored import class_of
 from proportion_ssl.persistence._tables import (

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.proportions.counts import class_proportions
 from proportion_ssl.proportions.intervals import nearest_proportions
 from proportion_ssl.pseudo_labels._dual import BLOCK, blocks_of_bags

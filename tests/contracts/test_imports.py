@@ -30,7 +30,7 @@ ARRAYS = ("numpy", "scipy")
 TORCH = ("torch", "torchvision", "skorch", "timm")
 
 #: What any module may use.
-NEUTRAL = ("_atomic", "_moved", "_version", "colors")
+NEUTRAL = ("_atomic", "_moved", "_sklearn", "_version", "colors")
 
 #: Files that hold equations: arrays in, arrays out, readable next to the paper.
 EQUATIONS = (
@@ -50,6 +50,7 @@ ROWS = {
     # neutral: small things that any side may use
     **dict.fromkeys(("_atomic", "_version"), Row()),
     "_moved": Row((), ("*",)),
+    "_sklearn": Row((), ("sklearn", "*")),
     "colors": Row((), ("numpy", "PIL")),
     # equations
     **dict.fromkeys(EQUATIONS, Row(EQUATIONS, ARRAYS)),
@@ -264,6 +265,17 @@ def test_module_imports_what_its_row_allows(module, path):
 @every_module
 def test_slides_and_learning_do_not_import_each_other(module, path):
     assert crossings(module, path.read_text(encoding="utf-8"), path.stem == "__init__") == []
+
+
+@every_module
+def test_private_names_of_scikit_learn_have_one_door(module, path):
+    found = find_imports(path.read_text(encoding="utf-8"), module, path.stem == "__init__")
+    private = [
+        name
+        for name, _, _ in found
+        if below(name, ("sklearn",)) and any(part.startswith("_") for part in name.split("."))
+    ]
+    assert module == "_sklearn" or not private
 
 
 def test_no_circle_of_folders():

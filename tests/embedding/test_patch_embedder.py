@@ -635,7 +635,9 @@ def test_folding_that_computes_something_else_is_not_used(batch, monkeypatch, fr
         raise inference._NotCompiledError("not today")
 
     monkeypatch.setattr(inference, "_compile_openvino", refuse)
-    monkeypatch.setattr(inference, "fuse", lambda module: Tiny(seed=3).eval())
+    monkeypatch.setattr(
+        "torch.fx.experimental.optimization.fuse", lambda module: Tiny(seed=3).eval()
+    )
     run = compile_features(Tiny(), batch)
     assert_equal_features(run(batch), as_given(Tiny(), batch), 1e-6)
 

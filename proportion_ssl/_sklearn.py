@@ -1,0 +1,62 @@
+"""The one door to scikit-learn's private names: what a new version may move is mended here."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    Options,
+    RealNotInt,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from sklearn.utils.validation import _check_n_features as check_n_features
+
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "Options",
+    "RealNotInt",
+    "StrOptions",
+    "check_n_features",
+    "fit_context",
+    "validate_parameter_constraints",
+    "visual_block",
+]
+
+_HTML_MODULES = ("sklearn.utils._repr_html.estimator", "sklearn.utils._estimator_html_repr")
+
+
+def visual_block(
+    kind: str, estimators: Any, *, names: str | Sequence[str], name_details: str | Sequence[str]
+) -> Any:
+    """Blocks of an estimator's picture in notebooks.
+
+    Parameters
+    ----------
+    kind : {"single", "serial", "parallel"}
+    estimators : estimator, or list of estimators
+    names, name_details : str, or list of str
+        Titles, and what unfolds under them.
+
+    Returns
+    -------
+    block : object
+        For ``_sk_visual_block_``.
+
+    Raises
+    ------
+    ImportError
+        If this version of scikit-learn has no such class where it is known to be; scikit-learn then draws
+        the estimator without its parts.
+    """
+    for module in _HTML_MODULES:
+        try:
+            block = importlib.import_module(module)._VisualBlock
+        except (ImportError, AttributeError):
+            continue
+        return block(kind, estimators, names=names, name_details=name_details)
+    raise ImportError(f"scikit-learn has no _VisualBlock in {' or '.join(_HTML_MODULES)}.")
