@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from histology_cohort import N_LABELED, N_SLIDES, N_TEST, load_cohort, roughen
 
-from proportion_ssl import datasets as ssl_datasets
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.manifest import load_cohort as load_manifest
 from proportion_ssl.proportions import class_proportions
 from proportion_ssl.slides import (
     PatchGrid,
@@ -151,7 +151,7 @@ def own_slides(manifest: Path, features: Path) -> Study:
     Outlined slides are those of the roles "labeled" and "test"; the folds are made of them. Patches
     without a majority class are left out.
     """
-    cohort = ssl_datasets.load_cohort(manifest)
+    cohort = load_manifest(manifest)
     parts, shapes = [], {}
     outlined = [*cohort.labeled, *cohort.test]
     for row in cohort.slides.itertuples():

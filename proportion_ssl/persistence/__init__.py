@@ -7,7 +7,6 @@ by a name that a file gives, and nothing is unpickled.
 A classifier of this package becomes savable by a row in ``_tables.ROWS``.
 """
 
-from proportion_ssl.persistence._file import ModelFileError
-from proportion_ssl.persistence._models import load, save
+import lazy_loader
 
-__all__ = ["ModelFileError", "load", "save"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

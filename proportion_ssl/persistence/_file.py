@@ -9,15 +9,12 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 
 from proportion_ssl._version import __version__
+from proportion_ssl.persistence._errors import ModelFileError
 
 FORMAT = "proportion_ssl model"
 VERSION = 1  # raise it when a file of today would be read wrongly, or not at all
 _KEY = "proportion_ssl"
 MAX_HEADER = 2**24  # bytes
-
-
-class ModelFileError(ValueError):
-    """A model file that is damaged, of another version, or not a model of this package."""
 
 
 def pack(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bytes:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from proportion_ssl.persistence._file import ModelFileError
+from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._tables import LABELS, LOG
 from proportion_ssl.pseudo_labels.label_log import RULES, LabelLog
 

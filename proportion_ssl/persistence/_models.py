@@ -13,7 +13,8 @@ from proportion_ssl.estimators._base import BagClassifier, NetBagClassifier
 from proportion_ssl.estimators.tumor_proposer import TumorProposer
 from proportion_ssl.nets.classifiers import SignedLabelNet
 from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
-from proportion_ssl.persistence._file import ModelFileError, check_start, pack, unpack
+from proportion_ssl.persistence._errors import ModelFileError
+from proportion_ssl.persistence._file import check_start, pack, unpack
 from proportion_ssl.persistence._labels import label_tensors, set_labels
 from proportion_ssl.persistence._nets import (
     check_classes,
@@ -157,7 +158,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     >>> load(path)
     Traceback (most recent call last):
     ...
-    proportion_ssl.persistence._file.ModelFileError: ...
+    proportion_ssl.persistence._errors.ModelFileError: ...
     """
     path = Path(path)
     if not path.exists():

@@ -4,7 +4,7 @@ import torch
 
 from proportion_ssl.embedding.mobilenet import N_FEATURES
 from proportion_ssl.nets.classifiers import HeadClassifier
-from proportion_ssl.persistence._file import ModelFileError
+from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._restored import RestoredMobileNetV2
 from proportion_ssl.persistence._values import check_net, same
 

@@ -13,7 +13,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 from proportion_ssl._sklearn import validate_parameter_constraints
-from proportion_ssl.persistence._file import ModelFileError
+from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._restored import class_of
 from proportion_ssl.persistence._tables import (
     MAX_INT,

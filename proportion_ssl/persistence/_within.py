@@ -5,7 +5,7 @@ from sklearn.base import clone
 
 from proportion_ssl.nets.classifiers import SignedLabelNet
 from proportion_ssl.nets.field_of_view import FixedFusion, MultiFieldOfViewNet
-from proportion_ssl.persistence._file import ModelFileError
+from proportion_ssl.persistence._errors import ModelFileError
 
 
 def check_within(inner, model, name):

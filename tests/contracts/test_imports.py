@@ -92,8 +92,9 @@ ROWS = {
         (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm"),
     ),
     "persistence": Row(
-        (*LEARNING, *NEUTRAL), (*ARRAYS, *TORCH, "sklearn", "pandas", "safetensors")
+        (*LEARNING, *NEUTRAL), (*ARRAYS, *TORCH, "sklearn", "pandas", "safetensors", "lazy_loader")
     ),
+    "persistence._errors": Row(),
     # slides, which know nothing of learning
     "slides": Row(("slides", *NEUTRAL), (*ARRAYS, "sklearn", "pandas")),
     "slides.grid": Row(("slides.grid", *NEUTRAL), ARRAYS),

@@ -21,7 +21,7 @@ from sklearn.metrics import (
 
 from proportion_ssl.metrics import (
     SegmentationConfusion,
-    _segmentation,
+    _label_codes,
     bag_proportion_error,
     mean_iou_score,
     overall_pixel_score,
@@ -497,7 +497,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
         ]
 
     whole = results()
-    monkeypatch.setattr(_segmentation, "_BLOCK", 17)
+    monkeypatch.setattr(_label_codes, "_BLOCK", 17)
     for in_blocks, expected in zip(results(), whole, strict=True):
         assert_allclose(in_blocks, expected, rtol=1e-12)
 
@@ -540,7 +540,7 @@ def test_bags_may_have_any_names(names):
 
 
 def test_more_positions_than_a_block():
-    size = 2 * _segmentation._BLOCK + 5
+    size = 2 * _label_codes._BLOCK + 5
     rng = np.random.default_rng(0)
     truth, predicted = rng.integers(0, 3, size, dtype=np.uint8), rng.integers(0, 3, size)
     matrix = segmentation_confusion_matrix(truth, predicted)
@@ -601,7 +601,7 @@ def test_accumulator_survives_empty_and_fully_ignored_tiles():
 
 
 def test_failed_update_changes_nothing(monkeypatch):
-    monkeypatch.setattr(_segmentation, "_BLOCK", 2)
+    monkeypatch.setattr(_label_codes, "_BLOCK", 2)
     confusion = SegmentationConfusion(["a", "b"]).update(["a"], ["b"])
     with pytest.raises(ValueError, match="y_pred holds"):
         confusion.update(["a", "a", "b"], ["a", "b", "oops"])

@@ -30,6 +30,7 @@ from proportion_ssl.slides import (
 from proportion_ssl.slides.features.embed import BLOCK
 
 SETTINGS = {"magnification": 5, "size": 64}
+TESTS = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "_helpers")]
 
 
 class Colors:
@@ -190,8 +191,8 @@ def test_arguments(paths, tmp_path, change, error, message):
 
 CHILD = """
 import sys
-sys.path.insert(0, {tests!r})
-from test_slides_embed import SETTINGS, Colors
+sys.path[:0] = {tests!r}
+from test_embed import SETTINGS, Colors
 from proportion_ssl.slides import embed_slides
 print("ready", flush=True)
 embed_slides({paths!r}, Colors(), {store!r}, **SETTINGS)
@@ -200,9 +201,7 @@ embed_slides({paths!r}, Colors(), {store!r}, **SETTINGS)
 
 def run_and_kill(paths, store, after):
     """A run in another process, killed so many seconds after it began; whether it was."""
-    code = CHILD.format(
-        tests=str(Path(__file__).parents[2] / "_helpers"), paths=paths, store=str(store)
-    )
+    code = CHILD.format(tests=TESTS, paths=paths, store=str(store))
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout.readline() == b"ready\n"
     time.sleep(after)
@@ -270,10 +269,10 @@ def test_what_killed_runs_left_behind_is_removed(paths, tmp_path):
 
 DASK = """
 import os, signal, sys, threading, time
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import joblib
 from dask.distributed import Client, LocalCluster
-from test_slides_embed import SETTINGS, SlowColors
+from test_embed import SETTINGS, SlowColors
 from proportion_ssl.slides import embed_slides
 
 def main():
@@ -310,8 +309,7 @@ def test_a_dask_worker_is_killed_and_its_slides_are_done_again(paths, tmp_path):
     pytest.importorskip("dask.distributed", reason="pip install proportion_ssl[dask]")
     embed_slides(paths, Colors(), tmp_path / "here", **SETTINGS)
     script = tmp_path / "there.py"
-    tests = str(Path(__file__).parents[2] / "_helpers")
-    script.write_text(DASK.format(tests=tests, paths=paths, store=str(tmp_path / "there")))
+    script.write_text(DASK.format(tests=TESTS, paths=paths, store=str(tmp_path / "there")))
     run = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300
     )
