@@ -15,29 +15,42 @@ __all__ = ["Cohort", "load_cohort"]
 
 ROLES = ("labeled", "bag", "test")
 SUM_TOLERANCE = 1.0  # percentage points: three thirds written 33 33 33 pass
-_RESERVED = ("slide", "annotation", "role", "mpp")
+_RESERVED = ("slide", "annotation", "role", "mpp", "case")
 _SHOWN = 12  # problems listed in one message
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slides, their roles and their recorded proportions.
+    """Slides, their roles, the cases that they belong to, and the recorded proportions of the cases.
 
     Attributes
     ----------
     slides : DataFrame
         Indexed by slide id (file name without its last suffix), in the order of the manifest;
         columns ``path`` (Path), ``annotation`` (Path, None where there is none), ``role``
-        ("labeled", "bag" or "test") and ``mpp`` (microns per pixel, NaN where not stated).
+        ("labeled", "bag" or "test"), ``mpp`` (microns per pixel, NaN where not stated) and ``case``
+        (id of the patient or tumor; the slide's own id where the manifest names no case).
     proportions : DataFrame
-        Slide id x class: fractions as recorded (percentages / 100; rows sum to 1 within 0.01),
-        NaN in rows where nothing was recorded.
+        Case id x class, in the order in which the cases occur: fractions (percentages / 100), NaN in
+        rows where nothing was recorded. Rows sum to 1 within 0.01.
+    lower, upper : DataFrame
+        Same rows and columns: the interval of each fraction, equal to `proportions` where these are
+        exact. ``lower <= proportions <= upper``; NaN where nothing was recorded.
     classes : list of str
-        Classes of `proportions`, in the order of its columns.
+        Classes, in the order of the columns of `proportions`.
+
+    Notes
+    -----
+    A recorded row belongs to its case. The bag of a case is the patches of all its slides
+    (`case_slides`), and whoever splits the cohort keeps the slides of a case together (`cases`).
+    Without a column ``case`` every slide is a case with the slide's id, so that
+    ``proportions.loc[slide]`` is the record of the slide.
     """
 
     slides: pd.DataFrame
     proportions: pd.DataFrame
+    lower: pd.DataFrame
+    upper: pd.DataFrame
     classes: list[str]
 
     def _with_role(self, role: str) -> list[str]:
@@ -57,6 +70,27 @@ class Cohort:
     def test(self) -> list[str]:
         """Ids of the slides to predict."""
         return self._with_role("test")
+
+    @property
+    def cases(self) -> pd.Series:
+        """Case id of each slide, indexed by slide id."""
+        return self.slides["case"]
+
+    @property
+    def bag_cases(self) -> list[str]:
+        """Ids of the cases that are bags: those with a slide of role "bag", each once."""
+        return self.slides.loc[self.slides["role"] == "bag", "case"].unique().tolist()
+
+    def case_of(self, slide: str) -> str:
+        """Id of the case that a slide belongs to."""
+        return self.slides.at[slide, "case"]
+
+    def case_slides(self, case: str) -> list[str]:
+        """Ids of all slides of a case, in the order of the manifest."""
+        found = self.slides.index[self.slides["case"] == case].tolist()
+        if not found:
+            raise KeyError(f"the cohort has no case {case!r}.")
+        return found
 
 
 def load_cohort(path: str | PathLike, *, classes: Sequence[str] | None = None) -> Cohort:
@@ -167,18 +201,25 @@ def load_cohort(path: str | PathLike, *, classes: Sequence[str] | None = None) -
             )
         )
     index = pd.Index(list(entries), name="slide")
-    shares = np.array([entry.pop("shares") for entry in entries.values()], dtype=float)
     slides = pd.DataFrame(
         {
             "path": pd.Series([e["path"] for e in entries.values()], index, dtype=object),
             "annotation": pd.Series([e["annotation"] for e in entries.values()], index, object),
             "role": [e["role"] for e in entries.values()],
             "mpp": [e["mpp"] for e in entries.values()],
+            "case": [e["case"] for e in entries.values()],
         },
         index=index,
     )
-    proportions = pd.DataFrame(shares.reshape(len(index), len(classes)), index, classes)
-    return Cohort(slides, proportions, classes)
+    recorded = {}
+    for entry in entries.values():
+        case, shares = entry["case"], entry["shares"]
+        if case not in recorded or (classes and math.isnan(recorded[case][0])):
+            recorded[case] = shares
+    cases = pd.Index(list(recorded), name="case")
+    shares = np.array(list(recorded.values()), dtype=float).reshape(len(cases), len(classes))
+    proportions = pd.DataFrame(shares, cases, classes)
+    return Cohort(slides, proportions, proportions.copy(), proportions.copy(), classes)
 
 
 def _listed(start: str, problems: list[str]) -> str:
@@ -316,7 +357,15 @@ def _check_row(
         problems.append(
             f"slide {slide!r} is a bag but has no proportions; give the percentage of every class."
         )
-    return {"annotation": annotation or None, "role": role, "mpp": mpp, "shares": shares}, problems
+    case = cells[columns["case"]] if "case" in columns else ""
+    entry = {
+        "annotation": annotation or None,
+        "role": role,
+        "mpp": mpp,
+        "case": case or slide,
+        "shares": shares,
+    }
+    return entry, problems
 
 
 def _check_percentages(slide: str, given: dict[str, str]) -> tuple[list[float], list[str]]:
