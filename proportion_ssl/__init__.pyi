@@ -10,6 +10,7 @@ from . import persistence as persistence
 from . import proportions as proportions
 from . import pseudo_labels as pseudo_labels
 from . import reporting as reporting
+from . import segmenter as segmenter
 from . import slides as slides
 from ._version import __version__
 from .embedding import ExportedEmbedder, PatchEmbedder
@@ -33,6 +34,7 @@ from .pseudo_labels import (
     ThresholdSelector,
 )
 from .reporting import ReportSlide, report
+from .segmenter import SlideSegmenter
 
 __all__ = [
     "PAPER_SETTINGS",
@@ -49,6 +51,7 @@ __all__ = [
     "PatchEmbedder",
     "ReportSlide",
     "RobustProportionClassifier",
+    "SlideSegmenter",
     "SoftAssignmentSelector",
     "ThresholdSelector",
     "TumorProposer",

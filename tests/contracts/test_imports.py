@@ -108,6 +108,7 @@ ROWS = {
     "slides.patches": Row(
         ("slides.grid", "slides.reading", "slides.patches", *NEUTRAL), (*ARRAYS, "sklearn")
     ),
+    "slides.patches.mask_file": Row((), ("numpy", "PIL")),
     "slides.patches.mosaic": Row(("slides.grid",), ARRAYS),
     "slides.annotations": Row(
         ("slides.grid", "slides.annotations", *NEUTRAL),
@@ -128,8 +129,17 @@ ROWS = {
     ),
     "reporting": Row(("reporting", "proportions", *NEUTRAL), ("numpy", "pandas", "jinja2")),
     "reporting._pictures": Row((), ("numpy", "PIL")),
+    # the one place where slides and learning meet, and the command line above it
+    "segmenter": Row(
+        (*LEARNING, *NEUTRAL, "manifest", "slides", "displays", "reporting", "segmenter"),
+        (*ARRAYS, "sklearn", "pandas", "safetensors", "tqdm"),
+    ),
+    "__main__": Row(("segmenter", "datasets", "embedding", "slides", *NEUTRAL), ("pandas",)),
     # proportion_ssl/__init__.py and its stub, whose names are imported when they are used
-    "": Row((*LEARNING, *NEUTRAL, "manifest", "slides", "reporting", "displays"), ("lazy_loader",)),
+    "": Row(
+        (*LEARNING, *NEUTRAL, "manifest", "slides", "reporting", "displays", "segmenter"),
+        ("lazy_loader",),
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from proportion_ssl.slides.features.files import (
     locate_features,
     write_features,
 )
+from proportion_ssl.slides.patches.mask_file import read_tissue_mask
 from proportion_ssl.slides.patches.sequences import SlidePatches
 from proportion_ssl.slides.patches.stain import (
     MacenkoNormalizer,
@@ -59,8 +61,10 @@ def embed_slides(
     *,
     magnification: float | Sequence[float] = 10.0,
     size: int = 224,
+    stride: int | None = None,
     normalizer: MacenkoNormalizer | ReinhardNormalizer | None = None,
     min_fraction: float = 0.25,
+    tissue_mask: Mapping[str, str | PathLike[str] | np.ndarray] | None = None,
     mpp: Mapping[str, float] | None = None,
     on_error: str = "raise",
     n_jobs: int | None = None,
@@ -87,11 +91,17 @@ def embed_slides(
         the others stand behind, in the same row.
     size : int, default=224
         Side of a patch in pixels, at every magnification.
+    stride : int, optional
+        Step from patch to patch in pixels, at the first magnification. Default: `size`, so that patches lie
+        side by side.
     normalizer : MacenkoNormalizer or ReinhardNormalizer, optional
         Fitted stain normaliser; the colours of each slide are estimated from its patches.
     min_fraction : float, default=0.25
         Least share of a patch that must be tissue; see :func:`tissue_grid`. Other patches are not
         decoded.
+    tissue_mask : mapping of str to path-like or ndarray, optional
+        By name, masks of tissue in place of the package's rule: pictures, or arrays of shape
+        (height, width), that cover the whole slide at any resolution; what is not 0 is tissue.
     mpp : mapping of str to float, optional
         By name, microns per level-0 pixel of slides whose files do not state them.
     on_error : {"raise", "skip"}, default="raise"
@@ -152,9 +162,14 @@ def embed_slides(
         raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}.')
     paths = named_slides(slides)
     mpp = dict(mpp or {})
-    unknown = sorted(mpp.keys() - paths.keys())
-    if unknown:
-        raise ValueError(f"mpp names {unknown[0]!r}, which is not among the slides.")
+    masks = dict(tissue_mask or {})
+    for what, given in (("mpp", mpp), ("tissue_mask", masks)):
+        unknown = sorted(given.keys() - paths.keys())
+        if unknown:
+            raise ValueError(f"{what} names {unknown[0]!r}, which is not among the slides.")
+    stride = size if stride is None else stride
+    if not 0 < stride <= size:
+        raise ValueError(f"stride must be from 1 to size={size} pixels, got {stride!r}.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
@@ -162,11 +177,11 @@ def embed_slides(
     function = partial(
         _embed_slide,
         embedder=embedder,
-        patches=_Patches(magnifications, size, min_fraction),
+        patches=_Patches(magnifications, size, stride, min_fraction),
         normalizer=normalizer,
     )
     entries = {
-        name: _Entry(name, fspath(path), folder / f"{name}.h5", mpp.get(name))
+        name: _Entry(name, fspath(path), folder / f"{name}.h5", mpp.get(name), masks.get(name))
         for name, path in paths.items()
     }
     with _Progress(
@@ -186,6 +201,7 @@ class _Entry:
     path: str
     target: Path
     mpp: float | None
+    mask: Any  # path, array or None
 
 
 @dataclass(frozen=True)
@@ -194,6 +210,7 @@ class _Patches:
 
     magnifications: tuple[float, ...]
     size: int
+    stride: int
     min_fraction: float
 
 
@@ -232,6 +249,13 @@ def _embed_slide(
         "min_fraction": patches.min_fraction,
         "colors": None if normalizer is None else _reference_of(normalizer),
     }
+    if patches.stride != patches.size:
+        settings["stride"] = patches.stride
+    mask = None if entry.mask is None else read_tissue_mask(entry.mask)
+    if mask is not None:
+        settings["tissue_mask"] = hashlib.sha256(
+            f"{mask.shape}".encode() + mask.tobytes()
+        ).hexdigest()
     if entry.target.exists():
         try:
             locate_features(entry.target, settings)
@@ -240,8 +264,12 @@ def _embed_slide(
         else:
             return 0
     with open_slide(entry.path, mpp=entry.mpp) as slide:
-        grid = slide.grid(magnification=patches.magnifications[0], size=patches.size)
-        grid = tissue_grid(slide, grid, min_fraction=patches.min_fraction)
+        grid = slide.grid(
+            magnification=patches.magnifications[0],
+            size=patches.size,
+            overlap=patches.size - patches.stride,
+        )
+        grid = tissue_grid(slide, grid, min_fraction=patches.min_fraction, mask=mask)
         grids = [grid, *(grid.concentric(magnification=m) for m in patches.magnifications[1:])]
         views = _views(slide, grids, normalizer)
         write_features(
@@ -253,7 +281,8 @@ def _embed_slide(
             grid,
             name=entry.name,
             dimensions=slide.dimensions,
-            mpp=slide.mpp,
+            mpp=slide.mpp_xy,
+            origin=slide.bounds[:2],
             settings=settings,
         )
     return len(grid)

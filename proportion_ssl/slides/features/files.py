@@ -65,6 +65,13 @@ class PatchFeatures:
         What made the features; None in files of other programs.
     grid : PatchGrid, optional
         Windows and cells of the patches; None in files of other programs.
+    dimensions : tuple of int, optional
+        (width, height) of the slide at level 0.
+    mpp : tuple of float, optional
+        Microns per level-0 pixel, (x, y).
+    origin : tuple of int, optional
+        Level-0 (x, y) of the scanned part of the slide, from which some programs count; None in files of
+        other programs.
     """
 
     features: np.ndarray
@@ -74,6 +81,9 @@ class PatchFeatures:
     attributes: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] | None = None
     grid: PatchGrid | None = None
+    dimensions: tuple[int, int] | None = None
+    mpp: tuple[float, float] | None = None
+    origin: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -86,8 +96,9 @@ def write_features(
     *,
     name: str,
     dimensions: tuple[int, int],
-    mpp: float,
+    mpp: float | tuple[float, float],
     settings: Mapping[str, Any],
+    origin: tuple[int, int] = (0, 0),
 ) -> None:
     """Write the features of a slide's patches.
 
@@ -106,12 +117,14 @@ def write_features(
         Name of the slide.
     dimensions : tuple of two int
         (width, height) of the slide at level 0.
-    mpp : float
-        Microns per level-0 pixel.
+    mpp : float or tuple of float
+        Microns per level-0 pixel, (x, y) if not square.
     settings : mapping
         What the features depend on, such as model, hash of the weights, fingerprint of the
         slide: keys are strings, values anything JSON can hold. The size and resolution of the
         patches are added as ``"patch_size"`` and ``"patch_mpp"``.
+    origin : tuple of int, default=(0, 0)
+        Level-0 (x, y) of the scanned part, ``slide.bounds[:2]``.
 
     Raises
     ------
@@ -133,10 +146,13 @@ def write_features(
     >>> stored.features.shape, stored.locations[1], stored.patch_size_level0
     ((2, 4), array([448,   0]), 448.0)
     """
-    if not (np.isfinite(mpp) and mpp > 0):
-        raise ValueError(f"mpp must be positive microns per level-0 pixel, got {mpp!r}")
+    given: Any = mpp
+    mpp_x, mpp_y = (given, given) if np.ndim(given) == 0 else tuple(given)
+    if not (np.isfinite([mpp_x, mpp_y]).all() and min(mpp_x, mpp_y) > 0):
+        raise ValueError(f"mpp must be positive microns per level-0 pixel, or (x, y), got {mpp!r}")
+    mean_mpp = float(np.sqrt(mpp_x * mpp_y)) if mpp_x != mpp_y else float(mpp_x)
     text = _canonical({**settings, "patch_size": list(grid.size), "patch_mpp": grid.mpp})
-    extent = grid.size[0] * grid.mpp / mpp
+    extent = grid.size[0] * grid.mpp / mean_mpp
     blocks: Any = [features] if hasattr(features, "shape") or features is None else features
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         stored = 0
@@ -151,11 +167,13 @@ def write_features(
                 "name": name,
                 "patch_size": grid.size[0],
                 "patch_size_level0": round(extent),
-                "level0_magnification": MPP_AT_1X / mpp,
+                "level0_magnification": MPP_AT_1X / mean_mpp,
                 "target_magnification": MPP_AT_1X / grid.mpp,
                 "overlap": _overlap(grid, extent),
                 "level0_width": dimensions[0],
                 "level0_height": dimensions[1],
+                "level0_mpp": [float(mpp_x), float(mpp_y)],
+                "level0_origin": [int(origin[0]), int(origin[1])],
             }
         )
         file.create_dataset(BOXES, data=grid.boxes)
@@ -231,6 +249,7 @@ def read_features(
         attributes=attributes,
         settings=settings,
         grid=grid,
+        **_geometry(attributes, path),
     )
 
 
@@ -446,6 +465,30 @@ def _patch_size_level0(attributes: Mapping[str, Any], path: Path) -> float | Non
             "number of pixels in the attributes of coords"
         )
     return product
+
+
+def _geometry(attributes: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Dimensions, resolution and origin of the slide, as far as the file states them."""
+    pairs: dict[str, Any] = {}
+    try:
+        if "level0_width" in attributes and "level0_height" in attributes:
+            size = (attributes["level0_width"], attributes["level0_height"])
+            pairs["dimensions"] = (int(size[0]), int(size[1]))
+        if "level0_mpp" in attributes:
+            x, y = attributes["level0_mpp"]
+            pairs["mpp"] = (float(x), float(y))
+        elif "level0_magnification" in attributes:
+            pairs["mpp"] = (MPP_AT_1X / float(attributes["level0_magnification"]),) * 2
+        if "level0_origin" in attributes:
+            x, y = attributes["level0_origin"]
+            pairs["origin"] = (int(x), int(y))
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise FeatureFileError(
+            f"{path}: the attributes of coords do not give dimensions and resolution of the slide ({error})"
+        ) from error
+    if "mpp" in pairs and not all(np.isfinite(value) and value > 0 for value in pairs["mpp"]):
+        raise FeatureFileError(f"{path}: a resolution of {pairs['mpp']} um per pixel")
+    return pairs
 
 
 def _overlap(grid: PatchGrid, extent: float) -> int:

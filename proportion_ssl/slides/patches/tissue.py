@@ -244,7 +244,12 @@ def tissue_fraction(mask: Any, grid: PatchGrid, dimensions: tuple[int, int]) -> 
 
 
 def tissue_grid(
-    slide: Slide, grid: PatchGrid, *, min_fraction: float = 0.25, overview_mpp: float = 8.0
+    slide: Slide,
+    grid: PatchGrid,
+    *,
+    min_fraction: float = 0.25,
+    overview_mpp: float = 8.0,
+    mask: np.ndarray | None = None,
 ) -> PatchGrid:
     """Keep the patches of a slide that hold enough tissue.
 
@@ -259,6 +264,8 @@ def tissue_grid(
         patch of lung with lepidic or micropapillary growth is often more than half air.
     overview_mpp : float, default=8.0
         Microns per pixel of the overview in which tissue is looked for; 4 to 16 is sensible.
+    mask : ndarray of bool, shape (height, width), optional
+        A mask of your own in place of :func:`tissue_mask`; it covers the whole slide.
 
     Returns
     -------
@@ -297,11 +304,12 @@ def tissue_grid(
         raise ValueError(f"min_fraction must lie in (0, 1], got {min_fraction!r}.")
     if not len(grid):
         raise ValueError(f"the grid over {slide.path} has no windows; is a patch larger than it?")
-    overview = slide.thumbnail(overview_mpp)
-    # a slide coarser than asked for is given at its own resolution
-    mpp = slide.mpp * np.sqrt(np.prod(slide.dimensions) / np.prod(overview.shape[:2]))
-    mask = tissue_mask(overview, mpp=float(mpp))
-    del overview
+    if mask is None:
+        overview = slide.thumbnail(overview_mpp)
+        # a slide coarser than asked for is given at its own resolution
+        mpp = slide.mpp * np.sqrt(np.prod(slide.dimensions) / np.prod(overview.shape[:2]))
+        mask = tissue_mask(overview, mpp=float(mpp))
+        del overview
     if not mask.any():
         raise NoTissueError(f"{slide.path} shows no tissue; is it a blank or very pale slide?")
     fraction = tissue_fraction(mask, grid, slide.dimensions)

@@ -1,0 +1,428 @@
+"""Command line of the package: ``proportion-ssl``, or ``python -m proportion_ssl``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+EXIT_CODES = (
+    "Exit status: 0 all is done; 1 some slides or stages failed, everything else is written; "
+    "2 the input or a path is wrong, nothing was computed. Progress goes to stderr, results to stdout."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    status : int
+        0: done; 1: some slides or stages failed; 2: wrong input.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("large_image").setLevel(logging.ERROR)
+    try:
+        return options.command(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"proportion-ssl: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("proportion-ssl: interrupted; features written so far are kept.", file=sys.stderr)
+        return 130
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    from proportion_ssl._version import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="proportion-ssl",
+        description=(
+            "Segment whole slides by subtype, from a few outlined slides and many with "
+            "proportions only."
+        ),
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name, command, text):
+        one = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+        one.set_defaults(command=command)
+        return one
+
+    demo = add("demo", _demo, "Write a synthetic cohort of 32 slides and run the whole job on it.")
+    _add_run_options(demo)
+    check = add(
+        "check",
+        _check,
+        "Open every slide and outline of a cohort and list all problems; computes nothing.",
+    )
+    check.add_argument("cohort", type=Path, help="manifest: a CSV file with a row per slide")
+    _add_cohort_options(check)
+    run = add(
+        "run", _run, "Fit on a cohort, cross-validate, segment its test slides, and write a report."
+    )
+    run.add_argument("cohort", type=Path, help="manifest: a CSV file with a row per slide")
+    _add_run_options(run)
+    apply = add("apply", _apply, "Segment slides with a fitted model.")
+    apply.add_argument(
+        "model", type=Path, help="model.segmenter of a run, or of SlideSegmenter.save"
+    )
+    apply.add_argument("slides", type=Path, nargs="+", help="slides, or feature files (.h5)")
+    apply.add_argument(
+        "--proportions",
+        type=Path,
+        metavar="CSV",
+        help=(
+            "recorded percentages to show beside the predicted ones: column 'slide' (file name "
+            "without suffix) and one column per class"
+        ),
+    )
+    apply.add_argument(
+        "--mpp", type=float, help="microns per pixel, for slides that do not state them"
+    )
+    apply.add_argument(
+        "--stride",
+        type=int,
+        help="step between windows in pixels; smaller than the patch: finer maps",
+    )
+    apply.add_argument(
+        "--weights",
+        type=Path,
+        help="weights of the embedder, for a model saved without its network",
+    )
+    _add_output_options(apply, "segmented")
+    embed = add(
+        "embed",
+        _embed,
+        "Compute the features of slides, one HDF5 file per slide; can be ended and resumed.",
+    )
+    embed.add_argument("slides", type=Path, nargs="+", help="slide files")
+    embed.add_argument(
+        "--mpp", type=float, help="microns per pixel, for slides that do not state them"
+    )
+    _add_patch_options(embed)
+    _add_output_options(embed, "features")
+    return parser
+
+
+def _add_cohort_options(parser) -> None:
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help=(
+            "columns of the manifest that are classes; default: all that are not slide, role, "
+            "annotation, mpp or case"
+        ),
+    )
+    parser.add_argument(
+        "--magnifications",
+        type=float,
+        nargs="+",
+        default=[10, 5, 2.5],
+        metavar="X",
+        help="patches lie side by side at the first (default: 10 5 2.5)",
+    )
+    parser.add_argument(
+        "--patch-size",
+        type=int,
+        default=224,
+        metavar="PIXELS",
+        help="side of a patch (default: 224)",
+    )
+    parser.add_argument(
+        "--min-tissue",
+        type=float,
+        default=0.25,
+        metavar="SHARE",
+        help="least share of a patch that is tissue (default: 0.25)",
+    )
+    parser.add_argument(
+        "--tissue-masks",
+        type=Path,
+        metavar="FOLDER",
+        help="your own masks, NAME.png for the slide NAME.svs; not 0 is tissue",
+    )
+
+
+def _add_patch_options(parser) -> None:
+    _add_cohort_options(parser)
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="state dict of torchvision's mobilenet_v2; default: ImageNet weights, downloaded once",
+    )
+    parser.add_argument(
+        "--no-normalization", action="store_true", help="leave the colors of the slides as they are"
+    )
+
+
+def _add_output_options(parser, default: str) -> None:
+    parser.add_argument(
+        "--output", type=Path, default=Path(default), metavar="FOLDER", help=f"default: {default}"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=None,
+        help="slides or folds at once; -1: one per core (default: 1)",
+    )
+
+
+def _add_run_options(parser) -> None:
+    _add_patch_options(parser)
+    parser.add_argument(
+        "--system",
+        default="robust",
+        choices=["robust", "published", "supervised"],
+        help="what segments and is saved (default: robust, which also lists doubtful records)",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="*",
+        default=["supervised", "published", "robust"],
+        metavar="SYSTEM",
+        help="systems to score beside it (default: all three)",
+    )
+    parser.add_argument("--no-cv", action="store_true", help="no cross-validation")
+    parser.add_argument(
+        "--folds", type=int, default=5, help="of the cross-validation, by case (default: 5)"
+    )
+    parser.add_argument(
+        "--stride",
+        type=int,
+        help="step between windows of the maps in pixels; smaller than the patch: finer maps",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FOLDER",
+        help="where features are kept (default: features in the output folder)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the classifiers, and of a synthetic cohort (default: 0)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="write to a folder that holds another run"
+    )
+    _add_output_options(parser, "segmentation")
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def _demo(options) -> int:
+    from proportion_ssl.datasets import make_slides
+    from proportion_ssl.embedding import (
+        PatchEmbedder,
+        RandomFilterFeatures,
+        WeightsNotAvailableError,
+    )
+
+    folder = options.output / f"synthetic_cohort_{options.seed}"
+    manifest = folder / "cohort.csv"
+    n_jobs = -1 if options.jobs is None else options.jobs
+    if not manifest.exists():
+        print("synthetic slides ...", file=sys.stderr, flush=True)
+        make_slides(folder, random_state=options.seed, n_jobs=n_jobs, verbose=True, overwrite=True)
+    embedder = PatchEmbedder(weights=options.weights or "imagenet")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # torch says what it downloads
+            embedder.fingerprint()
+    except WeightsNotAvailableError as error:
+        reason = str(error).split("(")[0].strip()
+        print(
+            "No ImageNet weights: without network and --weights this demonstration goes on with "
+            "RANDOM FILTERS as "
+            f"features, which costs accuracy. ({reason})",
+            file=sys.stderr,
+        )
+        embedder = PatchEmbedder(module=RandomFilterFeatures())
+    options.jobs = n_jobs
+    return _run_job(manifest, embedder, options)
+
+
+def _run(options) -> int:
+    from proportion_ssl.embedding import PatchEmbedder
+
+    return _run_job(options.cohort, PatchEmbedder(weights=options.weights or "imagenet"), options)
+
+
+def _run_job(manifest: Path, embedder: Any, options) -> int:
+    from proportion_ssl.segmenter import SlideSegmenter
+    from proportion_ssl.segmenter.run import RunOptions, run_cohort_job
+
+    segmenter = SlideSegmenter(
+        embedder=embedder,
+        magnifications=tuple(options.magnifications),
+        patch_size=options.patch_size,
+        stride=options.stride,
+        normalizer=None if options.no_normalization else "default",
+        min_tissue=options.min_tissue,
+        tissue_mask=_masks(options.tissue_masks),
+        n_jobs=options.jobs,
+        random_state=options.seed,
+        verbose=True,
+    )
+    result = run_cohort_job(
+        manifest,
+        segmenter,
+        RunOptions(
+            output=options.output,
+            system=options.system,
+            compare=options.compare,
+            folds=0 if options.no_cv else options.folds,
+            seed=options.seed,
+            classes=options.classes,
+            features=options.features,
+            overwrite=options.overwrite,
+        ),
+    )
+    _print_run(result, options)
+    return FAILED if result.problems else DONE
+
+
+def _print_run(result, options) -> None:
+    from proportion_ssl.segmenter.run import MODEL, mean_and_spread
+
+    print(f"{result.segmenter.n_slides_} slides, {result.segmenter.n_patches_} patches")
+    print(f"Features: {result.segmenter.features_}")
+    if len(result.cross_validation):
+        print("\nCross-validation over outlined cases (mean +- sd over folds)")
+        print(mean_and_spread(result.cross_validation).to_string())
+    if len(result.scores):
+        print("\nTest slides (patches of all slides pooled)")
+        print(result.scores.round(3).to_string())
+    if result.segmentations:
+        print("\nTest slides, predicted / recorded percent")
+        print(_percentages(result.segmentations).to_string())
+    for problem in result.problems:
+        print(f"Problem: {problem}", file=sys.stderr)
+    print(f"\nSeconds by stage: {result.seconds}")
+    print(
+        f"Open {options.output / 'report.html'} in a browser; new slides: proportion-ssl apply "
+        f"{options.output / MODEL} SLIDE"
+    )
+
+
+def _percentages(segmentations):
+    import pandas as pd
+
+    rows = {}
+    for name, one in segmentations.items():
+        recorded = one.recorded if one.recorded is not None else one.proportions * float("nan")
+        rows[name] = {
+            label: " / ".join("-" if share != share else f"{100 * share:.0f}" for share in pair)
+            for label, *pair in zip(one.proportions.index, one.proportions, recorded, strict=True)
+        }
+    return pd.DataFrame(rows).T.rename_axis("slide")
+
+
+def _check(options) -> int:
+    from proportion_ssl.segmenter.check import check_cohort
+
+    found = check_cohort(
+        options.cohort,
+        classes=options.classes,
+        magnification=options.magnifications[0],
+        patch_size=options.patch_size,
+        min_tissue=options.min_tissue,
+        tissue_mask=_masks(options.tissue_masks),
+    )
+    print(found)
+    return FAILED if found.fatal else DONE
+
+
+def _apply(options) -> int:
+    from proportion_ssl.segmenter import SlideSegmenter
+
+    embedder = None
+    if options.weights is not None:
+        from proportion_ssl.embedding import PatchEmbedder
+
+        embedder = PatchEmbedder(weights=options.weights)
+    segmenter = SlideSegmenter.load(options.model, embedder=embedder)
+    segmenter.set_params(n_jobs=options.jobs, verbose=True)
+    if options.stride is not None:
+        segmenter.set_params(stride=options.stride)
+    records = None
+    if options.proportions is not None:
+        from proportion_ssl.segmenter.records import read_records
+
+        records = read_records(options.proportions, segmenter.classes_)
+    run = segmenter.segment_cohort(
+        options.slides, options.output, proportions=records, mpp=options.mpp
+    )
+    if run.results:
+        print(_percentages(run.results).to_string())
+        print(f"Features: {segmenter.features_}")
+        print(f"Label maps, overlays, outlines for QuPath and slides.csv in {options.output}")
+    for failure in run.failures.values():
+        print(f"Problem: {failure}", file=sys.stderr)
+    return FAILED if run.failures else DONE
+
+
+def _embed(options) -> int:
+    from proportion_ssl.embedding import PatchEmbedder
+    from proportion_ssl.slides import embed_slides
+
+    if not options.no_normalization:
+        raise ValueError(
+            "colors are normalized to a reference slide, which a cohort gives: add "
+            "--no-normalization to embed slides as "
+            "they are, or use 'run', which embeds and keeps the features of its cohort."
+        )
+    names = [path.stem for path in options.slides]
+    masks = _masks(options.tissue_masks) or {}
+    run = embed_slides(
+        options.slides,
+        PatchEmbedder(weights=options.weights or "imagenet"),
+        options.output,
+        magnification=options.magnifications,
+        size=options.patch_size,
+        min_fraction=options.min_tissue,
+        tissue_mask={name: masks[name] for name in names if name in masks},
+        mpp=None if options.mpp is None else dict.fromkeys(names, options.mpp),
+        on_error="skip",
+        n_jobs=options.jobs,
+        verbose=True,
+    )
+    for name, path in run.results.items():
+        print(f"{name}\t{path}")
+    for failure in run.failures.values():
+        print(f"Problem: {failure}", file=sys.stderr)
+    return FAILED if run.failures else DONE
+
+
+def _masks(folder: Path | None) -> dict[str, Path] | None:
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} of tissue masks.")
+    found = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no PNG; name the mask of slide NAME.svs NAME.png.")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

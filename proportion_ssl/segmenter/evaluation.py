@@ -1,0 +1,204 @@
+"""Scores of segmented slides against their outlines, by slide, by case and pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from proportion_ssl.manifest import Cohort
+from proportion_ssl.segmenter.slide_features import NON_CANCER, OutlinedPatches
+from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
+
+NO_TISSUE = "no tissue"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of segmented slides.
+
+    Attributes
+    ----------
+    by_slide, by_case : DataFrame
+        One row per slide or case: ``patches`` with an outlined class of cancer, ``OP`` (share of them that
+        are right), ``PC`` (mean over the classes of TP / (TP + FP)), ``mIoU`` (mean over the
+        classes that occur of TP / (TP + FP + FN)), ``tumor_recall`` and ``tumor_precision`` of
+        cancer against "non-cancer" (NaN where the latter is not outlined), and
+        ``proportion_error``, the mean over the bags or slides of ``sum_c |recorded - predicted|``,
+        at most 1, recorded shares being the nearest within their interval (NaN without a record,
+        or for a part of the slides of a case).
+    pooled : Series
+        The same over the patches of all slides together; ``proportion_error`` is the mean.
+    confusion : DataFrame
+        Outlined classes by predicted ones, in patches. A predicted class "no tissue" counts outlined windows
+        that the tissue rule dropped.
+    """
+
+    by_slide: pd.DataFrame
+    by_case: pd.DataFrame
+    pooled: pd.Series
+    confusion: pd.DataFrame
+
+
+def evaluate_segmentations(
+    segmentations: Mapping[str, SlideSegmentation],
+    outlined: Mapping[str, OutlinedPatches],
+    cohort: Cohort,
+) -> Evaluation:
+    """Compare segmented slides with their outlines and records.
+
+    Parameters
+    ----------
+    segmentations : dict of str to SlideSegmentation
+        By name; patches side by side.
+    outlined : dict of str to OutlinedPatches
+        Of (some of) these slides; the others have a proportion error alone.
+    cohort : Cohort
+        Gives classes, cases and records.
+
+    Returns
+    -------
+    evaluation : Evaluation
+    """
+    classes = cohort.classes
+    matrices, counts = {}, {}
+    for name, segmentation in segmentations.items():
+        shares = segmentation.proportions.reindex(classes)
+        cancer = float((segmentation.labels != NON_CANCER).sum())
+        counts[name] = (shares * cancer).fillna(0.0).to_numpy()
+        patches = outlined.get(name, OutlinedPatches(np.full(len(segmentation.labels), None), {}))
+        matrices[name] = confusion_of(segmentation.labels, patches, classes)
+    cases = {name: cohort.case_of(name) for name in segmentations}
+    by_slide = _rows({name: [name] for name in segmentations}, matrices, counts, cases, cohort)
+    groups: dict[str, list[str]] = {}
+    for name, case in cases.items():
+        groups.setdefault(case, []).append(name)
+    by_case = _rows(groups, matrices, counts, cases, cohort)
+    total = sum(matrices.values(), np.zeros((len(classes) + 1, len(classes) + 2), dtype=int))
+    pooled = pd.Series(scores_of(total, len(classes)))
+    pooled["proportion_error"] = by_case["proportion_error"].mean()
+    confusion = pd.DataFrame(
+        total,
+        index=pd.Index([*classes, NON_CANCER], name="outlined"),
+        columns=pd.Index([*classes, NON_CANCER, NO_TISSUE], name="predicted"),
+    )
+    return Evaluation(by_slide.rename_axis("slide"), by_case.rename_axis("case"), pooled, confusion)
+
+
+def confusion_of(
+    predicted: np.ndarray, outlined: OutlinedPatches, classes: Sequence[str]
+) -> np.ndarray:
+    """Patches by outlined and predicted class.
+
+    Parameters
+    ----------
+    predicted : ndarray of str, shape (n_patches,)
+    outlined : OutlinedPatches
+        Of the same patches.
+    classes : sequence of str
+
+    Returns
+    -------
+    matrix : ndarray of int, shape (n_classes + 1, n_classes + 2)
+        Rows: the classes and "non-cancer"; columns: these and "no tissue".
+    """
+    names = [*classes, NON_CANCER]
+    position = {name: index for index, name in enumerate(names)}
+    matrix = np.zeros((len(names), len(names) + 1), dtype=int)
+    for truth, guess in zip(outlined.labels.tolist(), predicted.tolist(), strict=True):
+        if truth is not None:
+            matrix[position[truth], position[guess]] += 1
+    for name, missed in outlined.missed.items():
+        matrix[position[name], -1] += missed
+    return matrix
+
+
+def scores_of(matrix: np.ndarray, n_classes: int) -> dict[str, float]:
+    """Scores from a matrix of :func:`confusion_of`.
+
+    Parameters
+    ----------
+    matrix : ndarray of int, shape (n_classes + 1, n_classes + 2)
+    n_classes : int
+
+    Returns
+    -------
+    scores : dict of str to float
+        As described in :class:`Evaluation`; NaN where nothing is outlined.
+
+    Examples
+    --------
+    >>> matrix = np.array([[8, 2, 0, 0], [1, 9, 0, 0], [0, 0, 0, 0]])
+    >>> {name: round(score, 3) for name, score in scores_of(matrix, 2).items()}["mIoU"]
+    0.739
+    """
+    of_cancer = matrix[:n_classes]
+    right = np.diagonal(of_cancer).astype(float)
+    n_true, n_predicted = of_cancer.sum(axis=1), of_cancer[:, :n_classes].sum(axis=0)
+    n = int(n_true.sum())
+    occurs = (n_true > 0) | (n_predicted > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = right / (n_true + n_predicted - right)
+        precision = right / n_predicted
+        tumor_recall = of_cancer[:, :n_classes].sum() / n_true.sum()
+        proposed = matrix[:, :n_classes].sum()
+        tumor_precision = of_cancer[:, :n_classes].sum() / proposed
+    has_rest = matrix[n_classes].sum() > 0
+    return {
+        "patches": n,
+        "OP": float(right.sum() / n) if n else np.nan,
+        "PC": _mean(precision[occurs]),
+        "mIoU": _mean(iou[occurs]),
+        "tumor_recall": float(tumor_recall) if n and has_rest else np.nan,
+        "tumor_precision": float(tumor_precision) if has_rest and proposed else np.nan,
+    }
+
+
+def proportion_error(counts: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    """Distance of predicted counts from recorded intervals, in [0, 1]; NaN without either.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_classes,)
+        Predicted patches of each class.
+    lower, upper : ndarray of shape (n_classes,)
+        Recorded intervals of the shares.
+
+    Returns
+    -------
+    error : float
+        ``min(1, sum_c |recorded_c - predicted_c|)``, recorded shares being the nearest proportions within
+        the intervals.
+    """
+    from proportion_ssl.proportions.counts import sum_absolute_error
+    from proportion_ssl.proportions.intervals import nearest_proportions
+
+    if not counts.sum() or np.isnan(lower).any():
+        return np.nan
+    predicted = (counts / counts.sum())[np.newaxis]
+    recorded = nearest_proportions(predicted, lower[np.newaxis], upper[np.newaxis])
+    return float(sum_absolute_error(recorded, predicted)[0])
+
+
+def _rows(groups, matrices, counts, cases, cohort):
+    rows = {}
+    for group, names in groups.items():
+        matrix = sum(matrices[name] for name in names)
+        case = cases[names[0]]
+        lower, upper = (
+            table.loc[case].to_numpy(dtype=float) for table in (cohort.lower, cohort.upper)
+        )
+        is_whole = set(cohort.case_slides(case)) == set(names)  # a record is of the whole case
+        error = proportion_error(sum(counts[name] for name in names), lower, upper)
+        rows[group] = {
+            **scores_of(matrix, len(cohort.classes)),
+            "proportion_error": error if is_whole else np.nan,
+        }
+    return pd.DataFrame(rows).T.astype({"patches": int})
+
+
+def _mean(values):
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else np.nan

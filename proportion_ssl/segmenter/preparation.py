@@ -1,0 +1,201 @@
+"""From slides to features: tissue, colors and embedding, the same way for every slide."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proportion_ssl.manifest import Cohort
+from proportion_ssl.segmenter.slide_features import (
+    NON_CANCER,
+    OutlinedPatches,
+    SlideFeatures,
+    is_feature_file,
+    outlined_patches,
+    read_slide_features,
+)
+from proportion_ssl.segmenter.training import CohortFeatures
+from proportion_ssl.slides import CohortRun, SlideFailure, embed_slides, process_slides
+
+logger = logging.getLogger(__name__)
+
+LARGEST_DROP = 0.05
+"""Share of an outlined class that the tissue rule may drop from a slide without a warning."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a slide becomes features.
+
+    Parameters
+    ----------
+    embedder : transformer or None
+        With ``fingerprint()``; None if only feature files are read.
+    magnifications : tuple of float
+    patch_size : int
+    normalizer : stain normalizer or None
+        Fitted.
+    min_tissue : float
+    tissue_mask : mapping of str to path-like or ndarray
+    n_jobs : int or None
+    verbose : bool
+    """
+
+    embedder: Any
+    magnifications: tuple[float, ...]
+    patch_size: int
+    normalizer: Any
+    min_tissue: float
+    tissue_mask: Mapping[str, Any]
+    n_jobs: int | None
+    verbose: bool
+
+    def embed(
+        self,
+        paths: Mapping[str, Any],
+        folder: Path,
+        *,
+        mpp: Mapping[str, float],
+        stride: int | None = None,
+    ) -> CohortRun:
+        """Feature files of slides, those made in earlier runs included.
+
+        Parameters
+        ----------
+        paths : mapping of str to path-like
+        folder : Path
+        mpp : mapping of str to float
+            Of slides whose files do not state it.
+        stride : int, optional
+            Step between windows; its features have a folder of their own.
+
+        Returns
+        -------
+        run : CohortRun
+            ``results``: paths of the feature files.
+        """
+        return embed_slides(
+            paths,
+            self.embedder,
+            folder if stride is None else folder / f"stride_{stride}",
+            magnification=self.magnifications,
+            size=self.patch_size,
+            stride=stride,
+            normalizer=self.normalizer,
+            min_fraction=self.min_tissue,
+            tissue_mask={
+                name: self.tissue_mask[name] for name in paths if name in self.tissue_mask
+            },
+            mpp=mpp,
+            on_error="skip",
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+
+    def read(self, cohort: Cohort, names: Sequence[str], folder: Path) -> CohortFeatures:
+        """Features and labels of slides of a cohort.
+
+        Parameters
+        ----------
+        cohort : Cohort
+        names : sequence of str
+        folder : Path
+            Of feature files.
+
+        Returns
+        -------
+        data : CohortFeatures
+            With the slides that failed under ``failures``.
+
+        Raises
+        ------
+        ValueError
+            If no slide can be used, or features were made in different ways.
+        """
+        rows = cohort.slides.loc[list(names)]
+        is_stored = rows["path"].map(is_feature_file).astype(bool)
+        paths: dict[str, Any] = rows.loc[is_stored, "path"].to_dict()
+        failures: dict[str, SlideFailure] = {}
+        images = rows[~is_stored]
+        if len(images):
+            run = self.embed(images["path"].to_dict(), folder, mpp=images["mpp"].dropna().to_dict())
+            paths.update(run.results)
+            failures.update(run.failures)
+        read = process_slides(
+            {
+                name: (name, paths[name], rows.at[name, "annotation"])
+                for name in rows.index
+                if name in paths
+            },
+            lambda entry: _read_slide(entry, cohort.classes),
+            on_error="skip",
+        )
+        failures.update(read.failures)
+        slides = {name: slide for name, (slide, _) in read.results.items()}
+        if not slides:
+            reasons = "\n".join(f"- {failure}" for failure in failures.values())
+            raise ValueError(f"None of the slides can be used:\n{reasons}")
+        first = next(iter(slides.values()))
+        for slide in slides.values():
+            check_made_by(slide, first.made_by, f"those of {first.name}")
+        outlined = {
+            name: labels for name, (_, labels) in read.results.items() if labels is not None
+        }
+        _warn_of_drops(outlined)
+        return CohortFeatures(cohort, slides, outlined, failures)
+
+
+def check_made_by(slide: SlideFeatures, made_by: Mapping[str, Any], whose: str) -> None:
+    """Raise unless features were made as others were.
+
+    Parameters
+    ----------
+    slide : SlideFeatures
+    made_by : mapping
+        Of the others.
+    whose : str
+        Of which the message speaks.
+
+    Raises
+    ------
+    ValueError
+        Names what differs.
+    """
+    differing = [
+        f"{key} {_short(slide.made_by.get(key))} instead of {_short(value)}"
+        for key, value in made_by.items()
+        if slide.made_by.get(key) != value
+    ]
+    if differing:
+        raise ValueError(
+            f"The features of {slide.name} were made in another way than {whose}: {'; '.join(differing)}. "
+            "Embed all slides with the same embedder, magnifications and patch size."
+        )
+
+
+def _short(value):
+    text = str(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def _read_slide(entry, classes):
+    """Features of a slide, and labels of its patches where it is outlined."""
+    name, path, annotation = entry
+    slide = read_slide_features(path, name)
+    labels = None if annotation is None else outlined_patches(slide, annotation, classes)
+    return slide, labels
+
+
+def _warn_of_drops(outlined: Mapping[str, OutlinedPatches]) -> None:
+    for name, patches in outlined.items():
+        for label, share in patches.dropped().items():
+            if share > LARGEST_DROP and label != NON_CANCER:
+                logger.warning(
+                    "%s: the tissue rule drops %.0f%% of the windows outlined as %s; lower "
+                    "min_tissue, or give "
+                    "a tissue_mask",
+                    *(name, 100 * share, label),
+                )

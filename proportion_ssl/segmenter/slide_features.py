@@ -1,0 +1,180 @@
+"""Features of one slide with its geometry: all that fitting and segmenting need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proportion_ssl.slides import (
+    FeatureFileError,
+    PatchGrid,
+    class_fractions,
+    patch_grid,
+    patch_labels,
+    read_annotations,
+    read_features,
+)
+
+NON_CANCER = "non-cancer"
+FEATURE_SUFFIXES = (".h5", ".hdf5")
+
+
+@dataclass(frozen=True, eq=False)
+class SlideFeatures:
+    """Features of the patches of a slide, and where they lie.
+
+    Parameters
+    ----------
+    name : str
+    features : ndarray of float32, shape (n_patches, n_views * n_features)
+        One magnification after the other.
+    grid : PatchGrid
+    dimensions : tuple of int
+        (width, height) of level 0.
+    mpp : tuple of float
+        Microns per level-0 pixel, (x, y).
+    origin : tuple of int
+        Level-0 (x, y) of the scanned part, from which some programs count.
+    made_by : dict
+        What the features depend on: ``embedder`` (fingerprint or name), ``magnifications``,
+        ``size``.
+    """
+
+    name: str
+    features: np.ndarray
+    grid: PatchGrid
+    dimensions: tuple[int, int]
+    mpp: tuple[float, float]
+    origin: tuple[int, int]
+    made_by: Mapping[str, Any]
+
+    @property
+    def n_views(self) -> int:
+        """Magnifications side by side in a row."""
+        return len(self.made_by["magnifications"])
+
+    @property
+    def first_view(self) -> np.ndarray:
+        """Features at the first magnification."""
+        return self.features[:, : self.features.shape[1] // self.n_views]
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """As of a slide: x, y, width and height of the scanned part."""
+        x, y = self.origin
+        return x, y, self.dimensions[0] - x, self.dimensions[1] - y
+
+    def full_grid(self) -> PatchGrid:
+        """All windows of the grid, those without tissue too."""
+        return patch_grid(
+            self.dimensions, self.mpp, patch_mpp=self.grid.mpp, size=self.grid.size, edge="drop"
+        )
+
+
+def is_feature_file(path: str | Path) -> bool:
+    """Whether a path names a file of features rather than a slide."""
+    return Path(path).suffix.lower() in FEATURE_SUFFIXES
+
+
+def read_slide_features(path: str | Path, name: str) -> SlideFeatures:
+    """Features, windows and geometry from a file of :func:`~proportion_ssl.slides.embed_slides`.
+
+    Parameters
+    ----------
+    path : str or Path
+    name : str
+        Name of the slide.
+
+    Returns
+    -------
+    slide : SlideFeatures
+
+    Raises
+    ------
+    FeatureFileError
+        If the file is damaged, or does not say what its features were made with.
+    """
+    stored = read_features(path)
+    if stored.grid is None or stored.settings is None or stored.dimensions is None:
+        raise FeatureFileError(
+            f"{path}: does not hold the windows of its patches and how they were made; write features by "
+            "embed_slides or write_features."
+        )
+    settings = stored.settings
+    made_by = {
+        "embedder": settings.get("embedder"),
+        "magnifications": tuple(settings.get("magnifications", [10.0 / stored.grid.mpp])),
+        "size": stored.grid.size[0],
+    }
+    if "stride" in settings:
+        made_by["stride"] = settings["stride"]
+    return SlideFeatures(
+        name=name,
+        features=stored.features,
+        grid=stored.grid,
+        dimensions=stored.dimensions,
+        mpp=stored.mpp or (stored.grid.mpp,) * 2,
+        origin=stored.origin or (0, 0),
+        made_by=made_by,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class OutlinedPatches:
+    """Labels that outlines give to the windows of a slide.
+
+    Parameters
+    ----------
+    labels : ndarray of object, shape (n_patches,)
+        Of the patches with features; None where there is no majority.
+    missed : dict of str to int
+        Windows by label that have no features: the tissue rule dropped them.
+    """
+
+    labels: np.ndarray
+    missed: Mapping[str, int]
+
+    def dropped(self) -> dict[str, float]:
+        """Share of the outlined windows of each label that the tissue rule dropped."""
+        shares = {}
+        names, counts = np.unique(self.labels[self.labels != None].astype(str), return_counts=True)  # noqa: E711
+        kept = dict(zip(names.tolist(), counts.tolist(), strict=True))
+        for name in sorted({*kept, *self.missed}):
+            missed = self.missed.get(name, 0)
+            shares[name] = missed / (missed + kept.get(name, 0))
+        return shares
+
+
+def outlined_patches(
+    slide: SlideFeatures, annotation: str | Path, classes: list[str]
+) -> OutlinedPatches:
+    """Labels of the windows of a slide from a file of outlines.
+
+    Parameters
+    ----------
+    slide : SlideFeatures
+    annotation : str or Path
+    classes : list of str
+        Of the cohort; "non-cancer" and "vague" may also be outlined.
+
+    Returns
+    -------
+    patches : OutlinedPatches
+    """
+    names = [*classes, NON_CANCER]
+    regions = read_annotations(annotation, offset=slide.origin)
+    full = slide.full_grid()
+    fractions = class_fractions(regions, full, names)
+    labels = patch_labels(fractions.fractions, names, ignored=fractions.ignored)
+    position = np.full(full.shape, -1)
+    position[tuple(full.cells.T)] = np.arange(len(full))
+    kept = position[tuple(slide.grid.cells.T)]
+    others = np.delete(labels, kept)
+    others = others[others != None].astype(str)  # noqa: E711
+    counted = np.unique(others, return_counts=True)
+    missed = dict(zip(*(values.tolist() for values in counted), strict=True))
+    return OutlinedPatches(labels[kept], missed)

@@ -1,0 +1,775 @@
+"""The whole way in one estimator: a cohort of slides in, segmented slides and a reusable model out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.validation import check_is_fitted
+
+from proportion_ssl._sklearn import HasMethods, Interval, StrOptions
+from proportion_ssl.colors import class_colors
+from proportion_ssl.manifest import Cohort, load_cohort
+from proportion_ssl.segmenter import model_file
+from proportion_ssl.segmenter.cross_validation import cross_validate_cases
+from proportion_ssl.segmenter.evaluation import Evaluation
+from proportion_ssl.segmenter.prediction import evaluate_models, models_of, segment_features
+from proportion_ssl.segmenter.preparation import Preparation, check_made_by
+from proportion_ssl.segmenter.slide_features import (
+    NON_CANCER,
+    is_feature_file,
+    read_slide_features,
+)
+from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
+from proportion_ssl.segmenter.stain_reference import find_reference
+from proportion_ssl.segmenter.systems import System
+from proportion_ssl.segmenter.training import (
+    CohortFeatures,
+    dropped_table,
+    fit_classifier,
+    fit_proposer,
+    make_bags,
+)
+from proportion_ssl.slides import (
+    CohortRun,
+    ReinhardNormalizer,
+    open_slide,
+    process_slides,
+    write_table,
+)
+from proportion_ssl.slides.features.batch import named_slides
+
+logger = logging.getLogger(__name__)
+
+OVERVIEW_PIXELS = 1600
+"""Longer side of the pictures of whole slides."""
+
+
+class SlideSegmenter(BaseEstimator):
+    """Segment whole slides by subtype, from a few outlined slides and many with proportions only.
+
+    ``fit`` tiles every slide inside its tissue, gives all slides the colors of a reference slide, embeds each
+    patch at several magnifications, labels patches from the outlines, proposes the tumor patches of the other
+    slides, and trains a classifier on labeled patches and bags. ``segment`` takes a new slide the same way.
+
+    Parameters
+    ----------
+    classifier : classifier of this package, default=None
+        Learns from labeled patches and bags. Default:
+        :class:`~proportion_ssl.RobustProportionClassifier`, the best on the development cohorts.
+    embedder : transformer, default=None
+        Images to features, with ``fingerprint()``. Default: :class:`~proportion_ssl.PatchEmbedder` with
+        ImageNet weights.
+    magnifications : sequence of float, default=(10, 5, 2.5)
+        Patches lie side by side at the first, which the classifier sees; tumor is proposed from all.
+    patch_size : int, default=224
+        Side of a patch in pixels, at every magnification.
+    stride : int or None, default=None
+        Step in pixels between the windows that ``segment`` classifies; it divides `patch_size`. A smaller
+        one gives a finer map: overlapping windows are averaged, and a cell of the map has the side of the
+        stride. None: `patch_size`. Training and evaluation use patches side by side.
+    normalizer : stain normalizer, "default" or None
+        "default": :class:`~proportion_ssl.slides.ReinhardNormalizer`, fitted on the first outlined
+        slide that can be read; None: colors stay as they are.
+    proposer : TumorProposer, "default" or None
+        "default": a :class:`~proportion_ssl.TumorProposer` on all magnifications. None, or no outlines of
+        "non-cancer": every patch of tissue counts as tumor.
+    min_tissue : float in (0, 1], default=0.25
+        Least share of a patch that is tissue.
+    tissue_mask : mapping of str to path-like or ndarray, default=None
+        By name of the slide, your own masks of tissue in place of the package's rule: images, or
+        arrays of shape (height, width), that cover the whole slide at any resolution; non-zero is tissue.
+    n_jobs : int or None, default=None
+        Slides embedded and folds trained at once, as in joblib.
+    random_state : int or None, default=None
+        Of the default classifier and proposer.
+    verbose : bool, default=False
+        Whether to show progress bars.
+
+    Attributes
+    ----------
+    classes_ : list of str
+        Classes of the cohort; maps have "non-cancer" beside them if tumor is proposed.
+    classifier_ : classifier
+    proposer_ : TumorProposer or None
+    models_ : Models
+        What predicts: the linear maps of classifier and proposer, or these themselves.
+    normalizer_ : stain normalizer or None
+        Fitted; it stays when ``fit`` is called again, so that the colors of a growing cohort stay the same.
+    reference_slide_ : str or None
+        Slide that gave the colors.
+    embedder_ : transformer
+        Only if slides were read, not feature files alone.
+    features_ : str
+        What the features are, in words.
+    made_by_ : dict
+        What features must have been made by: fingerprint of the embedder, magnifications, patch size.
+    colors_ : dict of str to (red, green, blue)
+    failures_ : dict of str to SlideFailure
+        Slides that could not be used, by name; the others went on.
+    dropped_ : DataFrame
+        Share of the outlined windows that the tissue rule dropped, by slide and label.
+    empty_cases_ : list of str
+        Recorded cases without a patch of tumor.
+    n_slides_, n_patches_ : int
+        Slides and patches that were read.
+
+    See Also
+    --------
+    proportion_ssl.load_cohort : The table of slides that ``fit`` takes.
+
+    Notes
+    -----
+    The way follows Tokunaga et al. [1]_: 224 pixel windows at 10x, tumor proposals by a net that sees 10x, 5x
+    and 2.5x, folds by slide. The classifier need not be theirs.
+
+    References
+    ----------
+    .. [1] Tokunaga, Iwana, Teramoto, Yoshizawa, Bise. "Negative Pseudo Labeling using Class Proportion for
+       Semantic Segmentation in Pathology". ECCV 2020.
+
+    Examples
+    --------
+    >>> from proportion_ssl import SlideSegmenter
+    >>> segmenter = SlideSegmenter(magnifications=(10,), patch_size=112)
+    >>> segmenter.get_params()["patch_size"]
+    112
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        "classifier": [HasMethods(["fit", "predict_proba"]), None],
+        "embedder": [HasMethods(["transform", "fingerprint"]), None],
+        "magnifications": ["array-like"],
+        "patch_size": [Interval(Integral, 1, None, closed="left")],
+        "stride": [Interval(Integral, 1, None, closed="left"), None],
+        "normalizer": [StrOptions({"default"}), HasMethods(["fit", "estimate"]), None],
+        "proposer": [StrOptions({"default"}), HasMethods(["fit", "propose"]), None],
+        "min_tissue": [Interval(Real, 0, 1, closed="right")],
+        "tissue_mask": [HasMethods("keys"), None],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        classifier: Any = None,
+        *,
+        embedder: Any = None,
+        magnifications: Sequence[float] = (10, 5, 2.5),
+        patch_size: int = 224,
+        stride: int | None = None,
+        normalizer: Any = "default",
+        proposer: Any = "default",
+        min_tissue: float = 0.25,
+        tissue_mask: Mapping[str, Any] | None = None,
+        n_jobs: int | None = None,
+        random_state: int | None = None,
+        verbose: bool = False,
+    ):
+        self.classifier = classifier
+        self.embedder = embedder
+        self.magnifications = magnifications
+        self.patch_size = patch_size
+        self.stride = stride
+        self.normalizer = normalizer
+        self.proposer = proposer
+        self.min_tissue = min_tissue
+        self.tissue_mask = tissue_mask
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # --- fitting ------------------------------------------------------------------------------
+
+    def fit(
+        self, cohort: str | PathLike | Cohort, *, features: str | PathLike | None = None
+    ) -> Self:
+        """Learn from the outlined and the recorded slides of a cohort.
+
+        Parameters
+        ----------
+        cohort : path-like or Cohort
+            A manifest, or what :func:`~proportion_ssl.load_cohort` returns. Slides may be feature files
+            (``.h5``) in place of images.
+        features : path-like, optional
+            Folder in which the features of slides, and the reference of colors, are kept: a
+            further call embeds only what is new, and a call that was ended goes on. Default: nothing is kept.
+
+        Returns
+        -------
+        self : SlideSegmenter
+
+        Raises
+        ------
+        ValueError
+            If the cohort cannot teach every class; the message says what is missing.
+        proportion_ssl.embedding.WeightsNotAvailableError
+            If the default embedder finds no weights.
+        """
+        cohort = _as_cohort(cohort)
+        with _folder(features) as folder:
+            data = self.read_cohort(cohort, features=folder, slides=cohort.labeled + cohort.bags)
+        return self.fit_features(data)
+
+    def read_cohort(
+        self,
+        cohort: str | PathLike | Cohort,
+        *,
+        features: str | PathLike,
+        slides: Sequence[str] | None = None,
+    ) -> CohortFeatures:
+        """Features and labels of slides of a cohort, embedding those that are not there yet.
+
+        Parameters
+        ----------
+        cohort : path-like or Cohort
+        features : path-like
+            Folder of the features, as in :meth:`fit`.
+        slides : sequence of str, optional
+            Names. Default: all slides.
+
+        Returns
+        -------
+        data : CohortFeatures
+            For :meth:`fit_features` and its companions: read once what several fits share.
+        """
+        self._validate_params()
+        self._check_stride()
+        cohort = _as_cohort(cohort)
+        names = cohort.slides.index.tolist() if slides is None else list(slides)
+        self._prepare(cohort, names, Path(features))
+        return self._preparation().read(cohort, names, Path(features))
+
+    def fit_features(self, data: CohortFeatures) -> Self:
+        """Train on slides whose features and labels were read.
+
+        Parameters
+        ----------
+        data : CohortFeatures
+            Of :meth:`read_cohort`; slides of the role "test" are left aside.
+
+        Returns
+        -------
+        self : SlideSegmenter
+        """
+        if not data.labeled:
+            reasons = "".join(f"\n- {failure}" for failure in data.failures.values())
+            raise ValueError(
+                "No outlined slide of the role 'labeled' can be used, so there is nothing to learn from."
+                + reasons
+            )
+        proposer = fit_proposer(data, data.labeled, self._make_proposer(data))
+        bags, empty = make_bags(data, proposer)
+        if empty:
+            logger.warning("no tumor proposed, so no bag: %s", ", ".join(empty))
+        classifier = fit_classifier(data, data.labeled, bags, self._make_classifier())
+        self._models = {"classifier": classifier, "proposer": proposer}
+        self.models_ = models_of(classifier, proposer)
+        self.classes_ = list(data.cohort.classes)
+        self.colors_ = class_colors([*self.classes_, NON_CANCER])
+        self.made_by_, self.failures_ = data.made_by, dict(data.failures)
+        self.features_ = _describe_features(getattr(self, "embedder_", None), self.made_by_)
+        self.dropped_ = dropped_table(data.outlined)
+        self.empty_cases_ = empty
+        self.n_slides_ = len(data.slides)
+        self.n_patches_ = sum(len(slide.grid) for slide in data.slides.values())
+        return self
+
+    @property
+    def classifier_(self) -> Any:
+        """Fitted classifier; that of a loaded file is read, with torch, when it is first asked for."""
+        return self._model("classifier")
+
+    @property
+    def proposer_(self) -> Any:
+        """Fitted tumor proposer or None; that of a loaded file is read when it is first asked for."""
+        return self._model("proposer")
+
+    def _model(self, name):
+        if "_models" not in vars(self):
+            raise AttributeError(
+                f"{name}_ is there after fit, and this SlideSegmenter is not fitted."
+            )
+        if isinstance(self._models[name], bytes):
+            self._models[name] = model_file.restore_model(self._models[name])
+        return self._models[name]
+
+    def _make_classifier(self):
+        if self.classifier is not None:
+            return self.classifier
+        if isinstance(vars(self).get("_models", {}).get("classifier"), bytes):
+            return clone(self.classifier_)  # of a loaded file
+        from proportion_ssl.estimators import RobustProportionClassifier
+
+        return RobustProportionClassifier(random_state=self.random_state)
+
+    def _make_proposer(self, data):
+        if not isinstance(self.proposer, str):
+            return self.proposer
+        if isinstance(vars(self).get("_models", {}).get("proposer"), bytes):
+            return clone(self.proposer_)  # of a loaded file
+        from proportion_ssl.estimators import TumorProposer
+        from proportion_ssl.nets import MultiFieldOfViewNet
+
+        n_views = len(data.made_by["magnifications"])
+        return TumorProposer(MultiFieldOfViewNet(n_views, random_state=self.random_state or 0))
+
+    def _prepare(self, cohort: Cohort, names: list[str], folder: Path) -> None:
+        """Embedder and reference of colors, unless they are there from an earlier fit."""
+        rows = cohort.slides.loc[names]
+        images = rows[~rows["path"].map(is_feature_file).astype(bool)]
+        if images.empty:
+            self.normalizer_ = getattr(self, "normalizer_", None)
+            self.reference_slide_ = getattr(self, "reference_slide_", None)
+            return
+        self._find_embedder()
+        if self.normalizer is None:
+            self.normalizer_ = self.reference_slide_ = None
+            return
+        is_named = isinstance(self.normalizer, str)
+        outlined = images[images["role"] == "labeled"]
+        candidates = images if outlined.empty else outlined
+        self.normalizer_, self.reference_slide_ = find_reference(
+            ReinhardNormalizer() if is_named else clone(self.normalizer),
+            (getattr(self, "normalizer_", None), getattr(self, "reference_slide_", None)),
+            folder,
+            [(row.Index, row.path, _number(row.mpp)) for row in candidates.itertuples()],
+            magnification=self.magnifications[0],
+            size=self.patch_size,
+            min_tissue=self.min_tissue,
+        )
+
+    def _find_embedder(self) -> None:
+        if self.embedder is not None:
+            self.embedder_ = self.embedder
+        elif not hasattr(self, "embedder_"):
+            from proportion_ssl.embedding import PatchEmbedder
+
+            self.embedder_ = PatchEmbedder()
+        self.embedder_.fingerprint()  # raises where weights are missing, before any slide is opened
+
+    def _preparation(self) -> Preparation:
+        return Preparation(
+            embedder=getattr(self, "embedder_", None),
+            magnifications=tuple(float(m) for m in self.magnifications),
+            patch_size=self.patch_size,
+            normalizer=self.normalizer_,
+            min_tissue=self.min_tissue,
+            tissue_mask=dict(self.tissue_mask or {}),
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+
+    def _check_stride(self) -> None:
+        if self.stride is not None and self.patch_size % self.stride:
+            raise ValueError(
+                f"stride={self.stride} does not divide patch_size={self.patch_size}, so that "
+                "windows would not "
+                "lie on the cells of the map."
+            )
+
+    # --- segmenting ---------------------------------------------------------------------------
+
+    def segment(
+        self,
+        slide: str | PathLike,
+        *,
+        proportions: Mapping[str, float] | pd.Series | None = None,
+        mpp: float | None = None,
+        name: str | None = None,
+        features: str | PathLike | None = None,
+    ) -> SlideSegmentation:
+        """Segment one slide the way the slides of the fit went.
+
+        Parameters
+        ----------
+        slide : path-like
+            Slide, or feature file (``.h5``) made as those of the fit.
+        proportions : mapping of str to float, optional
+            Recorded proportions by class, fractions that sum to 1, to be shown beside the
+            predicted ones. They do not change the prediction.
+        mpp : float, optional
+            Microns per level-0 pixel, for a file that does not state them.
+        name : str, optional
+            Name of the slide. Default: the file name without its last suffix.
+        features : path-like, optional
+            Folder in which the features are kept. Default: nothing is kept.
+
+        Returns
+        -------
+        segmentation : SlideSegmentation
+
+        Raises
+        ------
+        SlideError
+            If the slide cannot be read, has no tissue, or does not state its resolution.
+        ValueError
+            If the embedder or a feature file is not as those of the fit.
+        """
+        check_is_fitted(self, "classes_")
+        path = Path(slide)
+        name = path.stem if name is None else name
+        recorded = None if proportions is None else self._check_record(proportions)
+        if is_feature_file(path):
+            return self._segment(read_slide_features(path, name), None, recorded)
+        with open_slide(path, mpp=mpp) as opened:
+            longer_um = max(opened.dimensions) * opened.mpp
+            overview = opened.thumbnail(max(longer_um / OVERVIEW_PIXELS, opened.mpp))
+        with _folder(features) as folder:
+            known = {} if mpp is None else {name: mpp}
+            run = self._embed({name: path}, folder, known)
+            run.check("raise")
+            data = read_slide_features(run.results[name], name)
+        return self._segment(data, overview, recorded)
+
+    def segment_cohort(
+        self,
+        cohort: str | PathLike | Cohort | Sequence[str | PathLike],
+        output: str | PathLike,
+        *,
+        features: str | PathLike | None = None,
+        slides: Sequence[str] | None = None,
+        proportions: pd.DataFrame | None = None,
+        mpp: float | None = None,
+    ) -> CohortRun:
+        """Segment many slides and write the files of each, on joblib or Dask.
+
+        Parameters
+        ----------
+        cohort : path-like, Cohort or sequence of path-like
+            A cohort, whose records stand beside the predictions, or a sequence of slide files.
+        output : path-like
+            Folder of the files of :meth:`SlideSegmentation.write`; ``slides.csv`` holds a row per slide.
+        features : path-like, optional
+            As in :meth:`fit`.
+        slides : sequence of str, optional
+            Names of the slides to segment. Default: those of the role "test" of a cohort, all of a sequence.
+        proportions : DataFrame, optional
+            Recorded fractions, slide names by classes, for a sequence of files.
+        mpp : float, optional
+            Microns per level-0 pixel, for a sequence of files that do not state them.
+
+        Returns
+        -------
+        run : CohortRun
+            ``results``: :class:`SlideSegmentation` by slide; ``failures``: slides that could not
+            be segmented.
+        """
+        check_is_fitted(self, "classes_")
+        entries = _entries(cohort, slides, proportions, mpp)
+        output = Path(output)
+        output.mkdir(parents=True, exist_ok=True)
+        with _folder(features) as folder:
+            images = {n: e.path for n, e in entries.items() if not is_feature_file(e.path)}
+            known = {n: e.mpp for n, e in entries.items() if e.mpp is not None and n in images}
+            failures = self._embed(images, folder, known).failures if images else {}
+
+            def write(entry):
+                segmentation = self.segment(
+                    entry.path,
+                    proportions=entry.recorded,
+                    mpp=entry.mpp,
+                    name=entry.name,
+                    features=folder,
+                )
+                segmentation.write(output)
+                return segmentation
+
+            left = {name: entry for name, entry in entries.items() if name not in failures}
+            written = process_slides(left, write, on_error="skip", verbose=self.verbose)
+        if written.results:
+            write_table(output / "slides.csv", [one.row() for one in written.results.values()])
+        return CohortRun(written.results, {**failures, **written.failures})
+
+    def _embed(self, paths, folder, mpp) -> CohortRun:
+        """Features of new slides, made as those of the fit."""
+        if not hasattr(self, "embedder_"):
+            if self.embedder is None:
+                raise ValueError(
+                    "This model was fitted from feature files, or saved without its network, so "
+                    "it cannot embed a "
+                    "slide: give embedder=, the one that made those features."
+                )
+            self.embedder_ = self.embedder
+        fingerprint = self.embedder_.fingerprint()
+        if fingerprint != self.made_by_["embedder"]:
+            raise ValueError(
+                "The embedder is not that of the fit: its fingerprint begins "
+                f"{fingerprint[:12]}, that of the fit "
+                f"{str(self.made_by_['embedder'])[:12]}."
+            )
+        stride = None if self.stride == self.patch_size else self.stride
+        return self._preparation().embed(paths, folder, mpp=mpp, stride=stride)
+
+    def _segment(self, slide, overview, recorded) -> SlideSegmentation:
+        check_made_by(slide, self.made_by_, "those of the fit")
+        return segment_features(
+            slide,
+            self.models_,
+            classes=self.classes_,
+            colors=self.colors_,
+            overview=overview,
+            recorded=recorded,
+            features=self.features_,
+        )
+
+    def _check_record(self, proportions) -> pd.Series:
+        recorded = pd.Series(proportions, dtype=float)
+        unknown = sorted(set(recorded.index) - set(self.classes_))
+        if unknown:
+            raise ValueError(
+                f"proportions name {unknown}, which are no classes of this model: {self.classes_}."
+            )
+        recorded = recorded.reindex(self.classes_, fill_value=0.0)
+        total = float(recorded.sum())
+        if not (recorded >= 0).all() or abs(total - 1) > 0.01 + 1e-9:
+            raise ValueError(
+                f"proportions must be fractions from 0 to 1 that sum to 1, got {dict(proportions)}."
+            )
+        return recorded
+
+    # --- judging ------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        cohort: str | PathLike | Cohort,
+        *,
+        features: str | PathLike | None = None,
+        slides: Sequence[str] | None = None,
+    ) -> Evaluation:
+        """Scores by slide and case on slides with outlines.
+
+        Parameters
+        ----------
+        cohort : path-like or Cohort
+        features : path-like, optional
+            As in :meth:`fit`.
+        slides : sequence of str, optional
+            Names. Default: slides of the role "test". Slides without outlines have a proportion error alone.
+
+        Returns
+        -------
+        evaluation : Evaluation
+
+        Raises
+        ------
+        ValueError
+            If none of the slides can be used, or none has outlines or a record.
+        """
+        check_is_fitted(self, "classes_")
+        cohort = _as_cohort(cohort)
+        names = list(cohort.test if slides is None else slides)
+        if not names:
+            raise ValueError("The cohort has no slide of the role 'test'; give slides=[...].")
+        with _folder(features) as folder:
+            data = self.read_cohort(cohort, features=folder, slides=names)
+        return self.evaluate_features(data, names)
+
+    def evaluate_features(self, data: CohortFeatures, slides: Sequence[str]) -> Evaluation:
+        """As :meth:`evaluate`, of slides whose features and labels were read.
+
+        Parameters
+        ----------
+        data : CohortFeatures
+        slides : sequence of str
+
+        Returns
+        -------
+        evaluation : Evaluation
+        """
+        check_is_fitted(self, "classes_")
+        used = {name: data.slides[name] for name in slides if name in data.slides}
+        outlined = {name: data.outlined[name] for name in used if name in data.outlined}
+        cases = sorted({data.cohort.case_of(name) for name in used})
+        if not outlined and data.cohort.proportions.loc[cases].isna().all(axis=None):
+            raise ValueError(
+                "None of these slides has outlines or recorded proportions to compare with."
+            )
+        for slide in used.values():
+            check_made_by(slide, self.made_by_, "those of the fit")
+        return evaluate_models(data, list(used), self.models_)
+
+    def cross_validate(
+        self,
+        cohort: str | PathLike | Cohort,
+        folds: int = 5,
+        *,
+        features: str | PathLike | None = None,
+        systems: Mapping[str, System] | None = None,
+    ) -> pd.DataFrame:
+        """Scores on outlined cases left out in turn; proposer and classifier are trained anew in each fold.
+
+        Parameters
+        ----------
+        cohort : path-like or Cohort
+        folds : int, default=5
+            At most; whole cases are left out, so that there are no more folds than outlined cases.
+        features : path-like, optional
+            As in :meth:`fit`.
+        systems : mapping of str to System, optional
+            Systems to compare on the same folds and proposals. Default: the classifier of this segmenter.
+
+        Returns
+        -------
+        scores : DataFrame
+            One row per fold and system: ``system``, ``fold``, ``cases`` left out, and scores as of
+            :class:`~proportion_ssl.segmenter.Evaluation`.
+
+        Raises
+        ------
+        ValueError
+            If fewer than two outlined cases can be used.
+        """
+        cohort = _as_cohort(cohort)
+        with _folder(features) as folder:
+            data = self.read_cohort(cohort, features=folder, slides=cohort.labeled + cohort.bags)
+        return self.cross_validate_features(data, folds, systems=systems)
+
+    def cross_validate_features(
+        self, data: CohortFeatures, folds: int = 5, *, systems: Mapping[str, System] | None = None
+    ) -> pd.DataFrame:
+        """As :meth:`cross_validate`, of slides whose features and labels were read.
+
+        Parameters
+        ----------
+        data : CohortFeatures
+        folds : int, default=5
+        systems : mapping of str to System, optional
+
+        Returns
+        -------
+        scores : DataFrame
+        """
+        return cross_validate_cases(
+            data,
+            self._make_proposer(data),
+            {"classifier": System(self._make_classifier())} if systems is None else systems,
+            folds,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+
+    # --- files --------------------------------------------------------------------------------
+
+    def save(self, path: str | PathLike, *, network: bool = True) -> None:
+        """Write everything that segmenting a new slide needs into one file, which holds no code.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Replaced if it exists, by the whole file or not at all.
+        network : bool, default=True
+            Whether the network goes into the file, exported for OpenVINO, so that the machine that
+            applies the model needs neither torch nor weights. False: the fingerprint of the
+            embedder alone; whoever loads the file gives the same embedder.
+
+        Raises
+        ------
+        proportion_ssl.embedding.NotInstalledError
+            With `network`, without OpenVINO.
+        TypeError, ValueError
+            If a part cannot be written: an embedder without ``export``, a normalizer or classifier
+            of a foreign class. It is named.
+
+        See Also
+        --------
+        load : Read the file.
+        """
+        check_is_fitted(self, "classes_")
+        model_file.write(self, path, network=network)
+
+    @classmethod
+    def load(cls, path: str | PathLike, *, embedder: Any = None) -> SlideSegmenter:
+        """Read a segmenter that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+        embedder : transformer, optional
+            In place of the network of the file; needed if it holds none. Its fingerprint must be
+            that of the fit.
+
+        Returns
+        -------
+        segmenter : SlideSegmenter
+            Fitted. Segmenting loads torch only if classifier or proposer are more than linear maps
+            of the features.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        proportion_ssl.persistence.ModelFileError
+            If the file is damaged, of another version, or no file of :meth:`save`.
+        ValueError
+            If `embedder` is another one than that of the fit.
+        """
+        return model_file.read(cls, path, embedder=embedder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_network_file", None)  # the process that unpacked the network removes it
+        return state
+
+
+class _Entry(NamedTuple):
+    """A slide to segment."""
+
+    name: str
+    path: Any
+    mpp: float | None
+    recorded: pd.Series | None
+
+
+def _entries(cohort, slides, proportions, mpp) -> dict[str, _Entry]:
+    if not isinstance(cohort, Cohort | str | PathLike):
+        names = named_slides(cohort)
+        chosen = names if slides is None else {name: names[name] for name in slides}
+        known = {} if proportions is None else dict(proportions.iterrows())
+        return {name: _Entry(name, path, mpp, known.get(name)) for name, path in chosen.items()}
+    if proportions is not None or mpp is not None:
+        raise ValueError("A cohort has its own proportions and resolutions; leave them out.")
+    cohort = _as_cohort(cohort)
+    entries = {}
+    for name in cohort.test if slides is None else slides:
+        row = cohort.slides.loc[name]
+        record = cohort.proportions.loc[row["case"]]
+        alone = len(cohort.case_slides(row["case"])) == 1  # a record is of the whole case
+        recorded = record if alone and record.notna().all() else None
+        entries[name] = _Entry(name, row["path"], _number(row["mpp"]), recorded)
+    return entries
+
+
+def _as_cohort(cohort: str | PathLike | Cohort) -> Cohort:
+    return cohort if isinstance(cohort, Cohort) else load_cohort(cohort)
+
+
+@contextmanager
+def _folder(features: str | PathLike | None) -> Iterator[Path]:
+    """The folder given, or one that is removed afterwards."""
+    if features is not None:
+        yield Path(features)
+        return
+    with TemporaryDirectory(prefix="proportion_ssl_") as folder:
+        yield Path(folder)
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _describe_features(embedder: Any, made_by: Mapping[str, Any]) -> str:
+    """What the features are, for reports."""
+    known = "features from files" if embedder is None else " ".join(repr(embedder).split())
+    shown = " + ".join(f"{m:g}x" for m in made_by["magnifications"])
+    return f"{known}, {made_by['size']} pixels at {shown}"

@@ -1,0 +1,46 @@
+"""The systems that a run compares, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class System:
+    """A classifier, and whether it learns from the recorded proportions.
+
+    Parameters
+    ----------
+    classifier : estimator
+        With the ``fit`` of this package's classifiers.
+    records : bool, default=True
+        False: outlined slides alone.
+    """
+
+    classifier: Any
+    records: bool = True
+
+
+def standard_systems(random_state: int | None = None) -> dict[str, System]:
+    """Supervised, the published method, and the robust one.
+
+    Parameters
+    ----------
+    random_state : int, optional
+
+    Returns
+    -------
+    systems : dict of str to System
+        "supervised": the first step of the published method, outlines alone; "published":
+        :class:`~proportion_ssl.NegativePseudoLabelClassifier`; "robust":
+        :class:`~proportion_ssl.RobustProportionClassifier`.
+    """
+    from proportion_ssl.estimators import NegativePseudoLabelClassifier, RobustProportionClassifier
+
+    published = NegativePseudoLabelClassifier(random_state=random_state)
+    return {
+        "supervised": System(published, records=False),
+        "published": System(published),
+        "robust": System(RobustProportionClassifier(random_state=random_state)),
+    }

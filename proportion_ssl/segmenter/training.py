@@ -1,0 +1,202 @@
+"""From slides with features to labeled patches, tumor proposals and bags."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from proportion_ssl.manifest import Cohort
+from proportion_ssl.segmenter.slide_features import NON_CANCER, OutlinedPatches, SlideFeatures
+from proportion_ssl.slides import SlideFailure
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class CohortFeatures:
+    """A cohort with the features of its slides, and the labels of those that are outlined.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    slides : dict of str to SlideFeatures
+        Without those that failed.
+    outlined : dict of str to OutlinedPatches
+        Slides with outlines.
+    failures : dict of str to SlideFailure
+    """
+
+    cohort: Cohort
+    slides: Mapping[str, SlideFeatures]
+    outlined: Mapping[str, OutlinedPatches]
+    failures: Mapping[str, SlideFailure]
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What the features of all slides were made by."""
+        return dict(next(iter(self.slides.values())).made_by)
+
+    @property
+    def labeled(self) -> list[str]:
+        """Slides to learn from that have outlines."""
+        return [name for name in self.cohort.labeled if name in self.outlined]
+
+    def cases_of(self, names: Sequence[str]) -> np.ndarray:
+        """Case of each of the slides."""
+        return np.array([self.cohort.case_of(name) for name in names])
+
+    def patches(
+        self, names: Sequence[str], wanted: Sequence[str], *, all_views: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features, labels and case of the patches with one of the wanted labels."""
+        parts: list[tuple] = []
+        for name in names:
+            slide, labels = self.slides[name], self.outlined[name].labels
+            keep = np.isin(labels.astype(str), wanted)
+            X = slide.features if all_views else slide.first_view
+            case = np.full(int(keep.sum()), self.cohort.case_of(name), dtype=object)
+            parts.append((X[keep], labels[keep].astype(str), case))
+        X, y, cases = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return X, y, cases.astype(str)
+
+
+def fit_proposer(data: CohortFeatures, names: Sequence[str], proposer: Any) -> Any:
+    """Tumor against the rest, from outlined slides.
+
+    Parameters
+    ----------
+    data : CohortFeatures
+    names : sequence of str
+        Slides to learn from.
+    proposer : TumorProposer or None
+
+    Returns
+    -------
+    fitted : TumorProposer or None
+        None if none is wanted, or "non-cancer" (or cancer) is not outlined in these slides.
+    """
+    if proposer is None:
+        return None
+    X, y, cases = data.patches(names, [*data.cohort.classes, NON_CANCER], all_views=True)
+    is_tumor = y != NON_CANCER
+    if is_tumor.all() or not is_tumor.any():
+        return None
+    if len(np.unique(cases)) < 2:
+        warnings.warn(
+            "Only one case is outlined, so the threshold of tumor proposals is judged on patches of that "
+            "case itself and may miss tumor elsewhere; outline a second case, or give "
+            "proposer=TumorProposer(threshold=...).",
+            UserWarning,
+            stacklevel=2,
+        )
+        return clone(proposer).fit(X, is_tumor)
+    return clone(proposer).fit(X, is_tumor, groups=cases)
+
+
+def tumor_mask(slide: SlideFeatures, proposer: Any) -> np.ndarray:
+    """Which patches of a slide are proposed as tumor; all without a proposer."""
+    if proposer is None:
+        return np.ones(len(slide.grid), dtype=bool)
+    return proposer.propose(slide.features).is_tumor
+
+
+def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
+    """The tumor patches of each recorded case, with its proportions.
+
+    Parameters
+    ----------
+    data : CohortFeatures
+    proposer : TumorProposer or None
+
+    Returns
+    -------
+    bags : Bags or None
+        None if no case has a bag.
+    empty : list of str
+        Cases in which no tumor was proposed: they make no bag.
+    """
+    from proportion_ssl.proportions import Bags
+
+    cohort = data.cohort
+    found: dict[str, list[np.ndarray]] = {case: [] for case in cohort.bag_cases}
+    for name in cohort.bags:
+        case = cohort.case_of(name)
+        if name in data.slides:
+            slide = data.slides[name]
+            found[case].append(slide.first_view[tumor_mask(slide, proposer)])
+        elif len(cohort.case_slides(case)) > 1:
+            logger.warning("the bag of case %s lacks the slide %s, which failed", case, name)
+    instances = {case: np.concatenate(parts) for case, parts in found.items() if parts}
+    empty = [case for case, X in instances.items() if len(X) == 0]
+    kept = [case for case, X in instances.items() if len(X)]
+    if not kept:
+        return None, empty
+    recorded = cohort.proportions.loc[kept]
+    return (
+        Bags(
+            [instances[case] for case in kept],
+            kept,
+            recorded,
+            lower=cohort.lower.loc[kept],
+            upper=cohort.upper.loc[kept],
+        ),
+        empty,
+    )
+
+
+def fit_classifier(
+    data: CohortFeatures, names: Sequence[str], bags: Any, classifier: Any, records: bool = True
+) -> Any:
+    """A classifier of the classes of the cohort, from outlined slides and bags.
+
+    Parameters
+    ----------
+    data : CohortFeatures
+    names : sequence of str
+        Outlined slides to learn from.
+    bags : Bags or None
+    classifier : estimator
+        With the ``fit`` of this package's classifiers.
+    records : bool, default=True
+        Whether the bags are used.
+
+    Returns
+    -------
+    fitted : estimator
+    """
+    X, y, cases = data.patches(names, data.cohort.classes)
+    classifier = clone(classifier)
+    if "classes" in classifier.get_params():  # bags may teach what these slides do not show
+        classifier.set_params(classes=list(data.cohort.classes))
+        return classifier.fit(X, y, bags if records else None, groups=cases)
+    missing = sorted(set(data.cohort.classes) - set(y.tolist()))
+    if missing:
+        raise ValueError(
+            f"No patch of the outlined slides {', '.join(names)} is labeled "
+            f"{', '.join(missing)}, so nothing shows "
+            "what these classes look like. Outline them, or leave their columns out by classes=[...]."
+        )
+    return classifier.fit(X, y, bags if records else None, groups=cases)
+
+
+def dropped_table(outlined: Mapping[str, OutlinedPatches]) -> pd.DataFrame:
+    """Share of the outlined windows that the tissue rule dropped, by slide and label.
+
+    Parameters
+    ----------
+    outlined : dict of str to OutlinedPatches
+
+    Returns
+    -------
+    table : DataFrame
+        Slides by labels; NaN where a label is not outlined.
+    """
+    rows = {name: patches.dropped() for name, patches in outlined.items()}
+    return pd.DataFrame(rows).T.rename_axis("slide")
