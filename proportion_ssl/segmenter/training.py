@@ -173,9 +173,15 @@ def fit_classifier(
     """
     X, y, cases = data.patches(names, data.cohort.classes)
     classifier = clone(classifier)
+    groups = cases
+    if any(len(np.unique(cases[y == label])) < 2 for label in np.unique(y)):
+        logger.info(
+            "a class is outlined in one case alone: patches, not cases, are set aside to validate"
+        )
+        groups = None
     if "classes" in classifier.get_params():  # bags may teach what these slides do not show
         classifier.set_params(classes=list(data.cohort.classes))
-        return classifier.fit(X, y, bags if records else None, groups=cases)
+        return classifier.fit(X, y, bags if records else None, groups=groups)
     missing = sorted(set(data.cohort.classes) - set(y.tolist()))
     if missing:
         raise ValueError(
@@ -183,7 +189,7 @@ def fit_classifier(
             f"{', '.join(missing)}, so nothing shows "
             "what these classes look like. Outline them, or leave their columns out by classes=[...]."
         )
-    return classifier.fit(X, y, bags if records else None, groups=cases)
+    return classifier.fit(X, y, bags if records else None, groups=groups)
 
 
 def dropped_table(outlined: Mapping[str, OutlinedPatches]) -> pd.DataFrame:

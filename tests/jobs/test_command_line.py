@@ -1,0 +1,212 @@
+"""The command line, on a tiny cohort: results on stdout, progress on stderr, exit codes, nothing lost."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from cohorts import CLASSES, Texture, write_cohort
+from slide_files import write_slide
+
+from proportion_ssl.__main__ import DONE, FAILED, WRONG_INPUT, main
+from proportion_ssl.segmenter import cross_validation
+from proportion_ssl.slides import read_annotations
+
+ROOT = Path(__file__).parents[2]
+FIRST_HOUR = ROOT / "docs" / "guide" / "first_hour.rst"
+PATCHES = ["--magnifications", "2.5", "1.25", "--patch-size", "32"]
+
+
+@pytest.fixture(autouse=True)
+def _texture(monkeypatch):
+    """The command line builds embedders that need weights; here one that needs none."""
+    monkeypatch.setattr("proportion_ssl.embedding.PatchEmbedder", lambda weights: Texture())
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Few epochs."""
+    for name in ("NegativePseudoLabelClassifier",):
+        monkeypatch.setattr(f"proportion_ssl.estimators.{name}", few_epochs)
+
+
+def few_epochs(**settings):
+    from proportion_ssl.estimators.negative_pseudo_label import NegativePseudoLabelClassifier
+
+    return NegativePseudoLabelClassifier(max_epochs=3, **settings)
+
+
+def run(manifest, output, *more):
+    return main(["run", str(manifest), "--output", str(output), *PATCHES, *more])
+
+
+def test_run_then_apply(tmp_path, quick, capsys):
+    manifest = write_cohort(tmp_path / "cohort")
+    output = tmp_path / "out"
+    assert run(manifest, output) == DONE
+    printed = capsys.readouterr()
+    assert "Cross-validation over outlined cases" in printed.out and "fit ..." in printed.err
+    table = pd.read_csv(output / "test.csv", index_col="system")
+    assert table.index.tolist() == ["supervised", "published", "robust"]
+    assert table.loc["robust", "mIoU"] > 0.9
+    folds = pd.read_csv(output / "cross_validation.csv")
+    assert len(folds) == 9 and folds["mIoU"].between(0, 1).all()
+    assert len(pd.read_csv(output / "test_by_slide.csv")) == 6
+    assert {"bag", "distance", "doubtful"} <= set(pd.read_csv(output / "doubtful_records.csv"))
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "test_9" in page and "Texture" in page, "a report names the features"
+    regions = read_annotations(output / "slides" / "test_9.geojson")
+    assert {region.class_name for region in regions} == {*CLASSES, "non-cancer"}
+
+    records = tmp_path / "records.csv"
+    records.write_text("slide,acinar,solid,age\ntest_9.tif,90,10,71\n")
+    model, slide = output / "model.segmenter", manifest.parent / "test_9.tif"
+    there = tmp_path / "there"
+    arguments = ["apply", str(model), str(slide), "--output", str(there), "--weights", "none"]
+    assert main([*arguments, "--proportions", str(records)]) == DONE
+    here, applied = (
+        pd.read_csv(folder / "slides.csv", index_col="slide").loc["test_9"]
+        for folder in (output / "slides", there)
+    )
+    pd.testing.assert_series_equal(here, applied)
+    records.write_text("slide,acinar,solid\ntest_9,80,10\n")
+    assert main([*arguments, "--proportions", str(records)]) == WRONG_INPUT
+    assert "line 2: the percentages of 'test_9'" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_and_does_not_overwrite_another(tmp_path, quick, capsys):
+    manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=2, test=1)
+    output = tmp_path / "out"
+    assert run(manifest, output, "--no-cv", "--compare") == DONE
+    made = (output / "features" / "bag_2.h5").stat().st_mtime_ns
+    assert run(manifest, output, "--no-cv", "--compare") == DONE, "the same run again"
+    assert (output / "features" / "bag_2.h5").stat().st_mtime_ns == made
+    assert run(manifest, output, "--no-cv", "--compare", "--seed", "1") == WRONG_INPUT
+    assert "results of another run" in capsys.readouterr().err
+    assert run(manifest, output, "--no-cv", "--compare", "--seed", "1", "--overwrite") == DONE
+
+
+def test_a_failing_stage_loses_nothing(tmp_path, quick, monkeypatch, capsys):
+    manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=3, test=1)
+    (tmp_path / "cohort" / "bag_4.tif").write_bytes(b"no slide")
+
+    def fail(*arguments):
+        raise RuntimeError("in a test")
+
+    monkeypatch.setattr(cross_validation, "_fold", fail)
+    output = tmp_path / "out"
+    assert run(manifest, output) == FAILED
+    error = capsys.readouterr().err
+    assert "Problem: cross-validation: RuntimeError: in a test" in error
+    assert "Problem: slide bag_4: SlideError" in error
+    for name in ("model.segmenter", "test.csv", "report.html", "slides/test_5_overlay.png"):
+        assert (output / name).exists(), name
+
+
+def test_one_outlined_slide_and_no_test_slide(tmp_path, quick, capsys, recwarn):
+    manifest = write_cohort(tmp_path / "cohort", labeled=1, bags=2, test=0)
+    assert run(manifest, tmp_path / "out", "--system", "published", "--compare") == DONE
+    error = capsys.readouterr().err
+    assert "No test slide" in error and "1 outlined case: no cross-validation" in error
+    assert any("Only one case is outlined" in str(w.message) for w in recwarn)
+
+
+def test_the_supervised_system_sees_no_bag(tmp_path, quick):
+    manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=2, test=1)
+    output = tmp_path / "out"
+    assert run(manifest, output, "--system", "supervised", "--compare", "--no-cv") == DONE
+    assert pd.read_csv(output / "test.csv")["system"].tolist() == ["supervised"]
+    assert not (output / "doubtful_records.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "none.csv"], "there is no manifest"),
+        (["apply", "none.segmenter", "a.svs"], "There is no model file"),
+        (["embed", "a.svs"], "--no-normalization"),
+        (["run", "none.csv", "--tissue-masks", "none"], "no folder none of tissue masks"),
+    ],
+)
+def test_wrong_input(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == WRONG_INPUT
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_a_table_with_wrong_columns(tmp_path, capsys):
+    """What is wrong with the table is said without a traceback; other columns are told apart."""
+    for name in ("a.tif", "b.tif", "a.geojson"):
+        (tmp_path / name).touch()
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text(
+        "slide,annotation,role,age,x,y\na.tif,a.geojson,labeled,,,\nb.tif,,bag,71,20,80\n"
+    )
+    assert run(manifest, tmp_path / "out") == WRONG_INPUT
+    error = capsys.readouterr().err
+    assert "age" in error and "Traceback" not in error
+    assert run(manifest, tmp_path / "out", "--classes", "x", "y") == WRONG_INPUT
+    assert "No slide can give the reference of colors" in capsys.readouterr().err
+
+
+def test_embed(tmp_path, capsys):
+    manifest = write_cohort(tmp_path / "cohort", labeled=1, bags=0, test=0)
+    (tmp_path / "broken.tif").write_bytes(b"no slide")
+    slides = [str(manifest.parent / "labeled_0.tif"), str(tmp_path / "broken.tif")]
+    output = tmp_path / "features"
+    arguments = ["embed", *slides, "--output", str(output), "--no-normalization", *PATCHES]
+    assert main(arguments) == FAILED
+    captured = capsys.readouterr()
+    assert captured.out.split() == ["labeled_0", str(output / "labeled_0.h5")]
+    assert "Problem: broken: SlideError" in captured.err
+
+
+def test_check(tmp_path, capsys):
+    manifest = write_cohort(tmp_path / "cohort")
+    assert main(["check", str(manifest), *PATCHES]) == DONE
+    assert "labeled_0" in capsys.readouterr().out
+    pixels = np.full((512, 512, 3), 243, np.uint8)
+    write_slide(manifest.parent / "bag_3.tif", pixels, mpp=None)
+    assert main(["check", str(manifest), *PATCHES]) == FAILED
+    assert "bag_3" in capsys.readouterr().out
+
+
+def test_help_of_every_command():
+    for command in ("demo", "check", "run", "apply", "embed"):
+        run = subprocess.run(
+            [sys.executable, "-m", "proportion_ssl", command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "Exit status" in run.stdout
+    assert main_help_has_all_options(run.stdout)
+
+
+def main_help_has_all_options(text):
+    """Every option of the last command has help behind it."""
+    options = re.findall(r"^  (--[\w-]+)(?: \S+)*(?:\s{2,}|\n\s+)(\S.*)", text, re.MULTILINE)
+    return options and all(explained.strip() for _, explained in options)
+
+
+def code_blocks(page):
+    """Python of a page of the guide."""
+    blocks = page.read_text(encoding="utf-8").split(".. code-block:: python\n")[1:]
+    return [textwrap.dedent(re.split(r"\n(?=\S)", block, maxsplit=1)[0]) for block in blocks]
+
+
+def test_grid_search_of_the_guide(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    *_, make_files, search = code_blocks(FIRST_HOUR)
+    variables = {}
+    exec(make_files, variables)
+    with sklearn.config_context():
+        exec(search.replace("max_epochs=30", "max_epochs=2"), variables)
+    assert "std_test_score" in capsys.readouterr().out
+    assert variables["model"].classes_.tolist() == ["acinar", "lepidic", "papillary", "solid"]
