@@ -34,12 +34,42 @@ class Evaluation:
     confusion : DataFrame
         Outlined classes by predicted ones, in patches. A predicted class "no tissue" counts outlined windows
         that the tissue rule dropped.
+    confusion_by_case : dict of str to ndarray
+        The same by case, for intervals.
     """
 
     by_slide: pd.DataFrame
     by_case: pd.DataFrame
     pooled: pd.Series
     confusion: pd.DataFrame
+    confusion_by_case: Mapping[str, np.ndarray]
+
+    def interval(
+        self, score: str = "mIoU", *, level: float = 0.95, n_resamples: int = 2000
+    ) -> tuple[float, float]:
+        """Percentile bootstrap interval of a pooled score, by resampling cases.
+
+        Parameters
+        ----------
+        score : {"OP", "PC", "mIoU", "tumor_recall", "tumor_precision"}, default="mIoU"
+        level : float in (0, 1), default=0.95
+        n_resamples : int, default=2000
+
+        Returns
+        -------
+        low, high : float
+            NaN with fewer than two outlined cases. With few cases the interval is too narrow.
+        """
+        matrices = [matrix for matrix in self.confusion_by_case.values() if matrix.sum()]
+        if len(matrices) < 2:
+            return np.nan, np.nan
+        stacked, n = np.stack(matrices), len(matrices)
+        rng = np.random.default_rng(0)
+        draws = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples)
+        n_classes = stacked.shape[1] - 1
+        scores = [scores_of(total, n_classes)[score] for total in np.tensordot(draws, stacked, 1)]
+        low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
 
 
 def evaluate_segmentations(
@@ -84,7 +114,13 @@ def evaluate_segmentations(
         index=pd.Index([*classes, NON_CANCER], name="outlined"),
         columns=pd.Index([*classes, NON_CANCER, NO_TISSUE], name="predicted"),
     )
-    return Evaluation(by_slide.rename_axis("slide"), by_case.rename_axis("case"), pooled, confusion)
+    return Evaluation(
+        by_slide.rename_axis("slide"),
+        by_case.rename_axis("case"),
+        pooled,
+        confusion,
+        {case: sum(matrices[name] for name in names) for case, names in groups.items()},
+    )
 
 
 def confusion_of(
@@ -141,7 +177,7 @@ def scores_of(matrix: np.ndarray, n_classes: int) -> dict[str, float]:
     occurs = (n_true > 0) | (n_predicted > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         iou = right / (n_true + n_predicted - right)
-        precision = right / n_predicted
+        precision = np.where(n_predicted > 0, right / n_predicted, 0.0)
         tumor_recall = of_cancer[:, :n_classes].sum() / n_true.sum()
         proposed = matrix[:, :n_classes].sum()
         tumor_precision = of_cancer[:, :n_classes].sum() / proposed

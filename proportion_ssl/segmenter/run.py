@@ -274,6 +274,11 @@ def _write_scores(result, evaluations: Mapping[str, Evaluation], output: Path, c
         return
     pooled = {name: evaluation.pooled for name, evaluation in evaluations.items()}
     result.scores = pd.DataFrame(pooled).T.rename_axis("system").astype({"patches": int})
+    intervals = {name: evaluation.interval("mIoU") for name, evaluation in evaluations.items()}
+    place = result.scores.columns.get_loc("mIoU") + 1
+    for offset, bound in enumerate(("mIoU_low", "mIoU_high")):
+        values = [intervals[name][offset] for name in result.scores.index]
+        result.scores.insert(place + offset, bound, values)
     write_table(output / "test.csv", result.scores.reset_index())
     for level in ("by_slide", "by_case"):
         parts = {name: getattr(evaluation, level) for name, evaluation in evaluations.items()}

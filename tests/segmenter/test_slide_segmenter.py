@@ -38,6 +38,8 @@ def test_scores_on_test_slides_and_in_folds(fitted, manifest, features):
     assert evaluation.pooled["mIoU"] > 0.9 and evaluation.pooled["proportion_error"] < 0.1
     assert evaluation.by_slide.index.tolist() == ["test_9", "test_10"]
     assert evaluation.confusion.to_numpy().sum() == 2 * 100
+    low, high = evaluation.interval("mIoU")
+    assert low <= evaluation.pooled["mIoU"] <= high
     scores = fitted.cross_validate(
         manifest,
         3,
