@@ -105,7 +105,7 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
 
     Why not gradients: the covariance within classes holds what differs from slide to slide, above all the
     stain, and the discriminant functions do not look there. Settings were found on virtual slides of real
-    patches and MobileNetV2 features; see ``benchmarks/robustness.py``.
+    patches and MobileNetV2 features; see ``benchmarks/accuracy/robustness.py``.
 
     Images pass the frozen layers of a net once per fit.
 

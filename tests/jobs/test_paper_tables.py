@@ -10,7 +10,7 @@ import pytest
 
 from proportion_ssl.slides import patch_grid, write_features
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "accuracy"
 pytest.importorskip("matplotlib", reason="the tables come with maps: pip install matplotlib")
 
 

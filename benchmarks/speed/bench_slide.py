@@ -29,7 +29,7 @@ gets an environment of its own (7 GB):
         "shapely<=2.1.2" "pillow<12.2" aiohttp flask flask-cors glymur joblib opencv-python pydicom \\
         pyyaml requests SimpleITK tqdm umap-learn defusedxml
     tia/bin/pip install --no-deps tiatoolbox==2.1.3
-    python benchmarks/bench_slide.py --tiatoolbox tia/bin/python
+    python benchmarks/speed/bench_slide.py --tiatoolbox tia/bin/python
 
 ``--without-tiatoolbox`` measures our side alone. Needs pip install proportion_ssl[fast].
 """

@@ -1,6 +1,6 @@
 """What is left of the gain when proportions are rounded, estimated, or of another slide.
 
-    python benchmarks/robustness.py --data DATA --seeds 10
+    python benchmarks/accuracy/robustness.py --data DATA --seeds 10
 
 Virtual slides of real H&E patches, composed by `histology_cohort.py`: every seed is a cohort of its own with
 roles of its own; seeds whose outlined slides lack a class are passed over. Five regimes: exact
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from bench_histology import draw
-from histology_cohort import N_PATCHES, N_SLIDES, compose, draw_roles, load_cohort, roughen
+from histology_cohort import N_PATCHES, N_SLIDES, compose, draw_roles, load_virtual_cohort, roughen
 from joblib import Parallel, delayed
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
@@ -79,7 +79,7 @@ def record(proportions, regime, rng):
 
 def run(data, cache, regime, seed, name):
     """mIoU of one system on the test slides of one seed."""
-    cohort = load_cohort(data, cache, seed=seed, stain_shift=regime != "no stain shift")
+    cohort = load_virtual_cohort(data, cache, seed=seed, stain_shift=regime != "no stain shift")
     is_labeled, is_bag, is_test, labels, names, true = draw(cohort, seed)
     recorded, wrong = record(true, regime, np.random.default_rng([seed, 2]))
     bags = Bags(cohort.features[is_bag], cohort.slides[is_bag], recorded)
@@ -182,7 +182,7 @@ def main(arguments=None):
     seeds = seeds_with_all_classes(options.data, options.first_seed, options.seeds)
     for seed in seeds:  # embed once, before the processes start
         for shifted in {regime != "no stain shift" for regime in options.regimes}:
-            load_cohort(options.data, options.cache, seed=seed, stain_shift=shifted)
+            load_virtual_cohort(options.data, options.cache, seed=seed, stain_shift=shifted)
     table = run_all(options, seeds)
     summary = summarise(table)
     print(summary.round(3).to_string(index=False))

@@ -9,7 +9,7 @@ in several ways, and prints one JSON line:
 - ``large_image``: large_image's own ``tileIterator``, whose resampling kernel is another;
 - ``limit``: each needed tile decoded once and thrown away.
 
-``python benchmarks/bench_reading.py --size 8192 --rounds 3``
+``python benchmarks/speed/bench_reading.py --size 8192 --rounds 3``
 """
 
 import argparse

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from histology_cohort import N_LABELED, N_SLIDES, N_TEST, load_cohort, roughen
+from histology_cohort import N_LABELED, N_SLIDES, N_TEST, load_virtual_cohort, roughen
 
 from proportion_ssl.datasets import make_bags
-from proportion_ssl.manifest import load_cohort as load_manifest
 from proportion_ssl.proportions import class_proportions
 from proportion_ssl.slides import (
     PatchGrid,
@@ -95,7 +94,7 @@ def load_study(data: str, features: str | None, cache: str, regime: str, cohort_
 
 def virtual_slides(data: Path, cache: Path, *, regime: str, seed: int) -> Study:
     """60 slides of 60 real patches, see `histology_cohort`."""
-    cohort = load_cohort(data, cache, seed=seed, stain_shift=regime != "no shift")
+    cohort = load_virtual_cohort(data, cache, seed=seed, stain_shift=regime != "no shift")
     slides = np.char.add("slide_", np.char.zfill(cohort.slides.astype(str), 2))
     names, index = np.unique(slides, return_inverse=True)
     return _composed(
@@ -151,7 +150,7 @@ def own_slides(manifest: Path, features: Path) -> Study:
     Outlined slides are those of the roles "labeled" and "test"; the folds are made of them. Patches
     without a majority class are left out.
     """
-    cohort = load_manifest(manifest)
+    cohort = load_cohort(manifest)
     parts, shapes = [], {}
     outlined = [*cohort.labeled, *cohort.test]
     for row in cohort.slides.itertuples():

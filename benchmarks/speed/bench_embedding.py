@@ -11,7 +11,7 @@ Sides, taken in turns in one process on the same images:
 The peak memory of eager and embedder is that of a process of its own, imports included. One line
 of JSON comes out. Needs the engines: pip install proportion_ssl[fast] onnxruntime onnx onnxscript
 
-    python benchmarks/bench_embedding.py
+    python benchmarks/speed/bench_embedding.py
 """
 
 import argparse

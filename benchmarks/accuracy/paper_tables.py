@@ -1,6 +1,6 @@
 """Tables 1 and 2 of the paper, and its modern rivals beside them, in one command.
 
-    python benchmarks/paper_tables.py --data DATA --protocol fast --seeds 1
+    python benchmarks/accuracy/paper_tables.py --data DATA --protocol fast --seeds 1
 
 `--data` is the folder of real patches (virtual slides, see `histology_cohort.py`), `synthetic`, or the
 manifest of your own slides (with `--features`, a folder of one feature file per slide). All systems see the

@@ -1,7 +1,7 @@
 """Time and memory of the segmentation scores on label maps.
 
 The class is in the form that asv (airspeed velocity) runs; without asv,
-``python benchmarks/bench_metrics.py`` prints the times. The largest map, of 10^8 pixels, is run by
+``python benchmarks/speed/bench_metrics.py`` prints the times. The largest map, of 10^8 pixels, is run by
 the script only with ``--large``.
 """
 

@@ -31,7 +31,7 @@ RUIFROK /= np.linalg.norm(RUIFROK, axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
-class Cohort:
+class VirtualCohort:
     """Features, labels and slides of all patches of a cohort."""
 
     features: np.ndarray  # (n_patches, 1280) float32
@@ -78,7 +78,7 @@ def compose(groups: pd.DataFrame, rng: np.random.Generator) -> tuple[list[str], 
     return paths, np.array(labels), stains
 
 
-def load_cohort(data: Path, cache: Path, *, seed: int, stain_shift: bool) -> Cohort:
+def load_virtual_cohort(data: Path, cache: Path, *, seed: int, stain_shift: bool) -> VirtualCohort:
     """Compose the cohort of a seed and embed it once; features are cached in a folder."""
     folder, weights = data / "patches" / "lc25000", data / "weights" / "mobilenet_v2_imagenet.pth"
     groups = pd.read_csv(folder / "groups.csv")
@@ -90,7 +90,7 @@ def load_cohort(data: Path, cache: Path, *, seed: int, stain_shift: bool) -> Coh
     ).hexdigest()[:12]
     file = cache / f"histology_{recipe}_{seed}_{'shift' if stain_shift else 'plain'}.npy"
     if file.exists():
-        return Cohort(np.load(file), labels, slides, classes)
+        return VirtualCohort(np.load(file), labels, slides, classes)
     embedder = PatchEmbedder(weights=weights)
     features = []
     for slide in tqdm(range(N_SLIDES), desc="embedding slides", unit="slide"):
@@ -105,7 +105,7 @@ def load_cohort(data: Path, cache: Path, *, seed: int, stain_shift: bool) -> Coh
     partial = file.with_suffix(".partial.npy")
     np.save(partial, np.concatenate(features))
     partial.replace(file)
-    return Cohort(np.load(file), labels, slides, classes)
+    return VirtualCohort(np.load(file), labels, slides, classes)
 
 
 def draw_roles(seed: int) -> Roles:

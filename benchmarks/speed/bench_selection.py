@@ -6,7 +6,7 @@ round; ``slope`` is that of time against number of instances on a log-log line, 
 largest number on. ``peak_mb`` is the resident peak of the process, input included (Linux). One line of JSON
 comes out.
 
-    python benchmarks/bench_selection.py
+    python benchmarks/speed/bench_selection.py
 """
 
 import argparse

@@ -8,8 +8,8 @@
 
 One line of JSON comes out.
 
-    python benchmarks/bench_training.py
-    python benchmarks/bench_training.py --fit
+    python benchmarks/speed/bench_training.py
+    python benchmarks/speed/bench_training.py --fit
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rows of the paper's Table 2 on virtual slides of real H&E patches.
 
-    python benchmarks/bench_histology.py --data DATA --seeds 5
+    python benchmarks/accuracy/bench_histology.py --data DATA --seeds 5
 
 prints mean +- standard deviation over seeds of OP, PC and mIoU on the test slides, and how much of the
 distance from "supervised" to "ceiling" (every bag label known) each row recovers; the last line is JSON.
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from histology_cohort import draw_roles, load_cohort, roughen
+from histology_cohort import draw_roles, load_virtual_cohort, roughen
 from joblib import Parallel, delayed
 
 from proportion_ssl import (
@@ -106,7 +106,7 @@ def main(arguments=None):
     parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON, of every row")
     options = parser.parse_args(arguments)
-    cohort = load_cohort(
+    cohort = load_virtual_cohort(
         options.data, options.cache, seed=options.cohort_seed, stain_shift=not options.no_shift
     )
     seeds = range(options.first_seed, options.first_seed + options.seeds)
