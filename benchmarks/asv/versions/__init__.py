@@ -1,1 +1,1 @@
-"""Benchmarks over versions: pip install asv; cd benchmarks; asv run."""
+"""Benchmarks over versions: pip install asv; cd benchmarks/asv; asv run."""
