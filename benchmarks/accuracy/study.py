@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from histology_cohort import N_LABELED, N_SLIDES, N_TEST, load_virtual_cohort, roughen
 
+from proportion_ssl import load_cohort
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.proportions import class_proportions
 from proportion_ssl.slides import (
