@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +13,8 @@ from proportion_ssl.slides.annotations.regions import Region, check_names, polyg
 
 if TYPE_CHECKING:
     from proportion_ssl.slides.grid import PatchGrid
+
+logger = logging.getLogger(__name__)
 
 MAX_PIECE_VERTICES = 256
 PAIRS_AT_ONCE = 100_000
@@ -67,6 +70,10 @@ def class_fractions(
     ValueError
         If a region has a class that is neither in ``classes`` nor in ``ignore``.
 
+    Notes
+    -----
+    Regions that later ones hide wholly count nowhere; a logged warning names them.
+
     Examples
     --------
     >>> import shapely
@@ -94,6 +101,7 @@ def class_fractions(
     x0, y0, x1, y1 = np.asarray(grid.boxes, dtype=float).reshape(-1, 4).T
     boxes = shapely.box(x0, y0, x1, y1)
     pieces, owners = _visible_pieces([region.geometry for region in regions])
+    _warn_of_hidden(regions, owners)
     column = np.array([columns[region.class_name] for region in regions], dtype=int)[owners]
     areas = _areas(boxes, pieces, column, len(classes) + 1)
     fractions = np.clip(areas / ((x1 - x0) * (y1 - y0))[:, np.newaxis], 0.0, 1.0)
@@ -110,7 +118,7 @@ def patch_labels(
 ) -> np.ndarray:
     """Label of each patch: its majority class, or None.
 
-    A patch is labelled with the class of the largest share if that share is at least
+    A patch is labeled with the class of the largest share if that share is at least
     ``min_fraction`` of the patch and larger than every other class's. Patches that are too
     little annotated, mixed without a majority, or vague to more than ``max_ignored`` get None.
 
@@ -125,7 +133,7 @@ def patch_labels(
     min_fraction : float, default 0.5
         Least share of the patch, in (0, 1], that the majority class must cover.
     max_ignored : float, default 0.25
-        Largest ignored share, in [0, 1], of a labelled patch.
+        Largest ignored share, in [0, 1], of a labeled patch.
 
     Returns
     -------
@@ -190,6 +198,20 @@ def _visible_pieces(geometries: Sequence[shapely.Geometry]) -> tuple[np.ndarray,
             pieces.extend(cut)
             owners.extend([index] * len(cut))
     return np.array(pieces, dtype=object), np.array(owners, dtype=int)
+
+
+def _warn_of_hidden(regions: Sequence[Region], owners: np.ndarray) -> None:
+    """Name the regions of which later ones leave nothing."""
+    gone = np.setdiff1d(np.arange(len(regions)), owners).tolist()
+    hidden = [i for i in gone if not regions[i].geometry.is_empty]
+    if hidden:
+        named = [f"{i} ({regions[i].name or regions[i].class_name!r})" for i in hidden[:5]]
+        named += [f"and {len(hidden) - 5} more"] if len(hidden) > 5 else []
+        logger.warning(
+            "%d region(s) wholly hidden by later ones, which lie on top: region %s",
+            len(hidden),
+            ", ".join(named),
+        )
 
 
 def _covers(shapes: np.ndarray) -> list[np.ndarray]:

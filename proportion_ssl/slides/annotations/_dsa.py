@@ -98,15 +98,15 @@ def _parts(element: dict, place: str) -> tuple:
         if not isinstance(holes, list):
             raise AnnotationError(f"{place}: 'holes' must be a list of lists of points")
         shell = as_ring(element.get("points"), f"{place}, 'points'")
-        return ((shell, tuple(as_ring(h, f"{place}, hole {i}") for i, h in enumerate(holes))),)
+        return ((shell, *(as_ring(h, f"{place}, hole {i}") for i, h in enumerate(holes))),)
     center = as_ring([element.get("center")], f"{place}, 'center'")[0]
     if kind == "circle":
         diameter = 2 * _number(element, "radius", place)
-        return ((ellipse(center, diameter, diameter), ()),)
+        return ((ellipse(center, diameter, diameter),),)
     size = _number(element, "width", place), _number(element, "height", place)
     rotation = _number(element, "rotation", place) if "rotation" in element else 0.0
     shape = ellipse if kind == "ellipse" else rectangle
-    return ((shape(center, *size, rotation), ()),)
+    return ((shape(center, *size, rotation),),)
 
 
 def _number(element: dict, key: str, place: str) -> float:

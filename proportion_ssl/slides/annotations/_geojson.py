@@ -12,6 +12,7 @@ from proportion_ssl.slides.annotations.regions import AnnotationError, Outline, 
 
 AREAS = ("Polygon", "MultiPolygon")
 WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
+MEASURED_AREAS = ("Area \u00b5m^2", "Area \u03bcm^2", "Area um^2")  # micro sign, Greek mu, ours
 GEOMETRIES = (*AREAS, *WITHOUT_AREA, "GeometryCollection")
 
 
@@ -60,13 +61,16 @@ def _outline(feature: Any, source: str, where: str) -> Outline:
         )
     labels, color = _classification(properties, f"{source}: {where}")
     name = properties.get("name")
+    measurements = _measurements(properties.get("measurements"), f"{source}: {where}")
+    areas = [measurements[key] for key in MEASURED_AREAS if key in (measurements or {})]
     return Outline(
         where=where,
         labels=labels,
         parts=tuple(_parts(feature.get("geometry"), f"{source}: {where}")),
         color=color,
         name=name if isinstance(name, str) else None,
-        measurements=_measurements(properties.get("measurements"), f"{source}: {where}"),
+        measurements=measurements,
+        area_um2=areas[0] if areas else None,
     )
 
 
@@ -167,7 +171,7 @@ def _parts(geometry: Any, where: str, nesting: int = 0) -> Iterator[tuple]:
             raise AnnotationError(f"{where}: a polygon must be a list of rings")
         if polygon:
             rings = [as_ring(ring, f"{where}, ring {i}") for i, ring in enumerate(polygon)]
-            yield rings[0], tuple(rings[1:])
+            yield tuple(rings)
 
 
 def _kind(value: Any) -> str:

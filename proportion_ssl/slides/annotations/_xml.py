@@ -7,30 +7,43 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 import numpy as np
-import shapely
 
 from proportion_ssl.colors import parse_css, to_hex, unpack_bgr
 from proportion_ssl.slides.annotations._ellipse import ellipse
+from proportion_ssl.slides.annotations._frames import ASAP, IMAGESCOPE, Dialect
 from proportion_ssl.slides.annotations.regions import AnnotationError, Outline, check_numbers
 
 ASAP_AREAS = ("Polygon", "Spline", "Rectangle")
 ASAP_WITHOUT_AREA = ("Dot", "PointSet", "Measurement", "None")
 IMAGESCOPE_RECTANGLE, IMAGESCOPE_ELLIPSE = 1, 2  # all else is the polygon of its vertices
-MAX_HOLE_PAIRS = 10_000_000
 NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 NO_NUMBER = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.IGNORECASE)
 
 
-def xml_outlines(root: Element, source: str) -> Iterator[Outline]:
-    """Outlines of an ASAP or ImageScope file, told apart by the root element."""
+def xml_dialect(root: Element, source: str) -> Dialect:
+    """ASAP or ImageScope, told apart by the root element."""
     if root.tag == "ASAP_Annotations":
-        return _asap_outlines(root, source)
+        return ASAP
     if root.tag == "Annotations":
-        return _imagescope_outlines(root, source)
+        return IMAGESCOPE
     raise AnnotationError(
         f"{source}: the root element is <{root.tag}>, expected <ASAP_Annotations> (ASAP) or "
         "<Annotations> (Aperio ImageScope)"
     )
+
+
+def xml_outlines(root: Element, source: str) -> Iterator[Outline]:
+    """Outlines of an ASAP or ImageScope file."""
+    is_asap = xml_dialect(root, source) is ASAP
+    return (_asap_outlines if is_asap else _imagescope_outlines)(root, source)
+
+
+def imagescope_mpp(root: Element, source: str) -> float | None:
+    """Microns per pixel of the slide that an ImageScope file was drawn on, None if not stated."""
+    if not (root.get("MicronsPerPixel") or "").strip():
+        return None
+    value = _number(root, "MicronsPerPixel", source)
+    return value if value > 0 else None  # ImageScope writes 0 where the slide does not say
 
 
 def _asap_outlines(root: Element, source: str) -> Iterator[Outline]:
@@ -53,7 +66,7 @@ def _asap_outlines(root: Element, source: str) -> Iterator[Outline]:
         points = _points(annotation, "Coordinates", "Coordinate", f"{source}: {where}")
         if kind == "Rectangle" and len(points) == 2:
             points = _box(points)
-        parts = ((points, ()),) if kind in ASAP_AREAS else ()
+        parts = ((points,),) if kind in ASAP_AREAS else ()
         yield Outline(where, labels, parts, color, name)
 
 
@@ -87,31 +100,38 @@ def _imagescope_outlines(root: Element, source: str) -> Iterator[Outline]:
 
 
 def _layer_outlines(layer: Element, color, where: str, source: str) -> Iterator[Outline]:
-    """Positive regions with the negative ones that lie in them as holes."""
-    positive, negative = [], []
-    for index, region in enumerate(layer.iterfind("Regions/Region")):
-        place = f"{where}, region {region.get('Id', index)}"
-        points = _imagescope_points(region, f"{source}: {place}")
-        if region.get("NegativeROA", "0").strip() == "1":
-            negative.append((place, points))
-        else:
-            positive.append((place, points, region.get("Text")))
-    if len(positive) * len(negative) > MAX_HOLE_PAIRS:
-        raise AnnotationError(
-            f"{source}: {where} has {len(positive):,} regions and {len(negative):,} holes, too "
-            "many to match; split the layer"
-        )
-    holes = _assign_holes([points for _, points, _ in positive], negative)
+    """Regions of a layer; the negative ones are cut out of all others, see ``_negative``."""
+    regions = list(layer.iterfind("Regions/Region"))
+    negative = [
+        _is_negative(region, f"{source}: {where}, region {region.get('Id', index)}")
+        for index, region in enumerate(regions)
+    ]
     colors = () if color is None else (to_hex(color),)
     titles = _layer_titles(layer)
-    for index, (place, points, text) in enumerate(positive):
+    for index, region in enumerate(regions):
+        place = f"{where}, region {region.get('Id', index)}"
+        points = _imagescope_points(region, f"{source}: {place}")
+        text = region.get("Text")
         names = (*titles, *colors, (text or "").strip())
         labels = tuple(dict.fromkeys(name for name in names if name))
         if not titles and color is None:
             labels = ()
-        yield Outline(place, labels, ((points, tuple(holes[index])),), color, text or None)
-    for place, _ in holes[-1]:
-        yield Outline(f"{place} (a hole in no region)", ("hole",), ())
+        yield Outline(
+            place,
+            labels,
+            ((points,),),
+            color,
+            text or None,
+            layer=where if any(negative) else None,
+            negative=negative[index],
+        )
+
+
+def _is_negative(region: Element, where: str) -> bool:
+    text = region.get("NegativeROA", "0").strip().lower()
+    if text not in ("", "0", "1", "false", "true"):
+        raise AnnotationError(f"{where}: NegativeROA {text[:40]!r} is neither 0 nor 1")
+    return text in ("1", "true")
 
 
 def _layer_titles(layer: Element) -> list[str]:
@@ -126,28 +146,6 @@ def _layer_titles(layer: Element) -> list[str]:
         if attribute.get("Name") != "Description":
             titles.append(attribute.get("Name"))
     return [title.strip() for title in titles if title and title.strip()]
-
-
-def _assign_holes(shells: list[np.ndarray], negative: list) -> list[list]:
-    """Holes of each shell; the last list holds what lies in none.
-
-    A hole belongs to the smallest region that contains most of its vertices.
-    """
-    holes: list[list] = [[] for _ in range(len(shells) + 1)]
-    usable = [i for i, shell in enumerate(shells) if len(shell) >= 3]
-    polygons = [shapely.Polygon(shells[i]) for i in usable]
-    areas = [polygon.area for polygon in polygons]
-    shapely.prepare(polygons)
-    for place, points in negative:
-        if len(points) < 3:
-            holes[-1].append((place, points))
-            continue
-        parent, smallest = -1, np.inf
-        for i, polygon, area in zip(usable, polygons, areas, strict=True):
-            if area < smallest and shapely.contains_xy(polygon, points).mean() > 0.5:
-                parent, smallest = i, area
-        holes[parent].append(points if parent >= 0 else (place, points))
-    return holes
 
 
 def _imagescope_points(region: Element, where: str) -> np.ndarray:

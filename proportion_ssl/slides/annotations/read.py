@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import numpy as np
-
+from proportion_ssl.slides.annotations._assemble import to_regions
 from proportion_ssl.slides.annotations._coverage import (
     ClassFractions,
     class_fractions,
@@ -25,15 +24,29 @@ from proportion_ssl.slides.annotations._coverage import (
 )
 from proportion_ssl.slides.annotations._documents import read_document
 from proportion_ssl.slides.annotations._dsa import dsa_outlines, is_dsa
+from proportion_ssl.slides.annotations._frames import (
+    DSA,
+    GEOJSON,
+    IMAGESCOPE,
+    Dialect,
+    SlideFrame,
+    check_resolution,
+    check_slide,
+    frame_by_hand,
+    frame_of,
+)
 from proportion_ssl.slides.annotations._geojson import geojson_outlines, is_geojson
 from proportion_ssl.slides.annotations._rasters import read_label_map
-from proportion_ssl.slides.annotations._xml import xml_outlines
+from proportion_ssl.slides.annotations._xml import (
+    imagescope_mpp,
+    xml_dialect,
+    xml_outlines,
+)
 from proportion_ssl.slides.annotations.regions import (
     AnnotationError,
     Outline,
     Region,
     check_names,
-    to_regions,
 )
 
 __all__ = [
@@ -52,7 +65,8 @@ def read_annotations(
     *,
     class_map: Mapping[str | None, str | None] | None = None,
     order: Sequence[str] | None = None,
-    offset: tuple[float, float] = (0, 0),
+    slide: SlideFrame | None = None,
+    offset: tuple[float, float] | None = None,
     dimensions: tuple[int, int] | None = None,
 ) -> list[Region]:
     """Read the annotated regions of a slide.
@@ -65,20 +79,23 @@ def read_annotations(
     class_map : mapping, optional
         From names in the file to class names. Names it does not hold stay as they are. The
         value None leaves a name out; the key None names the unclassified shapes, which are
-        left out otherwise. A colour as ``"#rrggbb"`` can stand for the name, which is needed
+        left out otherwise. A color as ``"#rrggbb"`` can stand for the name, which is needed
         for ImageScope layers without one; for QuPath's derived classes (``"Tumor: Positive"``)
         so can the base class.
     order : sequence of str, optional
         Class names from bottom to top, for files whose order is not the order of drawing, such
         as ASAP's exclusion groups: regions of later names lie on top, those of names not given
         below all. By default the order of the file.
-    offset : tuple of two float, default (0, 0)
-        Level-0 position (x, y) of the file's origin. QuPath and large_image show slides with
-        ``openslide.bounds-x`` and ``-y`` cropped and count pixels from there: give
-        ``slide.bounds[:2]`` for their files.
+    slide : Slide, optional
+        The slide that was outlined, as :func:`~proportion_ssl.slides.open_slide` gives it, or any
+        object with ``bounds``, ``dimensions`` and ``mpp``. Coordinates are then shifted to level-0
+        pixels by the rule of the program that wrote the file (see Notes), regions are cut to the
+        slide, and files that do not fit it are refused.
+    offset : tuple of two float, optional
+        Without a slide at hand: level-0 position (x, y) of the file's origin; (0, 0) by default.
     dimensions : tuple of two int, optional
-        (width, height) of the slide at level 0. If given, regions are clipped to the slide, and
-        one wholly outside is an error.
+        Without a slide at hand: its (width, height) at level 0. Regions are then cut to it, and
+        one that lies outside for more than half is an error.
 
     Returns
     -------
@@ -88,10 +105,14 @@ def read_annotations(
     Raises
     ------
     AnnotationError
-        If the file is malformed, is of no known format, or has more than 128 MiB or 5 million
-        vertices; a ``ValueError`` that names file, element and remedy.
+        If the file is malformed, is of no known format, or has more than 128 MiB, 5 million
+        vertices or 100,000 crossings of its outlines; if an outline lies for more than half
+        outside the scanned part of the slide; if the file states a resolution that is not the
+        slide's to 2% (ImageScope's ``MicronsPerPixel``, QuPath's measured areas). A
+        ``ValueError`` that names file, element and remedy.
     TypeError, ValueError
-        If ``class_map``, ``order`` or ``offset`` is not of the described form.
+        If an argument is not of the described form, or ``offset`` or ``dimensions`` is given
+        beside ``slide``.
 
     Notes
     -----
@@ -100,15 +121,34 @@ def read_annotations(
     - GeoJSON: ``classification.name``, or its ``names`` joined by ``": "``. Objects of every type
       count (annotations, detections, cells without their nuclei, tiles).
     - ASAP: ``PartOfGroup``; the groups above that one. ``Spline`` is the polygon of its points.
-    - ImageScope: the name of the layer, or the text of its attributes, or its colour; the text of
-      the region. Regions with ``NegativeROA`` are holes of the region around them.
+    - ImageScope: the name of the layer, or the text of its attributes, or its color; the text of
+      the region.
     - large_image: the group, or the label, or the name of the annotation. Polylines are areas only
       if ``closed`` is true.
 
-    Repairs, each counted in a logged warning: outlines that cross themselves enclose what a ray
-    enters an odd number of times (as viewers fill them); overlapping polygons of one shape are
-    united; points, lines, arrows, rulers, heat maps and shapes with fewer than three vertices mark
-    no area and are left out.
+    Where each program counts pixels from, which matters for slides with ``openslide.bounds-x``
+    (MRXS, Leica SCN), whose scanned part is smaller than the slide:
+
+    - ASAP: from the corner of the whole slide, as OpenSlide does.
+    - QuPath, thus GeoJSON of every origin: from the corner of the scanned part.
+    - large_image, and with it the Digital Slide Archive: from the corner of the scanned part.
+    - ImageScope: it cannot be told, since it shows such slides cropped and turned; with ``slide``
+      its files are refused where the scanned part is not the whole slide.
+
+    Areas:
+
+    - Polygons of GeoJSON and large_image cover what lies inside an odd number of their rings,
+      whatever the order and the orientation of these: rings in the first are holes, rings beside
+      it further parts. So do outlines that cross themselves, as viewers fill them. Polygons of a
+      MultiPolygon are united.
+    - ImageScope: regions with ``NegativeROA`` are cut out of all others of their layer. One within
+      a negative region that itself lies in another region is an island, and stays.
+    - Points, lines, arrows, rulers, heat maps and shapes with fewer than three vertices mark no
+      area and are left out.
+
+    A logged warning counts and names what was left out, repaired, cut at the border of the slide
+    (with the share of its area), lost area in a repair (with its share), was cut out by negative
+    regions altogether, or is wholly hidden by a region that lies on top.
 
     Examples
     --------
@@ -126,19 +166,22 @@ def read_annotations(
     """
     path = Path(path)
     _check_class_map(class_map)
-    if np.shape(offset) != (2,) or not np.isfinite(offset).all():
-        raise ValueError(f"offset must be two finite numbers (x, y), got {offset!r}")
-    regions = to_regions(
-        _outlines(read_document(path), path),
-        str(path),
-        class_map=class_map,
-        offset=offset,
-        dimensions=dimensions,
-    )
-    if order is None:
-        return regions
-    height = {name: i for i, name in enumerate(check_names(order, "order"))}
-    return sorted(regions, key=lambda region: height.get(region.class_name, -1))
+    order = None if order is None else check_names(order, "order")
+    if slide is None:
+        frame = frame_by_hand(offset, dimensions)
+    elif offset is not None or dimensions is not None:
+        raise ValueError("slide= says what offset= and dimensions= say; give either, not both")
+    else:
+        check_slide(slide)
+    source = str(path)
+    document = read_document(path)
+    dialect, outlines = _read_outlines(document, source)
+    if slide is not None:
+        frame = frame_of(slide, dialect, source)
+    if slide is not None and dialect is IMAGESCOPE:
+        stated = imagescope_mpp(document, source)
+        check_resolution(stated, "its MicronsPerPixel is", slide.mpp, source)
+    return to_regions(outlines, source, class_map=class_map, order=order, frame=frame)
 
 
 def _check_class_map(class_map: Mapping | None) -> None:
@@ -151,14 +194,14 @@ def _check_class_map(class_map: Mapping | None) -> None:
             raise TypeError(f"class_map must map names to names or None, got {pair!r}")
 
 
-def _outlines(document: Any, path: Path) -> Iterator[Outline]:
+def _read_outlines(document: Any, source: str) -> tuple[Dialect, Iterator[Outline]]:
     if isinstance(document, Element):
-        return xml_outlines(document, str(path))
+        return xml_dialect(document, source), xml_outlines(document, source)
     if is_dsa(document):
-        return dsa_outlines(document, str(path))
+        return DSA, dsa_outlines(document, source)
     if is_geojson(document):
-        return geojson_outlines(document, str(path))
+        return GEOJSON, geojson_outlines(document, source)
     raise AnnotationError(
-        f"{path}: a JSON file, but neither GeoJSON (type 'FeatureCollection') nor a large_image "
+        f"{source}: a JSON file, but neither GeoJSON (type 'FeatureCollection') nor a large_image "
         "annotation ('elements')"
     )

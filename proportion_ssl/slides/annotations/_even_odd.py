@@ -1,0 +1,197 @@
+"""Areas of polygons whose rings cross, nest or lie side by side, within bounds of work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+from shapely import MultiPolygon, Polygon
+
+from proportion_ssl.slides.annotations.regions import AnnotationError, polygon_parts
+
+MAX_CROSSINGS = 50_000  # of the outlines of one file with themselves and each other
+MAX_OVERLAPS = 100_000  # pairs of polygons that are united, in one file
+LONG_RING = 5_000  # vertices
+N_SAMPLES = 64  # segments whose crossings are counted, of longer outlines
+TESTS_AT_ONCE = 1_000_000
+MAX_WINDING_TESTS = 100_000_000  # pairs of a face and a segment, in one outline
+
+
+class Filled(NamedTuple):
+    """Valid area of an outline.
+
+    Attributes
+    ----------
+    geometry : shapely.Polygon, shapely.MultiPolygon or None
+        None without area.
+    repaired : bool
+        Whether the polygons were not valid as drawn.
+    lost : float
+        Area that a ring encircles twice, which the even-odd rule leaves out.
+    """
+
+    geometry: Polygon | MultiPolygon | None
+    repaired: bool
+    lost: float
+
+
+class Work:
+    """Counts what the outlines of one file ask for; beyond a bound the file is refused."""
+
+    def __init__(self) -> None:
+        self.n_crossings, self.n_overlaps = 0, 0
+
+    def add_crossings(self, rings: Sequence[np.ndarray], where: str) -> None:
+        """Count how often rings cross, about; raise beyond ``MAX_CROSSINGS`` in the file."""
+        found = count_crossings(rings, N_SAMPLES)
+        _check_crossings(found, where)
+        self.n_crossings += found
+        if self.n_crossings > MAX_CROSSINGS:
+            raise AnnotationError(
+                f"{where}: up to this one the outlines of the file cross themselves about "
+                f"{self.n_crossings:,} times, more than {MAX_CROSSINGS:,}; simplify or draw them "
+                "again, or leave out their class (class_map={name: None})"
+            )
+
+    def add_overlaps(self, shapes: np.ndarray, where: str) -> None:
+        """Count pairs of shapes whose boxes overlap; raise beyond ``MAX_OVERLAPS`` in the file."""
+        tree = shapely.STRtree(shapes)
+        for shape in shapes:
+            self.n_overlaps += len(tree.query(shape)) - 1
+            if self.n_overlaps > MAX_OVERLAPS:
+                raise AnnotationError(
+                    f"{where}: its polygons overlap, with those of the shapes before, more than "
+                    f"{MAX_OVERLAPS:,} times; draw it again, or leave out its class "
+                    "(class_map={name: None})"
+                )
+
+
+def fill(polygons: Sequence[Sequence[np.ndarray]], work: Work, where: str) -> Filled:
+    """Area of an outline: the union of its polygons, each filled by the even-odd rule.
+
+    A point belongs to a polygon that has it inside an odd number of its rings, whatever their
+    order and orientation: a ring in the first is a hole, one in the hole is an island, one
+    beside the first is a further part. Rings of fewer than three vertices are left out.
+    """
+    parts, repaired, lost = [], False, 0.0
+    for polygon in polygons:
+        rings = [ring for ring in polygon if len(ring) >= 3]
+        if not rings:
+            continue
+        for ring in rings:
+            if len(ring) > LONG_RING:  # a tangle would keep the exact check busy for minutes
+                _check_crossings(count_crossings([ring], N_SAMPLES // 2), where)
+        part: shapely.Geometry = Polygon(rings[0], rings[1:])
+        if not part.is_valid:
+            repaired = True
+            part, twice = _even_odd(rings, work, where)
+            lost += twice
+        parts.append(part)
+    geometry = polygon_parts(shapely.GeometryCollection(parts))
+    if geometry is not None and not geometry.is_valid:
+        repaired = True
+        geometry = united(parts, work, where)
+    return Filled(geometry, repaired and geometry is not None, lost)
+
+
+def united(
+    shapes: Sequence[shapely.Geometry], work: Work, where: str
+) -> Polygon | MultiPolygon | None:
+    """Union, if the shapes do not overlap and cross beyond measure."""
+    side_by_side = polygon_parts(shapely.GeometryCollection(list(shapes)))
+    if side_by_side is None or side_by_side.is_valid:
+        return side_by_side
+    array = np.array(shapes, dtype=object)
+    work.add_overlaps(array, where)
+    work.add_crossings(rings_of(array), where)
+    return polygon_parts(shapely.union_all(array))
+
+
+def rings_of(shapes: np.ndarray) -> list[np.ndarray]:
+    """Vertices of all rings of some areas."""
+    rings = shapely.get_rings(shapely.get_parts(shapes))
+    points, ring_of = shapely.get_coordinates(rings, return_index=True)
+    return np.split(points, np.flatnonzero(np.diff(ring_of)) + 1)
+
+
+def _even_odd(
+    rings: Sequence[np.ndarray], work: Work, where: str
+) -> tuple[shapely.Geometry, float]:
+    """Area inside an odd number of rings, and the area that one of them encircles twice.
+
+    ``shapely.make_valid`` gives the same area of one ring, but takes minutes for some ten
+    thousand crossings, and drops what lies beside the first ring.
+    """
+    work.add_crossings(rings, where)
+    lines = shapely.union_all([shapely.LinearRing(ring) for ring in rings])  # meets become nodes
+    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(lines)))
+    points = shapely.get_coordinates(shapely.point_on_surface(faces))
+    drawn = MultiPolygon([Polygon(ring) for ring in rings])
+    shapely.prepare(drawn)  # the location of a point counts crossings: no valid polygon needed
+    inside = shapely.intersects_xy(drawn, points)
+    lost = _area_encircled_twice(rings, faces[~inside], points[~inside])
+    return shapely.coverage_union_all(faces[inside]), lost
+
+
+def _area_encircled_twice(rings: Sequence[np.ndarray], faces: np.ndarray, points: np.ndarray):
+    """Area of the faces around which a ring winds twice or more; of the largest if there are many.
+
+    A path into a hole and around it winds zero times around the hole, which is no loss.
+    """
+    areas = shapely.area(faces)
+    twice = np.zeros(len(faces), dtype=bool)
+    for ring in rings:
+        if not len(faces) or Polygon(ring).is_valid:
+            continue
+        largest = np.argsort(-areas)[: max(1, MAX_WINDING_TESTS // len(ring))]
+        start, end = _segments([ring])
+        step = max(1, TESTS_AT_ONCE // len(ring))
+        for first in range(0, len(largest), step):
+            some = largest[first : first + step]
+            x, y = points[some, 0, np.newaxis], points[some, 1, np.newaxis]
+            side = (end[:, 0] - start[:, 0]) * (y - start[:, 1])
+            side -= (end[:, 1] - start[:, 1]) * (x - start[:, 0])
+            up = (start[:, 1] <= y) & (end[:, 1] > y) & (side > 0)
+            down = (start[:, 1] > y) & (end[:, 1] <= y) & (side < 0)
+            twice[some] |= np.abs(up.sum(axis=1) - down.sum(axis=1)) >= 2
+    return float(areas[twice].sum())
+
+
+def count_crossings(rings: Sequence[np.ndarray], n_samples: int) -> int:
+    """How often rings cross themselves and each other, judged by evenly spread segments."""
+    start, end = _segments(rings)
+    picked = np.unique(np.linspace(0, len(start) - 1, n_samples).astype(int))
+    total, step = 0, max(1, TESTS_AT_ONCE // len(start))
+    for first in range(0, len(picked), step):
+        some = picked[first : first + step, np.newaxis]
+        a, b = start[some], end[some]
+        total += np.count_nonzero(
+            (_side(a, b, start) * _side(a, b, end) < 0)
+            & (_side(start, end, a) * _side(start, end, b) < 0)
+        )
+    return int(total * len(start) / len(picked) / 2)
+
+
+def _segments(rings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and ends of the segments of some rings, each closed by one more."""
+    start = np.concatenate(rings)
+    last = np.cumsum([len(ring) for ring in rings]) - 1
+    end = np.roll(start, -1, axis=0)
+    end[last] = start[np.r_[0, last[:-1] + 1]]
+    return start, end
+
+
+def _check_crossings(n_crossings: int, where: str) -> None:
+    if n_crossings > MAX_CROSSINGS:
+        raise AnnotationError(
+            f"{where}: the outline crosses itself about {n_crossings:,} times, which is no "
+            "outline of an area; draw it again"
+        )
+
+
+def _side(a: np.ndarray, b: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Sign of the side of the line a-b on which the point lies."""
+    u, v = b - a, point - a
+    return np.sign(u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0])

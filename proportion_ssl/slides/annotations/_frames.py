@@ -1,0 +1,173 @@
+"""Where each program counts pixels from, and whether outlines fit the slide.
+
+Sources: ASAP reads slides by OpenSlide's ``get_level_dimensions`` and ``read_region`` and does not
+look at the bounds (``multiresolutionimageinterface/OpenSlideImage.cpp``). QuPath crops slides to the
+bounds that OpenSlide gives, since version 0.2 (its maintainer in QuPath issue 1278). The OpenSlide
+source of large_image does so too, in the versions that are required here
+(``large_image_source_openslide``, ``_bounds``). ImageScope shows Leica SCN slides cropped and turned
+by a quarter against the stored pixels (Bio-Formats pull request 3240, libvips issue 1533), and opens
+no MRXS; Aperio's own slides have no bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import shapely
+from shapely import MultiPolygon, Polygon
+
+from proportion_ssl.slides.annotations.regions import AnnotationError, polygon_parts
+
+MPP_TOLERANCE = 0.02
+LEAST_INSIDE = 0.5  # share of an outline
+
+
+class SlideFrame(Protocol):
+    """What is asked of a slide; :class:`~proportion_ssl.slides.Slide` has it."""
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """x, y, width, height of the scanned part at level 0."""
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of level 0."""
+
+    @property
+    def mpp(self) -> float:
+        """Microns per pixel at level 0."""
+
+
+class Dialect(NamedTuple):
+    """A kind of file.
+
+    Attributes
+    ----------
+    name : str
+        The program.
+    from_bounds : bool or None
+        Whether it counts pixels from the corner of the scanned part; None: cannot be told.
+    """
+
+    name: str
+    from_bounds: bool | None
+
+
+ASAP = Dialect("ASAP", False)
+IMAGESCOPE = Dialect("ImageScope", None)
+GEOJSON = Dialect("QuPath", True)
+DSA = Dialect("large_image", True)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How coordinates of a file become level-0 pixels, and which of them the slide has.
+
+    ``scanned`` is the box x0, y0, x1, y1 in which outlines must lie for the most part,
+    ``dimensions`` the size to which they are cut; None: not known. ``rule`` says in words how
+    the file counts, ``mpp`` is the slide's resolution.
+    """
+
+    offset: tuple[float, float] = (0.0, 0.0)
+    dimensions: tuple[int, int] | None = None
+    scanned: tuple[float, float, float, float] | None = None
+    rule: str | None = None
+    mpp: float | None = None
+
+    def place(self, geometry: Polygon | MultiPolygon, where: str):
+        """Geometry in level-0 pixels, cut to the slide, and the share that was cut off."""
+        if self.offset != (0.0, 0.0):
+            geometry = shapely.transform(geometry, lambda points: points + self.offset)
+        if self.scanned is None or self.dimensions is None:
+            return geometry, 0.0
+        x0, y0, x1, y1 = geometry.bounds
+        left, top, right, bottom = self.scanned
+        if x0 >= left and y0 >= top and x1 <= right and y1 <= bottom:
+            return geometry, 0.0
+        inside = shapely.intersection(geometry, shapely.box(*self.scanned)).area
+        if inside < LEAST_INSIDE * geometry.area:
+            raise AnnotationError(f"{where}: {self._outside(geometry, inside)}")
+        kept = polygon_parts(shapely.intersection(geometry, shapely.box(0, 0, *self.dimensions)))
+        if kept is None:
+            return geometry, 0.0
+        return kept, 1 - kept.area / geometry.area
+
+    def _outside(self, geometry, inside: float) -> str:
+        width, height = self.dimensions
+        x0, y0, x1, y1 = np.round(geometry.bounds)
+        how_much = "wholly" if inside == 0 else f"for {1 - inside / geometry.area:.0%}"
+        if self.rule is None:
+            return (
+                f"x {x0:.0f}..{x1:.0f}, y {y0:.0f}..{y1:.0f} lies {how_much} outside the slide of "
+                f"{width} x {height} level-0 pixels; is it the file of another slide, in another "
+                "pixel size, or shifted (give slide=, or offset=)?"
+            )
+        left, top, right, bottom = self.scanned
+        dx, dy = self.offset
+        return (
+            f"x {x0 - dx:.0f}..{x1 - dx:.0f}, y {y0 - dy:.0f}..{y1 - dy:.0f}, counted "
+            f"{self.rule}, lies {how_much} outside the scanned part of the slide, which is x "
+            f"{left - dx:.0f}..{right - dx:.0f}, y {top - dy:.0f}..{bottom - dy:.0f} in that count "
+            f"and x {left:.0f}..{right:.0f}, y {top:.0f}..{bottom:.0f} of {width} x {height} "
+            "level-0 pixels; is it the file of another slide, in another pixel size, or counted "
+            "by another rule (then give offset= and dimensions= in place of slide=)?"
+        )
+
+
+def frame_by_hand(offset: tuple[float, float] | None, dimensions: tuple[int, int] | None) -> Frame:
+    """Frame without a slide, from an offset and, if known, the size of the slide."""
+    offset = (0, 0) if offset is None else offset
+    if np.shape(offset) != (2,) or not np.isfinite(offset).all():
+        raise ValueError(f"offset must be two finite numbers (x, y), got {offset!r}")
+    shift = (float(offset[0]), float(offset[1]))
+    scanned = None if dimensions is None else (0.0, 0.0, *map(float, dimensions))
+    return Frame(shift, dimensions, scanned)
+
+
+def frame_of(slide: SlideFrame, dialect: Dialect, source: str) -> Frame:
+    """Frame in which a program counts pixels of a slide."""
+    x, y, width, height = slide.bounds
+    whole = (x, y, width, height) == (0, 0, *slide.dimensions)
+    if dialect.from_bounds is None and not whole:
+        raise AnnotationError(
+            f"{source}: {dialect.name} outlines on a slide of which only x {x}..{x + width}, y "
+            f"{y}..{y + height} were scanned: where such a file counts pixels from cannot be told "
+            f"({dialect.name} crops and turns such slides). Find out, give offset= and "
+            "dimensions= in place of slide=, and look at the result; write_geojson then keeps it"
+        )
+    from_bounds = bool(dialect.from_bounds) and not whole
+    rule = f"as {dialect.name} does, from the corner of the "
+    rule += f"scanned part at ({x}, {y})" if from_bounds else "whole slide"
+    offset = (float(x), float(y)) if from_bounds else (0.0, 0.0)
+    scanned = (float(x), float(y), float(x + width), float(y + height))
+    return Frame(offset, slide.dimensions, scanned, rule, slide.mpp)
+
+
+def check_slide(slide: SlideFrame) -> None:
+    """Raise unless a slide has usable bounds, dimensions and mpp."""
+    for name, shape in (("bounds", (4,)), ("dimensions", (2,)), ("mpp", ())):
+        try:
+            value = getattr(slide, name)
+        except AttributeError as error:
+            raise TypeError(
+                "slide must have bounds, dimensions and mpp, as what open_slide gives, got "
+                f"{type(slide).__name__}"
+            ) from error
+        if np.shape(value) != shape or not np.all(np.asarray(value, dtype=float) >= 0):
+            n = shape[0] if shape else 1
+            raise ValueError(f"slide.{name} must be {n} non-negative number(s), got {value!r}")
+    if not slide.mpp > 0:
+        raise ValueError(f"slide.mpp must be positive, got {slide.mpp!r}")
+
+
+def check_resolution(stated: float | None, what: str, mpp: float, source: str) -> None:
+    """Raise if a file states another resolution than the slide's."""
+    if stated is None or abs(stated / mpp - 1) <= MPP_TOLERANCE:
+        return
+    raise AnnotationError(
+        f"{source}: {what} {stated:.4g} um per pixel, the slide has {mpp:.4g}; is it the "
+        "file of another slide or of another scan of it? If its pixels are level-0 pixels of this "
+        "one all the same, give offset= and dimensions= in place of slide="
+    )
