@@ -81,9 +81,31 @@ QUADRATIC = (
 OUTSIDE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]><Annotations>&a;</Annotations>'
 
 
-def tangle(n):
-    points = np.random.default_rng(0).uniform(0, 1e5, (n, 2)).round(1)
-    return collection(feature([points.tolist()]))
+def tangle(n, n_outlines=1):
+    points = np.random.default_rng(0).uniform(0, 1e5, (n_outlines, n, 2)).round(1)
+    return collection(*(feature([ring]) for ring in points.tolist()))
+
+
+def overlapping(n, n_features):
+    squares = [[[[x, 0], [x + 500, 0], [x + 500, 9], [x, 9]]] for x in range(n)]
+    return collection(*([feature(squares, "MultiPolygon")] * n_features))
+
+
+def combs(n_teeth, n):
+    """Positive and negative combs, each valid, that cross like a grid."""
+    regions = ""
+    for k in range(n):
+        teeth = [
+            (i + dx, y)
+            for i in range(n_teeth)
+            for dx, y in ((0, 0), (0, 1e4), (0.5, 1e4), (0.5, 0))
+        ]
+        points = [point[::-1] if k % 2 else point for point in teeth]
+        vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in points)
+        regions += f'<Region NegativeROA="{k % 2}"><Vertices>{vertices}</Vertices></Region>'
+    return (
+        f'<Annotations><Annotation Name="a"><Regions>{regions}</Regions></Annotation></Annotations>'
+    )
 
 
 def bars(n):
@@ -99,7 +121,7 @@ OUTLINES = {
     "byte order mark alone": b"\xef\xbb\xbf",
     "binary": bytes(range(1, 256)) * 20,
     "zero bytes": bytes(4096),
-    "plain text": b"tumour at 100, 200",
+    "plain text": b"tumor at 100, 200",
     "csv": b"x,y,class\n1,2,a\n",
     "jpeg": b"\xff\xd8\xff\xe0" + bytes(100),
     "png": b"\x89PNG\r\n\x1a\n" + bytes(50),
@@ -137,10 +159,10 @@ OUTLINES = {
     "classification a number": [feature([SQUARE], classification=3)],
     "class name a number": [feature([SQUARE], classification={"name": 3})],
     "class names a string": [feature([SQUARE], classification={"names": "a"})],
-    "colour of two": [feature([SQUARE], classification={"name": "a", "color": [1, 2]})],
-    "colour beyond 255": [feature([SQUARE], classification={"name": "a", "color": [1, 2, 256]})],
-    "colour a word": [feature([SQUARE], classification={"name": "a", "color": "reddish"})],
-    "packed colour a string": [feature([SQUARE], classification={"name": "a", "colorRGB": "-1"})],
+    "color of two": [feature([SQUARE], classification={"name": "a", "color": [1, 2]})],
+    "color beyond 255": [feature([SQUARE], classification={"name": "a", "color": [1, 2, 256]})],
+    "color a word": [feature([SQUARE], classification={"name": "a", "color": "reddish"})],
+    "packed color a string": [feature([SQUARE], classification={"name": "a", "colorRGB": "-1"})],
     "measurements a number": [feature([SQUARE], measurements=4)],
     "measurements unnamed": [feature([SQUARE], measurements=[{"value": 4}])],
     "geometry a string": [{**feature([SQUARE]), "geometry": "POLYGON ((0 0, 1 1, 1 0))"}],
@@ -169,7 +191,10 @@ OUTLINES = {
     "geometries a number": [{**feature([]), "geometry": {"type": "GeometryCollection"}}],
     "tangle of 2,000 vertices": tangle(2000),
     "tangle of 100,000 vertices": tangle(100_000),
+    "tangles of 300 vertices": tangle(300, 200),
     "crossing bars": bars(400),
+    "overlapping bars": overlapping(200, 20),
+    "negative combs": combs(200, 40),
     # large_image
     "elements missing": {"annotation": {"name": "a"}},
     "elements an object": {"elements": {"type": "polyline"}},
@@ -180,14 +205,14 @@ OUTLINES = {
     "label a string": polyline(label="a"),
     "label value a number": polyline(label={"value": 4}),
     "group a number": polyline(group=4),
-    "line colour a number": polyline(lineColor=4),
-    "line colour a word": polyline(lineColor="colourful"),
+    "line color a number": polyline(lineColor=4),
+    "line color a word": polyline(lineColor="colourful"),
     "points missing": polyline(points=None),
     "points flat": polyline(points=[0, 0, 1, 1]),
     "points NaN": polyline(points=[[0, 0, 0], [float("nan"), 1, 0], [1, 1, 0]]),
     "holes a number": polyline(holes=3),
     "holes flat": polyline(holes=[[0, 0, 0], [1, 1, 0]]),
-    "centre missing": shape(center=None),
+    "center missing": shape(center=None),
     "width negative": shape(width=-1),
     "width a string": shape(width="4"),
     "width infinite": shape(width=float("inf")),
@@ -233,14 +258,17 @@ OUTLINES = {
     "asap long number": asap("1" * 1000),
     "asap order a word": asap(order="first"),
     "asap unknown type": asap(kind="Blob"),
-    "asap colour": asap(color="#ggg"),
+    "asap color": asap(color="#ggg"),
     "imagescope foreign layer": b"<Annotations><Layer/></Annotations>",
     "imagescope without vertices": imagescope(wrap="Points"),
     "imagescope foreign vertex": imagescope('<V X="1" Y="2"/>'),
     "imagescope without X": imagescope('<Vertex Y="2"/>'),
     "imagescope NaN": imagescope('<Vertex X="nan" Y="2"/>'),
     "imagescope type a word": imagescope(kind="Polygon"),
-    "imagescope colour a word": imagescope(color="red"),
+    "imagescope negative a word": imagescope('<Vertex X="1" Y="2"/>').replace(
+        "<Region ", '<Region NegativeROA="maybe" '
+    ),
+    "imagescope color a word": imagescope(color="red"),
 }
 
 
@@ -289,8 +317,14 @@ def test_malformed_outlines(tmp_path, case):
         ),
         ("coordinate NaN", "feature 0, ring 0: a coordinate is NaN or infinite"),
         ("coordinate huge", "larger than any slide"),
-        ("tangle of 2,000 vertices", "feature 0: the outline crosses itself about"),
+        ("tangle of 2,000 vertices", "feature 0: its lines cross about"),
+        ("tangles of 300 vertices", "up to this one the outlines of the file cross .* times"),
         ("crossing bars", "feature 0: its polygons overlap"),
+        (
+            "overlapping bars",
+            "feature [1-9]: its polygons overlap, with those of the shapes before",
+        ),
+        ("negative combs", "layer 0: its lines cross about"),
         ("element of unknown type", "element 0: the type must be one of polyline"),
         ("width negative", "element 0: 'width' must be a non-negative number, got -1"),
         ("gzip truncated", "compressed file is truncated or broken"),
@@ -329,7 +363,7 @@ def test_entities_of_a_file_are_never_read(tmp_path):
 
 
 def test_more_vertices_than_a_file_of_outlines_has(tmp_path, monkeypatch):
-    monkeypatch.setattr("proportion_ssl.slides.annotations.regions.MAX_VERTICES", 1000)
+    monkeypatch.setattr("proportion_ssl.slides.annotations._assemble.MAX_VERTICES", 1000)
     many = [feature([SQUARE])] * 210
     path = tmp_path / "cells.geojson"
     path.write_text(json.dumps(many))
@@ -344,16 +378,17 @@ def test_more_vertices_than_a_file_of_outlines_has(tmp_path, monkeypatch):
         read_annotations(path)
 
 
-def test_too_many_holes_to_match(tmp_path, monkeypatch):
-    monkeypatch.setattr("proportion_ssl.slides.annotations._xml.MAX_HOLE_PAIRS", 3)
+def test_too_many_negative_regions(tmp_path, monkeypatch):
+    monkeypatch.setattr("proportion_ssl.slides.annotations._negative.MAX_HOLE_PAIRS", 3)
     path = tmp_path / "a.xml"
-    region = '<Region NegativeROA="{}"><Vertices/></Region>'
+    vertices = '<Vertex X="0" Y="0"/><Vertex X="9" Y="0"/><Vertex X="9" Y="9"/>'
+    region = f'<Region NegativeROA="{{}}"><Vertices>{vertices}</Vertices></Region>'
     path.write_text(
         '<Annotations><Annotation Name="a"><Regions>'
         + (region.format(0) + region.format(1)) * 2
         + "</Regions></Annotation></Annotations>"
     )
-    with pytest.raises(AnnotationError, match="2 regions and 2 holes"):
+    with pytest.raises(AnnotationError, match="layer 0: more than 3 pairs of a region and a neg"):
         read_annotations(path)
 
 
@@ -407,7 +442,7 @@ RASTERS = {
     "png claiming 4e18 pixels": png_claiming(2**31 - 1, 2**31 - 1),
     "png without its pixels": png_claiming(1000, 1000),
     "png of no pixels": png_claiming(0, 0),
-    "png of unnamed colours": png(NOISE),
+    "png of unnamed colors": png(NOISE),
     "png of unnamed numbers": png(NOISE[..., 0]),
     "tiff header alone": b"II*\x00",
     "tiff of zeros": b"II*\x00" + bytes(200),
@@ -448,7 +483,7 @@ def test_damaged_class_tables(tmp_path, case):
 def test_malformed_rasters(tmp_path, case):
     path = tmp_path / "case_7.mask"
     path.write_bytes(RASTERS[case])
-    classes = {(1, 1, 1): "a"} if case in ("png of unnamed colours",) else {1: "a"}
+    classes = {(1, 1, 1): "a"} if case in ("png of unnamed colors",) else {1: "a"}
     message = read_bounded(read_label_map, path, classes=classes, downsample=4)
     assert message.startswith(f"{path}: ")
     assert len(message) - len(str(path)) < 500

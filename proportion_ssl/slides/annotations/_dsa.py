@@ -85,7 +85,7 @@ def _color(element: dict, place: str):
         try:
             return parse_css(text)
         except (ValueError, TypeError) as error:
-            raise AnnotationError(f"{place}: {key} {text!r:.40} is no CSS colour") from error
+            raise AnnotationError(f"{place}: {key} {text!r:.40} is no CSS color") from error
     return None
 
 

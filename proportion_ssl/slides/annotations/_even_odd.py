@@ -16,6 +16,7 @@ MAX_OVERLAPS = 100_000  # pairs of polygons that are united, in one file
 LONG_RING = 5_000  # vertices
 N_SAMPLES = 64  # segments whose crossings are counted, of longer outlines
 TESTS_AT_ONCE = 1_000_000
+MAX_LOCATIONS = 20_000_000  # pairs of a face and a ring, in one polygon
 MAX_WINDING_TESTS = 100_000_000  # pairs of a face and a segment, in one outline
 
 
@@ -125,14 +126,57 @@ def _even_odd(
     thousand crossings, and drops what lies beside the first ring.
     """
     work.add_crossings(rings, where)
-    lines = shapely.union_all([shapely.LinearRing(ring) for ring in rings])  # meets become nodes
-    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(lines)))
-    points = shapely.get_coordinates(shapely.point_on_surface(faces))
-    drawn = MultiPolygon([Polygon(ring) for ring in rings])
-    shapely.prepare(drawn)  # the location of a point counts crossings: no valid polygon needed
-    inside = shapely.intersects_xy(drawn, points)
+    drawn = shapely.union_all([shapely.LinearRing(ring) for ring in rings])
+    lines = shapely.get_parts(drawn)  # split where they meet
+    faces = shapely.get_parts(shapely.polygonize(lines))
+    points = _points_beside(faces, lines)
+    inside = _inside_odd(rings, points, where)
     lost = _area_encircled_twice(rings, faces[~inside], points[~inside])
     return shapely.coverage_union_all(faces[inside]), lost
+
+
+def _points_beside(faces: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """A point within each face that lies on none of the lines.
+
+    Lines that are walked there and back may end within a face, or join parts of its border.
+    """
+    points = shapely.get_coordinates(shapely.point_on_surface(faces))
+    tree = shapely.STRtree(lines)
+    on_line, _ = tree.query(shapely.points(points), predicate="intersects")
+    for i in np.unique(on_line):
+        left, bottom, right, top = faces[i].bounds
+        near = lines[tree.query(faces[i])]
+        levels = np.unique(shapely.get_coordinates(near)[:, 1].clip(bottom, top))
+        gap = np.argmax(np.diff(levels))
+        y = (levels[gap] + levels[gap + 1]) / 2  # beside all vertices, so across no level line
+        across = shapely.LineString([(left - 1, y), (right + 1, y)])
+        x = np.unique(shapely.get_coordinates(shapely.intersection(near, across))[:, 0])
+        middle = (x[:-1] + x[1:]) / 2
+        width = np.where(shapely.contains_xy(faces[i], middle, y), np.diff(x), 0.0)
+        if width.any():  # else it is as thin as the numbers are fine
+            points[i] = middle[np.argmax(width)], y
+    return points
+
+
+def _inside_odd(rings: Sequence[np.ndarray], points: np.ndarray, where: str) -> np.ndarray:
+    """Which points, none of them on a ring, lie inside an odd number of rings.
+
+    Points are located in one ring at a time, by counting crossings of a ray, which a ring that
+    crosses itself does not disturb.
+    """
+    drawn = np.array([Polygon(ring) for ring in rings], dtype=object)
+    shapely.prepare(drawn)
+    tree = shapely.STRtree(shapely.points(points))
+    odd, n_tests = np.zeros(len(points), dtype=bool), 0
+    for ring in drawn:
+        near = tree.query(shapely.box(*ring.bounds))
+        n_tests += len(near)
+        if n_tests > MAX_LOCATIONS:
+            raise AnnotationError(
+                f"{where}: too many of its {len(rings):,} rings lie over each other; draw it again"
+            )
+        odd[near] ^= shapely.intersects_xy(ring, points[near])
+    return odd
 
 
 def _area_encircled_twice(rings: Sequence[np.ndarray], faces: np.ndarray, points: np.ndarray):
@@ -186,8 +230,8 @@ def _segments(rings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def _check_crossings(n_crossings: int, where: str) -> None:
     if n_crossings > MAX_CROSSINGS:
         raise AnnotationError(
-            f"{where}: the outline crosses itself about {n_crossings:,} times, which is no "
-            "outline of an area; draw it again"
+            f"{where}: its lines cross about {n_crossings:,} times, which those around an area do "
+            "not; draw it again"
         )
 
 

@@ -75,7 +75,7 @@ def _outline(feature: Any, source: str, where: str) -> Outline:
 
 
 def _classification(properties: dict, where: str) -> tuple[tuple[str, ...], Any]:
-    """Names and colour; QuPath wrote the colour as a packed integer before version 0.4."""
+    """Names and color; QuPath wrote the color as a packed integer before version 0.4."""
     classification = properties.get("classification")
     if classification is None:
         return (), _color(properties, where)
@@ -110,13 +110,13 @@ def _color(holder: dict, where: str) -> tuple[int, int, int] | None:
         if isinstance(color, str):
             return parse_css(color)
         if color is not None:
-            return check_color(_rounded(color), "the colour")
+            return check_color(_rounded(color), "the color")
         if packed is not None:
             if not isinstance(packed, int) or isinstance(packed, bool):
                 raise ValueError(f"colorRGB must be an integer, got {packed!r}")
             return unpack_argb(packed)
     except ValueError as error:
-        raise AnnotationError(f"{where}: the class has no valid colour: {error}") from error
+        raise AnnotationError(f"{where}: the class has no valid color: {error}") from error
     return None
 
 

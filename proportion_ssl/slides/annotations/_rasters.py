@@ -1,4 +1,4 @@
-"""Label-map rasters: class numbers or colours at a stated resolution, to regions."""
+"""Label-map rasters: class numbers or colors at a stated resolution, to regions."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _asap_color(text: str | None, where: str):
     try:
         return parse_css(text)
     except ValueError as error:
-        raise AnnotationError(f"{where}: Color {text!r} is no colour such as #F4FA58") from error
+        raise AnnotationError(f"{where}: Color {text!r} is no color such as #F4FA58") from error
 
 
 def _imagescope_outlines(root: Element, source: str) -> Iterator[Outline]:

@@ -37,7 +37,7 @@ SAMPLES = Path(__file__).parents[2] / "data" / "annotations"
 ELLIPSE_AREA = np.pi * 200 * 100
 ACINAR, SOLID = 800 * 800 - 200 * 200, 800 * 400 / 2
 
-# what each sample file describes: class, area in pixels, colour
+# what each sample file describes: class, area in pixels, color
 CONTENTS = {
     "qupath.geojson": [
         ("Acinar", ACINAR, (255, 255, 0)),
@@ -244,7 +244,7 @@ def imagescope(*regions):
     )
 
 
-def test_imagescope_hole_belongs_to_the_smallest_region_around_it(write):
+def test_imagescope_island_in_a_hole_stays(write, caplog):
     """A ring with an island inside, and a hole in the island."""
     path = write(
         imagescope(
@@ -257,13 +257,14 @@ def test_imagescope_hole_belongs_to_the_smallest_region_around_it(write):
     ring, island = read_annotations(path)
     assert ring.geometry.area == 100**2 - 80**2
     assert island.geometry.area == 40**2 - 10**2
+    assert "1 shape(s) kept as islands in a negative region: layer 1, region 2" in caplog.text
 
 
 def test_imagescope_hole_outside_any_region_marks_nothing(write, caplog):
     path = write(imagescope((0, (0, 0, 10, 10)), (1, (20, 20, 30, 30))))
     [region] = read_annotations(path)
     assert region.geometry.area == 100
-    assert "without an area" in caplog.text
+    assert "negative, but over no region of their layer: layer 1, region 1" in caplog.text
 
 
 def test_imagescope_geoshape_of_converters(write):
@@ -358,13 +359,17 @@ def test_bow_tie_encloses_both_wings(write, caplog):
     [region] = read_annotations(write(feature([[[0, 0], [4, 4], [4, 0], [0, 4], [0, 0]]])))
     assert region.geometry.is_valid
     assert region.geometry.area == 8
-    assert "1 shape(s) crossing themselves repaired" in caplog.text
+    assert "1 shape(s) repaired" in caplog.text and "feature 0 ('tumor')" in caplog.text
 
 
-def test_hole_reaching_out_of_its_polygon_is_subtracted(write):
-    hole = [[5, 5], [15, 5], [15, 8], [5, 8], [5, 5]]
-    [region] = read_annotations(write(feature([SQUARE, hole])))
-    assert region.geometry.area == 100 - 5 * 3
+def test_a_ring_across_the_first_is_a_hole_inside_and_a_part_outside(write, caplog):
+    """As viewers fill it: by the even-odd rule over all rings."""
+    across = [[5, 5], [15, 5], [15, 8], [5, 8], [5, 5]]
+    [region] = read_annotations(write(feature([SQUARE, across])))
+    assert region.geometry.area == 100 - 5 * 3 + 5 * 3
+    assert not region.geometry.contains(shapely.Point(7, 6))
+    assert region.geometry.contains(shapely.Point(12, 6))
+    assert "1 shape(s) repaired" in caplog.text
 
 
 def test_overlapping_parts_are_united(write):
@@ -544,7 +549,7 @@ NAMES = {1: "acinar", 2: "solid", 255: "vague"}
 
 
 def save_mask(path, kind):
-    if kind == "grey png":
+    if kind == "gray png":
         Image.fromarray(MASK).save(path)
     elif kind == "palette png":
         image = Image.frombytes("P", MASK.shape[::-1], MASK.tobytes())
@@ -557,11 +562,11 @@ def save_mask(path, kind):
         tifffile.imwrite(path, MASK.astype(kind.split()[0]), compression="zlib", tile=(16, 16))
 
 
-KINDS = ["grey png", "palette png", "palette tiff", "uint8 tiff", "uint16 tiff", "int32 tiff"]
+KINDS = ["gray png", "palette png", "palette tiff", "uint8 tiff", "uint16 tiff", "int32 tiff"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_label_map_numbers_count_not_colours(tmp_path, kind):
+def test_label_map_numbers_count_not_colors(tmp_path, kind):
     path = tmp_path / f"mask.{kind[-3:]}"
     save_mask(path, kind)
     regions = read_label_map(path, NAMES, downsample=10, dimensions=(40, 30))
@@ -577,7 +582,7 @@ def test_label_map_numbers_count_not_colours(tmp_path, kind):
     np.testing.assert_array_equal(ignored.reshape(3, 4), MASK == 255)
 
 
-def test_label_map_in_figure_5_colours(tmp_path):
+def test_label_map_in_figure_5_colors(tmp_path):
     table = np.full((256, 3), 255, dtype=np.uint8)
     table[1], table[2] = FIGURE5_COLORS["acinar"], FIGURE5_COLORS["solid"]
     table[255] = FIGURE5_COLORS["vague"]
@@ -602,7 +607,7 @@ def test_bilevel_mask(tmp_path):
 
 def test_label_map_scale(tmp_path):
     path = tmp_path / "mask.png"
-    save_mask(path, "grey png")
+    save_mask(path, "gray png")
     by_mpp = read_label_map(path, NAMES, mpp=8.0, slide_mpp=(0.5, 0.25))
     assert by_mpp[0].geometry.bounds == (0, 0, 64, 96)
     for arguments, message in [
@@ -621,7 +626,7 @@ def test_label_map_scale(tmp_path):
 
 def test_label_map_classes(tmp_path):
     path = tmp_path / "mask.png"
-    save_mask(path, "grey png")
+    save_mask(path, "gray png")
     with pytest.raises(AnnotationError, match=r"mask.png.*not in classes.*\[2, 255\]"):
         read_label_map(path, {1: "acinar"}, downsample=1)
     with pytest.raises(ValueError, match="carries no class table"):
@@ -655,7 +660,7 @@ def test_polygonize_is_exact(data, n_rows, n_columns, n_values):
             assert sum(p.contains(center) for p in mine) == 1
 
 
-# --- colours ---------------------------------------------------------------------------------
+# --- colors ---------------------------------------------------------------------------------
 
 
 def test_colors():
@@ -664,7 +669,7 @@ def test_colors():
     for text in ("#f00", "#ff0000", "rgb(255,0,0)", "rgba(255, 0, 0, 0.3)", "red", "#ff000080"):
         assert parse_css(text) == (255, 0, 0)
     with pytest.raises(ValueError):
-        parse_css("no colour")
+        parse_css("no color")
     palette = class_colors(["x", "solid", "y"], {"y": (1, 2, 3)})
     assert list(palette) == ["x", "solid", "y"]
     assert palette["solid"] == (0, 0, 255) and palette["y"] == (1, 2, 3)

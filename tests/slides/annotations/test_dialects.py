@@ -82,7 +82,7 @@ def test_qupath_now(read):
 
 
 def test_qupath_before_0_4(read):
-    """A bare list, colours packed in one signed number, measurements as a list."""
+    """A bare list, colors packed in one signed number, measurements as a list."""
     old = {
         "type": "Feature",
         "id": "PathAnnotationObject",
@@ -189,7 +189,7 @@ OPEN = SQUARE[:-1]
 
 
 def test_asap_of_camelyon(read):
-    """Tumour as _0 and _1, normal tissue inside it as _2, drawn after it."""
+    """Tumor as _0 and _1, normal tissue inside it as _2, drawn after it."""
     groups = "".join(
         f'<Group Name="{name}" PartOfGroup="None" Color="#00ff00"><Attributes /></Group>'
         for name in ("_0", "_1", "_2")
@@ -284,7 +284,7 @@ def imagescope(*regions, name="", color="65280", attribute='Name="Description" I
     )
 
 
-def test_imagescope_layer_without_a_name_goes_by_its_colour(read):
+def test_imagescope_layer_without_a_name_goes_by_its_color(read):
     text = imagescope(region(OPEN))
     assert contents(read(text)) == [("#00ff00", AREA, (0, 255, 0))]
     assert read(text, class_map={"#00ff00": "tumor"})[0].class_name == "tumor"
@@ -301,7 +301,7 @@ def test_imagescope_layer_without_a_name_goes_by_its_colour(read):
 def test_imagescope_layer_named_by_its_attribute(read, attribute, name):
     text = imagescope(region(OPEN), attribute=attribute)
     assert read(text)[0].class_name == name
-    assert read(text, class_map={"#00ff00": "by colour"})[0].class_name == "by colour"
+    assert read(text, class_map={"#00ff00": "by color"})[0].class_name == "by color"
     named = imagescope(region(OPEN), attribute=attribute, name="Layer 1")
     assert read(named)[0].class_name == "Layer 1", "the name of the layer comes first"
     assert read(named, class_map={name: "a"})[0].class_name == "a"
