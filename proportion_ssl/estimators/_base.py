@@ -4,6 +4,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
@@ -109,6 +110,13 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
 
     def _check_labeled(self, X, y, groups):
         """Instances as float32 features or uint8 images, and class indices."""
+        n_missing = 0 if y is None else int(np.sum(pd.isna(np.asarray(y, dtype=object))))
+        if n_missing:
+            raise ValueError(
+                f"{n_missing} of {np.size(y)} labels are None or NaN, as patch_labels gives for patches "
+                "without a majority class. Keep the labeled ones: keep = pandas.notna(y), then X[keep] and "
+                "y[keep] (and groups[keep]); unlabeled patches belong in bags."
+            )
         if _is_images(X):
             check_images(X)
             self.n_features_in_ = X.shape[3]

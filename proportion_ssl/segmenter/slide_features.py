@@ -166,7 +166,7 @@ def outlined_patches(
     patches : OutlinedPatches
     """
     names = [*classes, NON_CANCER]
-    regions = read_annotations(annotation, offset=slide.origin)
+    regions = read_annotations(annotation, slide=slide)
     full = slide.full_grid()
     fractions = class_fractions(regions, full, names)
     labels = patch_labels(fractions.fractions, names, ignored=fractions.ignored)

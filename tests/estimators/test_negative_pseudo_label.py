@@ -380,6 +380,11 @@ def changed(**changes):
     ("changes", "message"),
     [
         ({"y": np.zeros(len(DATA.y))}, "one class"),
+        (
+            {"y": np.where(DATA.y == 0, None, DATA.y.astype(str))},
+            rf"{np.sum(DATA.y == 0)} of {len(DATA.y)} labels are None or NaN.*pandas\.notna",
+        ),
+        ({"y": np.where(DATA.y == 0, np.nan, DATA.y)}, "labels are None or NaN"),
         ({"y": np.minimum(DATA.y, 2)}, "4 columns but y has 3 classes"),
         ({"groups": [1, 2]}, "groups has 2 entries"),
         ({"groups": DATA.groups + 4}, "is also a labelled slide"),

@@ -101,7 +101,9 @@ def to_regions(
 
 def _shapes(outlines, source: str, class_map, notes: _Notes) -> list[_Shape]:
     """Outlines with class, valid area, and without what negative ones cut out."""
-    shapes, layers, n_vertices, work = [], {}, 0, Work()
+    shapes: list[_Shape] = []
+    layers: dict[str, list[_Shape]] = {}
+    n_vertices, work = 0, Work()
     for outline in outlines:
         n_vertices += sum(len(ring) for polygon in outline.parts for ring in polygon)
         if n_vertices > MAX_VERTICES:

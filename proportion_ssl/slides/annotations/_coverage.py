@@ -138,7 +138,8 @@ def patch_labels(
     Returns
     -------
     labels : ndarray of shape (n_patches,), dtype object
-        Class names; None where there is no label.
+        Class names; None where there is no label. Classifiers refuse None: ``labels != None`` (or
+        ``pandas.notna(labels)``) says which patches to fit on.
 
     Raises
     ------
@@ -151,6 +152,9 @@ def patch_labels(
     >>> fractions = np.array([[0.7, 0.3], [0.5, 0.5], [0.4, 0.0], [0.6, 0.0]])
     >>> patch_labels(fractions, ["a", "b"], ignored=np.array([0.0, 0.0, 0.0, 0.4]))
     array(['a', None, None, None], dtype=object)
+    >>> labels = patch_labels(fractions, ["a", "b"])
+    >>> labels[labels != None]
+    array(['a', 'a'], dtype=object)
     """
     classes = check_names(classes, "classes")
     fractions = np.asarray(fractions, dtype=float)

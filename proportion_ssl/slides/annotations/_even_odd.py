@@ -207,7 +207,7 @@ def count_crossings(rings: Sequence[np.ndarray], n_samples: int) -> int:
     """How often rings cross themselves and each other, judged by evenly spread segments."""
     start, end = _segments(rings)
     picked = np.unique(np.linspace(0, len(start) - 1, n_samples).astype(int))
-    total, step = 0, max(1, TESTS_AT_ONCE // len(start))
+    total, step = 0.0, max(1, TESTS_AT_ONCE // len(start))
     for first in range(0, len(picked), step):
         some = picked[first : first + step, np.newaxis]
         a, b = start[some], end[some]

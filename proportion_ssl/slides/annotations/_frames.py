@@ -11,6 +11,7 @@ no MRXS; Aperio's own slides have no bounds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -36,8 +37,8 @@ class SlideFrame(Protocol):
         """(width, height) of level 0."""
 
     @property
-    def mpp(self) -> float:
-        """Microns per pixel at level 0."""
+    def mpp(self) -> float | tuple[float, float]:
+        """Microns per pixel at level 0, (x, y) where the two differ."""
 
 
 class Dialect(NamedTuple):
@@ -88,14 +89,16 @@ class Frame:
             return geometry, 0.0
         inside = shapely.intersection(geometry, shapely.box(*self.scanned)).area
         if inside < LEAST_INSIDE * geometry.area:
-            raise AnnotationError(f"{where}: {self._outside(geometry, inside)}")
+            raise AnnotationError(
+                f"{where}: {self._outside(geometry, inside, self.scanned, self.dimensions)}"
+            )
         kept = polygon_parts(shapely.intersection(geometry, shapely.box(0, 0, *self.dimensions)))
         if kept is None:
             return geometry, 0.0
         return kept, 1 - kept.area / geometry.area
 
-    def _outside(self, geometry, inside: float) -> str:
-        width, height = self.dimensions
+    def _outside(self, geometry, inside: float, scanned, dimensions) -> str:
+        width, height = dimensions
         x0, y0, x1, y1 = np.round(geometry.bounds)
         how_much = "wholly" if inside == 0 else f"for {1 - inside / geometry.area:.0%}"
         if self.rule is None:
@@ -104,7 +107,7 @@ class Frame:
                 f"{width} x {height} level-0 pixels; is it the file of another slide, in another "
                 "pixel size, or shifted (give slide=, or offset=)?"
             )
-        left, top, right, bottom = self.scanned
+        left, top, right, bottom = scanned
         dx, dy = self.offset
         return (
             f"x {x0 - dx:.0f}..{x1 - dx:.0f}, y {y0 - dy:.0f}..{y1 - dy:.0f}, counted "
@@ -122,8 +125,10 @@ def frame_by_hand(offset: tuple[float, float] | None, dimensions: tuple[int, int
     if np.shape(offset) != (2,) or not np.isfinite(offset).all():
         raise ValueError(f"offset must be two finite numbers (x, y), got {offset!r}")
     shift = (float(offset[0]), float(offset[1]))
-    scanned = None if dimensions is None else (0.0, 0.0, *map(float, dimensions))
-    return Frame(shift, dimensions, scanned)
+    if dimensions is None:
+        return Frame(shift)
+    width, height = dimensions
+    return Frame(shift, (width, height), (0.0, 0.0, float(width), float(height)))
 
 
 def frame_of(slide: SlideFrame, dialect: Dialect, source: str) -> Frame:
@@ -142,12 +147,14 @@ def frame_of(slide: SlideFrame, dialect: Dialect, source: str) -> Frame:
     rule += f"scanned part at ({x}, {y})" if from_bounds else "whole slide"
     offset = (float(x), float(y)) if from_bounds else (0.0, 0.0)
     scanned = (float(x), float(y), float(x + width), float(y + height))
-    return Frame(offset, slide.dimensions, scanned, rule, slide.mpp)
+    width, height = slide.dimensions
+    mpp = float(np.sqrt(np.prod(np.broadcast_to(slide.mpp, 2))))  # its square is a pixel's area
+    return Frame(offset, (width, height), scanned, rule, mpp)
 
 
 def check_slide(slide: SlideFrame) -> None:
     """Raise unless a slide has usable bounds, dimensions and mpp."""
-    for name, shape in (("bounds", (4,)), ("dimensions", (2,)), ("mpp", ())):
+    for name, shapes in (("bounds", [(4,)]), ("dimensions", [(2,)]), ("mpp", [(), (2,)])):
         try:
             value = getattr(slide, name)
         except AttributeError as error:
@@ -155,11 +162,14 @@ def check_slide(slide: SlideFrame) -> None:
                 "slide must have bounds, dimensions and mpp, as what open_slide gives, got "
                 f"{type(slide).__name__}"
             ) from error
-        if np.shape(value) != shape or not np.all(np.asarray(value, dtype=float) >= 0):
-            n = shape[0] if shape else 1
-            raise ValueError(f"slide.{name} must be {n} non-negative number(s), got {value!r}")
-    if not slide.mpp > 0:
-        raise ValueError(f"slide.mpp must be positive, got {slide.mpp!r}")
+        numbers = np.asarray(value, dtype=float)
+        if (
+            numbers.shape not in shapes
+            or not (numbers >= 0).all()
+            or (name == "mpp" and not numbers.all())
+        ):
+            n = " or ".join(str(math.prod(shape)) for shape in shapes)
+            raise ValueError(f"slide.{name} must be {n} positive number(s), got {value!r}")
 
 
 def check_resolution(stated: float | None, what: str, mpp: float, source: str) -> None:

@@ -62,7 +62,7 @@ def _outline(feature: Any, source: str, where: str) -> Outline:
     labels, color = _classification(properties, f"{source}: {where}")
     name = properties.get("name")
     measurements = _measurements(properties.get("measurements"), f"{source}: {where}")
-    areas = [measurements[key] for key in MEASURED_AREAS if key in (measurements or {})]
+    areas = [value for key, value in (measurements or {}).items() if key in MEASURED_AREAS]
     return Outline(
         where=where,
         labels=labels,

@@ -72,7 +72,7 @@ def subtract(positive: Sequence, negative: Sequence, work: Work, where: str) -> 
             without_effect.append(number)
     left = list(positive)
     for i, numbers in cuts.items():
-        cut = united(holes[numbers], work, where)
+        cut = united(holes[numbers].tolist(), work, where)
         work.add_crossings(rings_of(np.array([shapes[i], cut], dtype=object)), where)
         left[i] = polygon_parts(shapely.difference(shapes[i], cut))
     return Remaining(left, islands, without_effect)

@@ -178,9 +178,9 @@ def read_annotations(
     dialect, outlines = _read_outlines(document, source)
     if slide is not None:
         frame = frame_of(slide, dialect, source)
-    if slide is not None and dialect is IMAGESCOPE:
+    if dialect is IMAGESCOPE and frame.mpp is not None:
         stated = imagescope_mpp(document, source)
-        check_resolution(stated, "its MicronsPerPixel is", slide.mpp, source)
+        check_resolution(stated, "its MicronsPerPixel is", frame.mpp, source)
     return to_regions(outlines, source, class_map=class_map, order=order, frame=frame)
 
 

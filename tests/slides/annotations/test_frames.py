@@ -205,6 +205,13 @@ def test_imagescope_resolution_of_another_slide(read, mpp):
     assert len(read(text, dimensions=DIMENSIONS)) == 1, "not looked at without a slide"
 
 
+def test_pixels_that_are_not_square(read):
+    slide = SimpleNamespace(bounds=WHOLE.bounds, dimensions=DIMENSIONS, mpp=(0.25, 1.0))
+    assert len(read(imagescope(corners(0, 0, 9, 9), mpp="0.5"), slide=slide)) == 1
+    measured = {"Area µm^2": 50 * 40 * 0.25}
+    assert len(read(geojson(corners(0, 0, 50, 40), measurements=measured), slide=slide)) == 1
+
+
 def test_imagescope_resolution_that_is_no_number(read):
     with pytest.raises(AnnotationError, match=r"MicronsPerPixel='fine' .* is no number"):
         read(imagescope(corners(0, 0, 9, 9), mpp="fine"), slide=WHOLE)
@@ -247,7 +254,11 @@ def test_slide_and_what_it_says_are_not_given_together(read, arguments):
         ("slide.svs", TypeError, "must have bounds, dimensions and mpp.*got str"),
         (SimpleNamespace(bounds=BOUNDS, dimensions=DIMENSIONS), TypeError, "as what open_slide"),
         (SimpleNamespace(bounds=BOUNDS[:2], dimensions=DIMENSIONS, mpp=1.0), ValueError, "bounds"),
-        (SimpleNamespace(bounds=BOUNDS, dimensions=DIMENSIONS, mpp=0.0), ValueError, "positive"),
+        (
+            SimpleNamespace(bounds=BOUNDS, dimensions=DIMENSIONS, mpp=0.0),
+            ValueError,
+            "mpp must be 1 or 2",
+        ),
         (SimpleNamespace(bounds=BOUNDS, dimensions=DIMENSIONS, mpp=np.nan), ValueError, "mpp"),
     ],
 )
