@@ -109,13 +109,14 @@ class Frame:
             )
         left, top, right, bottom = scanned
         dx, dy = self.offset
+        here = f"x {left:.0f}..{right:.0f}, y {top:.0f}..{bottom:.0f} of {width} x {height} level-0 pixels"
+        if dx or dy:
+            here = f"x 0..{right - left:.0f}, y 0..{bottom - top:.0f} in that count and {here}"
         return (
             f"x {x0 - dx:.0f}..{x1 - dx:.0f}, y {y0 - dy:.0f}..{y1 - dy:.0f}, counted "
-            f"{self.rule}, lies {how_much} outside the scanned part of the slide, which is x "
-            f"{left - dx:.0f}..{right - dx:.0f}, y {top - dy:.0f}..{bottom - dy:.0f} in that count "
-            f"and x {left:.0f}..{right:.0f}, y {top:.0f}..{bottom:.0f} of {width} x {height} "
-            "level-0 pixels; is it the file of another slide, in another pixel size, or counted "
-            "by another rule (then give offset= and dimensions= in place of slide=)?"
+            f"{self.rule}, lies {how_much} outside the scanned part of the slide, which is {here}; is "
+            "it the file of another slide, in another pixel size, or counted by another rule (then "
+            "give offset= and dimensions= in place of slide=)?"
         )
 
 
@@ -139,8 +140,8 @@ def frame_of(slide: SlideFrame, dialect: Dialect, source: str) -> Frame:
         raise AnnotationError(
             f"{source}: {dialect.name} outlines on a slide of which only x {x}..{x + width}, y "
             f"{y}..{y + height} were scanned: where such a file counts pixels from cannot be told "
-            f"({dialect.name} crops and turns such slides). Find out, give offset= and "
-            "dimensions= in place of slide=, and look at the result; write_geojson then keeps it"
+            f"({dialect.name} crops and turns such slides). Give offset= and dimensions= in place of "
+            "slide=, look at the result, and keep it by write_geojson(offset=slide.bounds[:2])"
         )
     from_bounds = bool(dialect.from_bounds) and not whole
     rule = f"as {dialect.name} does, from the corner of the "
