@@ -30,7 +30,7 @@ ARRAYS = ("numpy", "scipy")
 TORCH = ("torch", "torchvision", "skorch", "timm")
 
 #: What any module may use.
-NEUTRAL = ("_atomic", "_moved", "_sklearn", "_version", "colors")
+NEUTRAL = ("_atomic", "_checks", "_moved", "_sklearn", "_version", "colors")
 
 #: Files that hold equations: arrays in, arrays out, readable next to the paper.
 EQUATIONS = (
@@ -49,11 +49,12 @@ LEARNING = (
 ROWS = {
     # neutral: small things that any side may use
     **dict.fromkeys(("_atomic", "_version"), Row()),
+    "_checks": Row((), ("numpy",)),
     "_moved": Row((), ("*",)),
     "_sklearn": Row((), ("sklearn", "*")),
     "colors": Row((), ("numpy", "PIL")),
     # equations
-    **dict.fromkeys(EQUATIONS, Row(EQUATIONS, ARRAYS)),
+    **dict.fromkeys(EQUATIONS, Row((*EQUATIONS, "_checks"), ARRAYS)),
     "losses": Row(("losses",), ("torch",)),
     # what users hand over and get back
     "proportions": Row(("proportions", *NEUTRAL), (*ARRAYS, "sklearn", "pandas")),

@@ -1,0 +1,172 @@
+"""Checks of class shares: one tolerance and one family of messages, for slides and for learning."""
+
+from typing import Any
+
+import numpy as np
+
+#: How far the shares of a bag may be from summing to 1: shares are rounded when they are written.
+SUM_TOLERANCE = 0.01
+
+#: Undoes the float error of sums that are off by exactly the tolerance, such as 0.33 + 0.33 + 0.33.
+GUARD = 1e-9
+
+
+def check_shares(
+    shares: np.ndarray,
+    what: str,
+    *,
+    bags: Any = None,
+    may_miss: bool = False,
+    any_sum: bool = False,
+) -> None:
+    """Raise unless every row holds class shares.
+
+    Parameters
+    ----------
+    shares : ndarray of float, shape (n_classes,) or (n_bags, n_classes)
+    what : str
+        What the shares are, in the plural, for the message: "The proportions".
+    bags : sequence of n_bags names, optional
+        Bag of each row, for the message. Default: the position of the row.
+    may_miss : bool, default=False
+        Whether a share may be NaN, which is: not stated. Each row states at least one.
+    any_sum : bool, default=False
+        Whether rows may sum to anything. Where the error of the shares is stated, the intervals around
+        them must admit a sum of 1 instead.
+
+    Raises
+    ------
+    ValueError
+        Naming the first wrong row: shares that are not finite, negative, above 1, or do not sum to 1 within
+        0.01. Where some are not stated the others may sum to less.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_shares(np.array([0.33, 0.33, 0.33]), "The proportions")
+    >>> check_shares(np.array([[0.5, 0.5], [70, 30]]), "The proportions", bags=["a", "b"])
+    Traceback (most recent call last):
+      ...
+    ValueError: The proportions of bag 'b' sum to 100, not 1 (within 0.01): [70.0, 30.0]; 1 of 2 bags is \
+wrong. They look like percent: divide by 100.
+    """
+    rows = np.atleast_2d(shares)
+    found = _first_problem(rows, whole=1.0, may_miss=may_miss, any_sum=any_sum)
+    if found is None:
+        return
+    row, problem, n_wrong = found
+    name = row if bags is None else np.asarray(bags)[row : row + 1].tolist()[0]
+    of_bag = f" of bag {name!r}" if np.ndim(shares) == 2 else ""
+    count = f"; {n_wrong} of {len(rows)} bags {'is' if n_wrong == 1 else 'are'} wrong"
+    raise ValueError(
+        f"{what}{of_bag} {problem}: {rows[row].tolist()}{count if len(rows) > 1 else ''}."
+        f"{percent_hint(rows[row])}"
+    )
+
+
+def share_problem(shares: np.ndarray, *, whole: float = 1.0, may_miss: bool = False) -> str:
+    """What is wrong with the shares of one bag, for those who gather messages.
+
+    Parameters
+    ----------
+    shares : ndarray of float, shape (n_classes,)
+    whole : float, default=1.0
+        What the shares sum to; 100 for percentages.
+    may_miss : bool, default=False
+        As in :func:`check_shares`.
+
+    Returns
+    -------
+    problem : str
+        To follow "the shares"; empty where nothing is wrong.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> share_problem(np.array([70.0, 29.0]), whole=100)
+    ''
+    >>> share_problem(np.array([0.7, 0.3]), whole=100)
+    'sum to 1, not 100 (within 1). They look like fractions: multiply by 100'
+    """
+    found = _first_problem(np.atleast_2d(shares), whole=whole, may_miss=may_miss)
+    if found is None:
+        return ""
+    is_fraction = whole > 1 and abs(np.nansum(shares) - 1) <= SUM_TOLERANCE + GUARD
+    hint = ". They look like fractions: multiply by 100" if is_fraction else ""
+    return found[1] + (hint or (percent_hint(shares).rstrip(".") if whole == 1 else ""))
+
+
+def check_fraction(value: Any, what: str, *, above: float | None = None) -> None:
+    """Raise unless a number, or every number of an array, is a fraction.
+
+    Parameters
+    ----------
+    value : array-like of float
+    what : str
+        Name of the argument.
+    above : float, optional
+        What it must be above. Default: at least 0.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+
+    Examples
+    --------
+    >>> check_fraction(5, "rounding_step")
+    Traceback (most recent call last):
+      ...
+    ValueError: rounding_step must be in [0, 1]; got 5. It looks like percent: divide by 100.
+    """
+    values = np.asarray(value, dtype=np.float64)
+    inside = values >= 0 if above is None else values > above
+    wrong = ~(inside & (values <= 1))
+    if not wrong.any():
+        return
+    first = values[wrong].flat[0]
+    hint = " It looks like percent: divide by 100." if 1 < first <= 100 else ""
+    interval = "[0, 1]" if above is None else f"({above:g}, 1]"
+    raise ValueError(f"{what} must be in {interval}; got {first:g}.{hint}")
+
+
+def percent_hint(shares: np.ndarray) -> str:
+    """A sentence to end a message with, where shares look like percentages; else nothing.
+
+    Parameters
+    ----------
+    shares : ndarray of float, shape (n_classes,)
+        Of one bag; NaN: not stated.
+
+    Returns
+    -------
+    hint : str
+    """
+    stated = shares[np.isfinite(shares)]
+    total = stated.sum()
+    near = total <= 110 and (total >= 90 or len(stated) < len(shares))
+    looks = len(stated) > 0 and stated.min() >= 0 and stated.max() > 1 + SUM_TOLERANCE and near
+    return " They look like percent: divide by 100." if looks else ""
+
+
+def _first_problem(rows, *, whole, may_miss, any_sum=False):
+    """The first row with the first problem, the problem in words, and how many rows have it; or None."""
+    missing, tolerance = np.isnan(rows), whole * SUM_TOLERANCE + GUARD
+    sums = np.nansum(rows, axis=1)
+    some_missing = missing.any(axis=1)
+    off = np.where(some_missing, sums > whole + tolerance, np.abs(sums - whole) > tolerance)
+    not_finite = np.isinf(rows).any(axis=1) | (some_missing & (not may_miss))
+    for problem, wrong in (
+        ("hold a number that is not finite", not_finite),
+        ("state no share", missing.all(axis=1)),
+        ("hold a negative share", (rows < 0).any(axis=1)),
+        ("sum", off & (not any_sum)),
+        (f"hold a share above {whole:g}", (rows > whole + tolerance).any(axis=1)),
+    ):
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            if problem == "sum":
+                most = "at most " if some_missing[row] else ""
+                problem = f"sum to {sums[row]:.6g}, not {most}{whole:g} (within {whole * SUM_TOLERANCE:g})"
+            return row, problem, int(wrong.sum())
+    return None
