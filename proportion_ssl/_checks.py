@@ -1,5 +1,6 @@
-"""Checks of class shares: one tolerance and one family of messages, for slides and for learning."""
+"""Checks of class shares and of tables of them: one tolerance and one family of messages."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def share_problem(shares: np.ndarray, *, whole: float = 1.0, may_miss: bool = Fa
     return found[1] + (hint or (percent_hint(shares).rstrip(".") if whole == 1 else ""))
 
 
-def check_fraction(value: Any, what: str, *, above: float | None = None) -> None:
+def check_fraction(value: Any, what: str, *, closed: str = "both") -> None:
     """Raise unless a number, or every number of an array, is a fraction.
 
     Parameters
@@ -104,8 +105,8 @@ def check_fraction(value: Any, what: str, *, above: float | None = None) -> None
     value : array-like of float
     what : str
         Name of the argument.
-    above : float, optional
-        What it must be above. Default: at least 0.
+    closed : {"both", "left", "right", "neither"}, default="both"
+        Which ends of the interval from 0 to 1 are allowed.
 
     Raises
     ------
@@ -114,20 +115,53 @@ def check_fraction(value: Any, what: str, *, above: float | None = None) -> None
 
     Examples
     --------
-    >>> check_fraction(5, "rounding_step")
+    >>> check_fraction(5, "rounding_step", closed="right")
     Traceback (most recent call last):
       ...
-    ValueError: rounding_step must be in [0, 1]; got 5. It looks like percent: divide by 100.
+    ValueError: rounding_step must be in (0, 1]; got 5. It looks like percent: divide by 100.
     """
     values = np.asarray(value, dtype=np.float64)
-    inside = values >= 0 if above is None else values > above
-    wrong = ~(inside & (values <= 1))
-    if not wrong.any():
+    with_0, with_1 = closed in ("both", "left"), closed in ("both", "right")
+    inside = (values >= 0 if with_0 else values > 0) & (values <= 1 if with_1 else values < 1)
+    if inside.all():
         return
-    first = values[wrong].flat[0]
-    hint = " It looks like percent: divide by 100." if 1 < first <= 100 else ""
-    interval = "[0, 1]" if above is None else f"({above:g}, 1]"
-    raise ValueError(f"{what} must be in {interval}; got {first:g}.{hint}")
+    wrong = values[~inside].flat[0]
+    hint = " It looks like percent: divide by 100." if 1 <= wrong <= 100 else ""
+    interval = f"{'[' if with_0 else '('}0, 1{']' if with_1 else ')'}"
+    raise ValueError(f"{what} must be in {interval}; got {wrong:g}.{hint}")
+
+
+def warn_if_reordered(seen: Any, taken: Any, what: str, *, stacklevel: int = 3) -> None:
+    """Warn where rows or columns without names are matched by position, in an order that may not be meant.
+
+    Parameters
+    ----------
+    seen : array-like of shape (n_names,)
+        Names in the order in which the data have them. Only strings are doubtful; numbers count rows.
+    taken : array-like of shape (n_names,)
+        Names in the order in which the rows or columns are taken to be.
+    what : str
+        What is matched by position, in the plural, for the message.
+    stacklevel : int, default=3
+        Of the warning; 3: the caller of the function that calls this one.
+
+    Warns
+    -----
+    UserWarning
+        When the names are strings and the orders differ.
+    """
+    seen, taken = np.asarray(seen).tolist(), np.asarray(taken).tolist()
+    if seen == taken or not all(isinstance(name, str) for name in taken):
+        return
+    shown = [
+        ", ".join([*map(repr, names[:3]), *["..."] * (len(names) > 3)]) for names in (taken, seen)
+    ]
+    warnings.warn(
+        f"{what} have no names and are taken in the order {shown[0]}, but the data have {shown[1]}. Give a "
+        "DataFrame (or a Series), which is matched by name.",
+        UserWarning,
+        stacklevel=stacklevel,
+    )
 
 
 def percent_hint(shares: np.ndarray) -> str:

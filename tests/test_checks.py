@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from proportion_ssl._checks import check_fraction, check_shares, share_problem
+from proportion_ssl._checks import check_fraction, check_shares, share_problem, warn_if_reordered
 
 NAN = np.nan
 
@@ -82,16 +82,29 @@ def test_fraction_is_accepted(value):
 
 
 @pytest.mark.parametrize(
-    ("value", "above", "message"),
+    ("value", "closed", "message"),
     [
-        (10, None, r"step must be in \[0, 1\]; got 10\. It looks like percent: divide by 100\."),
-        ([0.1, 5.0], None, r"got 5\. It looks like percent"),
-        (0, 0, r"step must be in \(0, 1\]; got 0\.$"),
-        (-0.1, None, r"got -0\.1\.$"),
-        (NAN, None, r"got nan\.$"),
-        (1000, None, r"got 1000\.$"),
+        (10, "both", r"step must be in \[0, 1\]; got 10\. It looks like percent: divide by 100\."),
+        ([0.1, 5.0], "both", r"got 5\. It looks like percent"),
+        (0, "right", r"step must be in \(0, 1\]; got 0\.$"),
+        (-0.1, "both", r"got -0\.1\.$"),
+        (NAN, "both", r"got nan\.$"),
+        (1000, "both", r"got 1000\.$"),
+        (1, "left", r"in \[0, 1\); got 1\. It looks like percent"),
     ],
 )
-def test_no_fraction_is_refused(value, above, message):
+def test_no_fraction_is_refused(value, closed, message):
     with pytest.raises(ValueError, match=message):
-        check_fraction(value, "step", above=above)
+        check_fraction(value, "step", closed=closed)
+
+
+@pytest.mark.parametrize("seen", [["a", "b"], [2, 1], np.array(["a"]), []])
+def test_names_in_order_and_numbers_are_not_doubtful(seen):
+    warn_if_reordered(seen, sorted(seen), "Rows")  # warnings are errors
+
+
+def test_names_in_another_order_are_doubtful():
+    with pytest.warns(
+        UserWarning, match=r"^Rows have no names .* 'a', 'b', but the data have 'b', 'a'\."
+    ):
+        warn_if_reordered(np.array(["b", "a"]), np.array(["a", "b"]), "Rows")

@@ -1,15 +1,18 @@
 """Bags of instances with known class proportions: the one place that accepts user formats."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from proportion_ssl._checks import check_fraction, check_shares, warn_if_reordered
 from proportion_ssl.proportions.counts import class_proportions
 from proportion_ssl.proportions.intervals import (
-    SUM_TOLERANCE,
     check_intervals,
     deviation_interval,
+    fill_missing,
     missing_interval,
     readers_interval,
     rounding_interval,
@@ -26,26 +29,30 @@ class Bags:
         bag, of any size from one instance, or all instances in one array. Anything with
         ``shape``, ``dtype`` and array indexing can be the one array, so that pixels may be read lazily.
         With float32 features and a method ``batches(batch_size)`` besides, such as
-        :class:`~proportion_ssl.slides.FeatureSequence`, features stay in their files as well.
+        :class:`~proportion_ssl.slides.FeatureSequence`, features stay in their files as well. The columns
+        of DataFrames must be the same, in the same order, in all bags and in ``fit``.
     bag_ids : array-like, optional
         With one array per bag: the names of the bags, shape (n_bags,); default 0, 1, 2, ...
         With one array for all: the bag of each instance, shape (n_instances,); required.
     proportions : array-like or DataFrame of shape (n_bags, n_classes), optional
-        Share of each class, in [0, 1], rows summing to 1 within 0.01. The rows of an array are in
-        the order of ``names``, its columns in sorted order of the classes; a DataFrame is indexed by
-        bag and has one column per class, both in any order. 0 says that the class was not seen, NaN that
-        nothing is stated: it may take whatever share the stated ones leave. Several readers: an array
-        of shape (n_readers, n_bags, n_classes), with rows of NaN where a reader did not read a bag.
+        Share of each class as it was written, in [0, 1]. Rows sum to 1 within 0.01, or, where the error is
+        stated, to anything that intervals around them turn into 1: rounded shares are not to be divided by
+        their sum. The rows of an array are in the order of ``names``, its columns in sorted order of the
+        classes; a DataFrame is indexed by bag and has one column per class, both in any order. 0 says that
+        the class was not seen, NaN that nothing is stated: it may take whatever share the stated ones
+        leave. Several readers: an array of shape (n_readers, n_bags, n_classes), with rows of NaN where a
+        reader did not read a bag.
     rounding_step : float in (0, 1], optional
         Shares were rounded to multiples of this: each may be half a step off.
-    standard_deviation : float or array-like broadcastable to (n_bags, n_classes), optional
-        Of the recorded shares, 0.1 for ten points; recorded zeros stay zero.
+    standard_deviation : float, or array-like or DataFrame broadcastable to (n_bags, n_classes), optional
+        Standard deviation of the recorded shares, in [0, 1): 0.1 for ten points. Recorded zeros stay zero.
     lower, upper : array-like or DataFrame of shape (n_bags, n_classes), optional
-        The intervals themselves; both or neither. At most one of the three ways to state how far the
-        proportions can be trusted; without any they are taken as exact (readers: between the smallest
-        and the largest share).
-    weights : array-like of shape (n_bags,), optional
-        How much the pseudo labels of each bag weigh, at least 0; default 1. In the order of ``names``.
+        The intervals themselves, which contain the proportions; both or neither. At most one of the three
+        ways to state how far the proportions can be trusted; without any they are taken as exact (readers:
+        between the smallest and the largest share).
+    weights : array-like or Series of shape (n_bags,), optional
+        How much the pseudo labels of each bag weigh, at least 0; default 1. In the order of ``names``; a
+        Series is indexed by bag.
 
     Attributes
     ----------
@@ -56,6 +63,8 @@ class Bags:
     names : ndarray of shape (n_bags,)
         Bag names: as given with one array per bag; sorted with one array for all.
     proportions : ndarray of shape (n_bags, n_classes) or None
+        As they were written, the mean of several readers; what was not stated is filled in. Rows whose
+        error is stated need not sum to 1.
     lower, upper : ndarray of shape (n_bags, n_classes) or None
         Interval of each share; both equal to ``proportions`` where these are exact.
     weights : ndarray of float, shape (n_bags,)
@@ -67,8 +76,15 @@ class Bags:
     Raises
     ------
     ValueError
-        Naming the bag: no instances, instances of another shape, no proportions, proportions that
-        are negative, infinite, or do not sum to 1, intervals that admit no shares, negative weights.
+        Naming the bag: no instances, instances of another shape or with other columns, no proportions,
+        proportions that are negative, infinite, in percent, or do not sum to 1, intervals that admit no
+        shares with sum 1, negative weights.
+
+    Warns
+    -----
+    UserWarning
+        When bag ids are strings that do not appear in sorted order, and an array without names says something
+        about each bag: its rows are taken in sorted order.
 
     Notes
     -----
@@ -82,9 +98,9 @@ class Bags:
     >>> bags = Bags([np.zeros((3, 2)), np.ones((1, 2))], proportions=[[0.3, 0.7], [1.0, 0.0]])
     >>> bags.n_bags, bags.n_instances, bags.index
     (2, 4, array([0, 0, 0, 1]))
-    >>> rounded = Bags([np.zeros((3, 2))], proportions=[[0.3, 0.7]], rounding_step=0.1)
+    >>> rounded = Bags([np.zeros((3, 2))], proportions=[[0.3, 0.6]], rounding_step=0.1)
     >>> rounded.lower.round(3), rounded.upper.round(3)
-    (array([[0.25, 0.65]]), array([[0.35, 0.75]]))
+    (array([[0.25, 0.55]]), array([[0.35, 0.65]]))
     """
 
     def __init__(
@@ -110,52 +126,46 @@ class Bags:
         self.lower: np.ndarray | Any = None
         self.upper: np.ndarray | Any = None
         self.class_names: np.ndarray | None = None
-        if proportions is not None:
-            self._record(proportions)
-        self._widen(rounding_step, standard_deviation, lower, upper)
-
-    def _record(self, proportions):
-        """Take recorded proportions of one or several readers, taken as exact where they are stated."""
-        recorded, self.class_names = _check_proportions(proportions, self.names)
-        self.proportions, self.lower, self.upper = recorded
-
-    def _widen(self, rounding_step, standard_deviation, lower, upper):
-        """Take what is known about the error of the proportions."""
-        stated = {
-            "rounding_step": rounding_step is not None,
-            "standard_deviation": standard_deviation is not None,
-            "lower and upper": lower is not None or upper is not None,
+        error = {
+            "rounding_step": rounding_step,
+            "standard_deviation": standard_deviation,
+            "lower": lower,
+            "upper": upper,
         }
-        given = [name for name, is_given in stated.items() if is_given]
-        if not given:
-            return
-        if self.proportions is None:
-            raise ValueError(f"{given[0]} is given without proportions; give both here.")
-        if len(given) > 1:
-            raise ValueError(
-                f"{' and '.join(given)} are given together; state the error in one way."
-            )
-        if rounding_step is not None:
-            if not 0 < rounding_step <= 1:
-                raise ValueError(f"rounding_step must be in (0, 1]; got {rounding_step!r}.")
-            wider = rounding_interval(self.proportions, rounding_step)
-        elif standard_deviation is not None:
-            deviation = np.broadcast_to(standard_deviation, self.proportions.shape).astype(
-                np.float64
-            )
-            if not (deviation >= 0).all():
-                raise ValueError(f"standard_deviation must be at least 0; got {deviation.min()!r}.")
-            wider = deviation_interval(self.proportions, deviation)
+        error = {name: value for name, value in error.items() if value is not None}
+        self._warn_of_order(proportions=proportions, weights=weights, **error)
+        if proportions is not None:
+            self._record(proportions, **error)
+        elif error:
+            raise ValueError(f"{next(iter(error))} is given without proportions; give both here.")
+
+    def _record(self, proportions, **error):
+        """Take proportions of one or several readers, and what is stated of their error."""
+        written, self.class_names = _written(proportions, self.names)
+        find_ends = _check_error(error, written.shape[-2:], self.names, self.class_names)
+        is_exact = not error
+        if written.ndim == 2:
+            found = _read(written, self.names, find_ends, is_exact)
         else:
-            if lower is None or upper is None:
-                raise ValueError("lower and upper belong together; give both.")
-            ends = [_in_order(end, self.names, self.class_names) for end in (lower, upper)]
-            self.lower, self.upper = check_intervals(
-                ends[0], ends[1], self.proportions.shape, self.names
-            )
+            found = _read_all(written, self.names, find_ends, is_exact)
+        self.proportions, self.lower, self.upper = found
+
+    def _warn_of_order(self, **given):
+        """Warn where an array speaks of bags whose names are strings, which appear in another order."""
+        unnamed = [
+            name
+            for name, value in given.items()
+            if value is not None and not np.isscalar(value) and not _is_named(value)
+        ]
+        if not unnamed:
             return
-        self.lower = np.minimum(self.lower, wider[0])
-        self.upper = np.maximum(self.upper, wider[1])
+        first_rows = np.unique(self.index, return_index=True)[1]
+        seen = self.names[np.argsort(first_rows, kind="stable")]
+        table = given.get("proportions")
+        if hasattr(table, "columns"):
+            seen = [name for name in table.index if name in set(self.names.tolist())]
+        what = f"The rows of {' and '.join(unnamed)}"
+        warn_if_reordered(seen, self.names, what, stacklevel=4)
 
     @property
     def n_bags(self) -> int:
@@ -284,10 +294,11 @@ class Bags:
         new_index = np.full(self.n_bags, -1)
         new_index[positions] = np.arange(len(positions))
         kept = np.flatnonzero(new_index[self.index] >= 0)
+        rows = self.X.iloc if hasattr(self.X, "iloc") else self.X
         new = object.__new__(Bags)
         new.__dict__.update(
             self.__dict__,
-            X=self.X[kept],
+            X=rows[kept],
             index=new_index[self.index[kept]],
             names=self.names[positions],
             weights=self.weights[positions],
@@ -344,6 +355,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray) -> Bags:
     elif isinstance(X_bags, Bags):
         bags = X_bags.with_instances(X_bags.X)
         if bag_proportions is not None:
+            bags._warn_of_order(bag_proportions=bag_proportions)
             bags._record(bag_proportions)
     else:
         bags = Bags(_check_sequence(X_bags), _index_of(bag_proportions), bag_proportions)
@@ -377,8 +389,41 @@ def _from_sequence(arrays: Sequence, names: Any):
                 f"{names.tolist()[0]!r} has {trailing}."
             )
     index = np.repeat(np.arange(len(arrays)), [array.shape[0] for array in arrays])
-    flat = arrays[0] if len(arrays) == 1 else np.concatenate([np.asarray(a) for a in arrays])
-    return flat, index, names, has_names
+    columns = _check_columns(arrays, names)
+    if len(arrays) == 1:
+        return arrays[0], index, names, has_names
+    flat = np.concatenate([np.asarray(array) for array in arrays])
+    return flat if columns is None else pd.DataFrame(flat, columns=columns), index, names, has_names
+
+
+def _check_columns(arrays, names):
+    """Columns that all bags share, in the same order; None where bags are arrays without names."""
+    columns = [list(array.columns) if _is_named(array) else None for array in arrays]
+    for name, own in zip(names.tolist(), columns, strict=True):
+        if own == columns[0]:
+            continue
+        first = names.tolist()[0]
+        if own is None or columns[0] is None:
+            raise ValueError(
+                f"Bag {name!r} {'is an array' if own is None else 'is a DataFrame'} but bag {first!r} is "
+                "not; give all bags as DataFrames or none, so that columns can be compared."
+            )
+        if len(set(own)) == len(own) and set(own) == set(columns[0]):
+            raise ValueError(
+                f"Bag {name!r} has the columns of bag {first!r} in another order: {_list(own[:5])} against "
+                f"{_list(columns[0][:5])}; give all bags the same order, frame[columns]."
+            )
+        raise ValueError(
+            f"Bag {name!r} has other columns than bag {first!r}: "
+            f"{_list([c for c in own if c not in columns[0]][:5]) or 'none'} instead of "
+            f"{_list([c for c in columns[0] if c not in own][:5]) or 'none'}."
+        )
+    return columns[0]
+
+
+def _is_named(values: Any) -> bool:
+    """Whether rows, or rows and columns, have names by which they can be matched."""
+    return hasattr(values, "columns") or (hasattr(values, "index") and hasattr(values, "loc"))
 
 
 def _from_flat(X: Any, bag_ids: Any):
@@ -431,11 +476,14 @@ def _positions(wanted: np.ndarray, available: np.ndarray, what: str, where: str)
     return np.array([lookup[value] for value in wanted.tolist()], dtype=np.int64)
 
 
-def _check_proportions(proportions: Any, names: np.ndarray):
-    """Matrix in the order of the bag names, and class names if a DataFrame gives them."""
+def _written(proportions: Any, names: np.ndarray):
+    """Proportions in the order of the bag names, and class names if a DataFrame gives them."""
     class_names = None
     if hasattr(proportions, "columns"):
         class_names = np.asarray(proportions.columns)
+        twice = proportions.columns[proportions.columns.duplicated()].tolist()
+        if twice:
+            raise ValueError(f"bag_proportions has more than one column {twice[0]!r}; give one.")
         if proportions.index.has_duplicates:
             twice = proportions.index[proportions.index.duplicated()][0]
             raise ValueError(f"bag_proportions has more than one row for bag {twice!r}; give one.")
@@ -462,14 +510,21 @@ def _check_proportions(proportions: Any, names: np.ndarray):
             f"bag_proportions has {matrix.shape[-2]} rows but there are {len(names)} bags; give one row per "
             "bag. (Cross-validation slices arrays as long as X: put the proportions into Bags.)"
         )
-    if matrix.ndim == 3:
-        return _check_readings(matrix, names), class_names
-    _check_shares(matrix, names)
-    return missing_interval(matrix), class_names
+    return matrix, class_names
 
 
-def _check_readings(readings, names):
-    """Mean and span of what several readers recorded."""
+def _read(written, names, find_ends, is_exact):
+    """Filled proportions and their intervals, checked."""
+    check_shares(written, "The proportions", bags=names, may_miss=True, any_sum=not is_exact)
+    lower, upper = find_ends(written)
+    filled = fill_missing(written, lower, upper)
+    if not is_exact:
+        check_intervals(lower, upper, names, filled)
+    return filled, lower, upper
+
+
+def _read_all(readings, names, find_ends, is_exact):
+    """Mean of what several readers wrote, and the span of all their intervals."""
     has_read = ~np.isnan(readings).all(axis=2)
     if not has_read.any(axis=0).all():
         bag = int(np.flatnonzero(~has_read.any(axis=0))[0])
@@ -478,54 +533,83 @@ def _check_readings(readings, names):
         )
     filled, lower, upper = np.full((3, *readings.shape), np.nan)
     for reader, rows in enumerate(has_read):
-        _check_shares(readings[reader, rows], names[rows])
-        ends = missing_interval(readings[reader, rows])
+        ends = _read(readings[reader, rows], names[rows], partial(find_ends, rows=rows), is_exact)
         filled[reader, rows], lower[reader, rows], upper[reader, rows] = ends
     mean, _, _ = readers_interval(filled)
     return mean, np.nanmin(lower, axis=0), np.nanmax(upper, axis=0)
 
 
-def _check_shares(matrix, names):
-    """Raise unless every row holds shares that sum, or can sum, to 1."""
-    missing = np.isnan(matrix)
-    for problem, rows in (
-        ("has a proportion that is not a finite number", np.isinf(matrix).any(axis=1)),
-        ("has a negative proportion", (matrix < 0).any(axis=1)),
-        ("has no stated proportion", missing.all(axis=1)),
-    ):
-        if rows.any():
-            bag = np.flatnonzero(rows)[0]
-            raise ValueError(f"Bag {_show(names[bag])} {problem}: {matrix[bag].tolist()}.")
-    sums = np.nansum(matrix, axis=1)
-    wrong = np.where(
-        missing.any(axis=1), sums > 1 + SUM_TOLERANCE, np.abs(sums - 1.0) > SUM_TOLERANCE
-    )
-    if wrong.any():
-        bag = np.flatnonzero(wrong)[0]
-        percent = abs(sums[bag] - 100.0) <= 100 * SUM_TOLERANCE
-        hint = " They look like percent: divide by 100." if percent else ""
-        raise ValueError(
-            f"The proportions of bag {_show(names[bag])} sum to {sums[bag]:.6g}, not 1 "
-            f"(within {SUM_TOLERANCE:.2g}); {wrong.sum()} of {len(sums)} bags are off.{hint}"
+def _check_error(error, shape, names, class_names):
+    """What turns written proportions, of all bags or of some rows, into intervals without NaN."""
+    ways = list(dict.fromkeys("lower and upper" if k in ("lower", "upper") else k for k in error))
+    if len(ways) > 1:
+        raise ValueError(f"{' and '.join(ways)} are given together; state the error in one way.")
+    if ways == ["lower and upper"]:
+        if len(error) == 1:
+            raise ValueError("lower and upper belong together; give both.")
+        given = {end: _per_bag(values, end, names, class_names) for end, values in error.items()}
+        for end, values in given.items():
+            if values.shape != shape:
+                raise ValueError(
+                    f"{end} has shape {values.shape}, but the proportions have {shape}."
+                )
+        ends = given["lower"], given["upper"]
+        check_intervals(*ends, names)
+        return lambda written, rows=slice(None): (ends[0][rows], ends[1][rows])
+    if ways == ["rounding_step"]:
+        step = error["rounding_step"]
+        check_fraction(step, "rounding_step", closed="right")
+        return lambda written, rows=None: missing_interval(*_rounded_ends(written, step))
+    if ways == ["standard_deviation"]:
+        deviation = _per_bag(error["standard_deviation"], ways[0], names, class_names)
+        check_fraction(deviation, "standard_deviation", closed="left")
+        try:
+            deviation = np.broadcast_to(deviation, shape)
+        except ValueError:
+            raise ValueError(
+                f"standard_deviation has shape {deviation.shape}, but the proportions have {shape}; "
+                "give one number, one per class, or one row per bag."
+            ) from None
+        return lambda written, rows=slice(None): missing_interval(
+            *deviation_interval(written, deviation[rows])
         )
+    return lambda written, rows=None: missing_interval(written, written)
 
 
-def _in_order(values, names, class_names):
-    """Values per bag and class in the order of the bags and of the columns of the proportions."""
-    if not hasattr(values, "columns"):
-        return values
-    wanted = values.columns.tolist() if class_names is None else class_names.tolist()
-    missing = [c for c in wanted if c not in values.columns]
-    missing += [name for name in names.tolist() if name not in values.index]
-    if missing:
-        raise ValueError(f"lower or upper has no row or column for {missing[0]!r}.")
-    return values.loc[names.tolist(), wanted]
+def _rounded_ends(written, step):
+    """Ends of the intervals of rounded shares, unless a step of 1 cannot be meant."""
+    fractions = written[(written > 0) & (written < 1)]
+    if step == 1 and len(fractions):
+        raise ValueError(
+            f"rounding_step=1 says that shares were rounded to 0 or 1, but {fractions[0]:g} was written. "
+            "Steps of one per cent are 0.01."
+        )
+    return rounding_interval(written, step)
+
+
+def _per_bag(values, what, names, class_names):
+    """Numbers per bag and class in the order of the bags and of the columns of the proportions."""
+    if _is_named(values) and not hasattr(values, "columns"):
+        raise ValueError(f"{what} is a Series; give a number, an array or a DataFrame.")
+    if hasattr(values, "columns"):
+        wanted = sorted(values.columns) if class_names is None else class_names.tolist()
+        missing = [c for c in wanted if c not in values.columns]
+        missing += [name for name in names.tolist() if name not in values.index]
+        if missing:
+            raise ValueError(f"{what} has no row or column for {missing[0]!r}.")
+        values = values.loc[names.tolist(), wanted]
+    return np.array(values, dtype=np.float64)
 
 
 def _check_weights(weights, names):
     """One weight per bag, 1 by default."""
     if weights is None:
         return np.ones(len(names))
+    if _is_named(weights) and not hasattr(weights, "columns"):
+        missing = [name for name in names.tolist() if name not in weights.index]
+        if missing:
+            raise ValueError(f"weights has no entry for bag {missing[0]!r}; index them by bag.")
+        weights = weights.loc[names.tolist()]
     weights = np.array(weights, dtype=np.float64)
     if weights.shape != (len(names),):
         raise ValueError(

@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 
-#: How far the proportions of a bag may be from summing to 1: shares are often rounded.
-SUM_TOLERANCE = 0.01 + 1e-9
+from proportion_ssl._checks import GUARD, SUM_TOLERANCE, percent_hint
+
+#: Added to half a rounding step: a share of exactly half a step more or less must not be lost to float error.
+ROUNDING_GUARD = 1e-12
 
 
 def rounding_interval(proportions: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
@@ -14,21 +16,25 @@ def rounding_interval(proportions: np.ndarray, step: float) -> tuple[np.ndarray,
     Parameters
     ----------
     proportions : ndarray of shape (n_bags, n_classes)
+        As they were written, not divided by their sum. NaN: not stated.
     step : float
         In (0, 1]: 0.1 where shares were written in steps of ten per cent.
 
     Returns
     -------
     lower, upper : ndarray of shape (n_bags, n_classes)
-        ``proportions -+ step / 2``, within [0, 1]. A recorded 0 may be anything up to half a step.
+        ``proportions -+ step / 2``, within [0, 1]. A recorded 0 may be anything up to half a step. NaN where
+        nothing is stated.
 
     Examples
     --------
-    >>> rounding_interval(np.array([[0.25, 0.75]]), 0.5)
-    (array([[0. , 0.5]]), array([[0.5, 1. ]]))
+    >>> lower, upper = rounding_interval(np.array([[0.25, 0.75]]), 0.5)
+    >>> lower.round(3).tolist(), upper.round(3).tolist()
+    ([[0.0, 0.5]], [[0.5, 1.0]])
     """
     proportions = np.asarray(proportions, dtype=np.float64)
-    return np.clip(proportions - step / 2, 0.0, 1.0), np.clip(proportions + step / 2, 0.0, 1.0)
+    half = step / 2 + ROUNDING_GUARD
+    return np.clip(proportions - half, 0.0, 1.0), np.clip(proportions + half, 0.0, 1.0)
 
 
 def deviation_interval(
@@ -39,6 +45,7 @@ def deviation_interval(
     Parameters
     ----------
     proportions : ndarray of shape (n_bags, n_classes)
+        As they were written. NaN: not stated.
     standard_deviation : float or array broadcastable to the shape of ``proportions``
         Of the estimate of a share, in shares: 0.1 is ten percentage points.
 
@@ -46,7 +53,7 @@ def deviation_interval(
     -------
     lower, upper : ndarray of shape (n_bags, n_classes)
         Within [0, 1]. Equal where the standard deviation or the recorded share is 0: a reader
-        who is unsure how much of a class there is has still seen it.
+        who is unsure how much of a class there is has still seen it. NaN where nothing is stated.
 
     Examples
     --------
@@ -58,35 +65,119 @@ def deviation_interval(
     return np.clip(proportions - width, 0.0, 1.0), np.clip(proportions + width, 0.0, 1.0)
 
 
-def missing_interval(proportions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shares that were not stated: anything between nothing and what the stated ones leave.
+def missing_interval(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of shares that were not stated: what the stated ones leave, at most and at least.
+
+    Parameters
+    ----------
+    lower, upper : ndarray of shape (n_bags, n_classes)
+        Intervals of the stated shares, equal where they are exact. NaN: not stated. A share of 0 is
+        stated: the class was not seen.
+
+    Returns
+    -------
+    lower, upper : ndarray of shape (n_bags, n_classes)
+        Without NaN. One class that was not stated is as certain as all others together; of several, each may
+        be absent.
+
+    Examples
+    --------
+    >>> stated = np.array([[0.5, np.nan, np.nan]])
+    >>> [ends.tolist() for ends in missing_interval(stated, stated)]
+    [[[0.5, 0.0, 0.0]], [[0.5, 0.5, 0.5]]]
+    >>> [ends.round(3).tolist() for ends in missing_interval(*rounding_interval(stated, 0.1))]
+    [[[0.45, 0.0, 0.0]], [[0.55, 0.55, 0.55]]]
+    """
+    missing = np.isnan(lower)
+    is_alone = missing.sum(axis=1, keepdims=True) == 1
+    most = np.clip(1.0 - np.nansum(lower, axis=1, keepdims=True), 0.0, 1.0)
+    least = np.clip(1.0 - np.nansum(upper, axis=1, keepdims=True), 0.0, 1.0)
+    return (
+        np.where(missing, np.where(is_alone, least, 0.0), lower),
+        np.where(missing, most, upper),
+    )
+
+
+def fill_missing(proportions: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Proportions with a share for each class that was not stated, so that they sum to 1 if they can.
 
     Parameters
     ----------
     proportions : ndarray of shape (n_bags, n_classes)
-        NaN: not stated. 0 is a statement: the class was not seen.
+        As they were written. NaN: not stated.
+    lower, upper : ndarray of shape (n_bags, n_classes)
+        Intervals, without NaN.
 
     Returns
     -------
     filled : ndarray of shape (n_bags, n_classes)
-        Without NaN: what is left is shared equally among the classes that were not stated.
-    lower, upper : ndarray of shape (n_bags, n_classes)
-        Equal to the recorded share where it was stated. One class not stated is certain too.
+        Stated shares unchanged, the others all at the same relative place of their intervals.
 
     Examples
     --------
-    >>> filled, lower, upper = missing_interval(np.array([[0.5, np.nan, np.nan]]))
-    >>> filled.tolist(), lower.tolist(), upper.tolist()
-    ([[0.5, 0.25, 0.25]], [[0.5, 0.0, 0.0]], [[0.5, 0.5, 0.5]])
+    >>> stated = np.array([[0.5, np.nan, np.nan]])
+    >>> fill_missing(stated, *missing_interval(stated, stated)).tolist()
+    [[0.5, 0.25, 0.25]]
     """
-    proportions = np.asarray(proportions, dtype=np.float64)
     missing = np.isnan(proportions)
-    n_missing = missing.sum(axis=1, keepdims=True)
-    rest = np.maximum(0.0, 1.0 - np.nansum(proportions, axis=1, keepdims=True))
-    filled = np.where(missing, rest / np.maximum(n_missing, 1), proportions)
-    lower = np.where(missing & (n_missing > 1), 0.0, filled)
-    upper = np.where(missing, rest, filled)
-    return filled, lower, upper
+    start = np.where(missing, lower, proportions)
+    return move_to_sum_one(start, start, np.where(missing, upper, proportions))
+
+
+def consistent_proportions(
+    proportions: np.ndarray, lower: np.ndarray, upper: np.ndarray
+) -> np.ndarray:
+    """Proportions that sum to 1, as near to the written ones as their intervals allow.
+
+    For what needs one number per class; written numbers that were rounded may sum to something else.
+
+    Parameters
+    ----------
+    proportions : ndarray of shape (n_bags, n_classes)
+        As they were written, within their intervals.
+    lower, upper : ndarray of shape (n_bags, n_classes)
+        Intervals that admit a sum of 1 (within 0.01).
+
+    Returns
+    -------
+    proportions : ndarray of shape (n_bags, n_classes)
+        Rows sum to 1: each share is moved by the same part of what its interval allows. What is then left of
+        the difference, where intervals have no width, is removed by a division by the sum.
+
+    Examples
+    --------
+    >>> written = np.array([[0.3, 0.3, 0.3]])
+    >>> consistent_proportions(written, *rounding_interval(written, 0.1)).round(3).tolist()
+    [[0.333, 0.333, 0.333]]
+    """
+    moved = move_to_sum_one(proportions, lower, upper)
+    return moved / moved.sum(axis=1, keepdims=True)
+
+
+def move_to_sum_one(shares: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Shares moved towards the ends of their intervals until they sum to 1, all by the same part of the way.
+
+    Parameters
+    ----------
+    shares, lower, upper : ndarray of shape (n_bags, n_classes)
+        ``lower <= shares <= upper``.
+
+    Returns
+    -------
+    shares : ndarray of shape (n_bags, n_classes)
+        Within the intervals; at their ends where these do not admit a sum of 1.
+
+    Examples
+    --------
+    >>> shares = np.array([[0.2, 0.4]])
+    >>> move_to_sum_one(shares, shares, np.array([[0.4, 1.0]])).round(3).tolist()
+    [[0.3, 0.7]]
+    """
+    gap = 1.0 - shares.sum(axis=1, keepdims=True)
+    way = np.where(gap > 0, upper, lower) - shares
+    total = way.sum(axis=1, keepdims=True)
+    part = np.divide(gap, total, out=np.zeros_like(gap), where=total != 0)
+    return shares + np.clip(part, 0.0, 1.0) * way
 
 
 def readers_interval(readings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -132,50 +223,50 @@ def nearest_proportions(predicted: np.ndarray, lower: np.ndarray, upper: np.ndar
     return np.clip(predicted, lower, upper)
 
 
-def check_intervals(lower: Any, upper: Any, shape: tuple[int, int], names: np.ndarray) -> tuple:
-    """Intervals as arrays that admit shares summing to 1.
+def check_intervals(
+    lower: Any, upper: Any, names: Any, proportions: np.ndarray | None = None
+) -> None:
+    """Raise unless every row of intervals admits shares that sum to 1.
 
     Parameters
     ----------
-    lower, upper : array-like of shape (n_bags, n_classes)
-    shape : tuple of int
-        Expected shape.
-    names : ndarray of shape (n_bags,)
-        Bag names, for the messages.
-
-    Returns
-    -------
     lower, upper : ndarray of shape (n_bags, n_classes)
+    names : sequence of n_bags names
+        Of the bags, for the messages.
+    proportions : ndarray of shape (n_bags, n_classes), optional
+        What was written, which must lie within.
 
     Raises
     ------
     ValueError
-        Naming the bag: another shape, ends that are not finite or not in [0, 1], a lower end above the
-        upper one, intervals that no shares with sum 1 satisfy (within 0.01).
+        Naming the bag: ends that are not finite or not in [0, 1], a lower end above the upper one, intervals
+        that no shares with sum 1 satisfy (within 0.01), a written share outside its interval.
     """
-    ends = []
-    for name, values in (("lower", lower), ("upper", upper)):
-        values = np.array(values, dtype=np.float64)
-        if values.shape != shape:
-            raise ValueError(f"{name} has shape {values.shape}, but the proportions have {shape}.")
-        ends.append(values)
-    lower, upper = ends
+    most, least = upper.sum(axis=1), lower.sum(axis=1)
+    outside = np.zeros(len(lower), dtype=bool)
+    if proportions is not None:
+        outside = ((proportions < lower - GUARD) | (proportions > upper + GUARD)).any(axis=1)
     for problem, rows in (
         (
             "has an interval whose end is not a finite number",
             ~np.isfinite(lower + upper).all(axis=1),
         ),
-        ("has an interval outside [0, 1]", ((lower < 0) | (upper > 1 + SUM_TOLERANCE)).any(axis=1)),
+        (
+            "has an interval outside [0, 1]",
+            ((lower < 0) | (upper > 1 + SUM_TOLERANCE + GUARD)).any(axis=1),
+        ),
         (
             "has an interval whose lower end is above its upper end",
-            (lower > upper + 1e-12).any(axis=1),
+            (lower > upper + ROUNDING_GUARD).any(axis=1),
         ),
-        ("has upper ends that sum to less than 1", upper.sum(axis=1) < 1 - SUM_TOLERANCE),
-        ("has lower ends that sum to more than 1", lower.sum(axis=1) > 1 + SUM_TOLERANCE),
+        ("has upper ends that sum to less than 1 ({most:.6g})", most < 1 - SUM_TOLERANCE - GUARD),
+        ("has lower ends that sum to more than 1 ({least:.6g})", least > 1 + SUM_TOLERANCE + GUARD),
+        ("has a recorded share outside its interval", outside),
     ):
         if rows.any():
             bag = int(np.flatnonzero(rows)[0])
-            raise ValueError(
-                f"Bag {names.tolist()[bag]!r} {problem}: {lower[bag].tolist()} to {upper[bag].tolist()}."
-            )
-    return lower, upper
+            name = np.asarray(names)[bag : bag + 1].tolist()[0]
+            problem = problem.format(most=most[bag], least=least[bag])
+            ends = f"{lower[bag].round(6).tolist()} to {upper[bag].round(6).tolist()}"
+            written = "" if proportions is None else f", recorded {proportions[bag].tolist()}"
+            raise ValueError(f"Bag {name!r} {problem}: {ends}{written}.{percent_hint(upper[bag])}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proportion_ssl.proportions.intervals import move_to_sum_one
 from proportion_ssl.pseudo_labels._augmenting_paths import move_within_bounds
 from proportion_ssl.pseudo_labels._dual import BLOCK, PricedBags, blocks_of_bags
 
@@ -99,11 +100,7 @@ def shares_within(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     array([[0.3, 0.7]])
     """
     lower, upper = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
-    width = upper - lower
-    total = width.sum(axis=1, keepdims=True)
-    missing = 1.0 - lower.sum(axis=1, keepdims=True)
-    place = np.divide(missing, total, out=np.zeros_like(missing), where=total > 0)
-    return lower + np.clip(place, 0.0, 1.0) * width
+    return move_to_sum_one(lower, lower, upper)
 
 
 def sinkhorn(

@@ -29,7 +29,8 @@ def test_one_array_per_bag():
 
 def test_flat_array_and_ids():
     X = np.arange(5.0)[:, None]
-    bags = Bags(X, ["s2", "s1", "s2", "s3", "s1"], HALF)
+    frame = pd.DataFrame(HALF, index=["s1", "s2", "s3"])
+    bags = Bags(X, ["s2", "s1", "s2", "s3", "s1"], frame)
     assert_array_equal(bags.names, ["s1", "s2", "s3"])
     assert_array_equal(bags.index, [1, 0, 1, 2, 0])
     assert bags.X is X
@@ -106,8 +107,11 @@ def test_rounded_proportions_are_accepted_and_kept():
     [
         ([[50, 50], [100, 0], [25, 75]], "bag 0 sum to 100, .* divide by 100"),
         ([[0.5, 0.5], [0.5, 0.1], [1, 0]], "bag 1 sum to 0.6, not 1"),
-        ([[0.5, 0.5], [1.5, -0.5], [1, 0]], "Bag 1 has a negative proportion"),
-        ([[0.5, 0.5], [1, 0], [np.inf, 1]], "Bag 2 has a proportion that is not a finite number"),
+        ([[0.5, 0.5], [1.5, -0.5], [1, 0]], "proportions of bag 1 hold a negative share"),
+        (
+            [[0.5, 0.5], [1, 0], [np.inf, 1]],
+            "proportions of bag 2 hold a number that is not finite",
+        ),
         ([[0.5, 0.5], [1, 0]], "2 rows but there are 3 bags"),
         ([0.5, 0.5, 1.0], r"shape \(3,\)"),
         ([["x", "y"]] * 3, "must be numbers"),

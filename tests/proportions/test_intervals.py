@@ -82,7 +82,7 @@ class TestBags:
         ("kwargs", "message"),
         [
             ({"rounding_step": 0}, r"rounding_step must be in \(0, 1\]; got 0"),
-            ({"standard_deviation": -0.1}, "standard_deviation must be at least 0"),
+            ({"standard_deviation": -0.1}, r"standard_deviation must be in \[0, 1\); got -0\.1"),
             ({"lower": EXACT}, "lower and upper belong together"),
             ({"rounding_step": 0.1, "standard_deviation": 0.1}, "state the error in one way"),
             ({"lower": EXACT[:1], "upper": EXACT}, r"lower has shape \(1, 3\)"),
@@ -108,7 +108,7 @@ class TestBags:
             make(None, rounding_step=0.1)
 
     def test_errors_of_missing_entries(self):
-        with pytest.raises(ValueError, match="Bag 'a' has no stated proportion"):
+        with pytest.raises(ValueError, match="bag 'a' state no share"):
             make([[np.nan] * 3, [1, 0, 0]])
         with pytest.raises(ValueError, match=r"bag 'a' sum to 1\.2"):
             make([[0.6, 0.6, np.nan], [1, 0, 0]])
