@@ -12,6 +12,7 @@ from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._linear import LinearBagClassifier, inverse_mean_square
 from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.proportions.bags import Bags
+from proportion_ssl.proportions.intervals import consistent_proportions
 
 
 class MeanMapClassifier(LinearBagClassifier):
@@ -144,8 +145,8 @@ class MeanMapClassifier(LinearBagClassifier):
 
 
 def _shares(bags: Bags) -> np.ndarray:
-    """Recorded proportions, freed of the rounding that lets a row miss 1 by a hundredth."""
-    return bags.proportions / bags.proportions.sum(axis=1, keepdims=True)
+    """Recorded proportions, freed of the rounding that lets a row miss 1."""
+    return consistent_proportions(bags.proportions, bags.lower, bags.upper)
 
 
 def _class_means(labeled_means, labeled_counts, instances, bags) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import check_random_state
 
+from proportion_ssl._checks import check_fraction
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.counts import class_proportions
 
@@ -68,9 +69,10 @@ def make_bags(
     slide_shift : float, default=1.0
         Standard deviation of a slide's own offset, in units of the spread within a class.
     proportion_noise : float, default=0.0
-        Standard deviation of the error of non-zero recorded shares, clipped at 0 and renormalised.
+        Standard deviation of the error of non-zero recorded shares, in [0, 1]; clipped at 0 and renormalized.
     rounding : float, default=0.0
-        Recorded shares are rounded to multiples of this (0.05: to 5%) and renormalised; 0: not rounded.
+        Recorded shares are rounded to multiples of this (0.05: to 5%), and are then the ``rounding_step`` of
+        the bags; rows may sum to something else than 1. 0: not rounded.
     random_state : int, RandomState instance or None, default=None
 
     Returns
@@ -89,6 +91,8 @@ def make_bags(
     smallest, largest = (bag_size, bag_size) if isinstance(bag_size, int | np.integer) else bag_size
     if not 1 <= smallest <= largest:
         raise ValueError(f"bag_size must be at least 1, smallest first; got {bag_size!r}.")
+    check_fraction(proportion_noise, "proportion_noise")
+    check_fraction(rounding, "rounding")
     means = rng.normal(0, class_separation, (n_classes, n_features))
     n_slides = n_labeled_slides + n_bags + n_test_slides
     sizes = rng.randint(smallest, largest + 1, n_slides)
@@ -112,12 +116,14 @@ def make_bags(
     is_bag = ~is_labeled & ~is_test
     index = slides[is_bag] - n_labeled_slides
     true = class_proportions(labels[is_bag], index, n_bags=n_bags, n_classes=n_classes)
-    recorded = _record(true, proportion_noise, rounding, rng)
+    recorded = _record(true, proportion_noise, rng)
+    if rounding > 0:
+        recorded = np.round(recorded / rounding) * rounding
     return BagData(
         X_labeled=X[is_labeled],
         y=labels[is_labeled],
         groups=slides[is_labeled],
-        bags=Bags(X[is_bag], slides[is_bag], recorded),
+        bags=Bags(X[is_bag], slides[is_bag], recorded, rounding_step=rounding or None),
         y_bags=labels[is_bag],
         X_test=X[is_test],
         y_test=labels[is_test],
@@ -125,14 +131,12 @@ def make_bags(
     )
 
 
-def _record(proportions, noise, rounding, rng):
-    """Proportions as somebody estimates them: with noise, rounded, summing to 1."""
+def _record(proportions, noise, rng):
+    """Proportions as somebody estimates them: with noise, summing to 1."""
     recorded = (
         proportions + np.where(proportions > 0, rng.normal(0, 1, proportions.shape), 0) * noise
     )
     recorded = np.clip(recorded, 0, None)
-    if rounding > 0:
-        recorded = np.round(recorded / rounding) * rounding
     nothing_left = recorded.sum(axis=1) == 0
     recorded[nothing_left] = proportions[nothing_left]
     return recorded / recorded.sum(axis=1, keepdims=True)

@@ -1,5 +1,6 @@
 """What all estimators share that learn from labelled patches and bags with known proportions."""
 
+import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,6 +18,7 @@ from sklearn.utils.validation import (
 )
 from skorch import NeuralNet
 
+from proportion_ssl._checks import warn_if_reordered
 from proportion_ssl._sklearn import HasMethods, Interval, check_n_features, fit_context
 from proportion_ssl.embedding._images import check_images
 from proportion_ssl.nets.classifiers import (
@@ -72,7 +74,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         X_labeled : array-like of shape (n_labeled, n_features) or (n_labeled, height, width, 3)
             Features, or uint8 images (an array, or a lazily read sequence of that shape).
         y : array-like of shape (n_labeled,)
-            Labels, integers or strings.
+            Labels, integers or strings. -1 is a class like any other: unlabeled patches belong in the bags.
         X_bags : Bags, or sequence of n_bags arrays, optional
             Instances of the weakly labelled slides. Without them this is the supervised fit.
         bag_proportions : array-like or DataFrame of shape (n_bags, n_classes), or Bags, optional
@@ -90,10 +92,20 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError, TypeError
             When the input does not fit together; the message names the bag or class.
+
+        Warns
+        -----
+        UserWarning
+            When y holds -1 beside other classes than 1, or when proportions without class names meet classes
+            that are strings and do not appear in sorted order.
         """
         random_state = check_random_state(self.random_state)
         X, codes = self._check_labeled(X_labeled, y, groups)
         bags = self._check_bags(X, X_bags, bag_proportions, groups)
+        if bags is not None and bags.class_names is None:
+            seen = self.classes_[np.argsort(np.unique(codes, return_index=True)[1])]
+            what = "The columns of the bags' proportions"
+            warn_if_reordered(seen, self.classes_, what, stacklevel=4)
         self._fit(X, codes, bags, groups, random_state)
         return self
 
@@ -136,6 +148,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"y holds one class ({self.classes_[0]!r}); at least two classes are needed."
             )
+        _warn_if_unlabeled(self.classes_)
         return X, codes
 
     def _check_bags(self, X, X_bags, bag_proportions, groups):
@@ -349,6 +362,17 @@ class NetBagClassifier(BagClassifier):
         model.n_features_in_ = coef.shape[1]
         model.n_iter_ = np.zeros(1, dtype=np.int32)  # of its own solver
         return model
+
+
+def _warn_if_unlabeled(classes: np.ndarray) -> None:
+    """Warn where -1 is learned as a class that may stand for unlabeled patches; -1 and 1 are two classes."""
+    if classes.dtype.kind in "if" and -1 in classes and classes.tolist() != [-1, 1]:
+        warnings.warn(
+            f"y holds -1, which is learned and predicted like the other classes, {classes.tolist()}. If it "
+            "marks unlabeled patches, leave them out of X_labeled and y: they belong in the bags (X_bags).",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def weighted_labels(signed: np.ndarray, bags: Bags) -> np.ndarray:

@@ -332,7 +332,10 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
     def _select(self, selector, probabilities, bags):
         if selector is None:
             return np.zeros(probabilities.shape, dtype=np.int8)
-        return selector.transform(probabilities, bag_ids=bags.index, bag_proportions=bags.recorded)
+        labels = selector.transform(
+            probabilities, bag_ids=bags.index, bag_proportions=bags.recorded
+        )
+        return np.asarray(labels)  # a DataFrame where scikit-learn is set to give these
 
     def _remembered(self, last_negative):
         """Negative labels of earlier rounds that still count."""

@@ -19,7 +19,7 @@ from proportion_ssl.nets.classifiers import (
 from proportion_ssl.nets.signed_dataset import BatchesInOrder, SignedDataset
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
-from proportion_ssl.proportions.intervals import nearest_proportions
+from proportion_ssl.proportions.intervals import consistent_proportions, nearest_proportions
 from proportion_ssl.pseudo_labels.label_log import LabelTrail
 from proportion_ssl.pseudo_labels.selectors import SoftAssignmentSelector
 
@@ -161,7 +161,8 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
         known = np.eye(len(self.classes_), dtype=projected.dtype)[codes]
         head = linear_discriminant(projected[: len(known)], known, shrinkage=self.shrinkage)
         if bags is not None:
-            warn_if_not_identifiable(bags.proportions, self.classes_)
+            shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
+            warn_if_not_identifiable(shares, self.classes_)
             head = self._fit_rounds(head, projected, known, bags)
         self._set_head(net, components, *head)
 
@@ -187,6 +188,7 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
             bag_ids=bags.index,
             bag_proportions=bags.recorded,
         )
+        soft = np.asarray(soft)  # a DataFrame where scikit-learn is set to give these
         self._record_labels(soft, remembered=np.zeros(soft.shape, dtype=bool))
         labels = np.concatenate([known, weighted_labels(soft, bags)])
         head = linear_discriminant(X, labels, shrinkage=self.shrinkage)

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from proportion_ssl._checks import check_shares
+
 #: Singular values below this share of the largest count as zero: shares are known to a few per cent.
 SMALL = 0.05
 
@@ -20,7 +22,7 @@ def identifiability(proportions: Any, classes: Any = None) -> pd.DataFrame:
     Parameters
     ----------
     proportions : array-like or DataFrame of shape (n_bags, n_classes)
-        Recorded shares.
+        Recorded shares, in [0, 1]. Rows that were rounded need not sum to 1.
     classes : array-like of shape (n_classes,), optional
         Class names; default: the columns of a DataFrame, or 0, 1, 2, ...
 
@@ -54,11 +56,11 @@ def identifiability(proportions: Any, classes: Any = None) -> pd.DataFrame:
     if classes is None:
         classes = proportions.columns if hasattr(proportions, "columns") else None
     matrix = np.asarray(proportions, dtype=np.float64)
-    if matrix.ndim != 2 or len(matrix) == 0 or not np.isfinite(matrix).all():
+    if matrix.ndim != 2 or len(matrix) == 0:
         raise ValueError(
-            f"proportions must be finite numbers, one row per bag and one column per class; got shape "
-            f"{matrix.shape}."
+            f"proportions must have one row per bag and one column per class; got shape {matrix.shape}."
         )
+    check_shares(matrix, "The proportions", any_sum=True)
     n_classes = matrix.shape[1]
     classes = np.arange(n_classes) if classes is None else np.asarray(classes)
     _, singular, directions = np.linalg.svd(matrix, full_matrices=True)

@@ -44,8 +44,6 @@ def pick_least_confident(
 ) -> np.ndarray:
     """Choose the least confident instances predicted as each class, in each bag.
 
-    Parameters, ties and cost as in :func:`pick_most_confident`.
-
     Parameters
     ----------
     confidence : ndarray of float, shape (n_instances,)
@@ -55,6 +53,9 @@ def pick_least_confident(
     Returns
     -------
     picked : ndarray of bool, shape (n_instances,)
+        At equal confidence later instances are taken first: this is the order of
+        :func:`pick_most_confident` from its other end, so that the picks of both never meet unless they
+        are more than there are instances.
 
     Examples
     --------
@@ -63,11 +64,12 @@ def pick_least_confident(
     >>> pick_least_confident(confidence, np.zeros(3, int), np.zeros(3, int), np.array([[2]]))
     array([ True, False,  True])
     """
-    return _pick_first(np.asarray(confidence, dtype=np.float64), predicted, bag_ids, counts)
+    key = np.asarray(confidence, dtype=np.float64)
+    return _pick_first(key, predicted, bag_ids, counts, latest=True)
 
 
-def _pick_first(key, predicted, bag_ids, counts):
-    """The ``counts[bag, class]`` instances of smallest key in each (bag, class) cell.
+def _pick_first(key, predicted, bag_ids, counts, latest=False):
+    """The ``counts[bag, class]`` instances of smallest key in each cell; of equal ones the earliest.
 
     Cell and leading bits of the key are packed into one integer: sorted, its value at each cell's
     count parts what is taken from what is not. Only instances that share this value, few unless
@@ -91,6 +93,8 @@ def _pick_first(key, predicted, bag_ids, counts):
     if len(at_last):
         first_at_last = np.searchsorted(ordered, last)  # how many are taken before, in all cells
         room = wanted - (first_at_last - start_of_cell)
+        if latest:
+            at_last = at_last[::-1]  # the sort below leaves equal ones in order
         at_last = at_last[np.lexsort((key[at_last], cells[at_last]))]
         cells_at_last = cells[at_last]
         begins = np.searchsorted(cells_at_last, cells_at_last)

@@ -4,12 +4,13 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import validate_data
 
+from proportion_ssl._checks import SUM_TOLERANCE, check_shares, percent_hint, warn_if_reordered
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.proportions.counts import class_proportions
-from proportion_ssl.proportions.intervals import nearest_proportions
+from proportion_ssl.proportions.intervals import check_intervals, nearest_proportions
 from proportion_ssl.pseudo_labels._dual import BLOCK, blocks_of_bags
 from proportion_ssl.pseudo_labels.exact_assignment import (
     AT_ONCE,
@@ -33,10 +34,12 @@ from proportion_ssl.pseudo_labels.soft_assignment import posterior_labels
 SMALLEST_PROBABILITY = 1e-6
 
 
-class Selector(TransformerMixin, BaseEstimator):
+class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Base of the selectors: checks the input once, then asks ``select`` for the labels.
 
-    A selector of one's own defines ``select(probabilities, bag_index, bag_proportions)``.
+    A selector of one's own defines ``select(probabilities, bag_index, bag_proportions)``. Columns are
+    classes, in and out: after ``set_output(transform="pandas")`` labels come as a DataFrame with the
+    columns of the input.
     """
 
     # scikit-learn's protocol; names no parameter, allows all
@@ -66,27 +69,41 @@ class Selector(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_instances, n_classes)
-            Class probabilities.
+            Class probabilities: in [0, 1], rows sum to 1 within 0.01.
         bag_ids : array-like of shape (n_instances,), optional
             Bag of each instance. Default: all instances are one bag.
-        bag_proportions : array-like of shape (n_bags, n_classes) or (2, n_bags, n_classes), optional
-            Recorded class proportions of the bags, in sorted order of ``bag_ids``; or the lower and
-            the upper ends of their intervals. A selector that compares with them labels nothing where none
-            are recorded.
+        bag_proportions : array-like or DataFrame of shape (n_bags, n_classes), optional
+            Recorded class proportions of the bags, rows in sorted order of ``bag_ids``; or, of shape (2,
+            n_bags, n_classes), the lower and the upper ends of their intervals. A DataFrame is indexed by
+            bag, with the columns of ``X`` in any order (of an array: sorted). A selector that compares with
+            proportions labels nothing where none are recorded.
 
         Returns
         -------
         signed : ndarray of int8, shape (n_instances, n_classes)
             +1 "is of this class", -1 "is not of this class", 0 unknown. At most one entry
-            of a row is not 0. Of a selector of soft labels: float32, between these.
+            of a row is not 0. From a selector of soft labels: float32, between these. A DataFrame after
+            ``set_output(transform="pandas")``.
 
         Raises
         ------
         ValueError
-            When shapes do not fit together.
+            When shapes do not fit together, X holds no probabilities (logits, percent), or bag_proportions
+            hold no shares or intervals of shares (negative, NaN, percent, another sum than 1).
+
+        Warns
+        -----
+        UserWarning
+            When bag ids are strings that do not appear in sorted order, and bag_proportions have no names.
         """
+        if not hasattr(
+            self, "n_features_in_"
+        ):  # names of columns are those of this input; none are kept
+            selector = clone(self).fit(X)
+            return selector.transform(X, bag_ids=bag_ids, bag_proportions=bag_proportions)
         self._validate_params()
         probabilities = validate_data(self, X, reset=False, dtype=(np.float64, np.float32))
+        _check_probabilities(probabilities)
         n_instances, n_classes = probabilities.shape
         names, index = np.zeros(1), np.zeros(n_instances, dtype=np.int64)
         if bag_ids is not None:
@@ -97,6 +114,12 @@ class Selector(TransformerMixin, BaseEstimator):
             )
         if bag_proportions is None:
             return self.select(probabilities, index, None)
+        if hasattr(bag_proportions, "columns"):
+            classes = getattr(self, "feature_names_in_", None)
+            bag_proportions = _by_name(bag_proportions, names, classes)
+        else:
+            seen = names[np.argsort(np.unique(index, return_index=True)[1])]
+            warn_if_reordered(seen, names, "The rows of bag_proportions", stacklevel=4)
         bag_proportions = np.asarray(bag_proportions, dtype=np.float64)
         shape = (len(names), n_classes)
         if bag_proportions.shape not in (shape, (2, *shape)):
@@ -105,7 +128,9 @@ class Selector(TransformerMixin, BaseEstimator):
                 f"{n_classes} classes need {shape}, or {(2, *shape)} for intervals."
             )
         if bag_proportions.shape == shape:
+            check_shares(bag_proportions, "bag_proportions", bags=names)
             return self.select(probabilities, index, bag_proportions)
+        check_intervals(*bag_proportions, names)
         return self.select_within(probabilities, index, *bag_proportions)
 
     def fit_transform(
@@ -228,7 +253,8 @@ class ThresholdSelector(_BagwiseSelector):
 
     def _label(self, probabilities, bag_index):
         predicted, confidence = _predict(probabilities)
-        picked = confidence.astype(np.float64) >= self.threshold
+        # in the precision of the probabilities: 0.95 of a net in float32 is 0.95
+        picked = confidence >= confidence.dtype.type(self.threshold)
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
 
 
@@ -404,7 +430,7 @@ class SoftAssignmentSelector(_IntervalSelector):
 
     _dtype = np.float32
     _parameter_constraints = {  # noqa: RUF012
-        "standard_deviation": [Interval(Real, 0, None, closed="neither")],
+        "standard_deviation": [Interval(Real, 0, 1, closed="neither")],
         "degrees_of_freedom": [Interval(Real, 0, None, closed="neither")],
         "instance_weight": [Interval(Real, 0, 1, closed="right")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
@@ -436,6 +462,33 @@ class SoftAssignmentSelector(_IntervalSelector):
             degrees_of_freedom=self.degrees_of_freedom,
             temperature=self.temperature,
         )
+
+
+def _check_probabilities(probabilities):
+    """Raise unless rows are at least 0 and sum to 1, as logits and percentages do not."""
+    sums = probabilities @ np.ones(probabilities.shape[1], dtype=probabilities.dtype)
+    if probabilities.min() >= 0 and np.abs(sums - 1).max() <= SUM_TOLERANCE:
+        return
+    wrong = (probabilities < 0).any(axis=1) | (np.abs(sums - 1) > SUM_TOLERANCE)
+    row = int(np.flatnonzero(wrong)[0])
+    raise ValueError(
+        f"X must hold class probabilities, at least 0 and summing to 1 in each row (within {SUM_TOLERANCE}); "
+        f"row {row} is {probabilities[row].tolist()} ({wrong.sum()} of {len(wrong)} rows are wrong). Give "
+        f"predict_proba, or the softmax of logits.{percent_hint(probabilities[row])}"
+    )
+
+
+def _by_name(table, names, classes):
+    """Rows of a DataFrame in the order of the bags, its columns in that of the classes."""
+    classes = sorted(table.columns) if classes is None else classes.tolist()
+    for axis, wanted, what in (("index", names.tolist(), "row"), ("columns", classes, "column")):
+        found = getattr(table, axis).tolist()
+        if len(set(found)) < len(found):
+            raise ValueError(f"bag_proportions has a {what} more than once in its {axis}: {found}.")
+        missing = [name for name in wanted if name not in set(found)]
+        if missing:
+            raise ValueError(f"bag_proportions has no {what} for {missing[0]!r}.")
+    return table.loc[names.tolist(), classes]
 
 
 def _names_and_index(bag_ids):

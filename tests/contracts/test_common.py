@@ -1,6 +1,9 @@
 """scikit-learn's own checks on everything that claims to be an estimator of plain arrays."""
 
+import numpy as np
+import pandas as pd
 from estimator_checks import parametrize_with_checks
+from scipy.special import softmax
 
 from proportion_ssl import (
     AdaptiveSelector,
@@ -24,6 +27,47 @@ from proportion_ssl.baselines import (
 )
 
 
+class OfScores:
+    """A selector of any numbers, as the checks hand them over: it is given their softmax."""
+
+    def transform(self, X, **kwargs):
+        return super().transform(_softmax(X), **kwargs)
+
+
+def _softmax(X):
+    """Probabilities of numbers; all else as it is, for the selector to refuse."""
+    try:
+        numbers = np.asarray(X, dtype=np.float64)
+    except (TypeError, ValueError):
+        return X
+    if numbers.ndim != 2 or not numbers.size or not np.isfinite(numbers).all():
+        return X
+    probabilities = softmax(numbers, axis=1)
+    if hasattr(X, "columns"):
+        return pd.DataFrame(probabilities, columns=X.columns, index=X.index)
+    return probabilities
+
+
+class Adaptive(OfScores, AdaptiveSelector):
+    pass
+
+
+class Assignment(OfScores, AssignmentSelector):
+    pass
+
+
+class SoftAssignment(OfScores, SoftAssignmentSelector):
+    pass
+
+
+class Negative(OfScores, NegativeSelector):
+    pass
+
+
+class Threshold(OfScores, ThresholdSelector):
+    pass
+
+
 @parametrize_with_checks(
     [
         NegativePseudoLabelClassifier(max_epochs=40, random_state=0),
@@ -37,11 +81,11 @@ from proportion_ssl.baselines import (
         ProportionLossClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         SoftMatchClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         VATClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
-        AdaptiveSelector(),
-        AssignmentSelector(),
-        SoftAssignmentSelector(),
-        NegativeSelector(),
-        ThresholdSelector(),
+        Adaptive(),
+        Assignment(),
+        SoftAssignment(),
+        Negative(),
+        Threshold(),
     ]
 )
 def test_scikit_learn_checks(estimator, check):

@@ -67,5 +67,7 @@ def test_warning_names_class_and_reason():
 def test_bad_input():
     with pytest.raises(ValueError, match=r"got shape \(3,\)"):
         identifiability([0.2, 0.3, 0.5])
-    with pytest.raises(ValueError, match="finite numbers"):
+    with pytest.raises(ValueError, match="bag 0 hold a number that is not finite"):
         identifiability([[np.nan, 1.0]])
+    with pytest.raises(ValueError, match=r"bag 0 hold a share above 1: .* percent"):
+        identifiability([[60.0, 40.0]])

@@ -12,13 +12,14 @@ from proportion_ssl.pseudo_labels import (
 )
 
 
-def pick_by_loop(confidence, predicted, bags, counts, reverse):
-    """Slow and obvious: sort the members of each bag and class, take the first k."""
+def pick_by_loop(confidence, predicted, bags, counts, most):
+    """Slow and obvious: sort the members of each bag and class, take k from one end."""
     picked = np.zeros(len(confidence), dtype=bool)
     for bag in range(counts.shape[0]):
         for label in range(counts.shape[1]):
             members = [i for i in range(len(bags)) if bags[i] == bag and predicted[i] == label]
-            members.sort(key=lambda i: (-confidence[i] if reverse else confidence[i], i))
+            members.sort(key=lambda i: (-confidence[i], i))
+            members = members if most else members[::-1]
             picked[members[: counts[bag, label]]] = True
     return picked
 
@@ -103,10 +104,24 @@ def test_picks_are_those_of_a_stable_sort(kind):
         }[kind]
         predicted, bags = rng.integers(0, n_classes, n), rng.integers(0, n_bags, n)
         counts = rng.integers(0, 12, (n_bags, n_classes))
-        for pick, key in ((pick_most_confident, -confidence), (pick_least_confident, confidence)):
+        for pick, order in ((pick_most_confident, 1), (pick_least_confident, -1)):
             expected = np.zeros(n, dtype=bool)
             for bag, c in np.ndindex(counts.shape):
                 cell = np.flatnonzero((bags == bag) & (predicted == c))
-                by_key = cell[np.argsort(key[cell], kind="stable")]
+                by_key = cell[np.argsort(-confidence[cell], kind="stable")][::order]
                 expected[by_key[: counts[bag, c]]] = True
             np.testing.assert_array_equal(pick(confidence, predicted, bags, counts), expected)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_picks_from_both_ends_never_meet(levels, seed):
+    rng = np.random.default_rng(seed)
+    n, n_bags, n_classes = 90, 4, 3
+    confidence = rng.integers(0, levels, n) / levels
+    predicted, bags = rng.integers(0, n_classes, n), rng.integers(0, n_bags, n)
+    sizes = np.bincount(bags * n_classes + predicted, minlength=12).reshape(n_bags, n_classes)
+    most = rng.integers(0, sizes + 1)
+    picked = pick_most_confident(confidence, predicted, bags, most)
+    rest = pick_least_confident(confidence, predicted, bags, sizes - most)
+    assert_array_equal(picked, ~rest)
