@@ -11,6 +11,8 @@ SUM_TOLERANCE = 0.01
 #: Undoes the float error of sums that are off by exactly the tolerance, such as 0.33 + 0.33 + 0.33.
 GUARD = 1e-9
 
+PERCENT_HINT = " They look like percent: divide by 100."
+
 
 def check_shares(
     shares: np.ndarray,
@@ -97,6 +99,57 @@ def share_problem(shares: np.ndarray, *, whole: float = 1.0, may_miss: bool = Fa
     return found[1] + (hint or (percent_hint(shares).rstrip(".") if whole == 1 else ""))
 
 
+def check_intervals(
+    lower: np.ndarray, upper: np.ndarray, names: Any, proportions: np.ndarray | None = None
+) -> None:
+    """Raise unless every row of intervals admits shares that sum to 1.
+
+    Parameters
+    ----------
+    lower, upper : ndarray of shape (n_bags, n_classes)
+    names : sequence of n_bags names
+        Of the bags, for the messages.
+    proportions : ndarray of shape (n_bags, n_classes), optional
+        What was written, which must lie within.
+
+    Raises
+    ------
+    ValueError
+        Naming the bag: ends that are not finite or not in [0, 1], a lower end above the upper one, intervals
+        that no shares with sum 1 satisfy (within 0.01), a written share outside its interval.
+    """
+    most, least = upper.sum(axis=1), lower.sum(axis=1)
+    outside = np.zeros(len(lower), dtype=bool)
+    if proportions is not None:
+        outside = ((proportions < lower - GUARD) | (proportions > upper + GUARD)).any(axis=1)
+    for problem, rows in (
+        (
+            "has an interval whose end is not a finite number",
+            ~np.isfinite(lower + upper).all(axis=1),
+        ),
+        (
+            "has an interval outside [0, 1]",
+            ((lower < 0) | (upper > 1 + SUM_TOLERANCE + GUARD)).any(axis=1),
+        ),
+        (
+            "has an interval whose lower end is above its upper end",
+            (lower > upper + GUARD).any(axis=1),
+        ),
+        ("has upper ends that sum to less than 1 ({most:.6g})", most < 1 - SUM_TOLERANCE - GUARD),
+        ("has lower ends that sum to more than 1 ({least:.6g})", least > 1 + SUM_TOLERANCE + GUARD),
+        ("has a recorded share outside its interval", outside),
+    ):
+        if rows.any():
+            bag = int(np.flatnonzero(rows)[0])
+            name = np.asarray(names)[bag : bag + 1].tolist()[0]
+            problem = problem.format(most=most[bag], least=least[bag])
+            ends = f"{lower[bag].round(6).tolist()} to {upper[bag].round(6).tolist()}"
+            written = "" if proportions is None else f", recorded {proportions[bag].tolist()}"
+            largest = max(lower[bag].max(), upper[bag].max())
+            hint = PERCENT_HINT if 1 + SUM_TOLERANCE < largest <= 100 else ""
+            raise ValueError(f"Bag {name!r} {problem}: {ends}{written}.{hint}")
+
+
 def check_fraction(value: Any, what: str, *, closed: str = "both") -> None:
     """Raise unless a number, or every number of an array, is a fraction.
 
@@ -180,7 +233,7 @@ def percent_hint(shares: np.ndarray) -> str:
     total = stated.sum()
     near = total <= 110 and (total >= 90 or len(stated) < len(shares))
     looks = len(stated) > 0 and stated.min() >= 0 and stated.max() > 1 + SUM_TOLERANCE and near
-    return " They look like percent: divide by 100." if looks else ""
+    return PERCENT_HINT if looks else ""
 
 
 def _first_problem(rows, *, whole, may_miss, any_sum=False):

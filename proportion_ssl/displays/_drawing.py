@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from proportion_ssl._checks import check_intervals
+
 #: Lines of a negative label, as in the paper's figures, and how much of its colour lies under them.
 HATCH = "/////"
 TINT = 0.2
@@ -42,6 +44,30 @@ def check_classes(classes: Any, n_classes: int, what: str) -> list:
     if len(set(names)) != len(names):
         raise ValueError(f"classes holds a class more than once: {names}.")
     return names
+
+
+def check_ends(
+    recorded: np.ndarray, lower: Any, upper: Any, bag_names: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the intervals of recorded shares (n_bags, n_classes); without any, the shares themselves.
+
+    Raises
+    ------
+    ValueError
+        If one end is missing, shapes differ, or intervals do not hold the recorded shares and some that sum
+        to 1.
+    """
+    if lower is None and upper is None:
+        return recorded, recorded
+    if lower is None or upper is None:
+        raise ValueError("lower and upper belong together; give both.")
+    ends = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
+    for name, values in zip(("lower", "upper"), ends, strict=True):
+        if values.shape != recorded.shape:
+            raise ValueError(f"{name} has shape {values.shape}, recorded shares {recorded.shape}.")
+    names = range(len(recorded)) if bag_names is None else bag_names
+    check_intervals(*ends, names, recorded)
+    return ends
 
 
 def class_palette(classes: Sequence, colors: Mapping | None) -> list:

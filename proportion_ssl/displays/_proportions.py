@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from proportion_ssl._checks import check_shares
 from proportion_ssl.displays._drawing import (
     add_legend,
     check_classes,
+    check_ends,
     class_palette,
     import_pyplot,
     panels,
 )
-from proportion_ssl.proportions.intervals import SUM_TOLERANCE
+from proportion_ssl.proportions.intervals import nearest_proportions
 
 
 class ProportionDisplay:
@@ -25,7 +27,9 @@ class ProportionDisplay:
     Parameters
     ----------
     recorded, predicted : array-like of shape (n_bags, n_classes)
-        Shares in [0, 1]; rows sum to 1 within 0.01.
+        Shares in [0, 1]; rows sum to 1 within 0.01, recorded ones with intervals to anything.
+    lower, upper : array-like of shape (n_bags, n_classes), optional
+        Intervals of the recorded shares; default: these are exact.
     classes : array-like of shape (n_classes,), optional
         Names; default: 0 to n_classes - 1.
     bag_names : array-like of shape (n_bags,), optional
@@ -34,9 +38,9 @@ class ProportionDisplay:
     Attributes
     ----------
     distance : ndarray of shape (n_bags,)
-        Sum over the classes of the absolute differences, in [0, 2].
+        Sum over the classes of the absolute differences, in [0, 2]; from the nearest share in the interval.
     class_error : ndarray of shape (n_classes,)
-        Mean absolute difference over the bags, per class.
+        Mean absolute difference over the bags, per class; from the nearest share in the interval.
     figure_ : matplotlib Figure
     axes_ : list of matplotlib Axes
         Bars, scatter.
@@ -46,7 +50,7 @@ class ProportionDisplay:
     Raises
     ------
     ValueError
-        When shapes differ or shares do not sum to 1.
+        When shapes differ, shares do not sum to 1, or intervals admit no such shares.
 
     Examples
     --------
@@ -56,7 +60,14 @@ class ProportionDisplay:
     """
 
     def __init__(
-        self, recorded: Any, predicted: Any, *, classes: Any = None, bag_names: Any = None
+        self,
+        recorded: Any,
+        predicted: Any,
+        *,
+        lower: Any = None,
+        upper: Any = None,
+        classes: Any = None,
+        bag_names: Any = None,
     ):
         self.recorded = np.asarray(recorded, dtype=np.float64)
         self.predicted = np.asarray(predicted, dtype=np.float64)
@@ -66,12 +77,10 @@ class ProportionDisplay:
                     f"{name} has shape {shares.shape}, recorded {self.recorded.shape}; give one row per bag "
                     "and one column per class in both."
                 )
-            wrong = ~(np.abs(shares.sum(axis=1) - 1) <= SUM_TOLERANCE) | (shares < 0).any(axis=1)
-            if wrong.any():
-                raise ValueError(
-                    f"Row {int(np.flatnonzero(wrong)[0])} of {name} is not shares that sum to 1: "
-                    f"{shares[wrong][0].tolist()}."
-                )
+        is_exact = lower is None and upper is None
+        check_shares(self.recorded, "recorded shares", bags=bag_names, any_sum=not is_exact)
+        check_shares(self.predicted, "predicted shares", bags=bag_names)
+        self.lower, self.upper = check_ends(self.recorded, lower, upper, bag_names)
         self.classes = check_classes(classes, self.recorded.shape[1], "recorded")
         names = np.arange(len(self.recorded)) if bag_names is None else np.asarray(bag_names)
         if len(names) != len(self.recorded):
@@ -79,7 +88,8 @@ class ProportionDisplay:
                 f"bag_names names {len(names)} bags but there are {len(self.recorded)}."
             )
         self.bag_names = names.tolist()
-        difference = np.abs(self.recorded - self.predicted)
+        nearest = nearest_proportions(self.predicted, self.lower, self.upper)
+        difference = np.abs(nearest - self.predicted)
         self.distance, self.class_error = difference.sum(axis=1), difference.mean(axis=0)
 
     @classmethod
@@ -88,6 +98,8 @@ class ProportionDisplay:
         recorded: Any,
         predicted: Any,
         *,
+        lower: Any = None,
+        upper: Any = None,
         classes: Any = None,
         bag_names: Any = None,
         ax: Any = None,
@@ -97,7 +109,7 @@ class ProportionDisplay:
 
         Parameters
         ----------
-        recorded, predicted, classes, bag_names
+        recorded, predicted, lower, upper, classes, bag_names
             As of the class.
         ax, colors
             As of :meth:`plot`.
@@ -106,7 +118,9 @@ class ProportionDisplay:
         -------
         display : ProportionDisplay
         """
-        display = cls(recorded, predicted, classes=classes, bag_names=bag_names)
+        display = cls(
+            recorded, predicted, lower=lower, upper=upper, classes=classes, bag_names=bag_names
+        )
         return display.plot(ax=ax, colors=colors)
 
     @classmethod
@@ -135,10 +149,17 @@ class ProportionDisplay:
         if bags.proportions is None:
             raise ValueError("The bags have no proportions to compare with.")
         classes = np.asarray(estimator.classes_)
-        recorded = bags.with_classes(classes).proportions
+        recorded = bags.with_classes(classes)
         predicted = bags.proportions_of(estimator.predict(bags.X), classes)
         return cls.from_predictions(
-            recorded, predicted, classes=classes, bag_names=bags.names, ax=ax, colors=colors
+            recorded.proportions,
+            predicted,
+            lower=recorded.lower,
+            upper=recorded.upper,
+            classes=classes,
+            bag_names=bags.names,
+            ax=ax,
+            colors=colors,
         )
 
     def plot(self, ax: Any = None, *, colors: Mapping | None = None) -> ProportionDisplay:
@@ -181,10 +202,14 @@ class ProportionDisplay:
                 bars.barh(rows, width, thickness, left=left, color=color, linewidth=0)
                 left = left + width
         bars.set_yticks(np.arange(n_bags), [str(self.bag_names[i]) for i in order])
-        bars.set(xlim=(0, 1), xlabel="share", ylim=(n_bags - 0.5, -0.5))
+        widest = max(1.0, self.recorded.sum(axis=1).max())  # rounded shares may sum to more than 1
+        bars.set(xlim=(0, widest), xlabel="share", ylim=(n_bags - 0.5, -0.5))
         bars.set_title("recorded (thick) above predicted, farthest first", fontsize="medium")
         self.ax_.plot([0, 1], [0, 1], color="0.6", linewidth=1, zorder=0)
         for c, color in enumerate(palette):
+            if (self.upper > self.lower).any():
+                ends = self.lower[:, c], self.upper[:, c]
+                self.ax_.hlines(self.predicted[:, c], *ends, color=[color], linewidth=1, zorder=1)
             self.ax_.scatter(
                 self.recorded[:, c],
                 self.predicted[:, c],

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from proportion_ssl._checks import check_shares
 from proportion_ssl.displays._drawing import (
     HATCH,
     add_legend,
     check_classes,
+    check_ends,
     class_palette,
     import_pyplot,
     panels,
@@ -18,7 +20,7 @@ from proportion_ssl.displays._drawing import (
     tinted,
 )
 from proportion_ssl.proportions.counts import class_proportions, sum_absolute_error
-from proportion_ssl.proportions.intervals import SUM_TOLERANCE
+from proportion_ssl.proportions.intervals import nearest_proportions
 from proportion_ssl.pseudo_labels.selectivity import negative_selectivity, positive_selectivity
 
 WIDTH = 0.38  # of a bar; classes are 1 apart
@@ -35,7 +37,11 @@ class SelectivityDisplay:
     Parameters
     ----------
     true_proportions, predicted_proportions : array-like of shape (n_classes,)
-        Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01.
+        Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01; recorded ones
+        with intervals to anything.
+    lower, upper : array-like of shape (n_classes,), optional
+        Intervals of the recorded shares; default: these are exact. Selected is by the share in the interval
+        that is nearest to the predicted one, as selectors do.
     classes : array-like of shape (n_classes,), optional
         Names; default: 0 to n_classes - 1.
 
@@ -80,8 +86,19 @@ class SelectivityDisplay:
     [0.0435, 0.5568, 0.1218, 0.0, 0.087]
     """
 
-    def __init__(self, true_proportions: Any, predicted_proportions: Any, *, classes: Any = None):
-        self.true_proportions = _check_shares(true_proportions, "true_proportions")
+    def __init__(
+        self,
+        true_proportions: Any,
+        predicted_proportions: Any,
+        *,
+        lower: Any = None,
+        upper: Any = None,
+        classes: Any = None,
+    ):
+        is_exact = lower is None and upper is None
+        self.true_proportions = _check_shares(
+            true_proportions, "true_proportions", any_sum=not is_exact
+        )
         self.predicted_proportions = _check_shares(predicted_proportions, "predicted_proportions")
         n_classes = len(self.true_proportions)
         if len(self.predicted_proportions) != n_classes:
@@ -90,7 +107,12 @@ class SelectivityDisplay:
                 f"true_proportions has {n_classes}."
             )
         self.classes = check_classes(classes, n_classes, "true_proportions")
-        shares = self.true_proportions[np.newaxis], self.predicted_proportions[np.newaxis]
+        true = self.true_proportions[np.newaxis]
+        if not is_exact:
+            lower, upper = (None if end is None else [end] for end in (lower, upper))
+        ends = check_ends(true, lower, upper)
+        predicted = self.predicted_proportions[np.newaxis]
+        shares = nearest_proportions(predicted, *ends), predicted
         self.sum_absolute_error = float(sum_absolute_error(*shares)[0])
         self.positive_selectivity = positive_selectivity(*shares)[0]
         self.negative_selectivity = negative_selectivity(*shares)[0]
@@ -189,6 +211,8 @@ class SelectivityDisplay:
         true_proportions: Any,
         predicted_proportions: Any,
         *,
+        lower: Any = None,
+        upper: Any = None,
         classes: Any = None,
         colors: Mapping | None = None,
         ax: Any = None,
@@ -198,7 +222,10 @@ class SelectivityDisplay:
         Parameters
         ----------
         true_proportions, predicted_proportions : array-like of shape (n_classes,)
-            Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01.
+            Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01; recorded ones
+            with intervals to anything.
+        lower, upper : array-like of shape (n_classes,), optional
+            Intervals of the recorded shares; default: these are exact.
         classes : array-like of shape (n_classes,), optional
             Names.
         colors : mapping of class to matplotlib colour, optional
@@ -210,7 +237,10 @@ class SelectivityDisplay:
         -------
         display : SelectivityDisplay
         """
-        return cls(true_proportions, predicted_proportions, classes=classes).plot(ax, colors=colors)
+        display = cls(
+            true_proportions, predicted_proportions, lower=lower, upper=upper, classes=classes
+        )
+        return display.plot(ax, colors=colors)
 
     @classmethod
     def from_estimator(
@@ -219,6 +249,8 @@ class SelectivityDisplay:
         X: Any,
         true_proportions: Any,
         *,
+        lower: Any = None,
+        upper: Any = None,
         colors: Mapping | None = None,
         ax: Any = None,
     ) -> SelectivityDisplay:
@@ -232,6 +264,8 @@ class SelectivityDisplay:
             Instances of the bag.
         true_proportions : array-like of shape (n_classes,)
             Recorded shares, in the order of ``estimator.classes_``.
+        lower, upper : array-like of shape (n_classes,), optional
+            Intervals of the recorded shares; default: these are exact.
         colors : mapping of class to matplotlib colour, optional
             As in :meth:`plot`.
         ax : matplotlib Axes, optional
@@ -256,22 +290,19 @@ class SelectivityDisplay:
         predicted = class_proportions(
             labels, np.zeros(len(labels), dtype=np.int64), n_bags=1, n_classes=len(classes)
         )[0]
-        return cls(true_proportions, predicted, classes=classes).plot(ax, colors=colors)
+        display = cls(true_proportions, predicted, lower=lower, upper=upper, classes=classes)
+        return display.plot(ax, colors=colors)
 
 
 def _percent(share, digits=0):
     return f"{100 * share:.{digits}f}%"
 
 
-def _check_shares(shares, name):
+def _check_shares(shares, name, any_sum=False):
     shares = np.asarray(shares, dtype=np.float64)
     if shares.ndim != 1 or len(shares) < 1:
         raise ValueError(
             f"{name} has shape {shares.shape}; give the shares of one bag, (n_classes,)."
         )
-    if not (np.isfinite(shares) & (shares >= 0)).all():
-        raise ValueError(f"{name} must be finite and at least 0; got {shares.tolist()}.")
-    if abs(shares.sum() - 1) > SUM_TOLERANCE:
-        hint = " They look like percent: divide by 100." if abs(shares.sum() - 100) <= 1 else ""
-        raise ValueError(f"{name} sums to {shares.sum():.6g}, not 1 (within 0.01).{hint}")
+    check_shares(shares, name, any_sum=any_sum)
     return shares

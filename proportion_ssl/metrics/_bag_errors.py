@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from proportion_ssl._checks import check_shares
 from proportion_ssl.metrics._label_codes import (
     NOTHING_LEFT,
     TABLE_SPAN,
@@ -20,9 +21,6 @@ from proportion_ssl.metrics._label_codes import (
     shown,
 )
 from proportion_ssl.proportions.counts import count_per_bag, shares, sum_absolute_error
-
-# Recorded proportions are rounded by hand: their sum may be off by this much.
-_SUM_TOLERANCE = 0.01
 
 
 def proportion_error(
@@ -213,21 +211,7 @@ def _check_recorded(bag_proportions, bags: np.ndarray, labels: np.ndarray) -> np
             f"bag_ids and {len(labels)} labels; give one row per bag, in sorted order of the "
             f"ids, and one column per label."
         )
-    wrong = ~np.isfinite(recorded).all(axis=1) | (recorded < 0).any(axis=1)
-    if wrong.any():
-        raise ValueError(
-            f"bag_proportions is negative or not finite for bags {shown(bags[wrong].tolist())}."
-        )
-    sums = recorded.sum(axis=1)
-    wrong = np.abs(sums - 1) > _SUM_TOLERANCE + 1e-9
-    if wrong.any():
-        percent = np.abs(sums[wrong] - 100) <= 100 * _SUM_TOLERANCE
-        hint = "; these look like percent, divide by 100" if percent.all() else ""
-        raise ValueError(
-            f"bag_proportions must sum to 1 (within {_SUM_TOLERANCE}) in each bag, but sums to "
-            f"{shown(sums[wrong].round(4).tolist())} for bags "
-            f"{shown(bags[wrong].tolist())}{hint}."
-        )
+    check_shares(recorded, "bag_proportions", bags=bags)
     return recorded
 
 

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from proportion_ssl._checks import check_fraction, check_shares, warn_if_reordered
+from proportion_ssl._checks import check_fraction, check_intervals, check_shares, warn_if_reordered
 from proportion_ssl.proportions.counts import class_proportions
 from proportion_ssl.proportions.intervals import (
-    check_intervals,
     deviation_interval,
     fill_missing,
     missing_interval,

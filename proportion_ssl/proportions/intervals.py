@@ -1,10 +1,6 @@
 """How far recorded proportions can be trusted: intervals of the shares of each bag."""
 
-from typing import Any
-
 import numpy as np
-
-from proportion_ssl._checks import GUARD, SUM_TOLERANCE, percent_hint
 
 #: Added to half a rounding step: a share of exactly half a step more or less must not be lost to float error.
 ROUNDING_GUARD = 1e-12
@@ -221,52 +217,3 @@ def nearest_proportions(predicted: np.ndarray, lower: np.ndarray, upper: np.ndar
     array([[0.6, 0.3]])
     """
     return np.clip(predicted, lower, upper)
-
-
-def check_intervals(
-    lower: Any, upper: Any, names: Any, proportions: np.ndarray | None = None
-) -> None:
-    """Raise unless every row of intervals admits shares that sum to 1.
-
-    Parameters
-    ----------
-    lower, upper : ndarray of shape (n_bags, n_classes)
-    names : sequence of n_bags names
-        Of the bags, for the messages.
-    proportions : ndarray of shape (n_bags, n_classes), optional
-        What was written, which must lie within.
-
-    Raises
-    ------
-    ValueError
-        Naming the bag: ends that are not finite or not in [0, 1], a lower end above the upper one, intervals
-        that no shares with sum 1 satisfy (within 0.01), a written share outside its interval.
-    """
-    most, least = upper.sum(axis=1), lower.sum(axis=1)
-    outside = np.zeros(len(lower), dtype=bool)
-    if proportions is not None:
-        outside = ((proportions < lower - GUARD) | (proportions > upper + GUARD)).any(axis=1)
-    for problem, rows in (
-        (
-            "has an interval whose end is not a finite number",
-            ~np.isfinite(lower + upper).all(axis=1),
-        ),
-        (
-            "has an interval outside [0, 1]",
-            ((lower < 0) | (upper > 1 + SUM_TOLERANCE + GUARD)).any(axis=1),
-        ),
-        (
-            "has an interval whose lower end is above its upper end",
-            (lower > upper + ROUNDING_GUARD).any(axis=1),
-        ),
-        ("has upper ends that sum to less than 1 ({most:.6g})", most < 1 - SUM_TOLERANCE - GUARD),
-        ("has lower ends that sum to more than 1 ({least:.6g})", least > 1 + SUM_TOLERANCE + GUARD),
-        ("has a recorded share outside its interval", outside),
-    ):
-        if rows.any():
-            bag = int(np.flatnonzero(rows)[0])
-            name = np.asarray(names)[bag : bag + 1].tolist()[0]
-            problem = problem.format(most=most[bag], least=least[bag])
-            ends = f"{lower[bag].round(6).tolist()} to {upper[bag].round(6).tolist()}"
-            written = "" if proportions is None else f", recorded {proportions[bag].tolist()}"
-            raise ValueError(f"Bag {name!r} {problem}: {ends}{written}.{percent_hint(upper[bag])}")

@@ -5,12 +5,19 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
-from proportion_ssl._checks import SUM_TOLERANCE, check_shares, percent_hint, warn_if_reordered
+from proportion_ssl._checks import (
+    SUM_TOLERANCE,
+    check_intervals,
+    check_shares,
+    percent_hint,
+    warn_if_reordered,
+)
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.proportions.counts import class_proportions
-from proportion_ssl.proportions.intervals import check_intervals, nearest_proportions
+from proportion_ssl.proportions.intervals import nearest_proportions
 from proportion_ssl.pseudo_labels._dual import BLOCK, blocks_of_bags
 from proportion_ssl.pseudo_labels.exact_assignment import (
     AT_ONCE,
@@ -138,6 +145,30 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ) -> np.ndarray:
         """Same as :meth:`transform`: there is nothing to fit."""
         return self.fit(X, y).transform(X, bag_ids=bag_ids, bag_proportions=bag_proportions)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of the labels, which are those of the probabilities.
+
+        Parameters
+        ----------
+        input_features : array-like of str, optional
+            Must be the columns that ``fit`` saw.
+
+        Returns
+        -------
+        names : ndarray of str, shape (n_classes,)
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``, the columns are not known.
+        """
+        if not hasattr(self, "n_features_in_"):
+            # scikit-learn looks for the middle of this sentence, and leaves tables as transform names them
+            raise NotFittedError(
+                f"{type(self).__name__} does not provide get_feature_names_out before it is fitted."
+            )
+        return super().get_feature_names_out(input_features)
 
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None

@@ -18,9 +18,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from proportion_ssl._atomic import replacing
+from proportion_ssl._checks import check_intervals, check_shares
 from proportion_ssl._version import __version__
-from proportion_ssl.proportions.counts import sum_absolute_error
-from proportion_ssl.proportions.intervals import SUM_TOLERANCE
 from proportion_ssl.reporting._pictures import NO_PATCH, label_map_uri, thumbnail_uri
 from proportion_ssl.reporting._rounds import draw_counts, draw_lines, has_counts, read_history
 from proportion_ssl.reporting._scores import figure, score_table
@@ -54,6 +53,10 @@ class ReportSlide:
         Recorded and predicted proportions, which sum to 1 (dimensionless). An array follows
         ``classes``; a mapping or Series may leave out classes that proportions do not cover,
         such as non-cancer.
+    lower, upper : array-like of shape (n_classes,) or mapping of str to float, optional
+        Intervals of the recorded proportions, such as those of :class:`~proportion_ssl.Bags`; both or
+        neither. With them recorded proportions may sum to something else than 1, and errors count from the
+        nearest share in the interval.
     metrics : mapping of str to float, optional
         Scores of this slide.
     doubt : float, optional
@@ -80,6 +83,8 @@ class ReportSlide:
     truth: ArrayLike | None = None
     recorded: ArrayLike | Mapping[str, float] | None = None
     predicted: ArrayLike | Mapping[str, float] | None = None
+    lower: ArrayLike | Mapping[str, float] | None = None
+    upper: ArrayLike | Mapping[str, float] | None = None
     metrics: Mapping[str, float] | None = None
     doubt: float | None = None
     cell_pixels: float | None = None
@@ -219,6 +224,7 @@ class _Checked(NamedTuple):
     truth: np.ndarray | None
     recorded: dict[str, float] | None
     predicted: dict[str, float] | None
+    ends: dict[str, tuple[float, float]]  # intervals of the recorded shares, where stated
     metrics: dict[str, float]
     doubt: float | None
     error: float | None  # uncut sum of absolute differences of the proportions
@@ -228,10 +234,7 @@ class _Checked(NamedTuple):
     @property
     def shown_error(self):
         """Sum absolute error, equation 2."""
-        if self.recorded is None or self.predicted is None:
-            return None
-        rows = (np.array([list(shares.values())]) for shares in (self.recorded, self.predicted))
-        return float(sum_absolute_error(*rows)[0])
+        return None if self.error is None else min(1.0, self.error)
 
 
 def _check_classes(classes, what):
@@ -291,7 +294,7 @@ def _check_slide(slide, classes):
             f"{where}: truth has shape {truth.shape} but prediction {prediction.shape}; both need one "
             "value per patch of the same grid."
         )
-    recorded = _check_shares(slide.recorded, f"{where}: recorded", classes)
+    recorded, ends = _check_recorded(slide, where, classes)
     predicted = _check_shares(slide.predicted, f"{where}: predicted", classes, may_be_empty=True)
     error = None
     if recorded is not None and predicted is not None:
@@ -303,9 +306,13 @@ def _check_slide(slide, classes):
             }
             for shares in (recorded, predicted)
         )
-        error = sum(abs(recorded[name] - predicted[name]) for name in recorded)
+        nearest = {
+            name: np.clip(predicted[name], *ends.get(name, (share, share)))
+            for name, share in recorded.items()
+        }
+        error = float(sum(abs(nearest[name] - predicted[name]) for name in recorded))
     return _Checked(
-        *(slide.name, thumbnail, prediction, truth, recorded, predicted),
+        *(slide.name, thumbnail, prediction, truth, recorded, predicted, ends),
         metrics=_check_metrics(slide.metrics, where),
         doubt=_check_number(slide.doubt, f"{where}: doubt"),
         error=error,
@@ -328,7 +335,26 @@ def _check_map(values, what, classes):
     return codes
 
 
-def _check_shares(shares, what, classes, may_be_empty=False):
+def _check_recorded(slide, where, classes):
+    """Recorded proportions by class, and the intervals around them where these are stated."""
+    ends = [
+        _check_shares(values, f"{where}: {name}", classes, any_sum=True)
+        for name, values in (("lower", slide.lower), ("upper", slide.upper))
+    ]
+    is_exact = ends == [None, None]
+    recorded = _check_shares(slide.recorded, f"{where}: recorded", classes, any_sum=not is_exact)
+    if is_exact:
+        return recorded, {}
+    if None in (*ends, recorded):
+        raise ValueError(f"{where}: recorded, lower and upper belong together; give all three.")
+    names = [name for name in classes if any(name in shares for shares in (recorded, *ends))]
+    rows = [np.array([[shares.get(name, 0.0) for name in names]]) for shares in (*ends, recorded)]
+    check_intervals(*rows[:2], [slide.name], rows[2])
+    lower, upper = (row[0].tolist() for row in rows[:2])
+    return recorded, dict(zip(names, zip(lower, upper, strict=True), strict=True))
+
+
+def _check_shares(shares, what, classes, may_be_empty=False, any_sum=False):
     """Proportions by class."""
     if shares is None:
         return None
@@ -346,12 +372,8 @@ def _check_shares(shares, what, classes, may_be_empty=False):
             )
         shares = dict(zip(classes, values.tolist(), strict=True))
     shares = {name: _check_number(value, f"{what}[{name!r}]") for name, value in shares.items()}
-    total = sum(shares.values())
-    if min(shares.values(), default=0.0) < 0:
-        raise ValueError(f"{what} must not be negative, got {shares}.")
-    if abs(total - 1) > SUM_TOLERANCE and not (may_be_empty and total == 0):
-        hint = " These look like percent; divide by 100." if abs(total - 100) <= 1 else ""
-        raise ValueError(f"{what} must sum to 1 (within 0.01), but sums to {total:.6g}.{hint}")
+    if not (may_be_empty and not any(shares.values())):
+        check_shares(np.array(list(shares.values()), dtype=float), what, any_sum=any_sum)
     return shares
 
 
@@ -443,6 +465,9 @@ def _view(slide, classes, palette):
             (i, classes[i], _counts(slide, i)) for i in np.unique(codes[codes >= 0]).tolist()
         ],
         "shares": _shares(slide, classes),
+        "ends": {code: slide.ends[name] for code, name in enumerate(classes) if name in slide.ends},
+        # rounded shares may sum to more than 1
+        "whole": [max(1.0, sum((s or {}).values())) for s in (slide.recorded, slide.predicted)],
         "has": (slide.recorded is not None, slide.predicted is not None),
         "metrics": slide.metrics,
         "doubt": doubt,

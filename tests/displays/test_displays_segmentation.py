@@ -164,11 +164,27 @@ class TestProportions:
         with pytest.raises(ValueError, match="no proportions to compare with"):
             ProportionDisplay.from_estimator(ByFirstFeature(), Bags(X, ["a"] * 5))
 
+    def test_rounded_records_are_drawn_as_written_and_judged_by_their_intervals(self):
+        X = np.array([[0], [1], [2], [0], [0], [2]])
+        written = [[0.3, 0.3, 0.3], [0.4, 0.1, 0.4]]
+        bags = Bags(X, ["a"] * 3 + ["b"] * 3, written, rounding_step=0.1)
+        display = ProportionDisplay.from_estimator(ByFirstFeature(), bags)
+        assert_allclose(display.recorded, written)
+        assert_allclose(display.distance, [0, (2 / 3 - 0.45) + 0.05 + (0.35 - 1 / 3)], atol=1e-9)
+        lines = [c for c in display.ax_.collections if hasattr(c, "get_segments")]
+        assert_allclose(lines[0].get_segments()[0], [[0.25, 1 / 3], [0.35, 1 / 3]])
+
+    def test_intervals_that_do_not_hold_the_record(self):
+        with pytest.raises(ValueError, match="Bag 'a' has a recorded share outside its interval"):
+            ProportionDisplay(
+                [[0.3, 0.3]], [[0.5, 0.5]], lower=[[0.4, 0.4]], upper=[[0.6, 0.6]], bag_names=["a"]
+            )
+
     @pytest.mark.parametrize(
         ("kwargs", "message"),
         [
             ({"predicted": [[1.0, 0.0]]}, r"predicted has shape \(1, 2\)"),
-            ({"predicted": [[0.5, 0.4, 0.0]]}, "Row 0 of predicted is not shares that sum to 1"),
+            ({"predicted": [[0.5, 0.4, 0.0]]}, r"predicted shares of bag 0 sum to 0\.9, not 1"),
             ({"bag_names": ["a", "b"]}, "names 2 bags but there are 1"),
             ({"classes": ["a"]}, "names 1 classes"),
         ],

@@ -156,10 +156,10 @@ WRONG = [
         "predicted_proportions has shape .1, 2.; give the shares of one bag",
     ),
     (([0.5, 0.5], [0.2, 0.3, 0.5]), "has 3 classes but true_proportions has 2"),
-    (([50, 50], [0.5, 0.5]), "true_proportions sums to 100, not 1 .* divide by 100"),
-    (([0.5, 0.4], [0.5, 0.5]), "true_proportions sums to 0.9, not 1"),
-    (([1.5, -0.5], [0.5, 0.5]), "must be finite and at least 0"),
-    (([np.nan, 1.0], [0.5, 0.5]), "must be finite and at least 0"),
+    (([50, 50], [0.5, 0.5]), "true_proportions sum to 100, not 1 .* divide by 100"),
+    (([0.5, 0.4], [0.5, 0.5]), "true_proportions sum to 0.9, not 1"),
+    (([1.5, -0.5], [0.5, 0.5]), "hold a negative share"),
+    (([np.nan, 1.0], [0.5, 0.5]), "hold a number that is not finite"),
     (([], []), "give the shares of one bag"),
 ]
 
@@ -168,6 +168,21 @@ WRONG = [
 def test_wrong_shares(shares, message):
     with pytest.raises(ValueError, match=message):
         SelectivityDisplay(*shares)
+
+
+def test_rounded_record_selects_by_the_nearest_share_within():
+    written, ends = [0.3, 0.3, 0.3], {"lower": [0.25] * 3, "upper": [0.35] * 3}
+    inside = SelectivityDisplay(written, [0.3, 0.35, 0.35], **ends)
+    assert_allclose(inside.true_proportions, written)
+    assert_allclose(inside.sum_absolute_error, 0, atol=1e-12)
+    assert_allclose(inside.positive_selectivity, [0.3, 0.35, 0.35])
+    outside = SelectivityDisplay.from_predictions(written, [0.5, 0.25, 0.25], **ends)
+    assert_allclose(outside.sum_absolute_error, 0.15)
+    assert_allclose(outside.negative_selectivity, [0.15 * 0.15 * 0.15 / 0.5, 0, 0])
+    with pytest.raises(ValueError, match="lower and upper belong together"):
+        SelectivityDisplay(written, [0.3, 0.35, 0.35], lower=[0.25] * 3)
+    with pytest.raises(ValueError, match="sum to less than 1"):
+        SelectivityDisplay(written, [0.3, 0.35, 0.35], lower=[0.25] * 3, upper=[0.3] * 3)
 
 
 def test_wrong_number_of_names():

@@ -672,10 +672,10 @@ def test_recorded_proportions_may_be_rounded():
     [
         ([[0.5, 0.5]], r"shape \(1, 2\), but there are 2 bags in bag_ids and 2 labels"),
         ([[0.5, 0.3, 0.2]] * 2, r"shape \(2, 3\)"),
-        ([[0.5, 0.5], [50, 50]], r"must sum to 1 .* sums to \[100.0\] for bags \['s2'\].*percent"),
-        ([[0.5, 0.5], [0.5, 0.4]], r"sums to \[0.9\] for bags \['s2'\]\.$"),
-        ([[1.5, -0.5], [0.5, 0.5]], r"negative or not finite for bags \['s1'\]"),
-        ([[np.nan, 0.5], [0.5, 0.5]], r"negative or not finite for bags \['s1'\]"),
+        ([[0.5, 0.5], [50, 50]], r"of bag 's2' sum to 100, not 1 .*percent"),
+        ([[0.5, 0.5], [0.5, 0.4]], r"of bag 's2' sum to 0\.9, not 1.* is wrong\.$"),
+        ([[1.5, -0.5], [0.5, 0.5]], "of bag 's1' hold a negative share"),
+        ([[np.nan, 0.5], [0.5, 0.5]], "of bag 's1' hold a number that is not finite"),
         (
             pd.DataFrame([[0.5, 0.5]] * 2, index=["s1", "s3"], columns=["a", "b"]),
             r"index .* bag ids: missing \['s2'\], without counterpart \['s3'\]",

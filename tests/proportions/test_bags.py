@@ -174,3 +174,104 @@ def test_neither_bags_nor_sequence():
 def test_different_numbers_of_bags():
     with pytest.raises(ValueError, match=r"2 bags|names 3 bags but X holds 2"):
         check_bags(tuple(arrays((3, 3))), Bags(arrays(), proportions=HALF), CLASSES)
+
+
+# --- tables are matched by name -----------------------------------------------------------------
+
+
+def frames(*orders):
+    return [pd.DataFrame(np.ones((2, len(order))), columns=list(order)) for order in orders]
+
+
+def test_frames_of_bags_keep_their_columns():
+    parts = frames("xy", "xy", "xy")
+    bags = Bags(parts, ["a", "b", "c"])
+    assert list(bags.X.columns) == ["x", "y"]
+    assert_array_equal(bags.X, np.ones((6, 2)))
+    some = bags.select(["c", "a"])
+    assert some.X.shape == (4, 2) and list(some.X.columns) == ["x", "y"]
+
+
+@pytest.mark.parametrize("columns", [["x", "y"], [0, 1]])
+def test_bags_are_selected_by_row_of_a_frame(columns):
+    frame = pd.DataFrame(np.arange(8).reshape(4, 2), columns=columns, index=[7, 7, 8, 9])
+    assert_array_equal(Bags(frame, [0, 1, 1, 2]).select([1]).X, [[2, 3], [4, 5]])
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            frames("xy", "xy", "yx"),
+            "Bag 'c' has the columns of bag 'a' in another order: y, x against x, y",
+        ),
+        (frames("xy", "xz", "xy"), "Bag 'b' has other columns than bag 'a': z instead of y"),
+        ([*frames("xy", "xy"), np.ones((2, 2))], "Bag 'c' is an array but bag 'a' is not"),
+        ([np.ones((2, 2)), *frames("xy", "xy")], "Bag 'b' is a DataFrame but bag 'a' is not"),
+    ],
+)
+def test_frames_with_other_columns(parts, message):
+    with pytest.raises(ValueError, match=message):
+        Bags(parts, ["a", "b", "c"])
+
+
+def test_everything_said_of_bags_is_matched_by_name():
+    table = pd.DataFrame(HALF, index=["x", "y", "z"], columns=["a", "b"])
+    deviation = pd.DataFrame(
+        [[0.1, 0.2], [0.3, 0.4], [0.0, 0.5]], index=list("xyz"), columns=list("ab")
+    )
+    weights = pd.Series([1.0, 2.0, 3.0], index=["x", "y", "z"])
+    expected = Bags(arrays(), ["x", "y", "z"], table, standard_deviation=deviation, weights=weights)
+    assert_array_equal(expected.weights, [1, 2, 3])
+    moved = Bags(
+        *(arrays(), ["x", "y", "z"], table[::-1]),
+        standard_deviation=deviation[["b", "a"]][::-1],
+        weights=weights[::-1],
+    )
+    for name in ("proportions", "lower", "upper", "weights"):
+        assert_array_equal(getattr(moved, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"weights": pd.Series([1.0] * 3)}, "weights has no entry for bag 'x'"),
+        ({"standard_deviation": pd.Series([0.1] * 3)}, "standard_deviation is a Series"),
+        ({"standard_deviation": pd.DataFrame(np.ones((3, 2)) / 9)}, "no row or column for 'a'"),
+        ({"proportions": frame(["a", "a"])}, "more than one column 'a'"),
+    ],
+)
+def test_names_that_do_not_match(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        Bags(arrays(), ["x", "y", "z"], **{"proportions": frame(["a", "b"]), **kwargs})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "what"),
+    [
+        ({"proportions": HALF}, "proportions"),
+        ({"proportions": frame(["a", "b"], "zyx"), "weights": [1, 2, 3]}, "weights"),
+        (
+            {"proportions": frame(["a", "b"], "zyx"), "standard_deviation": np.zeros((3, 2))},
+            "standard_deviation",
+        ),
+    ],
+)
+def test_rows_without_names_of_bags_in_another_order(kwargs, what):
+    X = np.arange(3.0)[:, None]
+    with pytest.warns(UserWarning, match=rf"rows of {what} have no names .* 'x', 'y', 'z', but"):
+        Bags(X, ["z", "x", "y"], **kwargs)
+
+
+def test_rows_without_names_given_to_bags_in_another_order():
+    bags = Bags(np.arange(3.0)[:, None], ["z", "x", "y"])
+    with pytest.warns(UserWarning, match="rows of bag_proportions have no names"):
+        check_bags(bags, HALF, CLASSES)
+
+
+def test_rows_without_names_that_are_not_doubtful():  # warnings are errors
+    X = np.arange(3.0)[:, None]
+    Bags(X, [2, 0, 1], HALF)
+    Bags(X, ["x", "y", "z"], HALF)
+    Bags(arrays(), ["z", "x", "y"], HALF)
+    Bags(X, ["z", "x", "y"], frame(["a", "b"]), standard_deviation=0.1)

@@ -479,6 +479,44 @@ def test_every_control_and_picture_has_a_name(write):
 # --- messages -----------------------------------------------------------------------------------
 
 
+def test_rounded_record_is_shown_with_its_interval_and_judged_by_it(write):
+    record = {
+        "recorded": {"lepidic": 0.3, "acinar": 0.3, "solid": 0.3},
+        "lower": {"lepidic": 0.25, "acinar": 0.25, "solid": 0.25},
+        "upper": {"lepidic": 0.35, "acinar": 0.35, "solid": 0.35},
+    }
+    page = write([make_slide(predicted={"lepidic": 0.35, "acinar": 0.35, "solid": 0.3}, **record)])
+    assert "30.0 (25.0–35.0)" in page.text_of("s0")
+    assert "0.000" in page.text_of("slide-table")
+    page = write([make_slide(predicted={"lepidic": 0.5, "acinar": 0.25, "solid": 0.25}, **record)])
+    assert "0.150" in page.text_of("slide-table")
+
+
+def test_record_that_sums_to_more_than_1_fills_its_bar(write):
+    ends = {"lower": [0.15] * 4, "upper": [0.35] * 4}
+    page = write([make_slide(recorded=[0.3, 0.3, 0.3, 0.2], predicted=[1, 0, 0, 0], **ends)])
+    bars = [e[1] for e in page.find("rect", height="10") if "class" in e[1]]
+    assert [bar["class"] for bar in bars] == ["c0", "c1", "c2", "c3", "c0"]
+    ends = [float(bar["x"]) + float(bar["width"]) for bar in bars]
+    np.testing.assert_allclose(ends, [300 / 11, 600 / 11, 900 / 11, 100, 100], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"lower": [0.2, 0.2, 0, 0]}, "recorded, lower and upper belong together"),
+        ({"recorded": None, "lower": [0] * 4, "upper": [1] * 4}, "belong together"),
+        (
+            {"lower": [0.6, 0, 0, 0], "upper": [0.7, 1, 0, 0]},
+            "'slide 1' has a recorded share outside",
+        ),
+    ],
+)
+def test_interval_that_does_not_fit_is_refused(write, changes, match):
+    with pytest.raises(ValueError, match=match):
+        write([make_slide(**changes)])
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
@@ -503,10 +541,10 @@ def test_every_control_and_picture_has_a_name(write):
         ({"prediction": [[-2, 0, 0], [0, 0, 0]]}, ValueError, "got -2 to 0"),
         ({"truth": [[0]]}, ValueError, r"truth has shape \(1, 1\) but prediction \(2, 3\)"),
         ({"recorded": [1.0, 0.0]}, ValueError, "one share for each of the 4 classes"),
-        ({"recorded": [50, 50, 0, 0]}, ValueError, "sums to 100.*percent"),
-        ({"recorded": [1.5, -0.5, 0, 0]}, ValueError, "must not be negative"),
+        ({"recorded": [50, 50, 0, 0]}, ValueError, "recorded sum to 100.*percent"),
+        ({"recorded": [1.5, -0.5, 0, 0]}, ValueError, "recorded hold a negative share"),
         ({"recorded": [np.nan, 1, 0, 0]}, ValueError, "must be finite"),
-        ({"recorded": [0.0, 0, 0, 0]}, ValueError, "recorded must sum to 1"),
+        ({"recorded": [0.0, 0, 0, 0]}, ValueError, "recorded sum to 0, not 1"),
         ({"predicted": {"mucinous": 1.0}}, ValueError, r"names \['mucinous'\], not among"),
         ({"predicted": {"solid": "1"}}, TypeError, "must be a number, got '1'"),
         ({"metrics": [0.5]}, TypeError, "metrics must map names to numbers, got list"),

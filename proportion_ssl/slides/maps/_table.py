@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl._atomic import replacing
+from proportion_ssl._checks import check_intervals, check_shares
 from proportion_ssl.slides.annotations._label_codes import check_probabilities, label_codes
 from proportion_ssl.slides.annotations._polygonize import cell_borders
 from proportion_ssl.slides.grid import PatchGrid
-
-SUM_TOLERANCE = 0.02  # recorded proportions are rounded
 
 
 def slide_summary(
@@ -26,6 +25,8 @@ def slide_summary(
     mpp: float | tuple[float, float],
     probabilities: np.ndarray | None = None,
     recorded: Mapping[str, float] | None = None,
+    lower: Mapping[str, float] | None = None,
+    upper: Mapping[str, float] | None = None,
     not_tumor: Sequence[str] = ("non-cancer", "vague"),
 ) -> dict[str, str | int | float]:
     """Numbers of one slide: area, proportions, confidence, distance to the recorded proportions.
@@ -45,7 +46,10 @@ def slide_summary(
     probabilities : ndarray of shape (n_patches, n_classes), optional
         Class probabilities in [0, 1].
     recorded : mapping of str to float, optional
-        Known proportions of the tumor classes, summing to 1; a class left out has none.
+        Known proportions of the tumor classes, summing to 1 within 0.01; a class left out has none.
+    lower, upper : mapping of str to float, optional
+        Intervals of the recorded proportions; both or neither. Recorded proportions, which may have been
+        rounded, then need not sum to 1.
     not_tumor : sequence of str, default ("non-cancer", "vague")
         Classes that are no tumor; all others make up the tumor area.
 
@@ -61,12 +65,12 @@ def slide_summary(
     ------
     ValueError
         If labels, probabilities and grid do not fit together, or recorded proportions name
-        unknown classes, are negative, or do not sum to 1 within 0.02.
+        unknown classes, are negative, or do not sum to 1 within 0.01.
 
     Notes
     -----
     The distance is equation (2) of [1]_, ``min(1, sum_c |recorded_c - predicted_c|)``; recorded
-    proportions are used as they are, not rescaled.
+    proportions are used as they are, not rescaled. With intervals it counts from the nearest share within.
 
     References
     ----------
@@ -111,10 +115,13 @@ def slide_summary(
     for name, code in zip(names, tumor_codes, strict=True):
         row[f"area_mm2_{name}"] = float(area[codes == code].sum())
     if recorded is not None:
-        known = _recorded(recorded, names, slide)
+        known = _in_order(recorded, names, slide)
+        any_sum = lower is not None
+        check_shares(known, f"slide {slide}: the recorded proportions", any_sum=any_sum)
+        nearest = _nearest(known, predicted, (lower, upper), names, slide)
         for name, share in zip(names, known, strict=True):
             row[f"recorded_{name}"] = float(share)
-        row["proportion_distance"] = float(np.minimum(1.0, np.abs(known - predicted).sum()))
+        row["proportion_distance"] = float(np.minimum(1.0, np.abs(nearest - predicted).sum()))
     return row
 
 
@@ -142,18 +149,29 @@ def pixel_area_um2(mpp: float | tuple[float, float]) -> float:
     return float(pair[0] * pair[1])
 
 
-def _recorded(recorded: Mapping[str, float], names: Sequence[str], slide: str) -> np.ndarray:
-    unknown = sorted(set(recorded) - set(names))
+def _nearest(
+    shares: np.ndarray,
+    predicted: np.ndarray,
+    ends: Sequence[Mapping[str, float] | None],
+    names: Sequence[str],
+    slide: str,
+) -> np.ndarray:
+    """Recorded shares that are nearest to the predicted ones, within the intervals where these are stated."""
+    lower, upper = ends
+    if lower is None and upper is None:
+        return shares
+    if lower is None or upper is None:
+        raise ValueError(f"slide {slide}: lower and upper belong together; give both.")
+    low, high = (_in_order(end, names, slide) for end in (lower, upper))
+    check_intervals(low[np.newaxis], high[np.newaxis], [slide], shares[np.newaxis])
+    return np.clip(predicted, low, high)
+
+
+def _in_order(shares: Mapping[str, float], names: Sequence[str], slide: str) -> np.ndarray:
+    unknown = sorted(set(shares) - set(names))
     if unknown:
         raise ValueError(
             f"slide {slide}: recorded proportions name {unknown}, which are not among the tumor "
             f"classes {list(names)}"
         )
-    known = np.array([recorded.get(name, 0.0) for name in names], dtype=float)
-    if not (known >= 0).all() or abs(known.sum() - 1) > SUM_TOLERANCE:
-        hint = "; divide percents by 100" if abs(known.sum() - 100) < 5 else ""
-        raise ValueError(
-            f"slide {slide}: recorded proportions must be non-negative and sum to 1, got "
-            f"{dict(recorded)}{hint}"
-        )
-    return known
+    return np.array([shares.get(name, 0.0) for name in names], dtype=float)

@@ -606,10 +606,10 @@ def test_summary_area_of_overlapping_patches_counts_once():
 @pytest.mark.parametrize(
     ("recorded", "message"),
     [
-        ({"a": 60, "b": 40}, "divide percents by 100"),
-        ({"a": 0.5, "b": 0.4}, "sum to 1"),
-        ({"a": 1.5, "b": -0.5}, "non-negative"),
-        ({"a": float("nan"), "b": 1.0}, "non-negative"),
+        ({"a": 60, "b": 40}, "look like percent: divide by 100"),
+        ({"a": 0.5, "b": 0.4}, r"sum to 0\.9, not 1 \(within 0\.01\)"),
+        ({"a": 1.5, "b": -0.5}, "hold a negative share"),
+        ({"a": float("nan"), "b": 1.0}, "hold a number that is not finite"),
         ({"a": 0.5, "c": 0.5}, r"slide A: recorded proportions name \['c'\]"),
     ],
 )
@@ -617,6 +617,26 @@ def test_bad_recorded_proportions(recorded, message):
     grid = patch_grid((10, 10), mpp=1.0, patch_mpp=1.0, size=10)
     with pytest.raises(ValueError, match=message):
         slide_summary("A", ["a"], grid, ["a", "b"], mpp=1.0, recorded=recorded)
+
+
+def test_rounded_record_counts_from_the_nearest_share_within():
+    grid = patch_grid((30, 10), mpp=1.0, patch_mpp=1.0, size=10)
+    shares = {"recorded": 0.3, "lower": 0.25, "upper": 0.35}
+    record = {name: dict.fromkeys("abc", share) for name, share in shares.items()}
+    row = slide_summary("A", ["a", "b", "c"], grid, list("abc"), mpp=1.0, **record)
+    assert row["recorded_a"] == 0.3 and row["proportion_distance"] == 0
+    row = slide_summary("A", ["a", "a", "c"], grid, list("abc"), mpp=1.0, **record)
+    assert row["proportion_distance"] == pytest.approx((2 / 3 - 0.35) + 0.25)
+    with pytest.raises(ValueError, match="slide A: lower and upper belong together"):
+        slide_summary(
+            *("A", ["a"] * 3, grid, list("abc")),
+            mpp=1.0,
+            recorded=record["recorded"],
+            lower=record["lower"],
+        )
+    record["upper"] = record["recorded"]
+    with pytest.raises(ValueError, match="Bag 'A' has upper ends that sum to less than 1"):
+        slide_summary("A", ["a"] * 3, grid, list("abc"), mpp=1.0, **record)
 
 
 def test_table(tmp_path):
