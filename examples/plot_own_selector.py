@@ -41,8 +41,9 @@ class MarginSelector(Selector):
 
 
 # %%
-# ``Selector`` has checked the input before ``select`` sees it: finite probabilities, bags numbered
-# from 0, proportions of the right shape. The selector can be tried by itself, without any training:
+# ``Selector`` has checked the input before ``select`` sees it: rows of probabilities that sum to 1, bags
+# numbered from 0, proportions of the right shape that are shares. The selector can be tried by itself,
+# without any training:
 probabilities = [[0.50, 0.48, 0.02], [0.48, 0.26, 0.26], [0.10, 0.80, 0.10], [0.20, 0.60, 0.20]]
 for selector in (AdaptiveSelector(), MarginSelector()):
     signed = selector.transform(probabilities, bag_proportions=[[0.4, 0.6, 0.0]])

@@ -121,7 +121,8 @@ def check_intervals(
     most, least = upper.sum(axis=1), lower.sum(axis=1)
     outside = np.zeros(len(lower), dtype=bool)
     if proportions is not None:
-        outside = ((proportions < lower - GUARD) | (proportions > upper + GUARD)).any(axis=1)
+        too_small, too_large = proportions < lower - GUARD, proportions > upper + GUARD
+        outside = np.any(too_small | too_large, axis=1)
     for problem, rows in (
         (
             "has an interval whose end is not a finite number",

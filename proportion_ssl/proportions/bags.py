@@ -44,7 +44,7 @@ class Bags:
     rounding_step : float in (0, 1], optional
         Shares were rounded to multiples of this: each may be half a step off.
     standard_deviation : float, or array-like or DataFrame broadcastable to (n_bags, n_classes), optional
-        Standard deviation of the recorded shares, in [0, 1): 0.1 for ten points. Recorded zeros stay zero.
+        Standard deviation of the recorded shares, in [0, 1]: 0.1 for ten points. Recorded zeros stay zero.
     lower, upper : array-like or DataFrame of shape (n_bags, n_classes), optional
         The intervals themselves, which contain the proportions; both or neither. At most one of the three
         ways to state how far the proportions can be trusted; without any they are taken as exact (readers:
@@ -160,7 +160,7 @@ class Bags:
             return
         first_rows = np.unique(self.index, return_index=True)[1]
         seen = self.names[np.argsort(first_rows, kind="stable")]
-        table = given.get("proportions")
+        table: Any = given.get("proportions")
         if hasattr(table, "columns"):
             seen = [name for name in table.index if name in set(self.names.tolist())]
         what = f"The rows of {' and '.join(unnamed)}"
@@ -561,7 +561,7 @@ def _check_error(error, shape, names, class_names):
         return lambda written, rows=None: missing_interval(*_rounded_ends(written, step))
     if ways == ["standard_deviation"]:
         deviation = _per_bag(error["standard_deviation"], ways[0], names, class_names)
-        check_fraction(deviation, "standard_deviation", closed="left")
+        check_fraction(deviation, "standard_deviation")
         try:
             deviation = np.broadcast_to(deviation, shape)
         except ValueError:

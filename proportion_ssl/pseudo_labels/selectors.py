@@ -137,8 +137,9 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if bag_proportions.shape == shape:
             check_shares(bag_proportions, "bag_proportions", bags=names)
             return self.select(probabilities, index, bag_proportions)
-        check_intervals(*bag_proportions, names)
-        return self.select_within(probabilities, index, *bag_proportions)
+        lower, upper = bag_proportions
+        check_intervals(lower, upper, names)
+        return self.select_within(probabilities, index, lower, upper)
 
     def fit_transform(
         self, X: Any, y: Any = None, *, bag_ids: Any = None, bag_proportions: Any = None
@@ -461,7 +462,7 @@ class SoftAssignmentSelector(_IntervalSelector):
 
     _dtype = np.float32
     _parameter_constraints = {  # noqa: RUF012
-        "standard_deviation": [Interval(Real, 0, 1, closed="neither")],
+        "standard_deviation": [Interval(Real, 0, 1, closed="right")],
         "degrees_of_freedom": [Interval(Real, 0, None, closed="neither")],
         "instance_weight": [Interval(Real, 0, 1, closed="right")],
         "temperature": [Interval(Real, 0, None, closed="neither")],

@@ -348,10 +348,12 @@ def _check_recorded(slide, where, classes):
     if None in (*ends, recorded):
         raise ValueError(f"{where}: recorded, lower and upper belong together; give all three.")
     names = [name for name in classes if any(name in shares for shares in (recorded, *ends))]
-    rows = [np.array([[shares.get(name, 0.0) for name in names]]) for shares in (*ends, recorded)]
-    check_intervals(*rows[:2], [slide.name], rows[2])
-    lower, upper = (row[0].tolist() for row in rows[:2])
-    return recorded, dict(zip(names, zip(lower, upper, strict=True), strict=True))
+    lower, upper, written = (
+        np.array([[shares.get(name, 0.0) for name in names]]) for shares in (*ends, recorded)
+    )
+    check_intervals(lower, upper, [slide.name], written)
+    pairs = zip(lower[0].tolist(), upper[0].tolist(), strict=True)
+    return recorded, dict(zip(names, pairs, strict=True))
 
 
 def _check_shares(shares, what, classes, may_be_empty=False, any_sum=False):

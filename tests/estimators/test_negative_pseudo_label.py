@@ -165,7 +165,9 @@ def test_the_global_generator_is_left_alone():
 
 def test_string_labels_give_the_same_model():
     names = np.array(["d", "e", "f", "g"])
-    clf = make().fit(DATA.X_labeled, names[DATA.y], DATA.bags)
+    table = pd.DataFrame(DATA.bags.proportions, index=DATA.bags.names, columns=names)
+    bags = Bags(DATA.bags.X, DATA.bags.names[DATA.bags.index], table)
+    clf = make().fit(DATA.X_labeled, names[DATA.y], bags)
     assert_array_equal(weights(clf), weights(fitted()))
     assert_array_equal(clf.predict(DATA.X_test), names[fitted().predict(DATA.X_test)])
 

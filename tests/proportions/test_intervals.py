@@ -89,7 +89,7 @@ class TestBags:
         ("kwargs", "message"),
         [
             ({"rounding_step": 0}, r"rounding_step must be in \(0, 1\]; got 0"),
-            ({"standard_deviation": -0.1}, r"standard_deviation must be in \[0, 1\); got -0\.1"),
+            ({"standard_deviation": -0.1}, r"standard_deviation must be in \[0, 1\]; got -0\.1"),
             ({"lower": EXACT}, "lower and upper belong together"),
             ({"rounding_step": 0.1, "standard_deviation": 0.1}, "state the error in one way"),
             ({"lower": EXACT[:1], "upper": EXACT}, r"lower has shape \(1, 3\)"),
@@ -123,8 +123,7 @@ class TestBags:
                 r"rounded to 0 or 1, but 0\.5 was written\. Steps of one per cent",
             ),
             ({"standard_deviation": 10}, r"standard_deviation must be in .*; got 10\. .* percent"),
-            ({"standard_deviation": 1}, "got 1. It looks like percent"),
-            ({"standard_deviation": [[0.1], [5.0]]}, "got 5. It looks like percent"),
+            ({"standard_deviation": [[0.1], [5.0]]}, r"got 5\. It looks like percent"),
             ({"standard_deviation": np.ones((3, 3)) / 9}, r"standard_deviation has shape \(3, 3\)"),
             (
                 {"lower": EXACT * 100, "upper": EXACT * 100},
