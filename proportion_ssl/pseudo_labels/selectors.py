@@ -124,7 +124,7 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if hasattr(bag_proportions, "columns"):
             classes = getattr(self, "feature_names_in_", None)
             bag_proportions = _by_name(bag_proportions, names, classes)
-        else:
+        elif names.dtype.kind not in "iuf":  # numbers are in no doubtful order
             seen = names[np.argsort(np.unique(index, return_index=True)[1])]
             warn_if_reordered(seen, names, "The rows of bag_proportions", stacklevel=4)
         bag_proportions = np.asarray(bag_proportions, dtype=np.float64)
