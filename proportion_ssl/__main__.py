@@ -329,7 +329,7 @@ def _percentages(segmentations):
 
     rows = {}
     for name, one in segmentations.items():
-        recorded = one.recorded if one.recorded is not None else one.proportions * float("nan")
+        recorded = one.proportions * float("nan") if one.recorded is None else one.recorded["share"]
         rows[name] = {
             label: " / ".join("-" if share != share else f"{100 * share:.0f}" for share in pair)
             for label, *pair in zip(one.proportions.index, one.proportions, recorded, strict=True)

@@ -78,7 +78,7 @@ def segment_features(
     classes: Sequence[str],
     colors: Mapping[str, tuple[int, int, int]],
     overview: np.ndarray | None,
-    recorded: pd.Series | None,
+    recorded: pd.DataFrame | None,
     features: str,
 ) -> SlideSegmentation:
     """Classify the patches of a slide; overlapping windows are averaged.
@@ -90,7 +90,7 @@ def segment_features(
     classes : sequence of str
     colors : mapping of str to (red, green, blue)
     overview : ndarray or None
-    recorded : Series or None
+    recorded : DataFrame or None
     features : str
         What the features are.
 

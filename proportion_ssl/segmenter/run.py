@@ -353,7 +353,7 @@ def report_slide(segmentation: SlideSegmentation, data: CohortFeatures) -> Any:
         _picture(segmentation),
         segmentation.label_map(),
         truth=truth,
-        recorded=None if segmentation.recorded is None else segmentation.recorded.to_dict(),
+        **segmentation.record(),
         predicted=None if proportions.isna().any() else proportions.to_dict(),
         cell_pixels=segmentation.cell_um / _picture_mpp(segmentation),
         mpp=_picture_mpp(segmentation),

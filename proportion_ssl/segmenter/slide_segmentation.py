@@ -46,8 +46,9 @@ class SlideSegmentation:
         Microns per level-0 pixel, (x, y).
     origin : tuple of int
         Level-0 (x, y) of the scanned part; QuPath counts from there.
-    recorded : Series or None
-        Recorded proportions by class, if they were given. They did not enter the prediction.
+    recorded : DataFrame or None
+        Recorded proportions, if they were given: by class, ``share`` as written and its interval, ``lower``
+        and ``upper``. They did not enter the prediction.
     overview : ndarray of shape (height, width, 3), uint8, or None
         Picture of the whole slide; None if only its features were at hand.
     colors : dict of str to (red, green, blue)
@@ -63,7 +64,7 @@ class SlideSegmentation:
     dimensions: tuple[int, int]
     mpp: tuple[float, float]
     origin: tuple[int, int] = (0, 0)
-    recorded: pd.Series | None = None
+    recorded: pd.DataFrame | None = None
     overview: np.ndarray | None = None
     colors: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     features: str = ""
@@ -119,7 +120,7 @@ class SlideSegmentation:
             self.classes,
             mpp=self.mpp,
             probabilities=self.probabilities,
-            recorded=None if self.recorded is None else self.recorded.to_dict(),
+            **self.record(),
         )
         cancer = self.labels != NON_CANCER
         row["mean_uncertainty"] = float(self.uncertainty[cancer].mean()) if cancer.any() else np.nan
@@ -194,6 +195,19 @@ class SlideSegmentation:
             write_picture(paths["overlay"], picture)
         write_table(paths["table"], [self.row()])
         return paths
+
+    def record(self) -> dict[str, dict[str, float]]:
+        """Recorded shares and their intervals, as tables and report take them.
+
+        Returns
+        -------
+        record : dict
+            ``recorded``, ``lower`` and ``upper``, each by class; empty without a record.
+        """
+        if self.recorded is None:
+            return {}
+        names = {"recorded": "share", "lower": "lower", "upper": "upper"}
+        return {name: self.recorded[column].to_dict() for name, column in names.items()}
 
     def _palette(self):
         return class_colors(self.classes, dict(self.colors))

@@ -16,6 +16,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
+from proportion_ssl._checks import check_intervals
 from proportion_ssl._sklearn import HasMethods, Interval, StrOptions
 from proportion_ssl.colors import class_colors
 from proportion_ssl.manifest import Cohort, load_cohort
@@ -384,7 +385,7 @@ class SlideSegmenter(BaseEstimator):
         self,
         slide: str | PathLike,
         *,
-        proportions: Mapping[str, float] | pd.Series | None = None,
+        proportions: Mapping[str, float] | pd.Series | pd.DataFrame | None = None,
         mpp: float | None = None,
         name: str | None = None,
         features: str | PathLike | None = None,
@@ -395,9 +396,10 @@ class SlideSegmenter(BaseEstimator):
         ----------
         slide : path-like
             Slide, or feature file (``.h5``) made as those of the fit.
-        proportions : mapping of str to float, optional
-            Recorded proportions by class, fractions that sum to 1, to be shown beside the
-            predicted ones. They do not change the prediction.
+        proportions : mapping of str to float, or DataFrame, optional
+            Recorded proportions by class, fractions that sum to 1, or a DataFrame of classes by
+            ``share``, ``lower`` and ``upper``; shown beside the predicted ones. They do not change
+            the prediction.
         mpp : float, optional
             Microns per level-0 pixel, for a file that does not state them.
         name : str, optional
@@ -419,7 +421,7 @@ class SlideSegmenter(BaseEstimator):
         check_is_fitted(self, "classes_")
         path = Path(slide)
         name = path.stem if name is None else name
-        recorded = None if proportions is None else self._check_record(proportions)
+        recorded = None if proportions is None else self._check_record(proportions, name)
         if is_feature_file(path):
             return self._segment(read_slide_features(path, name), None, recorded)
         with open_slide(path, mpp=mpp) as opened:
@@ -523,19 +525,24 @@ class SlideSegmenter(BaseEstimator):
             features=self.features_,
         )
 
-    def _check_record(self, proportions) -> pd.Series:
-        recorded = pd.Series(proportions, dtype=float)
+    def _check_record(self, proportions, name) -> pd.DataFrame:
+        """Recorded shares of all classes with their intervals, in the order of the classes."""
+        if isinstance(proportions, pd.DataFrame):
+            recorded = proportions.astype(float)
+        else:
+            exact = pd.Series(proportions, dtype=float)
+            recorded = pd.DataFrame({"share": exact, "lower": exact, "upper": exact})
         unknown = sorted(set(recorded.index) - set(self.classes_))
         if unknown:
             raise ValueError(
                 f"proportions name {unknown}, which are no classes of this model: {self.classes_}."
             )
         recorded = recorded.reindex(self.classes_, fill_value=0.0)
-        total = float(recorded.sum())
-        if not (recorded >= 0).all() or abs(total - 1) > 0.01 + 1e-9:
-            raise ValueError(
-                f"proportions must be fractions from 0 to 1 that sum to 1, got {dict(proportions)}."
-            )
+        check_intervals(
+            *(recorded[[column]].to_numpy().T for column in ("lower", "upper")),
+            [name],
+            recorded[["share"]].to_numpy().T,
+        )
         return recorded
 
     # --- judging ------------------------------------------------------------------------------
@@ -728,7 +735,7 @@ class _Entry(NamedTuple):
     name: str
     path: Any
     mpp: float | None
-    recorded: pd.Series | None
+    recorded: pd.Series | pd.DataFrame | None
 
 
 def _entries(cohort, slides, proportions, mpp) -> dict[str, _Entry]:
@@ -743,9 +750,10 @@ def _entries(cohort, slides, proportions, mpp) -> dict[str, _Entry]:
     entries = {}
     for name in cohort.test if slides is None else slides:
         row = cohort.slides.loc[name]
-        record = cohort.proportions.loc[row["case"]]
+        tables = {"share": cohort.proportions, "lower": cohort.lower, "upper": cohort.upper}
+        record = pd.DataFrame({part: table.loc[row["case"]] for part, table in tables.items()})
         alone = len(cohort.case_slides(row["case"])) == 1  # a record is of the whole case
-        recorded = record if alone and record.notna().all() else None
+        recorded = record if alone and record.notna().all(axis=None) else None
         entries[name] = _Entry(name, row["path"], _number(row["mpp"]), recorded)
     return entries
 

@@ -231,7 +231,7 @@ def test_a_record_stands_beside_the_prediction(fitted, manifest):
     with_record = fitted.segment(path, proportions={"acinar": 0.25, "solid": 0.75})
     assert with_record.row()["recorded_acinar"] == 0.25
     for wrong, message in (
-        ({"acinar": 25, "solid": 75}, "fractions"),
+        ({"acinar": 25, "solid": 75}, "divide by 100"),
         ({"lepidic": 1.0}, "no classes"),
     ):
         with pytest.raises(ValueError, match=message):
