@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from proportion_ssl.embedding._known_features import run_as_given
 from proportion_ssl.embedding._openvino import (
     NotInstalledError,
     OpenVINOFeatures,
@@ -73,7 +74,7 @@ def compile_features(
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     example = np.concatenate([np.roll(example[:1], shift, axis=1) for shift in range(4)])
-    expected = _run_as_given(module, example)
+    expected = run_as_given(module, torch.from_numpy(example)).astype(np.float32)
     if torch.cuda.is_available():
         return _TorchFeatures(module, device="cuda", half=precision == "auto")
     try:
@@ -110,7 +111,7 @@ def export_features(module: nn.Module, example: np.ndarray) -> tuple[Any, np.nda
     """
     import_openvino()
     module = copy.deepcopy(module).eval().requires_grad_(False)
-    expected = _run_as_given(module, example)
+    expected = run_as_given(module, torch.from_numpy(example)).astype(np.float32)
     try:
         model, run = _in_openvino(module, example, n_threads=1)
         _checked(run, example, expected)
@@ -122,22 +123,6 @@ def export_features(module: nn.Module, example: np.ndarray) -> tuple[Any, np.nda
 @functools.cache
 def _log_once(message):
     logger.warning(message)
-
-
-def _run_as_given(module, example) -> np.ndarray:
-    with torch.inference_mode():
-        features = module(torch.from_numpy(example))
-    if not isinstance(features, torch.Tensor) or features.ndim != 2:
-        came = (
-            f"a tensor of shape {tuple(features.shape)}"
-            if isinstance(features, torch.Tensor)
-            else f"a {type(features).__name__}"
-        )
-        raise ValueError(
-            "The module must return one feature vector per image, a tensor of shape (n, d); for "
-            f"{len(example)} images it returned {came}. Pool and flatten its output."
-        )
-    return features.float().numpy()
 
 
 def _checked(run, example, expected):

@@ -89,6 +89,32 @@ def check_images(images: Any, *, min_side: int = MIN_SIDE) -> None:
         )
 
 
+def known_images(height: int, width: int) -> np.ndarray:
+    """Two images that are the same everywhere: noise, and shades from black to white.
+
+    Parameters
+    ----------
+    height, width : int
+
+    Returns
+    -------
+    images : ndarray of shape (2, height, width, 3), uint8
+    """
+    words = np.random.PCG64(0).random_raw(-(-height * width * 3 // 8)).astype("<u8")
+    noise = words.view(np.uint8)[: height * width * 3].reshape(height, width, 3)
+    row, column = np.arange(height)[:, np.newaxis], np.arange(width)
+    shades = np.stack(
+        np.broadcast_arrays(
+            row * 255 // max(height - 1, 1),
+            column * 255 // max(width - 1, 1),
+            (row * (width - 1 - column)) * 255 // max((height - 1) * (width - 1), 1),
+        ),
+        axis=-1,
+    ).astype(np.uint8)
+    shades[: height // 4, : width // 4] = 255
+    return np.stack([noise, shades])
+
+
 def first_image(X: Any, min_side: int) -> np.ndarray:
     """First image (1, height, width, 3), checked.
 

@@ -14,7 +14,7 @@ TOLERANCE = 1e-4
 
 
 class NotInstalledError(ImportError):
-    """OpenVINO is not there."""
+    """OpenVINO is not installed."""
 
     def __init__(self) -> None:
         super().__init__("OpenVINO is not installed. Get it with: pip install proportion_ssl[fast]")
@@ -52,11 +52,11 @@ def import_openvino() -> Any:
     return openvino
 
 
-def agree(features: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether features are those of the network as given, within ``TOLERANCE``."""
+def agree(features: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> bool:
+    """Whether features are those of the network as given, within a share of the largest value."""
     scale = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     return features.shape == expected.shape and np.allclose(
-        features, expected, rtol=0, atol=TOLERANCE * scale, equal_nan=True
+        features, expected, rtol=0, atol=tolerance * scale, equal_nan=True
     )
 
 

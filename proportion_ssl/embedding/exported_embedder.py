@@ -1,11 +1,14 @@
 """Features by an exported network: OpenVINO and numpy alone, for machines that only predict."""
 
 import json
+import math
 import os
+import re
 import zipfile
 from numbers import Integral
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import joblib
 import numpy as np
@@ -13,16 +16,34 @@ import numpy as np
 from proportion_ssl._atomic import replacing
 from proportion_ssl._sklearn import Interval
 from proportion_ssl._version import __version__
-from proportion_ssl.embedding._images import ImageEmbedder, features_of, first_image
+from proportion_ssl.embedding._images import (
+    ImageEmbedder,
+    features_of,
+    first_image,
+    known_images,
+)
 from proportion_ssl.embedding._openvino import OpenVINOFeatures, agree, import_openvino
 
 FORMAT = (
-    "proportion_ssl exported embedder 1"  # change it when a file of today would be read wrongly
+    "proportion_ssl exported embedder 2"  # change it when a file of today would be read wrongly
 )
 
 
+MAX_SIDE = 4096
+"""Largest side of the images of an exported network."""
+
+MAX_TEXT = 2**26
+"""Largest description and graph in bytes; those of a vision transformer with 24 blocks have one MiB."""
+
+PARTS = ("about.json", "network.xml", "network.bin")
+ELEMENTS = {
+    *("net", "layers", "layer", "data", "input", "output", "port", "dim", "edges", "edge"),
+    *("rt_info", "attribute"),
+}
+
+
 class ExportedFileError(ValueError):
-    """A file is no whole file of :meth:`PatchEmbedder.export`, or computes something else here."""
+    """The exported file is damaged, of another kind, or its features do not reproduce on this machine."""
 
 
 class ExportedEmbedder(ImageEmbedder):
@@ -50,8 +71,8 @@ class ExportedEmbedder(ImageEmbedder):
     Notes
     -----
     Needs OpenVINO: ``pip install proportion_ssl[fast]``. The file is read when it is first used, by each
-    process for itself, and must stay where it is; nothing in it can run code. An image of it whose features
-    are known is computed first.
+    process for itself, and must stay where it is; nothing in it can run code or name another file. An image
+    whose features are known is computed first.
 
     Examples
     --------
@@ -121,7 +142,7 @@ class ExportedEmbedder(ImageEmbedder):
         Raises
         ------
         ExportedFileError
-            If the file is damaged or another, or its network computes something else on this machine.
+            If the file is damaged or of another kind, or its network computes something else on this machine.
         NotInstalledError
             Without OpenVINO; an ``ImportError``.
         ValueError, TypeError
@@ -189,9 +210,15 @@ def write_exported(
     fingerprint : str
     size : int
     expected : ndarray of shape (1, n_features)
-        Features of :func:`known_image` by the network as given.
+        Features of the first of :func:`known_images` by the network as given.
+
+    Raises
+    ------
+    ValueError
+        If :func:`read_exported` would refuse the network.
     """
     openvino = import_openvino()
+    _check_model(model, size, expected.shape)
     about = {
         "format": FORMAT,
         "package": __version__,
@@ -199,13 +226,16 @@ def write_exported(
         "size": size,
         "expected": expected.tolist(),
     }
+    text = json.dumps(about)
     with replacing(path) as temporary:
         xml = temporary.with_suffix(".xml")
         parts = {"network.xml": xml, "network.bin": xml.with_suffix(".bin")}
         try:
             openvino.serialize(model, *parts.values())
+            _check_text(xml.stat().st_size + len(text))
+            _check_graph(xml.read_bytes())
             with zipfile.ZipFile(temporary, "w") as archive:
-                archive.writestr("about.json", json.dumps(about))
+                archive.writestr("about.json", text)
                 for name, part in parts.items():
                     archive.write(part, name)
         finally:
@@ -228,25 +258,26 @@ def read_exported(path: str | os.PathLike, n_threads: int) -> tuple[dict, OpenVI
 
     Raises
     ------
-    ExportedFileError, FileNotFoundError
+    ExportedFileError, FileNotFoundError, NotInstalledError
     """
     openvino = import_openvino()
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no exported network at {os.fspath(path)!r}.")
     try:
-        with zipfile.ZipFile(path) as archive:  # compares checksums
-            about = json.loads(archive.read("about.json"))
-            xml, weights = archive.read("network.xml"), archive.read("network.bin")
-        if about["format"] != FORMAT:
-            raise KeyError("format")
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
+        about, xml, weights = _read_parts(path)
+        expected = _check_description(about)
+        _check_graph(xml)
+        model = openvino.Core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+        _check_model(model, about["size"], expected.shape)
+        run = OpenVINOFeatures(model, n_threads)
+        features = run(known_images(about["size"], about["size"])[:1])
+    except Exception as error:  # a file that others made may break its readers in any way
+        reason = str(error).strip().split("\n")[0]
         raise ExportedFileError(
             f"{os.fspath(path)!r} is damaged, or no file of PatchEmbedder.export of this version "
-            f"({type(error).__name__}: {error}). Export the network again."
+            f"({type(error).__name__}: {reason}). Export the network again."
         ) from error
-    weights = openvino.Tensor(np.frombuffer(weights, dtype=np.uint8))
-    run = OpenVINOFeatures(openvino.Core().read_model(xml, weights), n_threads)
-    if not agree(run(known_image(about["size"])), np.array(about["expected"], dtype=np.float32)):
+    if not agree(features, expected):
         raise ExportedFileError(
             f"The network in {os.fspath(path)!r} computes other features on this machine than where it was "
             "exported. Use PatchEmbedder here, and report this with the version of OpenVINO."
@@ -254,6 +285,68 @@ def read_exported(path: str | os.PathLike, n_threads: int) -> tuple[dict, OpenVI
     return about, run
 
 
-def known_image(size: int) -> np.ndarray:
-    """The image (1, size, size, 3) whose features stand in a file."""
-    return np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+def _read_parts(path: str | os.PathLike) -> tuple[Any, bytes, bytes]:
+    """Description, graph and weights, which are stored as they are: no more is read than the file has."""
+    with zipfile.ZipFile(path) as archive:
+        stored = archive.infolist()
+        if sorted(part.filename for part in stored) != sorted(PARTS):
+            raise ValueError(f"it should hold {', '.join(PARTS)}")
+        if any(part.compress_type != zipfile.ZIP_STORED for part in stored):
+            raise ValueError("its parts are compressed")
+        sizes = {part.filename: part.file_size for part in stored}
+        if sum(sizes.values()) > os.path.getsize(path):
+            raise ValueError("its parts claim to be larger than the file")
+        _check_text(sizes["about.json"] + sizes["network.xml"])
+        about, xml, weights = (archive.read(name) for name in PARTS)  # compares checksums
+    return json.loads(about), xml, weights
+
+
+def _check_text(size: int) -> None:
+    if size > MAX_TEXT:
+        raise ValueError(f"description and graph have {size:,} bytes, more than {MAX_TEXT:,}")
+
+
+def _check_description(about: Any) -> np.ndarray:
+    """The expected features; raises if the description is not one that `write_exported` writes."""
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ValueError(f"its format is not {FORMAT!r}")
+    fingerprint, size = about.get("fingerprint"), about.get("size")
+    if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{64}", fingerprint):
+        raise ValueError("it has no fingerprint")
+    if type(size) is not int or not 0 < size <= MAX_SIDE:
+        raise ValueError(f"images must have from 1 to {MAX_SIDE} pixels a side, got {size!r}")
+    expected = np.array(about.get("expected"), dtype=np.float32)
+    if expected.ndim != 2 or len(expected) != 1 or expected.size == 0:
+        raise ValueError("it has no expected features")
+    return expected
+
+
+def _check_graph(xml: bytes) -> None:
+    """Raise unless a graph is in OpenVINO's own form, built from its published operations alone.
+
+    OpenVINO also reads other forms, such as ONNX, in which a graph may name files with its weights.
+    """
+    if b"<!" in xml:
+        raise ValueError("its graph has entities or comments")
+    root = ElementTree.fromstring(xml)
+    if root.tag != "net":
+        raise ValueError(f"its graph is a {root.tag!r}")
+    for element in root.iter():
+        if element.tag not in ELEMENTS:
+            raise ValueError(f"its graph has an element {element.tag!r}")
+        if element.tag == "layer" and not re.fullmatch(r"opset\d+", element.get("version", "")):
+            raise ValueError(f"its graph has a layer of {element.get('version')!r}")
+
+
+def _check_model(model: Any, size: int, shape: tuple[int, ...]) -> None:
+    """Raise unless a model takes an image of this size, gives features of this shape, and is of usual size."""
+    if [list(port.shape) for port in model.inputs] != [[1, size, size, 3]]:
+        raise ValueError(f"its network does not take an image of {size} x {size}")
+    if [tuple(port.shape) for port in model.outputs] != [shape]:
+        raise ValueError(f"its network does not give features of shape {shape}")
+    largest = 2**26 + 2**10 * size**2  # values at once; usual networks have below 100 per pixel
+    for layer in model.get_ops():
+        if any(math.prod(output.shape) > largest for output in layer.outputs()):
+            raise ValueError(
+                f"its layer {layer.get_friendly_name()!r} has more than {largest:,} values"
+            )

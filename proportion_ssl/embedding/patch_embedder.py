@@ -5,8 +5,9 @@ import hashlib
 import os
 import re
 import threading
-from collections import OrderedDict
-from functools import partial
+import weakref
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from numbers import Integral
 from typing import Any
 
@@ -23,8 +24,11 @@ from proportion_ssl.embedding._images import (
     check_images,
     features_of,
     first_image,
+    known_images,
 )
-from proportion_ssl.embedding.exported_embedder import known_image, write_exported
+from proportion_ssl.embedding._known_features import features_in_steps, run_as_given
+from proportion_ssl.embedding._openvino import agree
+from proportion_ssl.embedding.exported_embedder import MAX_SIDE, write_exported
 from proportion_ssl.embedding.mobilenet import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -33,10 +37,23 @@ from proportion_ssl.embedding.mobilenet import (
     load_mobilenet_v2,
 )
 
-_FORMAT = "proportion_ssl features 1"  # a part of every fingerprint: change it with the arithmetic
+_FORMAT = "proportion_ssl features 2"  # a part of every fingerprint: change it with the arithmetic
 _MAX_ENGINES = 2
+_SAME = 1e-6  # relative to the largest feature; equal networks differ by less in one process
 
-_engines: OrderedDict = OrderedDict()  # compiled networks, shared by clones; the oldest goes first
+
+@dataclass(eq=False)
+class _Engine:
+    """A compiled network, and what it computes of known images; shared by equal embedders."""
+
+    settings: tuple
+    images: torch.Tensor
+    expected: np.ndarray
+    run: Any
+    networks: weakref.WeakSet = field(default_factory=weakref.WeakSet)  # found to be this one
+
+
+_engines: list[_Engine] = []  # the oldest goes first
 _engines_lock = threading.Lock()
 
 
@@ -189,13 +206,20 @@ class PatchEmbedder(ImageEmbedder):
     def fingerprint(self) -> str:
         """Hash of all that makes the features of an image, apart from its pixels.
 
-        Covers the network (structure and weights, wherever they came from), the normalisation and
-        the precision; neither batch size nor engine, whose results are equal to 1e-4.
+        Covers the network (structure, weights, and the features that it computes of two known images in
+        torch), the normalization and the precision; neither batch size nor engine, whose results are
+        equal to 1e-4.
 
         Returns
         -------
         fingerprint : str
-            64 hexadecimal digits, equal between processes and machines.
+            64 hexadecimal digits, equal between processes and machines: the features of the known images
+            are computed in float64 and rounded to 0.2%.
+
+        Raises
+        ------
+        ValueError
+            If a module takes images of no usual size.
 
         Examples
         --------
@@ -221,59 +245,97 @@ class PatchEmbedder(ImageEmbedder):
         NotInstalledError
             Without OpenVINO; an ``ImportError``.
         ValueError
-            If the network does not export, or computes something else then.
+            If the network does not export, or computes something else then; or `size` is above 4096.
         """
         self._validate_params()
-        _, network, _ = self._read_network()
-        image = known_image(size)
+        if size > MAX_SIDE:
+            raise ValueError(f"size must be at most {MAX_SIDE} pixels, got {size}.")
+        image = known_images(size, size)[:1]
         check_images(image, min_side=self._min_side)
-        model, expected = export_features(self._with_pixels(network), image)
+        model, expected = export_features(self._with_pixels(self._read_network().module), image)
         fingerprint = self._fingerprint(half=False)
         write_exported(path, model, fingerprint=fingerprint, size=size, expected=expected)
 
     def _fingerprint(self, *, half):
-        _, _, network_hash = self._read_network()
         settings = (
             _FORMAT,
-            network_hash,
-            tuple(float(value) for value in self.mean),
-            tuple(float(value) for value in self.std),
+            self._read_network().content,
+            self._constants,
             "float16" if half else "float32",
         )
         return hashlib.sha256(repr(settings).encode()).hexdigest()
 
     def _read_network(self, again=False):
-        """Network and its hash, read once per setting: (key, module, hash)."""
-        key = (self.weights if self.module is None else None, id(self.module))
+        """The network, read once per setting."""
+        weights = self.weights if self.module is None else None
         held = getattr(self, "_network", None)
-        if again or held is None or held[0] != key:
+        if again or held is None or held.given is not self.module or held.weights != weights:
             if self.module is None:
-                network: nn.Module = MobileNetV2Features(load_mobilenet_v2(self.weights))
+                network: nn.Module = MobileNetV2Features(load_mobilenet_v2(weights))
             else:
                 network = copy.deepcopy(self.module)
-            held = self._network = (key, network.eval(), _hash_module(network))
+            held = self._network = _Network(weights, self.module, network.eval())
         return held
 
     def _compiled(self, example):
         """Function of a batch; compiled once per process for all equal embedders."""
-        _, network, _ = self._read_network()
-        n_threads = torch.get_num_threads()
-        key = (self.fingerprint(), example.shape[1:], self.precision, n_threads, os.getpid())
+        held = self._read_network()
+        shape, n_threads = example.shape[1:], torch.get_num_threads()
+        settings = (held.structure, self._constants, shape, self.precision, n_threads, os.getpid())
         with _engines_lock:
-            if key not in _engines:
-                module = self._with_pixels(network)
-                _engines[key] = compile_features(module, example, precision=self.precision)
-                while len(_engines) > _MAX_ENGINES:
-                    _engines.popitem(last=False)
-            _engines.move_to_end(key)
-            return _engines[key]
+            engine = next((e for e in _engines if _is_engine_of(e, settings, held.module)), None)
+            if engine is None:
+                module = self._with_pixels(held.module)
+                run = compile_features(module, example, precision=self.precision)
+                images = torch.from_numpy(known_images(*shape[:2]))
+                engine = _Engine(settings, images, run_as_given(module, images), run)
+                del _engines[: len(_engines) + 1 - _MAX_ENGINES]
+            else:
+                _engines.remove(engine)
+            _engines.append(engine)
+            engine.networks.add(held.module)
+            return engine.run
+
+    @property
+    def _constants(self):
+        return tuple(tuple(float(value) for value in given) for given in (self.mean, self.std))
 
     def _with_pixels(self, network):
-        return nn.Sequential(PixelNormalization(self.mean, self.std), network)
+        return _with_pixels(network, self.mean, self.std)
 
     @property
     def _min_side(self):
         return MIN_SIDE if self.module is None else 1
+
+
+@dataclass(eq=False)
+class _Network:
+    """A network as it was read, and the settings that named it: `given` is kept, so its id is not reused."""
+
+    weights: Any
+    given: nn.Module | None
+    module: nn.Module
+
+    @cached_property
+    def structure(self) -> str:
+        """Hash of its text, parameters and buffers."""
+        return _hash_module(self.module)
+
+    @cached_property
+    def content(self) -> tuple:
+        """Structure, and what it computes."""
+        return self.structure, features_in_steps(self.module)
+
+
+def _is_engine_of(engine, settings, network):
+    """Whether an engine was compiled from this network, or from one that computes the same."""
+    if engine.settings != settings:
+        return False
+    if network in engine.networks:
+        return True
+    constants = settings[1]
+    features = run_as_given(_with_pixels(network, *constants), engine.images)
+    return agree(features, engine.expected, _SAME)
 
 
 class _Remembered:
@@ -304,6 +366,10 @@ class _Remembered:
             return computed[index] if index in computed else self.compute(batch[[index]])[0]
 
         return np.stack([self.recall(*key, partial(row, i)) for i, key in enumerate(keys)])
+
+
+def _with_pixels(network: nn.Module, mean, std) -> nn.Module:
+    return nn.Sequential(PixelNormalization(mean, std), network).eval()
 
 
 def _feature_of_image(digest, shape, fingerprint, compute):

@@ -217,8 +217,163 @@ def rewritten(file, target, change):
 )
 def test_a_damaged_file(file, tmp_path, damage):
     (tmp_path / "network.zip").write_bytes(damage(file.read_bytes()))
-    with pytest.raises(ExportedFileError, match="damaged, or no file of"):
-        ExportedEmbedder(tmp_path / "network.zip").fingerprint()
+    assert_refused(tmp_path / "network.zip")
+
+
+def assert_refused(path):
+    """Whatever a file holds, the error is one, and it names the file."""
+    with pytest.raises(ExportedFileError, match=rf"{path.name}' is damaged, or no file of"):
+        ExportedEmbedder(path).fingerprint()
+
+
+def with_parts(file, target, change, compression=zipfile.ZIP_STORED):
+    """A copy of the file whose parts were changed."""
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    change(parts)
+    with zipfile.ZipFile(target, "w", compression) as copy:
+        for name, content in parts.items():
+            copy.writestr(name, content)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'version="opset1"', b'version="extension"'),
+        (b"<net ", b"<!DOCTYPE net [<!ENTITY a 'b'>]><net "),
+        (b"<layers>", b"<layers><include href='/etc/passwd'/>"),
+        (b'type="Convolution"', b'type="Deconvolution"'),
+        (b'type="Const"', b'type="Konst"'),
+        (b"</net>", b""),
+        (b'offset="', b'offset="9'),
+        (b'shape="1,24,24,3"', b'shape="1,24,999999,3"'),
+        (b"<dim>24</dim>", b"<dim>x</dim>"),
+    ],
+)
+def test_a_graph_that_was_not_exported(file, tmp_path, old, new):
+    def change(parts):
+        assert old in parts["network.xml"]
+        parts["network.xml"] = parts["network.xml"].replace(old, new)
+
+    assert_refused(with_parts(file, tmp_path / "network.zip", change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 0},
+        {"size": 10**9},
+        {"size": "24"},
+        {"size": 25},
+        {"size": True},
+        {"expected": []},
+        {"expected": [["a"] * 5]},
+        {"expected": [[1.0] * 4]},
+        {"expected": {}},
+        {"fingerprint": None},
+        {"fingerprint": "../x"},
+        {"format": ["x"]},
+    ],
+)
+def test_a_description_that_was_not_exported(file, tmp_path, change):
+    assert_refused(rewritten(file, tmp_path / "other.zip", lambda about: about.update(change)))
+
+
+@pytest.mark.parametrize("about", [b"[1]", b"[" * 100_000, b"\xff", b"1" * 5000, b"", b"{}"])
+def test_a_description_that_is_none(file, tmp_path, about):
+    def change(parts):
+        parts["about.json"] = about
+
+    assert_refused(with_parts(file, tmp_path / "network.zip", change))
+
+
+def test_missing_and_further_parts(file, tmp_path):
+    assert_refused(with_parts(file, tmp_path / "a.zip", lambda parts: parts.pop("network.bin")))
+    assert_refused(with_parts(file, tmp_path / "b.zip", lambda parts: parts.update(more=b"1")))
+    (tmp_path / "folder.zip").mkdir()
+    assert_refused(tmp_path / "folder.zip")
+
+
+def test_what_is_packed_is_not_unpacked(file, tmp_path, monkeypatch):
+    """64 MiB of zeros take 64 KiB when packed; more would fill the memory."""
+
+    def change(parts):
+        parts["network.bin"] = bytes(2**26)
+
+    bomb = with_parts(file, tmp_path / "network.zip", change, zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 2**17
+    monkeypatch.setattr(zipfile.ZipFile, "read", None)
+    with pytest.raises(ExportedFileError, match="its parts are compressed"):
+        ExportedEmbedder(bomb).fingerprint()
+
+
+def protobuf(number, value):
+    """A field of a message in protocol buffers."""
+    kind = 0 if isinstance(value, int) else 2
+    value = value.encode() if isinstance(value, str) else value
+
+    def varint(n):
+        return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
+
+    return varint(number << 3 | kind) + (varint(value) if kind == 0 else varint(len(value)) + value)
+
+
+def onnx_with_weights_at(location, n_features, size):
+    """An ONNX graph that answers every image with the numbers in another file."""
+
+    def typed(name, kind, *shape):
+        dims = b"".join(protobuf(1, protobuf(1, n)) for n in shape)
+        return protobuf(1, name) + protobuf(2, protobuf(1, protobuf(1, kind) + protobuf(2, dims)))
+
+    def node(kind, inputs, output, attribute=b""):
+        names = b"".join(protobuf(1, name) for name in inputs) + protobuf(2, output)
+        return protobuf(1, names + protobuf(4, kind) + attribute)
+
+    def whole(name):
+        return protobuf(5, protobuf(1, name) + protobuf(3, 1) + protobuf(20, 2))
+
+    def stored(name, kind, n, content):
+        return protobuf(5, protobuf(1, n) + protobuf(2, kind) + protobuf(8, name) + content)
+
+    outside = protobuf(13, protobuf(1, "location") + protobuf(2, location)) + protobuf(14, 1)
+    graph = (
+        node("Cast", ["image"], "f", whole("to"))
+        + node("ReduceMean", ["f"], "m", whole("keepdims"))
+        + node("Reshape", ["m", "shape"], "r")
+        + node("Mul", ["r", "zero"], "z")
+        + node("Add", ["z", "w"], "y")
+        + protobuf(2, "g")
+        + stored("w", 1, n_features, outside)
+        + stored("shape", 7, 2, protobuf(9, np.ones(2, "<i8").tobytes()))
+        + stored("zero", 1, 1, protobuf(9, bytes(4)))
+        + protobuf(11, typed("image", 2, 1, size, size, 3))
+        + protobuf(12, typed("y", 1, 1, n_features))
+    )
+    return protobuf(1, 8) + protobuf(8, protobuf(2, 13)) + protobuf(7, graph)
+
+
+@pytest.mark.parametrize("location", ["{folder}/secret.bin", "secret.bin", "../{name}/secret.bin"])
+def test_no_other_file_is_read(file, tmp_path, monkeypatch, location):
+    """OpenVINO reads ONNX as well, in which weights may stand in any file."""
+    import openvino
+
+    secret = np.arange(5, dtype="<f4") + 42
+    secret.tofile(tmp_path / "secret.bin")
+    monkeypatch.chdir(tmp_path)
+    graph = onnx_with_weights_at(location.format(folder=tmp_path, name=tmp_path.name), 5, 24)
+    assert openvino.Core().read_model(graph).outputs, "a valid graph, whose weights are the secret"
+
+    def change(parts):
+        about = json.loads(parts["about.json"]) | {"expected": [secret.tolist()]}
+        parts |= {"about.json": json.dumps(about), "network.xml": graph, "network.bin": b""}
+
+    assert_refused(with_parts(file, tmp_path / "network.zip", change))
+
+
+def test_images_larger_than_a_file_may_ask_for():
+    with pytest.raises(ValueError, match="size must be at most 4096 pixels, got 5000"):
+        PatchEmbedder(module=Net()).export("network.zip", size=5000)
 
 
 def test_a_file_of_another_format(file, tmp_path):

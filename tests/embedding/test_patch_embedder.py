@@ -84,7 +84,7 @@ def images():
 @pytest.fixture
 def fresh(monkeypatch):
     """No engine of an earlier test, and log lines that were not said yet."""
-    monkeypatch.setattr(embedding, "_engines", type(embedding._engines)())
+    monkeypatch.setattr(embedding, "_engines", [])
     inference._log_once.cache_clear()
 
 
@@ -446,6 +446,137 @@ def test_fingerprint_covers_all_that_makes_the_features():
         PatchEmbedder(module=nn.Sequential(nn.AvgPool2d(4), nn.Flatten())),
     ]
     assert len({embedder.fingerprint() for embedder in embedders}) == len(embedders)
+
+
+class Powered(nn.Module):
+    """Weights and text say nothing of the power, which is what its features depend on."""
+
+    def __init__(self, power=1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.power = power
+
+    def forward(self, x):
+        return self.weight * (x**2).mean(dim=(2, 3)) ** self.power
+
+
+def other_forward():
+    """A class of the same name, weights and text, with another forward."""
+
+    class Powered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return self.weight * x.amax(dim=(2, 3))
+
+    Powered.__qualname__ = "Powered"
+    return Powered()
+
+
+@pytest.mark.parametrize("other", [Powered(2.0), Powered(1.003), other_forward()])
+def test_equal_weights_and_another_computation(images, tmp_path, other, fresh):
+    given = PatchEmbedder(module=Powered(), memory=tmp_path)
+    given.transform(images)
+    embedder = PatchEmbedder(module=other, memory=tmp_path)
+    assert embedder.fingerprint() != given.fingerprint()
+    for tried in (embedder, PatchEmbedder(module=other)):
+        assert_equal_features(tried.transform(images), in_plain_torch(other, images), 1e-5)
+
+
+class Raised(nn.Module):
+    """Pixels below the least are raised to it; what it is stands in an attribute alone."""
+
+    def __init__(self, least):
+        super().__init__()
+        self.least = least
+
+    def forward(self, x):
+        return x.clamp(min=self.least).mean(dim=(2, 3))
+
+
+def test_modules_that_look_alike_on_white_glass(images, fresh):
+    """What tells two modules apart need not show in the first image."""
+    modules = [Raised(-1.0), Raised(-3.0)]
+    expected = [in_plain_torch(module, images) for module in modules]
+    assert not np.allclose(*expected)
+    for module, features in zip(modules, expected, strict=True):
+        embedder = PatchEmbedder(module=module)
+        embedder.transform(np.full_like(images[:1], 255))
+        assert_equal_features(embedder.transform(images), features, 1e-5)
+
+
+def test_a_new_module_at_the_place_of_the_old_one(images, fresh):
+    """Memory of a module that is gone is often used again, and with it the id."""
+    embedder = PatchEmbedder(module=Powered(1.0))
+    for power in np.linspace(1, 3, 25):
+        embedder.set_params(module=None)
+        embedder.set_params(module=Powered(power))
+        expected = in_plain_torch(embedder.module, images[:2])
+        assert_equal_features(embedder.transform(images[:2]), expected, 1e-5)
+
+
+class Shaken(nn.Module):
+    """Rounding errors as of another machine: other ones in every call."""
+
+    def forward(self, x):
+        features = (x**3).mean(dim=2).flatten(1)
+        return features * (1 + 1e-12 * torch.randn_like(features))
+
+
+def test_rounding_errors_do_not_change_the_fingerprint():
+    torch.manual_seed(0)
+    assert len({PatchEmbedder(module=Shaken()).fingerprint() for _ in range(30)}) == 1
+    n_threads = torch.get_num_threads()
+    one = PatchEmbedder(weights=None).fingerprint()
+    try:
+        torch.set_num_threads(n_threads + 1)
+        assert PatchEmbedder(weights=None).fingerprint() == one
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+FINGERPRINT = """
+import torch
+from torch import nn
+from proportion_ssl import PatchEmbedder
+torch.manual_seed(0)
+module = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.GELU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+print(PatchEmbedder(module=module).fingerprint(), end="")
+"""
+
+
+def test_fingerprint_in_another_process(capsys):
+    exec(FINGERPRINT, {})
+    command = [sys.executable, "-c", FINGERPRINT]
+    other = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert len(other) == 64 and other == capsys.readouterr().out
+
+
+class SinglePrecision(nn.Module):
+    def forward(self, x):
+        return torch.matmul(x.mean(dim=(2, 3)), torch.eye(3, dtype=torch.float32))
+
+
+def test_networks_that_take_one_size_or_type(images):
+    small = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5))
+    assert len(PatchEmbedder(module=small).fingerprint()) == 64
+    assert len(PatchEmbedder(module=SinglePrecision()).fingerprint()) == 64
+    odd = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 36, 5))
+    embedder = PatchEmbedder(module=odd)
+    assert_equal_features(embedder.transform(images), in_plain_torch(odd, images))
+    with pytest.raises(ValueError, match="no features of images of 224 x 224 pixels"):
+        embedder.fingerprint()
+
+
+def test_a_module_that_fails_is_named():
+    class Failing(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("weights of block 7 are missing")
+
+    with pytest.raises(ValueError, match="block 7"):
+        PatchEmbedder(module=Failing()).fingerprint()
 
 
 # A scikit-learn transformer
