@@ -339,7 +339,7 @@ def _check_graph(xml: bytes) -> None:
 
 
 def _check_model(model: Any, size: int, shape: tuple[int, ...]) -> None:
-    """Raise unless a model takes an image of this size, gives features of this shape, and is of usual size."""
+    """Raise unless a model takes such images, gives such features, and is of usual size."""
     if [list(port.shape) for port in model.inputs] != [[1, size, size, 3]]:
         raise ValueError(f"its network does not take an image of {size} x {size}")
     if [tuple(port.shape) for port in model.outputs] != [shape]:

@@ -14,6 +14,8 @@ from typing import Any
 from sklearn.utils.parallel import Parallel, delayed
 from tqdm.auto import tqdm
 
+from proportion_ssl.slides.features.names import check_names
+
 __all__ = ["CohortError", "CohortRun", "SlideFailure", "process_slides"]
 
 logger = logging.getLogger(__name__)
@@ -127,7 +129,8 @@ def process_slides(
     CohortError
         If slides failed and `on_error` is "raise".
     ValueError
-        If `on_error` is neither, or two slides have one name.
+        If `on_error` is neither; if a name cannot be that of a file (empty, "..", with "/", longer than 200
+        bytes), or two slides have one name, also up to case or Unicode form.
 
     Notes
     -----
@@ -213,6 +216,7 @@ def named_slides(
 ) -> dict[str, Any]:
     """Slides by name, as :func:`process_slides` takes them."""
     if isinstance(slides, Mapping):
+        check_names(slides)
         return dict(slides)
     if isinstance(slides, str | PathLike):
         raise TypeError(
@@ -227,6 +231,7 @@ def named_slides(
                 "names to paths."
             )
         entries[name] = path
+    check_names(entries)
     return entries
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike, fspath
@@ -19,10 +20,11 @@ from proportion_ssl._atomic import remove_abandoned
 from proportion_ssl.slides.features.batch import CohortRun, named_slides, run_cohort
 from proportion_ssl.slides.features.files import (
     FeatureFileError,
-    file_fingerprint,
+    check_features,
     locate_features,
     write_features,
 )
+from proportion_ssl.slides.features.slide_files import file_fingerprint, file_stamp
 from proportion_ssl.slides.patches.mask_file import read_tissue_mask
 from proportion_ssl.slides.patches.sequences import SlidePatches
 from proportion_ssl.slides.patches.stain import (
@@ -31,13 +33,13 @@ from proportion_ssl.slides.patches.stain import (
     ReinhardNormalizer,
 )
 from proportion_ssl.slides.patches.tissue import tissue_grid
-from proportion_ssl.slides.reading.slide import Slide, open_slide
+from proportion_ssl.slides.reading.slide import Slide, SlideError, open_slide
 
 __all__ = ["embed_slides"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "proportion_ssl slide features 1"  # part of the settings: change it with the arithmetic
+FORMAT = "proportion_ssl slide features 2"  # part of the settings: change it with the arithmetic
 BLOCK = 64
 """Patches that are read while the block before is embedded: all that a slide needs in memory."""
 
@@ -72,9 +74,9 @@ def embed_slides(
 ) -> CohortRun:
     """Compute the features of all patches with tissue, one HDF5 file per slide.
 
-    A second run reads what is there. A file is computed again if anything that made it has changed:
-    the embedder, the slide, magnification, size, colours, or the choice of patches. A run that is
-    killed loses the slides it was working on, and nothing else.
+    A second run keeps what is there, compared with its checksums. A file is computed again if it is damaged,
+    or if anything that made it has changed: the embedder, the slide, magnification, size, colors, or the
+    choice of patches. A run that is killed loses the slides it was working on, and nothing else.
 
     Parameters
     ----------
@@ -124,12 +126,16 @@ def embed_slides(
     CohortError
         If slides failed and `on_error` is "raise".
     TypeError, ValueError
-        If an argument is of another kind.
+        If an argument is of another kind, or a name cannot be that of a file.
 
     Notes
     -----
     While a block of patches is embedded, the next is read and decoded. Memory does not grow with
     the size of the slides, nor with their number.
+
+    A slide is known again by size, time of change, and samples of its content. If one of these differs, as
+    the time does in a copy, all of its content is compared (SHA-256): a copied cohort is not embedded again.
+    Slides of several files count with all of them; see :func:`file_fingerprint`.
 
     Examples
     --------
@@ -242,7 +248,6 @@ def _embed_slide(
     settings = {
         "format": FORMAT,
         "embedder": embedder.fingerprint(),
-        "slide": file_fingerprint(entry.path),
         "slide_mpp": entry.mpp,
         "magnifications": list(patches.magnifications),
         "size": patches.size,
@@ -256,13 +261,15 @@ def _embed_slide(
         settings["tissue_mask"] = hashlib.sha256(
             f"{mask.shape}".encode() + mask.tobytes()
         ).hexdigest()
+    stamp = file_stamp(entry.path)
     if entry.target.exists():
         try:
-            locate_features(entry.target, settings)
+            _check_stored(entry, settings, stamp)
         except FeatureFileError as error:
             logger.info("features of %s are computed again: %s", entry.name, error)
         else:
             return 0
+    settings |= {"slide": file_fingerprint(entry.path), "slide_stamp": stamp}
     with open_slide(entry.path, mpp=entry.mpp) as slide:
         grid = slide.grid(
             magnification=patches.magnifications[0],
@@ -271,21 +278,41 @@ def _embed_slide(
         )
         grid = tissue_grid(slide, grid, min_fraction=patches.min_fraction, mask=mask)
         grids = [grid, *(grid.concentric(magnification=m) for m in patches.magnifications[1:])]
-        views = _views(slide, grids, normalizer)
-        write_features(
-            entry.target,
-            (
-                np.hstack([embedder.transform(images) for images in block])
-                for block in _read_ahead(views)
-            ),
-            grid,
-            name=entry.name,
-            dimensions=slide.dimensions,
-            mpp=slide.mpp_xy,
-            origin=slide.bounds[:2],
-            settings=settings,
-        )
+        # the thread that reads ahead must be done before the slide is closed
+        with closing(_read_ahead(_views(slide, grids, normalizer))) as blocks:
+            write_features(
+                entry.target,
+                _embedded(blocks, embedder, entry.path, stamp),
+                grid,
+                name=entry.name,
+                dimensions=slide.dimensions,
+                mpp=slide.mpp_xy,
+                origin=slide.bounds[:2],
+                settings=settings,
+            )
     return len(grid)
+
+
+def _check_stored(entry: _Entry, settings: Mapping[str, Any], stamp: str) -> None:
+    """Raise FeatureFileError unless the file holds the features of this slide with these settings."""
+    located = locate_features(entry.target, settings)
+    stored = located.settings
+    further = stored.keys() - settings.keys() - {"slide", "slide_stamp", "patch_size", "patch_mpp"}
+    if further:
+        raise FeatureFileError(f"{entry.target}: made with further settings: {sorted(further)}")
+    if stored.get("slide_stamp") != stamp and stored.get("slide") != file_fingerprint(entry.path):
+        raise FeatureFileError(f"{entry.target}: the slide {entry.path} has changed since")
+    check_features(entry.target, located)
+
+
+def _embedded(
+    blocks: Iterable[tuple[np.ndarray, ...]], embedder: Embedder, path: str, stamp: str
+) -> Generator[np.ndarray, None, None]:
+    """Features of every block, those of the views side by side."""
+    for block in blocks:
+        yield np.hstack([embedder.transform(images) for images in block])
+    if file_stamp(path) != stamp:
+        raise SlideError(f"{path} changed on disk while it was embedded; embed it again.")
 
 
 def _views(slide: Slide, grids, normalizer) -> Sequence[SlidePatches | NormalizedPatches]:
@@ -297,7 +324,7 @@ def _views(slide: Slide, grids, normalizer) -> Sequence[SlidePatches | Normalize
     return [NormalizedPatches(view, normalizer, colors) for view in views]
 
 
-def _read_ahead(views: Sequence[Any]) -> Iterator[tuple[np.ndarray, ...]]:
+def _read_ahead(views: Sequence[Any]) -> Generator[tuple[np.ndarray, ...], None, None]:
     """Blocks of the same patches in every view; while one is used, the next is read."""
     blocks = zip(*(view.batches(BLOCK) for view in views), strict=True)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-patches") as reader:

@@ -3,25 +3,43 @@
 Dataset ``features`` (n_patches, n_features) float32 and ``coords`` (n_patches, 2) int64, the
 level-0 pixel (x, y) of each patch's top-left corner. Files of both programs are read, whatever
 model the features come from; files written here carry TRIDENT's attributes and, beyond them, the
-patches' grid (``boxes`` and ``cells``) and the settings that made them. Their features lie in one
+patches' grid (``boxes`` and ``cells``), the settings that made them, and checksums. Their features lie in one
 piece, so that a program may map them into memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from proportion_ssl._atomic import replacing
+from proportion_ssl.slides.features._errors import FeatureFileError
+from proportion_ssl.slides.features.checksums import (
+    BLOCK_ROWS,
+    DIGEST_BYTES,
+    RowDigests,
+    head_digest,
+    n_blocks,
+    plain,
+    wrong_block,
+)
+from proportion_ssl.slides.features.foreign import (
+    check_locations,
+    dimensions_of,
+    encoder_of,
+    patch_size_level0,
+)
+from proportion_ssl.slides.features.slide_files import file_fingerprint
 from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid
 
 __all__ = [
@@ -34,15 +52,13 @@ __all__ = [
 
 SETTINGS = "proportion_ssl_settings"
 SETTINGS_HASH = "proportion_ssl_settings_sha256"
-N_WRITTEN = "proportion_ssl_n_patches"  # written last: a file without it is not complete
+N_WRITTEN = "proportion_ssl_n_patches"
+HEAD_DIGEST = "proportion_ssl_sha256"  # of all but the features
+ROW_DIGESTS = "proportion_ssl_features_sha256"  # of the features, block by block
 BOXES, CELLS = "boxes", "cells"
+COUNTED = ("coords", BOXES, CELLS, ROW_DIGESTS)
 MAX_VALUES = 2**33
-MAX_COORDINATE = 1e9  # level-0 pixels; the largest slides have a few million
-FINGERPRINT_BYTES = 2**20
-
-
-class FeatureFileError(ValueError):
-    """A feature file that is broken, incomplete, or not the one expected."""
+ROWS_AT_ONCE = 16 * BLOCK_ROWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +76,7 @@ class PatchFeatures:
     patch_size_level0 : float, optional
         Side of a patch in level-0 pixels.
     attributes : dict
-        All attributes of ``coords``, as the file has them.
+        All attributes of the file, of ``features`` and of ``coords``, as the file has them.
     settings : dict, optional
         What made the features; None in files of other programs.
     grid : PatchGrid, optional
@@ -68,10 +84,14 @@ class PatchFeatures:
     dimensions : tuple of int, optional
         (width, height) of the slide at level 0.
     mpp : tuple of float, optional
-        Microns per level-0 pixel, (x, y).
+        Microns per level-0 pixel, (x, y); None in files of other programs.
     origin : tuple of int, optional
         Level-0 (x, y) of the scanned part of the slide, from which some programs count; None in files of
         other programs.
+    encoder : str, optional
+        Name of the network, from the attributes ("encoder", "extractor", "model") or the settings.
+    n_features : int, optional
+        Columns of the file, of which `features` may hold a part.
     """
 
     features: np.ndarray
@@ -84,6 +104,8 @@ class PatchFeatures:
     dimensions: tuple[int, int] | None = None
     mpp: tuple[float, float] | None = None
     origin: tuple[int, int] | None = None
+    encoder: str | None = None
+    n_features: int | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -122,7 +144,9 @@ def write_features(
     settings : mapping
         What the features depend on, such as model, hash of the weights, fingerprint of the
         slide: keys are strings, values anything JSON can hold. The size and resolution of the
-        patches are added as ``"patch_size"`` and ``"patch_mpp"``.
+        patches are added as ``"patch_size"`` and ``"patch_mpp"``. All but ``"slide"``, ``"slide_mpp"``,
+        ``"slide_stamp"``, ``"min_fraction"``, ``"stride"`` and ``"tissue_mask"`` must be equal in the files
+        of one :class:`FeatureSequence`.
     origin : tuple of int, default=(0, 0)
         Level-0 (x, y) of the scanned part, ``slide.bounds[:2]``.
 
@@ -131,6 +155,8 @@ def write_features(
     ValueError
         If features and grid do not fit together, features are not finite, or settings cannot
         be stored.
+    OSError
+        If the disk is full or fails.
 
     Examples
     --------
@@ -153,39 +179,83 @@ def write_features(
     mean_mpp = float(np.sqrt(mpp_x * mpp_y)) if mpp_x != mpp_y else float(mpp_x)
     text = _canonical({**settings, "patch_size": list(grid.size), "patch_mpp": grid.mpp})
     extent = grid.size[0] * grid.mpp / mean_mpp
+    about = _About(
+        grid,
+        text,
+        {
+            "name": name,
+            "patch_size": grid.size[0],
+            "patch_size_level0": round(extent),
+            "level0_magnification": MPP_AT_1X / mean_mpp,
+            "target_magnification": MPP_AT_1X / grid.mpp,
+            "overlap": _overlap(grid, extent),
+            "level0_width": dimensions[0],
+            "level0_height": dimensions[1],
+        },
+        {
+            "level0_mpp": [float(mpp_x), float(mpp_y)],
+            "level0_origin": [int(origin[0]), int(origin[1])],
+        },
+    )
     blocks: Any = [features] if hasattr(features, "shape") or features is None else features
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        stored = 0
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        digests, offset, n_features = RowDigests(), None, 0
         for block in _checked_blocks(blocks, len(grid), name):
-            if "features" not in file:
-                file.create_dataset("features", (len(grid), block.shape[1]), np.float32)
-            file["features"][stored : stored + len(block)] = block
-            stored += len(block)
-        coords = file.create_dataset("coords", data=grid.locations.astype(np.int64))
-        coords.attrs.update(
-            {
-                "name": name,
-                "patch_size": grid.size[0],
-                "patch_size_level0": round(extent),
-                "level0_magnification": MPP_AT_1X / mean_mpp,
-                "target_magnification": MPP_AT_1X / grid.mpp,
-                "overlap": _overlap(grid, extent),
-                "level0_width": dimensions[0],
-                "level0_height": dimensions[1],
-                "level0_mpp": [float(mpp_x), float(mpp_y)],
-                "level0_origin": [int(origin[0]), int(origin[1])],
-            }
-        )
-        file.create_dataset(BOXES, data=grid.boxes)
+            if offset is None:
+                n_features = block.shape[1]
+                no_digests = np.zeros((n_blocks(len(grid)), DIGEST_BYTES), dtype=np.uint8)
+                offset = len(_head(about, n_features, no_digests))
+                file.seek(offset)
+            digests.add(block)
+            file.write(np.ascontiguousarray(block, dtype="<f4").data)
+        head = _head(about, n_features, digests.finish())
+        if len(head) != offset:
+            raise RuntimeError(f"{path}: HDF5 laid out the file in another way the second time")
+        file.seek(0)
+        file.write(head)
+
+
+class _About(NamedTuple):
+    """What a file holds beside the features."""
+
+    grid: PatchGrid
+    settings: str
+    of_coords: dict[str, Any]
+    of_boxes: dict[str, Any]
+
+
+def _head(about: _About, n_features: int, digests: np.ndarray) -> bytes:
+    """A whole file up to its features, which come last.
+
+    HDF5 works in memory, and the disk is written by other means: where a disk is full, HDF5 can end the
+    process when it closes a file.
+    """
+    grid, content = about.grid, io.BytesIO()
+    shape = (len(grid), n_features)
+    with h5py.File(content, "w") as file:
+        features = file.create_dataset("features", shape, np.float32)
+        file.create_dataset("coords", data=grid.locations).attrs.update(about.of_coords)
+        file.create_dataset(BOXES, data=grid.boxes).attrs.update(about.of_boxes)
         file.create_dataset(CELLS, data=grid.cells).attrs["shape"] = grid.shape
-        file.attrs[SETTINGS] = text
-        file.attrs[SETTINGS_HASH] = _sha256(text.encode())
-        file.flush()
+        file.create_dataset(ROW_DIGESTS, data=digests)
+        file.attrs[SETTINGS] = about.settings
+        file.attrs[SETTINGS_HASH] = _sha256(about.settings.encode())
         file.attrs[N_WRITTEN] = len(grid)
+        file.attrs[HEAD_DIGEST] = head_digest(file, COUNTED, shape, about.settings)
+        file.flush()
+        features[:1, :1] = 0  # all of them get their place now, behind all else
+        offset = features.id.get_offset()
+    head = content.getvalue()
+    if any(head[offset:]) if offset else 0 not in shape:
+        raise RuntimeError(f"HDF5 puts features at {offset} of {len(head)} bytes, not last")
+    return head[:offset]
 
 
 def read_features(
-    path: str | PathLike[str], expected: Mapping[str, Any] | None = None
+    path: str | PathLike[str],
+    expected: Mapping[str, Any] | None = None,
+    *,
+    columns: slice | None = None,
 ) -> PatchFeatures:
     """Read a feature file of this package, CLAM or TRIDENT.
 
@@ -195,6 +265,9 @@ def read_features(
         HDF5 file with datasets ``features`` and ``coords``.
     expected : mapping, optional
         Settings that the file must have been made with; settings it does not name are free.
+    columns : slice, optional
+        Columns to keep, such as those of one magnification. ``slice(0)`` keeps none, and reads places
+        and settings alone. Default: all.
 
     Returns
     -------
@@ -214,49 +287,123 @@ def read_features(
     ``patch_size_level0`` comes from TRIDENT's attribute of that name, or from CLAM's
     ``patch_size`` times ``downsample`` (1 at ``patch_level`` 0); feature files of CLAM often have
     neither.
+
+    Files of :func:`write_features` are compared with their checksums (SHA-256): features in blocks of 64
+    patches, and all the rest together.
     """
     path = Path(path)
     with _opened(path) as file:
         features, coords = _dataset(file, "features", path), _dataset(file, "coords", path)
-        attributes = {key: _plain(value) for key, value in coords.attrs.items()}
-        settings = _read_settings(file, len(features), path)
-        grid = _read_grid(file, settings)
-        features = features[...].astype(np.float32)
+        if _is_own(file):
+            return _read_own(file, expected, columns, path)
+        if expected is not None:
+            raise FeatureFileError(
+                f"{path}: carries no settings of this package, so it cannot be checked against "
+                f"{sorted(expected)}; read it without expected= if you know where it comes from"
+            )
+        attributes = {
+            key: plain(value)
+            for part in (file, features, coords)
+            for key, value in part.attrs.items()
+        }
+        shape = features.shape[1:] if features.shape[0] == 1 < features.ndim - 1 else features.shape
         locations = coords[...]
+        empty = columns is not None and not range(*columns.indices(shape[-1]))
+        values = np.empty((*shape[:-1], 0)) if empty else features[...]
     # one bag as a batch, as published features have it
-    features = features[0] if features.ndim == 3 and len(features) == 1 else features
+    values = values[0] if values.ndim == 3 and len(values) == 1 else values
     locations = locations[0] if locations.ndim == 3 and len(locations) == 1 else locations
-    if features.ndim != 2 or locations.shape != (len(features), 2):
+    if values.ndim != 2 or locations.shape != (len(values), 2):
         raise FeatureFileError(
-            f"{path}: features of shape {features.shape} and coords of shape {locations.shape}; "
+            f"{path}: features of shape {values.shape} and coords of shape {locations.shape}; "
             "expected (n_patches, n_features) and (n_patches, 2)"
         )
-    if not np.isfinite(features).all():
+    values = values if columns is None or empty else values[:, columns]
+    values = values.astype(np.float32)
+    if not np.isfinite(values).all():
         raise FeatureFileError(
-            f"{path}: {_first_bad(features)} has NaN or infinite features; make the file again"
+            f"{path}: {_first_bad(values)} has NaN or infinite features; make the file again"
         )
-    if not ((locations > -MAX_COORDINATE) & (locations < MAX_COORDINATE)).all():
-        raise FeatureFileError(
-            f"{path}: coords of NaN or beyond any slide; expected level-0 pixels (x, y)"
-        )
-    _check_settings(settings, expected, path)
+    size = patch_size_level0(attributes, path)
     name = attributes.get("name")
     return PatchFeatures(
-        features=features,
-        locations=locations.astype(np.int64),
+        features=values,
+        locations=check_locations(locations, attributes, size, path),
         name=name if isinstance(name, str) else None,
-        patch_size_level0=_patch_size_level0(attributes, path),
+        patch_size_level0=size,
         attributes=attributes,
-        settings=settings,
-        grid=grid,
-        **_geometry(attributes, path),
+        dimensions=dimensions_of(attributes, path),
+        encoder=encoder_of(attributes),
+        n_features=int(shape[-1]),
     )
+
+
+def _read_own(
+    file: h5py.File, expected: Mapping[str, Any] | None, columns: slice | None, path: Path
+) -> PatchFeatures:
+    """A file of :func:`write_features`, compared with its checksums."""
+    settings = _read_head(file, path)
+    _check_settings(settings, expected, path)
+    stored, digests = file["features"], file[ROW_DIGESTS][...]
+    n_patches, n_features = stored.shape
+    kept = range(n_features)[slice(None) if columns is None else columns]
+    features = np.empty((n_patches, len(kept)), dtype=np.float32)
+    for start in range(0, n_patches if kept else 0, ROWS_AT_ONCE):
+        rows = stored[start : start + ROWS_AT_ONCE].astype("<f4", copy=False)
+        _check_rows(rows, digests, start // BLOCK_ROWS, path)
+        features[start : start + len(rows)] = rows if columns is None else rows[:, columns]
+    of_coords, of_boxes = (
+        {key: plain(value) for key, value in file[name].attrs.items()} for name in ("coords", BOXES)
+    )
+    n_rows, n_columns = (int(n) for n in file[CELLS].attrs["shape"])
+    mpp_x, mpp_y = of_boxes["level0_mpp"]
+    origin_x, origin_y = of_boxes["level0_origin"]
+    return PatchFeatures(
+        features=features,
+        locations=file["coords"][...],
+        name=of_coords["name"],
+        patch_size_level0=patch_size_level0(of_coords, path),
+        attributes=of_coords,
+        settings=settings,
+        grid=PatchGrid(
+            boxes=file[BOXES][...],
+            cells=file[CELLS][...],
+            shape=(n_rows, n_columns),
+            size=tuple(settings["patch_size"]),
+            mpp=settings["patch_mpp"],
+        ),
+        dimensions=dimensions_of(of_coords, path),
+        mpp=(mpp_x, mpp_y),
+        origin=(origin_x, origin_y),
+        encoder=encoder_of(settings),
+        n_features=n_features,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LocatedFeatures:
+    """Where in a file written here the features lie, and their checksums.
+
+    Attributes
+    ----------
+    offset : int
+        Byte at which the float32 values begin, row by row; 0 if there is none.
+    shape : tuple of int
+        (n_patches, n_features).
+    digests : ndarray of shape (n_blocks, 32), uint8
+    settings : dict
+    """
+
+    offset: int
+    shape: tuple[int, int]
+    digests: np.ndarray
+    settings: dict[str, Any]
 
 
 def locate_features(
     path: str | PathLike[str], expected: Mapping[str, Any] | None = None
-) -> tuple[int, tuple[int, int]]:
-    """Where in a file written here the features lie, without reading them.
+) -> LocatedFeatures:
+    """Find the features of a file written here without reading them.
 
     Parameters
     ----------
@@ -267,72 +414,83 @@ def locate_features(
 
     Returns
     -------
-    offset : int
-        Byte at which the float32 values begin, row by row; 0 if there is none.
-    shape : tuple of int
-        (n_patches, n_features).
+    located : LocatedFeatures
 
     Raises
     ------
     FeatureFileError
-        As :func:`read_features`; or if another program wrote the file.
+        As :func:`read_features`, but for the features themselves; or if another program wrote the file.
     """
     path = Path(path)
     with _opened(path) as file:
         features = _dataset(file, "features", path)
-        settings = _read_settings(file, len(features), path)
-        _check_settings(settings, expected, path)
-        offset = features.id.get_offset()
-        if settings is None or features.dtype != np.dtype("<f4") or features.chunks is not None:
+        if not _is_own(file):
             raise FeatureFileError(
                 f"{path}: the features do not lie in one piece, so they cannot be read where they "
                 "are; read the file by read_features and write it by write_features"
             )
-        end = (offset or 0) + features.size * features.dtype.itemsize
-        if features.size and (offset is None or path.stat().st_size < end):
-            raise FeatureFileError(f"{path}: truncated; make it again")
-        return offset or 0, features.shape
+        settings = _read_head(file, path)
+        _check_settings(settings, expected, path)
+        offset, shape = features.id.get_offset(), features.shape
+        if shape[0] and shape[1] and (offset is None or features.dtype != np.dtype("<f4")):
+            raise FeatureFileError(f"{path}: damaged: the features have no place; make it again")
+        return LocatedFeatures(offset or 0, shape, file[ROW_DIGESTS][...], settings)
 
 
-def file_fingerprint(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file's size, first and last MiB: tells files apart without reading them whole.
-
-    Parameters
-    ----------
-    path : str or path-like
-        A slide, a file of weights. A MIRAX slide (.mrxs) keeps its pixels in a folder beside it,
-        whose files count as well.
-
-    Returns
-    -------
-    fingerprint : str
-        64 hexadecimal digits. A change in the middle that keeps the size goes unnoticed.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.bin"
-    >>> _ = path.write_bytes(b"abc")
-    >>> file_fingerprint(path)[:8]
-    'f3126593'
-    """
-    path = Path(path)
-    digest = hashlib.sha256()
-    _digest_file(path, digest)
-    if path.suffix.lower() == ".mrxs" and path.with_suffix("").is_dir():
-        for part in sorted(path.with_suffix("").iterdir()):
-            digest.update(part.name.encode() + b"\0")
-            _digest_file(part, digest)
-    return digest.hexdigest()
+def map_features(path: str | PathLike[str], located: LocatedFeatures) -> np.ndarray:
+    """The features where they are, mapped into memory and read-only; not compared with the checksums."""
+    if 0 in located.shape:
+        return np.empty(located.shape, dtype="<f4")
+    try:
+        return np.memmap(path, "<f4", mode="r", offset=located.offset, shape=located.shape)
+    except (OSError, ValueError) as error:
+        raise FeatureFileError(
+            f"{path}: cannot be mapped into memory ({error}); make it again"
+        ) from error
 
 
-def _digest_file(path: Path, digest: Any) -> None:
-    size = path.stat().st_size
-    digest.update(str(size).encode() + b"\0")
-    with open(path, "rb") as file:
-        digest.update(file.read(FINGERPRINT_BYTES))
-        file.seek(max(size - FINGERPRINT_BYTES, 0))
-        digest.update(file.read(FINGERPRINT_BYTES))
+def check_features(path: str | PathLike[str], located: LocatedFeatures) -> None:
+    """Compare all features with their checksums; raises FeatureFileError."""
+    _check_rows(map_features(path, located), located.digests, 0, Path(path))
+
+
+def _check_rows(rows: np.ndarray, digests: np.ndarray, first: int, path: Path) -> None:
+    """Raise unless rows from block `first` on are those that were written."""
+    block = wrong_block(rows, digests[first:])
+    if block is not None:
+        start = (first + block) * BLOCK_ROWS
+        raise FeatureFileError(
+            f"{path}: damaged: the features of patches {start} to {start + BLOCK_ROWS - 1} do not agree "
+            "with their checksum; make it again"
+        )
+
+
+def _is_own(file: h5py.File) -> bool:
+    """Whether a file was written here; damage may have taken some of the marks, but not all."""
+    marks = {SETTINGS, SETTINGS_HASH, N_WRITTEN, HEAD_DIGEST}
+    return bool(marks & set(file.attrs)) or ROW_DIGESTS in file
+
+
+def _read_head(file: h5py.File, path: Path) -> dict[str, Any]:
+    """Settings of a file written here, after all but the features was compared with its checksum."""
+    text = file.attrs.get(SETTINGS)
+    if not isinstance(text, str) or file.attrs.get(SETTINGS_HASH) != _sha256(text.encode()):
+        raise FeatureFileError(f"{path}: the settings do not agree with their hash; make it again")
+    features, counted = file["features"], [file.get(name) for name in COUNTED]
+    if file.attrs.get(N_WRITTEN) != len(features):
+        raise FeatureFileError(f"{path}: the file was not written to its end; make it again")
+    if HEAD_DIGEST not in file.attrs and ROW_DIGESTS not in file:
+        raise FeatureFileError(
+            f"{path}: has no checksums, which files have since this version; make it again"
+        )
+    if not all(isinstance(dataset, h5py.Dataset) for dataset in counted) or (
+        file.attrs.get(HEAD_DIGEST) != head_digest(file, COUNTED, features.shape, text)
+    ):
+        raise FeatureFileError(
+            f"{path}: changed or damaged since it was written: coords, windows or attributes do not agree "
+            "with their checksum; make it again"
+        )
+    return json.loads(text)
 
 
 @contextmanager
@@ -382,19 +540,6 @@ def _checked_blocks(
         )
 
 
-def _read_grid(file: h5py.File, settings: Mapping[str, Any] | None) -> PatchGrid | None:
-    if settings is None or BOXES not in file:
-        return None
-    n_rows, n_columns = (int(n) for n in file[CELLS].attrs["shape"])
-    return PatchGrid(
-        boxes=file[BOXES][...],
-        cells=file[CELLS][...],
-        shape=(n_rows, n_columns),
-        size=tuple(settings["patch_size"]),
-        mpp=settings["patch_mpp"],
-    )
-
-
 def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
@@ -407,31 +552,18 @@ def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
             f"{path}: dataset {name!r} has shape {dataset.shape} and type {dataset.dtype}; "
             "expected a table of numbers"
         )
-    if dataset.size > MAX_VALUES:
-        raise FeatureFileError(f"{path}: dataset {name!r} claims {dataset.size:,} values")
+    packed = dataset.id.get_create_plist().get_nfilters() > 0
+    if dataset.size > MAX_VALUES or (not packed and dataset.nbytes > path.stat().st_size):
+        raise FeatureFileError(
+            f"{path}: dataset {name!r} claims {dataset.size:,} values; truncated or damaged, make it again"
+        )
     return dataset
 
 
-def _read_settings(file: h5py.File, n_patches: int, path: Path) -> dict[str, Any] | None:
-    text = file.attrs.get(SETTINGS)
-    if text is None:
-        return None
-    if not isinstance(text, str) or file.attrs.get(SETTINGS_HASH) != _sha256(text.encode()):
-        raise FeatureFileError(f"{path}: the settings do not agree with their hash; make it again")
-    if file.attrs.get(N_WRITTEN) != n_patches:
-        raise FeatureFileError(f"{path}: the file was not written to its end; make it again")
-    return json.loads(text)
-
-
-def _check_settings(settings, expected: Mapping[str, Any] | None, path: Path) -> None:
-    if expected is None:
-        return
-    if settings is None:
-        raise FeatureFileError(
-            f"{path}: carries no settings of this package, so it cannot be checked against "
-            f"{sorted(expected)}; read it without expected= if you know where it comes from"
-        )
-    wanted = json.loads(_canonical(expected))
+def _check_settings(
+    settings: Mapping[str, Any], expected: Mapping[str, Any] | None, path: Path
+) -> None:
+    wanted = json.loads(_canonical(expected or {}))
     differing = [
         f"{key} is {settings.get(key)!r}, expected {value!r}"
         for key, value in wanted.items()
@@ -441,54 +573,6 @@ def _check_settings(settings, expected: Mapping[str, Any] | None, path: Path) ->
         raise FeatureFileError(
             f"{path}: made with other settings: {'; '.join(differing)}; make the features again"
         )
-
-
-def _patch_size_level0(attributes: Mapping[str, Any], path: Path) -> float | None:
-    size, downsample = attributes.get("patch_size_level0"), 1.0
-    if size is None and "patch_size" in attributes:
-        if "downsample" in attributes:
-            size, downsample = attributes["patch_size"], attributes["downsample"]
-            downsample = (
-                downsample[0] if isinstance(downsample, list) and downsample else downsample
-            )
-        elif attributes.get("patch_level") == 0:
-            size = attributes["patch_size"]
-    if size is None:
-        return None
-    try:
-        product = float(size) * float(downsample)
-    except (TypeError, ValueError):
-        product = float("nan")
-    if not (np.isfinite(product) and product > 0):
-        raise FeatureFileError(
-            f"{path}: the patch size at level 0 is {size!r} x {downsample!r}; expected a positive "
-            "number of pixels in the attributes of coords"
-        )
-    return product
-
-
-def _geometry(attributes: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Dimensions, resolution and origin of the slide, as far as the file states them."""
-    pairs: dict[str, Any] = {}
-    try:
-        if "level0_width" in attributes and "level0_height" in attributes:
-            size = (attributes["level0_width"], attributes["level0_height"])
-            pairs["dimensions"] = (int(size[0]), int(size[1]))
-        if "level0_mpp" in attributes:
-            x, y = attributes["level0_mpp"]
-            pairs["mpp"] = (float(x), float(y))
-        elif "level0_magnification" in attributes:
-            pairs["mpp"] = (MPP_AT_1X / float(attributes["level0_magnification"]),) * 2
-        if "level0_origin" in attributes:
-            x, y = attributes["level0_origin"]
-            pairs["origin"] = (int(x), int(y))
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise FeatureFileError(
-            f"{path}: the attributes of coords do not give dimensions and resolution of the slide ({error})"
-        ) from error
-    if "mpp" in pairs and not all(np.isfinite(value) and value > 0 for value in pairs["mpp"]):
-        raise FeatureFileError(f"{path}: a resolution of {pairs['mpp']} um per pixel")
-    return pairs
 
 
 def _overlap(grid: PatchGrid, extent: float) -> int:
@@ -516,10 +600,3 @@ def _sha256(data: bytes) -> str:
 
 def _first_bad(features: np.ndarray, first: int = 0) -> str:
     return f"patch {first + int(np.argmin(np.isfinite(features).all(axis=1)))}"
-
-
-def _plain(value: Any) -> Any:
-    """HDF5 attribute as a plain Python value."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,12 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from proportion_ssl.slides.features.files import locate_features
+from proportion_ssl.slides.features._errors import FeatureFileError
+from proportion_ssl.slides.features.checksums import BLOCK_ROWS, wrong_block
+from proportion_ssl.slides.features.files import LocatedFeatures, locate_features, map_features
 
 __all__ = ["FeatureSequence"]
 
 MAPPED_FILES = 256
 """Files that are mapped into memory at once: each takes one of the process's file handles."""
+
+OF_ONE_SLIDE = {"slide", "slide_mpp", "slide_stamp", "min_fraction", "stride", "tissue_mask"}
+"""Settings that say which patches of which slide were taken; all others say how features were made."""
 
 
 class FeatureSequence:
@@ -41,9 +48,11 @@ class FeatureSequence:
     Raises
     ------
     FeatureFileError
-        If a file is not whole, or another program wrote it.
+        If a file is not whole, or another program wrote it; also when rows are read, if they do not agree
+        with their checksum or the file has changed since.
     ValueError
-        If there is no file, or the numbers of features differ.
+        If there is no file, or features were made in different ways: by other embedders, at other
+        magnifications, in other colors, or whatever else their settings say.
 
     Notes
     -----
@@ -51,6 +60,9 @@ class FeatureSequence:
     array several, as a new array. :class:`~proportion_ssl.Bags` takes it as its one array, and the
     classifiers then train from the files. The rows are memory-mapped: what is used often stays in
     the operating system's cache. It can be pickled, and opens the files anew in another process.
+
+    When a row is first read, the block of 64 rows that holds it is compared with its checksum; later reads
+    cost nothing more.
 
     Examples
     --------
@@ -85,24 +97,18 @@ class FeatureSequence:
         self.names = np.array(list(paths))
         self.paths = [fspath(path) for path in paths.values()]
         self._located = [locate_features(path) for path in self.paths]
-        widths = {
-            path: shape[1] for path, (_, shape) in zip(self.paths, self._located, strict=True)
-        }
-        if len(set(widths.values())) > 1:
-            first = self.paths[0]
-            other = next(path for path in self.paths if widths[path] != widths[first])
-            raise ValueError(
-                f"{other} has {widths[other]} features per patch, but {first} has {widths[first]}; "
-                "give files of one embedder and the same magnifications."
-            )
-        sizes = [shape[0] for _, shape in self._located]
+        self._stamps = [_stamp(path) for path in self.paths]
+        for path, located in zip(self.paths, self._located, strict=True):
+            _check_alike(self.paths[0], self._located[0], path, located)
+        sizes = [located.shape[0] for located in self._located]
         self._starts = np.cumsum([0, *sizes])
         self.slide_ids = np.repeat(np.arange(len(sizes)), sizes)
-        self.shape = (int(self._starts[-1]), widths[self.paths[0]])
+        self.shape = (int(self._starts[-1]), self._located[0].shape[1])
         self._start_mapping()
 
     def _start_mapping(self) -> None:
         self._mapped: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._checked = [np.zeros(len(located.digests), dtype=bool) for located in self._located]
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -144,26 +150,73 @@ class FeatureSequence:
         order = np.argsort(part_of, kind="stable")
         parts, counts = np.unique(part_of, return_counts=True)
         for part, here in zip(parts.tolist(), np.split(order, np.cumsum(counts)), strict=False):
-            out[here] = self._map(part)[rows[here] - self._starts[part]]
+            local = rows[here] - self._starts[part]
+            mapped = self._map(part)
+            self._check(part, mapped, local)
+            out[here] = mapped[local]
         return out
+
+    def _check(self, part: int, mapped: np.ndarray, rows: np.ndarray) -> None:
+        """Compare the blocks that hold the rows with their checksums, each once."""
+        checked = self._checked[part]
+        blocks = np.unique(rows // BLOCK_ROWS)
+        for block in blocks[~checked[blocks]].tolist():
+            start, stop = block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS
+            if wrong_block(mapped[start:stop], self._located[part].digests[block:]) is not None:
+                raise FeatureFileError(
+                    f"{self.paths[part]}: damaged: the features of patches {start} to {stop - 1} do not "
+                    "agree with their checksum; make it again"
+                )
+            checked[block] = True
 
     def _map(self, part: int) -> np.ndarray:
         """The rows of one file; the file not used for longest is let go."""
         with self._lock:
             if part not in self._mapped:
-                offset, shape = self._located[part]
-                self._mapped[part] = np.memmap(
-                    self.paths[part], dtype="<f4", mode="r", offset=offset, shape=shape
-                )
+                path = self.paths[part]
+                if _stamp(path) != self._stamps[part]:
+                    raise FeatureFileError(
+                        f"{path}: the file has changed since this sequence was made; make the sequence again"
+                    )
+                self._mapped[part] = map_features(path, self._located[part])
                 if len(self._mapped) > MAPPED_FILES:
                     self._mapped.popitem(last=False)
             self._mapped.move_to_end(part)
             return self._mapped[part]
 
     def __getstate__(self) -> dict[str, Any]:
-        skip = ("_mapped", "_lock")
+        skip = ("_mapped", "_lock", "_checked")
         return {name: value for name, value in self.__dict__.items() if name not in skip}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start_mapping()
+
+
+def _check_alike(first: str, one: LocatedFeatures, path: str, other: LocatedFeatures) -> None:
+    """Raise unless the features of two files were made in the same way."""
+    remedy = "give files of one embedder, the same magnifications and the same colors."
+    if other.shape[1] != one.shape[1]:
+        raise ValueError(
+            f"{path} has {other.shape[1]} features per patch, but {first} has {one.shape[1]}; {remedy}"
+        )
+    for key in sorted((one.settings.keys() | other.settings.keys()) - OF_ONE_SLIDE):
+        values = [_shown(located.settings, key) for located in (other, one)]
+        if values[0] != values[1]:
+            raise ValueError(
+                f"the features of {path} were made in another way than those of {first}: {key} is "
+                f"{_cut(values[0])}, not {_cut(values[1])}; {remedy}"
+            )
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key], sort_keys=True) if key in settings else "not given"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns
