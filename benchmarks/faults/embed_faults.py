@@ -1,17 +1,19 @@
 """`embed_slides` when a slide, the embedder, the writing, the disk or the power fails.
 
-Five slides, stored as LZW, deflate, JPEG and JPEG 2000 (Aperio), are embedded by a process of its own, in which
-one of them meets a fault at a random block:
+Five slides, stored as LZW, deflate, JPEG and JPEG 2000 (Aperio), are embedded by a process of its
+own, in which one of them meets a fault at a random block:
 
 - ``reader``: its pixels cannot be read; ``embedder``: an error; ``nan``: features that are no numbers;
 - ``writer``: an I/O error while features are written; ``disk``: no more bytes fit (RLIMIT_FSIZE);
 - ``interrupt``: Ctrl-C, which ends the whole run.
 
-Afterwards the process must have ended by itself, the failure must be named, the files of all other slides must
-hold what an undisturbed run computes, and nothing else may lie in the folder. A second run then makes the rest.
+Afterwards the process must have ended by itself, the failure must be named, the files of all other
+slides must hold what an undisturbed run computes, and nothing else may lie in the folder. A second
+run then makes the rest.
 
-Then runs are ended by SIGKILL at random times. ``half_written`` counts those that left a temporary file, so died
-while a file was being written. After each, every file that has a name is whole, and a second run makes the rest.
+Then runs are ended by SIGKILL at random times. ``half_written`` counts those that left a temporary
+file, so died while a file was being written. After each, every file that has a name is whole, and a
+second run makes the rest.
 
 One line of JSON comes out; it fails unless all went well. Linux or macOS.
 
@@ -163,10 +165,11 @@ def waited(pid):
 
 
 def embed(paths, store):
-    embed_slides(paths, Colors(0.01), store, **SETTINGS)
+    embed_slides(paths, Colors(0.03), store, **SETTINGS)
 
 
 def embed_with_fault(paths, store, fault, report):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start jobs without
     try:
         run = embed_slides(paths, fault.install(), store, on_error="skip", **SETTINGS)
         found = {name: f"{f.error}: {f.reason}" for name, f in run.failures.items()}

@@ -1,24 +1,30 @@
 """Features of a cohort in files: resumed, recomputed when settings change, killed at any moment."""
 
+import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from slide_files import texture, write_slide
 
-from proportion_ssl import Bags, NegativePseudoLabelClassifier, _atomic
+from proportion_ssl import Bags, NegativePseudoLabelClassifier
 from proportion_ssl.slides import (
     CohortError,
     FeatureFileError,
     FeatureSequence,
     ReinhardNormalizer,
+    Slide,
     SlidePatches,
     embed_slides,
     open_slide,
@@ -27,6 +33,7 @@ from proportion_ssl.slides import (
     tissue_grid,
     write_features,
 )
+from proportion_ssl.slides.features import embed, files
 from proportion_ssl.slides.features.embed import BLOCK
 
 SETTINGS = {"magnification": 5, "size": 64}
@@ -151,6 +158,172 @@ def test_a_slide_that_changes_is_embedded_again(tmp_path):
     np.testing.assert_array_equal(after["slide_1.h5"], before["slide_1.h5"])
 
 
+def change_in_the_middle(path):
+    """Other pixels in a quarter of the tiles, in a file of the same size and with the same ends."""
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[0]
+        offsets, counts = page.dataoffsets, page.databytecounts
+    with open(path, "r+b") as file:
+        donor = int(np.argmin(counts))
+        file.seek(offsets[donor])
+        stream = file.read(counts[donor])
+        for tile in range(len(offsets) // 4, len(offsets) // 2):
+            file.seek(offsets[tile])
+            file.write(stream)
+
+
+@pytest.mark.parametrize("keep_time", [False, True])
+def test_a_slide_changed_in_the_middle_is_embedded_again(tmp_path, keep_time):
+    path = write_cohort(tmp_path / "slides", n=1)[0]
+    embed_slides([path], Colors(), tmp_path / "store", **SETTINGS)
+    before, status = features_of(tmp_path / "store")["slide_0.h5"], os.stat(path)
+    change_in_the_middle(path)
+    assert os.stat(path).st_size == status.st_size
+    if keep_time:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    embed_slides([path], Colors(), tmp_path / "store", **SETTINGS)
+    after = features_of(tmp_path / "store")
+    assert not np.array_equal(after["slide_0.h5"], before)
+    embed_slides([path], Colors(), tmp_path / "fresh", **SETTINGS)
+    assert_same(after, features_of(tmp_path / "fresh"))
+
+
+def test_a_copied_cohort_is_not_embedded_again(tmp_path):
+    paths = write_cohort(tmp_path / "slides", n=2)
+    embed_slides(paths, Colors(), tmp_path / "store", **SETTINGS)
+    (tmp_path / "moved").mkdir()
+    copies = [shutil.copy(path, tmp_path / "moved") for path in paths]
+    for copy in copies:
+        os.utime(copy, (1e9, 1e9))
+    embedder = Colors()
+    run = embed_slides(copies, embedder, tmp_path / "store", **SETTINGS)
+    assert len(run.results) == 2 and embedder.n_images == 0
+
+
+def test_a_slide_that_changes_while_it_is_embedded_is_a_failure(tmp_path):
+    path = write_cohort(tmp_path / "slides", n=1)[0]
+
+    class Touching(Colors):
+        def transform(self, images):
+            os.utime(path, (1e9, 1e9))
+            return super().transform(images)
+
+    run = embed_slides([path], Touching(), tmp_path / "store", on_error="skip", **SETTINGS)
+    assert "changed on disk while it was embedded" in run.failures["slide_0"].reason
+    assert os.listdir(tmp_path / "store") == []
+
+
+def test_a_damaged_file_is_made_again(paths, tmp_path):
+    target = embed_slides(paths[:1], Colors(), tmp_path, **SETTINGS).results["slide_0"]
+    expected, whole = features_of(tmp_path), target.read_bytes()
+    for at in (-7, -4000, 3000):
+        damaged = bytearray(whole)
+        damaged[at] ^= 4
+        target.write_bytes(damaged)
+        with pytest.raises(FeatureFileError):
+            read_features(target)
+        embed_slides(paths[:1], Colors(), tmp_path, **SETTINGS)
+        assert_same(features_of(tmp_path), expected)
+
+
+def test_overlapping_patches_and_masks_of_ones_own(paths, tmp_path):
+    def run(name, **settings):
+        settings = {**SETTINGS, **settings}
+        result = embed_slides(paths[:1], Colors(), tmp_path / name, **settings).results["slide_0"]
+        return read_features(result)
+
+    plain, dense = run("a"), run("a", stride=32)
+    assert len(dense) > 3 * len(plain)
+    assert dense.settings["stride"] == 32 and dense.attributes["overlap"] == 32
+    here = {tuple(corner) for corner in dense.locations.tolist()}
+    assert here > {tuple(corner) for corner in plain.locations.tolist()}
+    again = run("a")
+    assert len(again) == len(plain), "the file of the other stride was not taken for this one"
+    mask = np.zeros((48, 64), dtype=bool)
+    mask[:, :16] = True
+    masked = run("a", tissue_mask={"slide_0": mask})
+    assert len(masked) == 12 * 4 and masked.locations[:, 0].max() == 3 * 64
+    assert len(run("a")) == len(plain)
+    for bad in ({"stride": 0}, {"stride": 65}, {"tissue_mask": {"other": mask}}):
+        with pytest.raises(ValueError, match=r"stride must be|is not among the slides"):
+            run("b", **bad)
+
+
+@pytest.mark.parametrize("kind", ["embedder", "not finite", "writer", "interrupt"])
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_slide_is_closed_after_the_thread_that_reads_it(tmp_path, monkeypatch, kind, fast):
+    """Closing a slide inside a read ends the process; so whoever fails, the read comes to its end first."""
+    path = write_cohort(tmp_path / "slides", n=1)[0]
+    reading, closed_early = threading.Event(), []
+    batches, close = SlidePatches.batches, Slide.close
+
+    def slow_batches(self, batch_size=64):
+        for number, batch in enumerate(batches(self, batch_size)):
+            if number == 1:
+                reading.set()
+                time.sleep(0.3)
+                reading.clear()
+            yield batch
+
+    def noting_close(self):
+        closed_early.append(reading.is_set())
+        close(self)
+
+    class Failing(Colors):
+        def transform(self, images):
+            assert reading.wait(10), "the next block is being read"
+            if kind == "embedder":
+                raise RuntimeError("out of memory")
+            if kind == "interrupt":
+                raise KeyboardInterrupt
+            return super().transform(images) * (np.nan if kind == "not finite" else 1)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SlidePatches, "batches", slow_batches)
+    monkeypatch.setattr(Slide, "close", noting_close)
+    monkeypatch.setattr(embed, "open_slide", partial(open_slide, fast=fast))
+    if kind == "writer":
+        monkeypatch.setattr(files.RowDigests, "add", full)
+    arguments = ([path], Failing(), tmp_path / "store")
+    if kind == "interrupt":
+        with pytest.raises(KeyboardInterrupt):
+            embed_slides(*arguments, **SETTINGS)
+    else:
+        failure = embed_slides(*arguments, on_error="skip", **SETTINGS).failures["slide_0"]
+        reasons = {"embedder": "out of memory", "not finite": "NaN", "writer": "No space left"}
+        assert reasons[kind] in failure.reason
+    assert closed_early and not any(closed_early)
+    assert os.listdir(tmp_path / "store") == []
+
+
+def benchmark(name, *arguments):
+    """What a script of benchmarks/faults reports."""
+    script = Path(__file__).parents[3] / "benchmarks" / "faults" / name
+    command = [sys.executable, str(script), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr[-3000:]
+    return json.loads(run.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="processes of POSIX")
+def test_faults_at_random_blocks():
+    """One fault of each kind, and kills of which some strike while a file is written."""
+    found = benchmark("embed_faults.py", "--faults", "6", "--kills", "6")
+    assert found["problems"] == [] and found["half_written"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["features", "sequence", "model", "exported"])
+def test_flipped_bits(kind):
+    if kind == "exported":
+        pytest.importorskip("openvino")
+    outcomes = benchmark("bit_flips.py", "--flips", "40", "--kinds", kind)["outcomes"][kind]
+    assert outcomes.keys() <= {"refused", "same"} and outcomes["refused"] > 20
+
+
 def test_broken_slides_are_named_and_the_others_done(paths, tmp_path):
     broken = tmp_path / "broken.tif"
     broken.write_bytes(Path(paths[0]).read_bytes()[:20_000])
@@ -258,13 +431,11 @@ def test_killed_and_resumed(paths, tmp_path, record_property, n_kills):
 
 
 def test_what_killed_runs_left_behind_is_removed(paths, tmp_path):
-    old, new = tmp_path / ".slide_0.h5.1-ab.tmp", tmp_path / ".slide_1.h5.2-cd.tmp"
-    for path in (old, new):
-        path.write_bytes(b"half a file")
-    past = time.time() - _atomic.ABANDONED_SECONDS - 10
-    os.utime(old, (past, past))
+    abandoned = tmp_path / ".slide_0.h5.1-ab.tmp"
+    abandoned.write_bytes(b"half a file")
+    os.utime(abandoned, (1e9, 1e9))
     embed_slides(paths[:1], Colors(), tmp_path, **SETTINGS)
-    assert not old.exists() and new.exists(), "another run may be writing the new one"
+    assert os.listdir(tmp_path) == ["slide_0.h5"]
 
 
 DASK = """
@@ -391,6 +562,69 @@ def test_sequence_refuses_what_it_cannot_map(stored, tmp_path):
     write_features(tmp_path / "w.h5", np.ones((2, 5)), grid, **facts)
     with pytest.raises(ValueError, match=r"w\.h5 has 5 features per patch, but .*a\.h5 has 6"):
         FeatureSequence([files["a"], tmp_path / "w.h5"])
+
+
+GRID = patch_grid((4000, 3000), mpp=0.5, magnification=10)
+MADE = {"embedder": "uni", "magnifications": [10.0], "colors": None, "size": 224, "slide": "a"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "magnification", "message"),
+    [
+        ({"embedder": "conch"}, 10, 'embedder is "conch", not "uni"'),
+        ({"magnifications": [10.0, 5.0]}, 10, r"magnifications is \[10.0, 5.0\], not"),
+        ({"magnifications": [20.0]}, 20, r"magnifications is \[20.0\]"),
+        ({}, 20, "patch_mpp is 0.5, not 1.0"),
+        (
+            {"colors": ["ReinhardNormalizer", {"mean_": [1.0] * 40}]},
+            10,
+            r"colors is .*\.\.\., not null",
+        ),
+        ({"size": 256}, 10, "size is 256, not 224"),
+        ({"encoder": "uni2"}, 10, 'encoder is "uni2", not not given'),
+        ({"slide": "b", "slide_mpp": 0.4, "min_fraction": 0.1, "stride": 112}, 10, None),
+    ],
+)
+def test_features_made_in_different_ways_do_not_mix(tmp_path, settings, magnification, message):
+    for name, made, m in (("one", MADE, 10), ("other", {**MADE, **settings}, magnification)):
+        grid = patch_grid((4000, 3000), mpp=0.5, magnification=m)[:3]
+        facts = {"name": name, "dimensions": (4000, 3000), "mpp": 0.5, "settings": made}
+        write_features(tmp_path / f"{name}.h5", np.ones((3, 8)), grid, **facts)
+    files = [tmp_path / "one.h5", tmp_path / "other.h5"]
+    if message is None:
+        assert FeatureSequence(files).shape == (6, 8)
+        return
+    with pytest.raises(ValueError, match=rf"other\.h5 were made in another way.*{message}"):
+        FeatureSequence(files)
+
+
+def test_sequence_compares_rows_with_their_checksums(tmp_path):
+    path = tmp_path / "a.h5"
+    grid = patch_grid((40000, 30000), mpp=0.5, magnification=10)[:200]
+    features = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    facts = {"name": "a", "dimensions": (40000, 30000), "mpp": 0.5, "settings": {}}
+    write_features(path, features, grid, **facts)
+    content = bytearray(path.read_bytes())
+    content[-4 * 6 * (200 - 70)] ^= 1  # of patch 70
+    path.write_bytes(content)
+    sequence = FeatureSequence([path])
+    for rows in ([0, 63], slice(128, 200)):
+        np.testing.assert_array_equal(sequence[rows], features[rows])
+    for rows in (64, [0, 127], slice(None)):
+        with pytest.raises(FeatureFileError, match=r"a\.h5: damaged: .* patches 64 to 127 .*again"):
+            sequence[rows]
+    copy = pickle.loads(pickle.dumps(sequence))
+    with pytest.raises(FeatureFileError, match="damaged"):
+        copy[70]
+
+
+def test_sequence_notices_that_a_file_was_replaced(stored, tmp_path):
+    files, arrays = stored
+    sequence = FeatureSequence(files)
+    facts = {"name": "a", "dimensions": (4000, 3000), "mpp": 0.5, "settings": {"a": 1}}
+    write_features(files["a"], arrays["a"] + 1, GRID[:25], **facts)
+    with pytest.raises(FeatureFileError, match=r"a\.h5: the file has changed since this sequence"):
+        sequence[:]
 
 
 @pytest.mark.parametrize(
