@@ -14,6 +14,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from slide_files import texture, write_slide
@@ -644,7 +645,7 @@ def test_training_from_files_equals_training_from_memory(stored):
     rng = np.random.default_rng(1)
     X, y = rng.normal(size=(40, 6)).astype(np.float32), np.repeat(["x", "y"], 20)
     X[y == "y"] += 1
-    proportions = [[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]]  # of a, b, c
+    proportions = pd.DataFrame([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]], list("abc"), ["x", "y"])
     sequence = FeatureSequence(files)
     names = sequence.names[sequence.slide_ids]
     whole = np.concatenate(list(arrays.values()))
@@ -675,6 +676,7 @@ def test_features_are_not_copied_into_memory(stored, monkeypatch):
     monkeypatch.setattr(FeatureSequence, "__array__", refuse)
     rng = np.random.default_rng(1)
     X, y = rng.normal(size=(40, 6)), np.repeat([0, 1], 20)
-    bags = Bags(sequence, sequence.names[sequence.slide_ids], [[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]])
+    proportions = pd.DataFrame([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]], list("abc"), ["x", "y"])
+    bags = Bags(sequence, sequence.names[sequence.slide_ids], proportions)
     model = NegativePseudoLabelClassifier(max_epochs=2, random_state=0).fit(X, y, bags)
     assert model.predict(sequence).shape == (112,)
