@@ -676,7 +676,7 @@ def test_features_are_not_copied_into_memory(stored, monkeypatch):
     monkeypatch.setattr(FeatureSequence, "__array__", refuse)
     rng = np.random.default_rng(1)
     X, y = rng.normal(size=(40, 6)), np.repeat([0, 1], 20)
-    proportions = pd.DataFrame([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]], list("abc"), ["x", "y"])
+    proportions = pd.DataFrame([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]], list("abc"), [0, 1])
     bags = Bags(sequence, sequence.names[sequence.slide_ids], proportions)
     model = NegativePseudoLabelClassifier(max_epochs=2, random_state=0).fit(X, y, bags)
     assert model.predict(sequence).shape == (112,)
