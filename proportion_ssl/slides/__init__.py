@@ -1,5 +1,6 @@
 """Whole slides: reading, patches, tissue, stain, annotations in, predictions out."""
 
+from proportion_ssl.slides.annotations._dropped import dropped_share
 from proportion_ssl.slides.annotations.read import (
     AnnotationError,
     ClassFractions,
@@ -68,6 +69,7 @@ __all__ = [
     "SlideFailure",
     "SlidePatches",
     "class_fractions",
+    "dropped_share",
     "embed_slides",
     "file_fingerprint",
     "ink_mask",

@@ -8,19 +8,27 @@ import numpy as np
 from scipy import ndimage
 
 from proportion_ssl.slides.grid import PatchGrid
+from proportion_ssl.slides.patches._glass import find_glass
 from proportion_ssl.slides.reading._errors import NoTissueError
 
 if TYPE_CHECKING:
     from proportion_ssl.slides.reading.slide import Slide
 
-SATURATION_LIMITS = (0.04, 0.15)
-"""Otsu's threshold is held within these: glass lies below, stained tissue above."""
+STAINED = 0.15
+STAINED_IF_TEXTURED = 0.02
+"""Saturation, relative to the glass, above which a pixel is stained. Uneven light tints glass by up to
+0.02, other glass on the same slide by 0.1, and glass has no texture; tissue of a third of the usual
+stain has 0.04 to 0.15."""
+
+RIM = 0.3
+"""Part of the saturation of a neighbor that smoothing and the lens bring to glass beside it."""
 
 SMOOTHING_UM = 8.0
 INK_MARGIN_UM = 24.0
 GAP_UM = 80.0
 """Pieces of tissue no further apart than this count as one when small ones are dropped: tufts in
-the airspaces of a lung are small, but not debris."""
+the airspaces of a lung are small, but not debris. For the share of a patch, airspaces up to this
+width belong to the tissue around them."""
 
 DARKEST = 0.1
 """Relative intensity below which a pixel is no stained tissue but shade, frame or marker."""
@@ -48,7 +56,7 @@ def tissue_mask(
     mpp : float
         Microns per pixel of the overview; 4 to 16 is sensible.
     threshold : float, optional
-        Saturation (0 to 1) above which a pixel is stained, instead of Otsu's.
+        Saturation (0 to 1) above which a pixel is stained, instead of those in the notes.
     min_area : float, default=20000
         Pieces smaller than this, in square microns, are dropped (dust, debris), unless they lie
         near others that together reach it.
@@ -66,25 +74,25 @@ def tissue_mask(
 
     Notes
     -----
-    1. Saturation, (max - min) / max over the channels, of the picture divided by the colour of its
-       glass (the median of its brightest 5%) and smoothed by 8 um.
-    2. Otsu's threshold [1]_ on it, held within 0.04 to 0.15, so that a slide without tissue does
-       not split its noise and a slide without glass does not lose its pale tissue.
+    1. The color of the glass: the brightest that flat, hardly tinted blocks of 64 um agree on, if
+       they cover at least 2% of the picture. Tissue is not flat, however pale it is. Pure white
+       counts as glass only where no other glass is seen, since scanners leave parts white.
+    2. Saturation, (max - min) / max over the channels, of the picture divided by the color of the
+       glass and smoothed by 8 um. Stained is what exceeds 0.15, or 0.02 where the picture has texture.
+       Both come from what glass shows, not from the tissue: a threshold between the two (Otsu's)
+       would drop pale tissue beside dark tissue, and with it whole classes. A picture without glass
+       is all tissue.
     3. Ink is not tissue: in optical density (-ln of the intensity), blue and green pen absorb red
-       more than green by a quarter, haematoxylin, eosin and DAB never do; black pen is dark
-       (optical density above 1 in all channels) and grey. Ink grows by 24 um to take its rim.
+       more than green by a quarter, hematoxylin, eosin and DAB never do; black pen is dark
+       (optical density above 1 in all channels) and gray. Ink grows by 24 um to take its rim.
     4. Blurred parts are not tissue: where the Laplacian of the optical density varies too little
        within 160 um for the amount of stain there. At 8 um per pixel this finds coarse loss of
        focus only.
     5. Small pieces dropped, small holes filled. Pieces within about 80 um of each other are taken
        together, so that tufts of cells in airspaces stay.
 
-    Red ink cannot be told from eosin by colour, and is not looked for.
-
-    References
-    ----------
-    .. [1] N. Otsu. "A Threshold Selection Method from Gray-Level Histograms". IEEE Transactions on
-       Systems, Man, and Cybernetics 9(1), 1979.
+    Red ink cannot be told from eosin by color, and is not looked for. Gray tissue (unstained, or in a
+    gray picture) is not found beside glass.
 
     Examples
     --------
@@ -103,11 +111,13 @@ def tissue_mask(
     if min_area < 0 or max_hole < 0:
         raise ValueError(f"areas must not be negative, got {min_area!r} and {max_hole!r}.")
 
-    glass = _glass_color(image)
+    glass = find_glass(image, mpp)
     mask = _stained(image, glass, mpp, threshold)
-    unusable = _inked(image, glass, mpp) | _blurred(_mean_density(image, glass), mpp)
+    unusable = _inked(image, glass.color, mpp) | _blurred(_mean_density(image, glass.color), mpp)
     mask &= ~unusable
     mask = _drop_small(mask, min_area / mpp**2, margin=round(GAP_UM / mpp / 2))
+    if not mask.any():  # else a whole small picture would be a hole
+        return mask
     return ~_drop_small(~mask, max_hole / mpp**2) & ~unusable
 
 
@@ -133,45 +143,7 @@ def ink_mask(image: Any, *, mpp: float) -> np.ndarray:
     (True, False)
     """
     image = _check_image(image)
-    return _inked(image, _glass_color(image), mpp)
-
-
-def otsu_threshold(values) -> float:
-    """Threshold that splits values into the two groups of least variance within [1]_.
-
-    Parameters
-    ----------
-    values : array-like of float
-        Any shape; finite.
-
-    Returns
-    -------
-    threshold : float
-        To be used as ``values > threshold``. The common value if all are equal.
-
-    References
-    ----------
-    .. [1] N. Otsu. "A Threshold Selection Method from Gray-Level Histograms". IEEE Transactions on
-       Systems, Man, and Cybernetics 9(1), 1979.
-
-    Examples
-    --------
-    >>> 0.1 < otsu_threshold([0.0, 0.1, 0.9, 1.0]) < 0.9
-    True
-    """
-    values = np.asarray(values, dtype=np.float64).ravel()
-    if values.size == 0 or not np.all(np.isfinite(values)):
-        raise ValueError("values must be finite numbers, at least one.")
-    if values.min() == values.max():
-        return float(values[0])
-    counts, edges = np.histogram(values, bins=256)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1].astype(np.float64)
-    above = values.size - below
-    mass = np.cumsum(counts * centres)
-    between = below * above * (mass[:-1] / below - (mass[-1] - mass[:-1]) / above) ** 2
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
-    return float(edges[1:][(best[0] + best[-1]) // 2])
+    return _inked(image, find_glass(image, mpp).color, mpp)
 
 
 def tissue_fraction(mask: Any, grid: PatchGrid, dimensions: tuple[int, int]) -> np.ndarray:
@@ -260,8 +232,8 @@ def tissue_grid(
     grid : PatchGrid
         Windows over this slide.
     min_fraction : float, default=0.25
-        Least share of a patch, in (0, 1], that must be tissue. Airy tissue needs a low one: a
-        patch of lung with lepidic or micropapillary growth is often more than half air.
+        Least share of a patch, in (0, 1], that must be tissue, airspaces up to 80 um wide included:
+        a patch of lung with lepidic or micropapillary growth is often more than half air.
     overview_mpp : float, default=8.0
         Microns per pixel of the overview in which tissue is looked for; 4 to 16 is sensible.
     mask : ndarray of bool, shape (height, width), optional
@@ -283,6 +255,7 @@ def tissue_grid(
     --------
     tissue_mask : How tissue is told from glass; use it for other settings, or a mask of your own
         with :func:`tissue_fraction`.
+    dropped_share : What the choice leaves out of each outlined class.
 
     Examples
     --------
@@ -312,7 +285,7 @@ def tissue_grid(
         del overview
     if not mask.any():
         raise NoTissueError(f"{slide.path} shows no tissue; is it a blank or very pale slide?")
-    fraction = tissue_fraction(mask, grid, slide.dimensions)
+    fraction = tissue_fraction(_with_airspaces(mask, mpp), grid, slide.dimensions)
     kept = grid[np.flatnonzero(fraction >= min_fraction)]
     if not len(kept):
         raise NoTissueError(
@@ -330,25 +303,6 @@ def _check_image(image):
             f"{image.shape}."
         )
     return image
-
-
-def _glass_color(image):
-    """Red, green and blue of the glass: the median of the brightest 5% of pixels.
-
-    By histograms, which are exact for 8 bits and many times faster than sorting.
-    """
-    darkest = np.minimum(np.minimum(image[..., 0], image[..., 1]), image[..., 2])
-    bright = darkest >= _quantile(darkest, 0.95)
-    # on a slide without glass: little change
-    return [max(_quantile(image[..., c][bright], 0.5), 128.0) for c in range(3)]
-
-
-def _quantile(values, q):
-    """`numpy.quantile` of 8-bit values."""
-    counts = np.bincount(values.ravel(), minlength=256)
-    place = q * (counts.sum() - 1)
-    below, above = np.searchsorted(np.cumsum(counts), [np.floor(place), np.ceil(place)], "right")
-    return below + (above - below) * (place % 1)
 
 
 def _by_table(image, glass, of_relative):
@@ -385,19 +339,40 @@ def _smoothed(planes, sigma):
 
 
 def _stained(image, glass, mpp, threshold):
-    """Pixels that are saturated and not too dark."""
+    """Pixels that are saturated and not too dark; without glass, all that are not too dark."""
     sigma = SMOOTHING_UM / mpp / 2
-    planes = _smoothed(_relative_to_glass(image, glass), sigma)
+    planes = _smoothed(_relative_to_glass(image, glass.color), sigma)
     brightest = next(planes)
     darkest = brightest.copy()
     _widen(brightest, darkest, planes)
-    saturation = np.subtract(brightest, darkest, out=darkest)
     is_lit = brightest > DARKEST
+    if threshold is None and not glass.is_seen:
+        return is_lit
+    saturation = np.subtract(brightest, darkest, out=darkest)
     saturation /= np.maximum(brightest, 1e-6, out=brightest)
-    del brightest  # a histogram needs twice as much
-    if threshold is None:
-        threshold = float(np.clip(otsu_threshold(saturation), *SATURATION_LIMITS))
-    return (saturation > threshold) & is_lit
+    del brightest
+    if threshold is not None:
+        return (saturation > threshold) & is_lit
+    stained = (saturation > STAINED_IF_TEXTURED) & glass.is_textured(saturation.shape)
+    stained |= saturation > STAINED
+    stained &= is_lit
+    around = _largest_around(saturation, max(1, round(SMOOTHING_UM / mpp)))
+    around *= RIM
+    stained &= saturation > around
+    return stained
+
+
+def _largest_around(plane, reach):
+    """Largest value within so many rows and columns; much faster than a filter for a small reach."""
+    down = plane.copy()
+    for step in range(1, min(reach, len(plane) - 1) + 1):
+        np.maximum(down[step:], plane[:-step], out=down[step:])
+        np.maximum(down[:-step], plane[step:], out=down[:-step])
+    out = down.copy()
+    for step in range(1, min(reach, plane.shape[1] - 1) + 1):
+        np.maximum(out[:, step:], down[:, :-step], out=out[:, step:])
+        np.maximum(out[:, :-step], down[:, step:], out=out[:, :-step])
+    return out
 
 
 def _widen(largest, smallest, planes):
@@ -433,7 +408,7 @@ def _blurred(density, mpp):
     inside = mean > 0.05
     mean *= BLUR_CONTRAST
     inside &= deviation < mean
-    # a little sharp texture in the window clears its centre: grow back by half the window
+    # a little sharp texture in the window clears its center: grow back by half the window
     return ndimage.maximum_filter(inside, max(1, window - 2))
 
 
@@ -447,3 +422,13 @@ def _drop_small(mask, min_pixels, margin=0):
     keep = np.bincount(labels[mask], minlength=n + 1) >= min_pixels
     keep[0] = False
     return keep[labels] & mask
+
+
+def _with_airspaces(mask, mpp):
+    """With the gaps between tissue that are up to 80 um wide."""
+    side = max(1, round(GAP_UM / mpp))
+    around = np.pad(mask, side)
+    grown = ndimage.maximum_filter(around, side)
+    # a filter of even side is off center by one: the second goes the other way
+    closed = ndimage.minimum_filter(grown, side, origin=0 if side % 2 else -1)
+    return closed[side:-side, side:-side]

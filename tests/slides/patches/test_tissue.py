@@ -10,8 +10,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 from slide_files import texture, write_slide
 
-from proportion_ssl.slides import ink_mask, open_slide, patch_grid, tissue_fraction, tissue_mask
-from proportion_ssl.slides.patches.tissue import otsu_threshold
+from proportion_ssl.slides import (
+    ink_mask,
+    open_slide,
+    patch_grid,
+    tissue_fraction,
+    tissue_grid,
+    tissue_mask,
+)
+from proportion_ssl.slides.patches._glass import find_glass
 
 GLASS = (243, 241, 244)
 
@@ -159,22 +166,6 @@ def test_a_threshold_of_ones_own():
     assert tissue_mask(image, mpp=8.0, threshold=0.1).any()
 
 
-def test_otsu_by_hand_and_by_brute_force():
-    assert 1.0 <= otsu_threshold([0, 0, 1, 1, 8, 9, 9, 10]) < 8.0
-    assert otsu_threshold(np.full(5, 0.3)) == 0.3
-    rng = np.random.default_rng(0)
-    values = np.concatenate([rng.normal(0.2, 0.05, 500), rng.normal(0.6, 0.1, 300)])
-
-    def within(threshold):
-        groups = values[values <= threshold], values[values > threshold]
-        return sum(len(g) * g.var() for g in groups)
-
-    best = min(within(t) for t in np.sort(values)[:-1])
-    assert within(otsu_threshold(values)) <= best * 1.001
-    with pytest.raises(ValueError, match="finite numbers"):
-        otsu_threshold([np.nan])
-
-
 @pytest.mark.parametrize(
     ("image", "options", "message"),
     [
@@ -189,6 +180,130 @@ def test_otsu_by_hand_and_by_brute_force():
 def test_arguments_are_checked(image, options, message):
     with pytest.raises(ValueError, match=message):
         tissue_mask(image, **{"mpp": 8.0, **options})
+
+
+# --- classes of different stain -----------------------------------------------------------------
+
+
+def classes_of_stain(densities, glass, seed=0, side=56, margin=56):
+    """Bands of tissue, one per density; the classes are the rows of a (height, width) map, glass is -1."""
+    rng = np.random.default_rng(seed)
+    height, width = len(densities) * side + 2 * margin, 5 * side + 2 * margin
+    labels = np.full((height, width), -1)
+    for number in range(len(densities)):
+        rows = slice(margin + number * side, margin + (number + 1) * side)
+        labels[rows, margin : width - margin] = number
+    # cells about 16 um wide: blue nuclei on pink ground
+    nuclei = ndimage.gaussian_filter(rng.normal(size=(height, width)), 1.0)
+    nuclei = np.clip(nuclei / nuclei.std(), 0, None)
+    ground = ndimage.gaussian_filter(rng.normal(size=(height, width)), 2.0)
+    ground = np.clip(0.25 + 0.1 * ground / ground.std(), 0, None)
+    dyes = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    density = np.stack([0.5 * nuclei, ground], axis=-1) @ dyes
+    factor = np.append(densities, 0.0)[labels]
+    image = np.exp(-density * factor[..., np.newaxis]) * glass
+    image += rng.normal(0, 0.7, image.shape)
+    return np.clip(np.round(image), 0, 255).astype(np.uint8), labels
+
+
+def kept_windows(mask, labels, side=28):
+    """Share of the windows of each class, and of glass if any, that are at least a quarter tissue."""
+    rows, columns = labels.shape[0] // side, labels.shape[1] // side
+    fraction = mask.reshape(rows, side, columns, side).mean(axis=(1, 3))
+    label = labels[::side, ::side]
+    numbers = [*range(labels.max() + 1), *([-1] if labels.min() < 0 else [])]
+    return [(fraction[label == number] >= 0.25).mean() for number in numbers]
+
+
+TINTS = [(243, 241, 244), (255, 255, 255), (240, 232, 218), (226, 233, 242), (180, 178, 182)]
+
+
+@pytest.mark.parametrize("glass", TINTS, ids=str)
+@pytest.mark.parametrize("densities", [(1, 1 / 3), (1 / 3, 1, 0.6, 1 / 3), (1 / 3, 1 / 3)], ids=str)
+def test_every_class_is_kept_however_pale_beside_darker_ones(densities, glass):
+    image, labels = classes_of_stain(densities, glass)
+    *tissue, of_glass = kept_windows(tissue_mask(image, mpp=8.0), labels)
+    assert tissue == [1.0] * len(densities)
+    assert of_glass == 0.0
+
+
+@pytest.mark.parametrize("glass", [TINTS[0], TINTS[2], TINTS[4]], ids=str)
+@pytest.mark.parametrize("densities", [(1, 1), (1, 1 / 3), (1 / 3, 1 / 3)], ids=str)
+def test_a_crop_without_glass_keeps_all_of_its_tissue(densities, glass):
+    image, labels = classes_of_stain(densities, glass, margin=0)
+    assert not find_glass(image, 8.0).is_seen
+    assert kept_windows(tissue_mask(image, mpp=8.0), labels) == [1.0, 1.0]
+
+
+def test_the_same_patches_at_any_resolution_of_the_overview():
+    fine, labels = classes_of_stain((1, 1 / 3, 0.6), (240, 232, 218), side=112, margin=112)
+    for factor in (1, 2, 4):
+        shape = [n // factor for n in fine.shape[:2]]
+        image = fine.reshape(shape[0], factor, shape[1], factor, 3).mean(axis=(1, 3)) + 0.5
+        mask = tissue_mask(image.astype(np.uint8), mpp=4.0 * factor)
+        assert kept_windows(mask, labels[::factor, ::factor], 56 // factor) == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0])
+def test_the_same_pixels_give_the_same_patches_at_any_magnification(tmp_path, mpp):
+    small, labels = classes_of_stain((1, 1 / 3), GLASS, side=112, margin=224)
+    pixels = small.repeat(2, axis=0).repeat(2, axis=1)
+    path = write_slide(tmp_path / "s.tif", pixels, mpp=mpp, compression=None)
+    with open_slide(path) as slide:
+        kept = tissue_grid(slide, slide.grid(patch_mpp=mpp, size=224))
+    assert_array_equal(kept.cells, np.argwhere(labels[::112, ::112] >= 0))
+
+
+def test_white_that_the_scanner_left_is_not_taken_for_the_glass():
+    image, labels = classes_of_stain((1, 1 / 3), (224, 220, 228))
+    white = np.full((image.shape[0], 112, 3), 255, dtype=np.uint8)
+    padded = np.concatenate([image, white], axis=1)
+    assert_allclose(find_glass(padded, 8.0).color, (224, 220, 228), atol=1)
+    labels = np.pad(labels, ((0, 0), (0, 112)), constant_values=-1)
+    assert kept_windows(tissue_mask(padded, mpp=8.0), labels) == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("tint", [(236, 228, 215), (230, 232, 240), (240, 236, 230)], ids=str)
+def test_glass_of_another_tint_on_the_same_slide_is_no_tissue(tint):
+    image, labels = classes_of_stain((1, 1 / 3), GLASS)
+    other = np.full((image.shape[0], 168, 3), tint) + np.random.default_rng(0).normal(
+        0, 0.7, (image.shape[0], 168, 3)
+    )
+    image = np.concatenate([image, np.round(other).astype(np.uint8)], axis=1)
+    labels = np.pad(labels, ((0, 0), (0, 168)), constant_values=-1)
+    assert kept_windows(tissue_mask(image, mpp=8.0), labels) == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("glass", TINTS, ids=str)
+@pytest.mark.parametrize("densities", [(1, 1), (1 / 3, 1 / 3)], ids=str)
+def test_the_color_of_the_glass(densities, glass):
+    found = find_glass(classes_of_stain(densities, glass)[0], 8.0)
+    assert found.is_seen
+    assert_allclose(found.color, np.minimum(glass, 254.5), atol=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 40), (8, 8), (17, 9)])
+def test_glass_of_tiny_pictures(shape):
+    image = np.full((*shape, 3), 240, dtype=np.uint8)
+    assert find_glass(image, 8.0).color == [240, 240, 240]
+    assert not tissue_mask(image, mpp=8.0).any()
+
+
+def test_airspaces_belong_to_the_tissue_around_them_when_patches_are_chosen(tmp_path):
+    """Walls of 16 um around airspaces of 72 um: a third of the usual stain, an eighth of the area stained."""
+    image = np.full((336, 336, 3), GLASS, dtype=np.uint8)
+    wall = np.zeros((336, 336), dtype=bool)
+    wall[112:224, 112:224] = (np.add.outer(np.arange(112) % 11 < 1, np.arange(112) % 11 < 1)) > 0
+    image[wall] = (205, 160, 190)
+    pixels = image.repeat(8, axis=0).repeat(8, axis=1)
+    path = write_slide(tmp_path / "s.tif", pixels, mpp=1.0, compression=None)
+    with open_slide(path) as slide:
+        grid = slide.grid(patch_mpp=1.0, size=224)
+        mask = tissue_mask(slide.thumbnail(8.0), mpp=8.0, max_hole=0.0)
+        assert tissue_fraction(mask, grid, slide.dimensions).max() < 0.25
+        kept = tissue_grid(slide, grid)
+    assert_array_equal(np.unique(kept.cells), [4, 5, 6, 7])
+    assert len(kept) == 16, "and the glass around is left out"
 
 
 # --- share of a patch ---------------------------------------------------------------------------
