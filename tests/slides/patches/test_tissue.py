@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
@@ -290,16 +290,16 @@ def test_glass_of_tiny_pictures(shape):
 
 
 def test_airspaces_belong_to_the_tissue_around_them_when_patches_are_chosen(tmp_path):
-    """Walls of 16 um around airspaces of 72 um: a third of the usual stain, an eighth of the area stained."""
+    """Tufts of 16 um, 48 um apart, in four by four windows: a sixteenth of the area is stained."""
     image = np.full((336, 336, 3), GLASS, dtype=np.uint8)
-    wall = np.zeros((336, 336), dtype=bool)
-    wall[112:224, 112:224] = (np.add.outer(np.arange(112) % 11 < 1, np.arange(112) % 11 < 1)) > 0
-    image[wall] = (205, 160, 190)
+    place = np.arange(336)
+    of_tuft = (place >= 112) & (place < 224) & (place % 8 < 2)
+    image[np.ix_(of_tuft, of_tuft)] = (205, 160, 190)
     pixels = image.repeat(8, axis=0).repeat(8, axis=1)
     path = write_slide(tmp_path / "s.tif", pixels, mpp=1.0, compression=None)
     with open_slide(path) as slide:
         grid = slide.grid(patch_mpp=1.0, size=224)
-        mask = tissue_mask(slide.thumbnail(8.0), mpp=8.0, max_hole=0.0)
+        mask = tissue_mask(slide.thumbnail(8.0), mpp=8.0)
         assert tissue_fraction(mask, grid, slide.dimensions).max() < 0.25
         kept = tissue_grid(slide, grid)
     assert_array_equal(np.unique(kept.cells), [4, 5, 6, 7])
@@ -309,6 +309,7 @@ def test_airspaces_belong_to_the_tissue_around_them_when_patches_are_chosen(tmp_
 # --- share of a patch ---------------------------------------------------------------------------
 
 
+@settings(deadline=None)  # the oracle loops over up to a thousand windows
 @given(
     width=st.integers(20, 300),
     height=st.integers(20, 300),
