@@ -191,10 +191,10 @@ def _read_slide(entry, classes):
 
 def _warn_of_drops(outlined: Mapping[str, OutlinedPatches]) -> None:
     for name, patches in outlined.items():
-        for label, share in patches.dropped().items():
+        for label, share in patches.dropped.items():
             if share > LARGEST_DROP and label != NON_CANCER:
                 logger.warning(
-                    "%s: the tissue rule drops %.0f%% of the windows outlined as %s; lower "
+                    "%s: the tissue rule drops %.0f%% of the area outlined as %s; lower "
                     "min_tissue, or give "
                     "a tissue_mask",
                     *(name, 100 * share, label),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from proportion_ssl.slides import (
     FeatureFileError,
     PatchGrid,
     class_fractions,
+    dropped_share,
     patch_grid,
     patch_labels,
     read_annotations,
@@ -133,20 +134,13 @@ class OutlinedPatches:
         Of the patches with features; None where there is no majority.
     missed : dict of str to int
         Windows by label that have no features: the tissue rule dropped them.
+    dropped : dict of str to float
+        Share of the outlined area of each class that lies in such windows.
     """
 
     labels: np.ndarray
     missed: Mapping[str, int]
-
-    def dropped(self) -> dict[str, float]:
-        """Share of the outlined windows of each label that the tissue rule dropped."""
-        shares = {}
-        names, counts = np.unique(self.labels[self.labels != None].astype(str), return_counts=True)  # noqa: E711
-        kept = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        for name in sorted({*kept, *self.missed}):
-            missed = self.missed.get(name, 0)
-            shares[name] = missed / (missed + kept.get(name, 0))
-        return shares
+    dropped: Mapping[str, float] = field(default_factory=dict)
 
 
 def outlined_patches(
@@ -177,4 +171,8 @@ def outlined_patches(
     others = others[others != None].astype(str)  # noqa: E711
     counted = np.unique(others, return_counts=True)
     missed = dict(zip(*(values.tolist() for values in counted), strict=True))
-    return OutlinedPatches(labels[kept], missed)
+    shares = dropped_share(fractions, full, slide.grid)
+    dropped = {
+        name: float(share) for name, share in zip(names, shares, strict=True) if share == share
+    }
+    return OutlinedPatches(labels[kept], missed, dropped)

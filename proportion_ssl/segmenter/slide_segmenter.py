@@ -118,7 +118,7 @@ class SlideSegmenter(BaseEstimator):
     failures_ : dict of str to SlideFailure
         Slides that could not be used, by name; the others went on.
     dropped_ : DataFrame
-        Share of the outlined windows that the tissue rule dropped, by slide and label.
+        Share of the outlined area that the tissue rule dropped, by slide and class.
     empty_cases_ : list of str
         Recorded cases without a patch of tumor.
     n_slides_, n_patches_ : int

@@ -193,7 +193,7 @@ def fit_classifier(
 
 
 def dropped_table(outlined: Mapping[str, OutlinedPatches]) -> pd.DataFrame:
-    """Share of the outlined windows that the tissue rule dropped, by slide and label.
+    """Share of the outlined area that the tissue rule dropped, by slide and class.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def dropped_table(outlined: Mapping[str, OutlinedPatches]) -> pd.DataFrame:
     Returns
     -------
     table : DataFrame
-        Slides by labels; NaN where a label is not outlined.
+        Slides by classes; NaN where a class is not outlined.
     """
-    rows = {name: patches.dropped() for name, patches in outlined.items()}
+    rows = {name: dict(patches.dropped) for name, patches in outlined.items()}
     return pd.DataFrame(rows).T.rename_axis("slide")

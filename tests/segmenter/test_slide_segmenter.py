@@ -291,7 +291,7 @@ def test_outlines_dropped_by_the_tissue_rule_are_reported(tmp_path, new, caplog)
         segmenter = new(proposer=None).fit(manifest)
     share = segmenter.dropped_.at["labeled_0", "acinar"]
     assert_allclose(share, 12 / (12 + 45), atol=0.02)
-    assert "drops 21% of the windows outlined as acinar" in caplog.text
+    assert "drops 21% of the area outlined as acinar" in caplog.text
 
 
 def test_a_picture(fitted, manifest):

@@ -281,11 +281,11 @@ def tissue_grid(
         overview = slide.thumbnail(overview_mpp)
         # a slide coarser than asked for is given at its own resolution
         mpp = slide.mpp * np.sqrt(np.prod(slide.dimensions) / np.prod(overview.shape[:2]))
-        mask = tissue_mask(overview, mpp=float(mpp))
+        mask = _with_airspaces(tissue_mask(overview, mpp=float(mpp)), mpp)
         del overview
     if not mask.any():
         raise NoTissueError(f"{slide.path} shows no tissue; is it a blank or very pale slide?")
-    fraction = tissue_fraction(_with_airspaces(mask, mpp), grid, slide.dimensions)
+    fraction = tissue_fraction(mask, grid, slide.dimensions)
     kept = grid[np.flatnonzero(fraction >= min_fraction)]
     if not len(kept):
         raise NoTissueError(
