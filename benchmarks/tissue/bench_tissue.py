@@ -155,7 +155,7 @@ def summarize(table, by):
     sums = groups[["kept", "n"]].sum()
     out["patches"] = sums["kept"] / sums["n"]
     glass = table[table["class"] == "glass"].groupby([*by, "mask"], sort=False)[["kept", "n"]].sum()
-    out["glass"] = glass["kept"] / glass["n"]
+    out["glass_kept"] = glass["kept"] / glass["n"]
     out = out.round(4)
     with pd.option_context("display.width", 200, "display.max_rows", None):
         print(out, file=sys.stderr)
