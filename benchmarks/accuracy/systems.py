@@ -31,7 +31,7 @@ from proportion_ssl.baselines import (
     SoftMatchClassifier,
     VATClassifier,
 )
-from proportion_ssl.losses import PairwiseComparisonLoss
+from proportion_ssl.losses import NegativeLoss, pairwise_comparison_loss
 
 #: Training settings of the protocols; what is not named is a default of the package.
 PROTOCOLS = {
@@ -105,7 +105,9 @@ SYSTEMS = {
     "Multi negative": System(_npl(positive_selector=None), MEMORY),
     "Adaptive + single": System(_npl(multi_negative=False), DECAYS),
     "Proposed": System(_npl(), MEMORY),
-    "Proposed, complementary loss": System(_npl(negative_loss=PairwiseComparisonLoss()), MEMORY),
+    "Proposed, complementary loss": System(
+        _npl(negative_loss=NegativeLoss(pairwise_comparison_loss)), MEMORY
+    ),
     "Proportion loss": System(
         _two_streams(ProportionLossClassifier), _each("weight", 0.3, 1.0, 3.0)
     ),

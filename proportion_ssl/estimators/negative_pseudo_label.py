@@ -8,7 +8,7 @@ from skorch import NeuralNet
 
 from proportion_ssl._sklearn import HasMethods, Interval, StrOptions, visual_block
 from proportion_ssl.estimators._base import NetBagClassifier, weighted_labels
-from proportion_ssl.losses.signed_labels import MultiNegativeLoss, PositiveLoss
+from proportion_ssl.losses.signed_labels import NegativeLoss, PositiveLoss, multi_negative_loss
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import (
     split_validation,
@@ -57,8 +57,8 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
         With ``multi_negative``, in how many rounds a negative label counts, the one that gave it
         included; None: in all that follow, as the paper has it.
     positive_loss, negative_loss : loss module, default=None
-        What a label costs. Default: :class:`~proportion_ssl.losses.PositiveLoss` and
-        :class:`~proportion_ssl.losses.MultiNegativeLoss`.
+        Losses of positive and negative labels. Default: ``PositiveLoss()`` and
+        ``NegativeLoss(multi_negative_loss)`` of :mod:`proportion_ssl.losses`.
     max_epochs : int, default=100
         Most epochs of the supervised step, again of all rounds together, and again of the refit.
     epochs_per_round : int, default=1
@@ -207,7 +207,7 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
         net = super()._make_net(is_images=is_images)
         return net.set_params(
             criterion__positive=self.positive_loss or PositiveLoss(),
-            criterion__negative=self.negative_loss or MultiNegativeLoss(),
+            criterion__negative=self.negative_loss or NegativeLoss(multi_negative_loss),
         )
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):

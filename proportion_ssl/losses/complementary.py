@@ -1,15 +1,13 @@
-"""Losses of complementary labels: other answers to what a negative label costs.
+"""Losses of complementary labels: alternatives to the paper's loss of negative labels.
 
-Each reads the negative entries of signed labels, as :class:`~proportion_ssl.losses.NegativeLoss` does, and
-can stand in its place. Several negative labels of an instance are taken as one set; their mean size weighs
-the instance. An instance that is said to be of no class at all has no loss.
+Each is a function for :class:`~proportion_ssl.losses.NegativeLoss`. Several negative labels of an instance
+are taken as one set; their mean absolute value weighs the instance. An instance for which all classes are
+negative has no loss.
 """
 
 from collections.abc import Callable
 
 import torch
-
-from proportion_ssl.losses.signed_labels import NegativeLoss
 
 #: Logits to the cost of each class, were it the label; both (n_instances, n_classes).
 ClassLosses = Callable[[torch.Tensor], torch.Tensor]
@@ -125,7 +123,7 @@ def unbiased_complementary_loss(
     drawn evenly, so that this is no more than a guide there.
 
     With cross-entropy it is unbounded below: a net that is sure enough of all that is no negative label
-    gains without end. See :class:`NonNegativeComplementaryLoss` for what to train with.
+    gains without end. See :func:`non_negative_complementary_loss` for what to train with.
 
     References
     ----------
@@ -179,86 +177,32 @@ def multi_complementary_loss(logits: torch.Tensor, signed: torch.Tensor) -> torc
     return _weights(signed) * (logits.logsumexp(dim=-1) - left)
 
 
-class PairwiseComparisonLoss(NegativeLoss):
-    """Mean of :func:`pairwise_comparison_loss` over the instances with a negative label.
-
-    Examples
-    --------
-    >>> import torch
-    >>> PairwiseComparisonLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, 0, 0], [0, 0, 0, 0]]))
-    tensor(1.5000)
-    """
-
-    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        return pairwise_comparison_loss(logits, signed)
-
-
-class OneVersusAllLoss(NegativeLoss):
-    """Mean of :func:`one_versus_all_loss` over the instances with a negative label.
-
-    Examples
-    --------
-    >>> import torch
-    >>> OneVersusAllLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, 0, 0], [0, 0, 0, 0]]))
-    tensor(1.)
-    """
-
-    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        return one_versus_all_loss(logits, signed)
-
-
-class MultiComplementaryLoss(NegativeLoss):
-    """Mean of :func:`multi_complementary_loss` over the instances with a negative label.
-
-    Examples
-    --------
-    >>> import torch
-    >>> MultiComplementaryLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, -1, 0], [0, 0, 0, 0]]))
-    tensor(0.6931)
-    """
-
-    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        return multi_complementary_loss(logits, signed)
-
-
-class UnbiasedComplementaryLoss(NegativeLoss):
-    """Mean of :func:`unbiased_complementary_loss` over the instances with a negative label.
+def non_negative_complementary_loss(
+    logits: torch.Tensor,
+    signed: torch.Tensor,
+    class_losses: ClassLosses = _cross_entropies,
+) -> torch.Tensor:
+    """Unbiased estimate, kept from falling below 0 class by class, per instance.
 
     Parameters
     ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+    signed : torch.Tensor of shape (n_instances, n_classes)
+        Signed labels; entries below 0 count.
     class_losses : callable, optional
-        Logits to the loss of each instance for each class, were it the label. Default: cross-entropy.
+        As in :func:`unbiased_complementary_loss`; at least 0.
 
-    Examples
-    --------
-    >>> import torch
-    >>> UnbiasedComplementaryLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, 0, 0], [0, 0, 0, 0]]))
-    tensor(1.3863)
-    """
-
-    def __init__(self, class_losses: ClassLosses = _cross_entropies):
-        super().__init__()
-        self.class_losses = class_losses
-
-    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        return unbiased_complementary_loss(logits, signed, self.class_losses)
-
-
-class NonNegativeComplementaryLoss(UnbiasedComplementaryLoss):
-    """The unbiased estimate, kept from falling below 0 class by class.
-
-    Parameters
-    ----------
-    class_losses : callable, optional
-        Logits to the loss of each instance for each class, were it the label; at least 0.
-        Default: cross-entropy.
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_instances,)
+        The sum over the batch is at least 0; the loss of an instance depends on the others in the batch.
 
     Notes
     -----
-    The estimate is a sum over the classes. What each class adds over a batch stands for the loss of the
-    instances that are of this class, so it is at least 0 but for chance; where it is not, it counts as 0
-    [1]_. One instance alone has a negative share for each of its negative labels whatever the
-    net does, hence the correction is of the batch: the loss of an instance depends on the others in it.
+    The estimate is a sum over the classes. The part of a class over a batch estimates the loss of the
+    instances of this class, so apart from chance it is at least 0; where it is not, it counts as 0
+    [1]_. A single instance has a negative part for each of its negative labels whatever the net does, so the
+    correction applies to the batch.
 
     References
     ----------
@@ -268,29 +212,37 @@ class NonNegativeComplementaryLoss(UnbiasedComplementaryLoss):
     Examples
     --------
     >>> import torch
-    >>> NonNegativeComplementaryLoss()(torch.zeros(1, 4), torch.tensor([[0, -1, 0, 0]]))
-    tensor(4.1589)
+    >>> non_negative_complementary_loss(torch.zeros(1, 4), torch.tensor([[0, -1, 0, 0]]))
+    tensor([4.1589])
     """
-
-    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        risks = _risks_of_classes(logits, signed, self.class_losses)
-        return risks[:, risks.sum(dim=0) >= 0].sum(dim=-1)
+    risks = _risks_of_classes(logits, signed, class_losses)
+    return risks[:, risks.sum(dim=0) >= 0].sum(dim=-1)
 
 
-class GradientAscentComplementaryLoss(UnbiasedComplementaryLoss):
-    """The unbiased estimate, whose classes are led back up where they fell below 0.
+def gradient_ascent_complementary_loss(
+    logits: torch.Tensor,
+    signed: torch.Tensor,
+    class_losses: ClassLosses = _cross_entropies,
+) -> torch.Tensor:
+    """Unbiased estimate whose classes are led back up where they fell below 0, per instance.
 
     Parameters
     ----------
+    logits : torch.Tensor of shape (n_instances, n_classes)
+    signed : torch.Tensor of shape (n_instances, n_classes)
+        Signed labels; entries below 0 count.
     class_losses : callable, optional
-        Logits to the loss of each instance for each class, were it the label; at least 0.
-        Default: cross-entropy.
+        As in :func:`unbiased_complementary_loss`; at least 0.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape (n_instances,)
+        Its value does not measure how good the net is.
 
     Notes
     -----
-    As :class:`NonNegativeComplementaryLoss`, but a batch in which some class is below 0 is spent on
+    As :func:`non_negative_complementary_loss`, but a batch in which some class is below 0 is spent on
     bringing these classes back: their sum with the sign changed is the loss of the batch ([1]_, algorithm 1).
-    The value is then no measure of how good the net is.
 
     References
     ----------
@@ -300,14 +252,12 @@ class GradientAscentComplementaryLoss(UnbiasedComplementaryLoss):
     Examples
     --------
     >>> import torch
-    >>> GradientAscentComplementaryLoss()(torch.zeros(1, 4), torch.tensor([[0, -1, 0, 0]]))
-    tensor(2.7726)
+    >>> gradient_ascent_complementary_loss(torch.zeros(1, 4), torch.tensor([[0, -1, 0, 0]]))
+    tensor([2.7726])
     """
-
-    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        risks = _risks_of_classes(logits, signed, self.class_losses)
-        is_below = risks.sum(dim=0) < 0
-        return -risks[:, is_below].sum(dim=-1) if is_below.any() else risks.sum(dim=-1)
+    risks = _risks_of_classes(logits, signed, class_losses)
+    is_below = risks.sum(dim=0) < 0
+    return -risks[:, is_below].sum(dim=-1) if is_below.any() else risks.sum(dim=-1)
 
 
 def _weights(signed: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,11 @@
 """Losses of signed labels: +1 "is of this class", -1 "is not of this class", 0 unknown.
 
 Every function returns one value per instance; every module averages over the instances that
-carry a label it knows, so that a loss says what a label costs and never how many there are.
-Signed labels may be real numbers: their size then weighs the label.
+carry a label it knows, so that the number of labels does not matter.
+Signed labels may be real numbers: their absolute value then weighs the label.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -237,34 +238,40 @@ class PositiveLoss(_SignedLoss):
 
 
 class NegativeLoss(_SignedLoss):
-    """Mean of :func:`negative_loss` over the instances with a negative label.
+    """Mean of a loss of negative labels over the instances with a negative label.
+
+    Parameters
+    ----------
+    loss : callable, default=negative_loss
+        Logits and signed labels, both (n_instances, n_classes), to one loss per instance (n_instances,):
+        :func:`negative_loss`, :func:`multi_negative_loss`, one of the losses of complementary labels
+        (:mod:`proportion_ssl.losses`), or your own. Further arguments are set by ``functools.partial``.
 
     Examples
     --------
     >>> import torch
-    >>> NegativeLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, -1, 0], [0, 0, 0, 0]]))
-    tensor(0.5754)
+    >>> logits, signed = torch.zeros(2, 4), torch.tensor([[0, -1, -1, 0], [0, 0, 0, 0]])
+    >>> NegativeLoss()(logits, signed), NegativeLoss(multi_negative_loss)(logits, signed)
+    (tensor(0.5754), tensor(0.3836))
     """
 
+    def __init__(self, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = negative_loss):
+        super().__init__()
+        if not callable(loss):
+            raise TypeError(
+                f"loss is {loss!r}; give a function of logits and signed labels, such as negative_loss."
+            )
+        self.loss = loss
+
     def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        return negative_loss(logits, signed)
+        return self.loss(logits, signed)
 
     def selected(self, signed: torch.Tensor) -> torch.Tensor:
         return (signed < 0).any(dim=-1)
 
-
-class MultiNegativeLoss(NegativeLoss):
-    """Mean of :func:`multi_negative_loss` over the instances with a negative label.
-
-    Examples
-    --------
-    >>> import torch
-    >>> MultiNegativeLoss()(torch.zeros(2, 4), torch.tensor([[0, -1, -1, 0], [0, 0, 0, 0]]))
-    tensor(0.3836)
-    """
-
-    def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        return multi_negative_loss(logits, signed)
+    def extra_repr(self) -> str:
+        """The loss, by name."""
+        return f"loss={getattr(self.loss, '__name__', repr(self.loss))}"
 
 
 class SignedLabelLoss(_SignedLoss):
@@ -273,12 +280,12 @@ class SignedLabelLoss(_SignedLoss):
     Parameters
     ----------
     positive, negative : loss module, optional
-        What a positive and a negative label cost: modules with ``instance_losses(logits, signed)``.
-        Default: :class:`PositiveLoss` and :class:`MultiNegativeLoss`.
+        Losses of positive and negative labels: modules with ``instance_losses(logits, signed)``.
+        Default: ``PositiveLoss()`` and ``NegativeLoss(multi_negative_loss)``.
 
     Notes
     -----
-    The paper adds pseudo-labelled samples "to the training data", so a negative sample weighs
+    The paper adds pseudo-labeled samples "to the training data", so a negative sample weighs
     as one sample in the mean over all. Averaging negatives by themselves instead lets the few of a
     batch weigh as much as all positives, and the result then depends on the draw.
 
@@ -292,11 +299,11 @@ class SignedLabelLoss(_SignedLoss):
     def __init__(self, positive: nn.Module | None = None, negative: nn.Module | None = None):
         super().__init__()
         self.positive: Any = PositiveLoss() if positive is None else positive
-        self.negative: Any = MultiNegativeLoss() if negative is None else negative
+        self.negative: Any = NegativeLoss(multi_negative_loss) if negative is None else negative
 
     def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
         loss = self.positive.instance_losses(logits, signed)
-        if (signed < 0).any():  # the dearer part, which most batches do not need
+        if (signed < 0).any():  # the slower part, which most batches do not need
             loss = loss + self.negative.instance_losses(logits, signed)
         return loss
 

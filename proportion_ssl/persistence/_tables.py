@@ -26,7 +26,20 @@ from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.estimators.negative_pseudo_label import NegativePseudoLabelClassifier
 from proportion_ssl.estimators.robust_proportion import RobustProportionClassifier
 from proportion_ssl.estimators.tumor_proposer import TumorProposer
-from proportion_ssl.losses.signed_labels import MultiNegativeLoss, NegativeLoss, PositiveLoss
+from proportion_ssl.losses.complementary import (
+    gradient_ascent_complementary_loss,
+    multi_complementary_loss,
+    non_negative_complementary_loss,
+    one_versus_all_loss,
+    pairwise_comparison_loss,
+    unbiased_complementary_loss,
+)
+from proportion_ssl.losses.signed_labels import (
+    NegativeLoss,
+    PositiveLoss,
+    multi_negative_loss,
+    negative_loss,
+)
 from proportion_ssl.nets.classifiers import HeadClassifier, MobileNetV2Classifier
 from proportion_ssl.nets.field_of_view import FixedFusion, MultiFieldOfViewNet
 from proportion_ssl.pseudo_labels.selectors import (
@@ -106,8 +119,14 @@ NETS = (HeadClassifier, MobileNetV2Classifier)
 PARTS = (
     *(AdaptiveSelector, AssignmentSelector, NegativeSelector),
     *(SoftAssignmentSelector, ThresholdSelector),
-    *(MultiNegativeLoss, NegativeLoss, PositiveLoss),
+    *(NegativeLoss, PositiveLoss),
     *(MixBag, FixedFusion, MultiFieldOfViewNet),
+)
+#: Functions that a part may hold.
+FUNCTIONS = (
+    *(negative_loss, multi_negative_loss, multi_complementary_loss),
+    *(unbiased_complementary_loss, non_negative_complementary_loss),
+    *(gradient_ascent_complementary_loss, pairwise_comparison_loss, one_versus_all_loss),
 )
 OPTIMIZERS = (torch.optim.RAdam, torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 

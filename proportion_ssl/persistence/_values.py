@@ -16,6 +16,7 @@ from proportion_ssl._sklearn import validate_parameter_constraints
 from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._restored import class_of
 from proportion_ssl.persistence._tables import (
+    FUNCTIONS,
     MAX_INT,
     NET_CONSTRAINTS,
     NET_IGNORED,
@@ -50,7 +51,7 @@ def cannot(name, value, known):
 def describe(thing, name):
     """Class and parameters."""
     cls = class_of(thing)
-    parameters = thing.get_params(deep=False) if hasattr(thing, "get_params") else {}
+    parameters = _parameters_of(thing)
     if cls in NETS:
         parameters = _kept_parameters(cls, parameters, name)
     return {
@@ -59,6 +60,18 @@ def describe(thing, name):
             key: encode(value, f"{name}.{key}") for key, value in sorted(parameters.items())
         },
     }
+
+
+def _parameters_of(thing):
+    """Arguments of the constructor, by name."""
+    if hasattr(thing, "get_params"):
+        return thing.get_params(deep=False)
+    return {name: getattr(thing, name) for name in _arguments(type(thing))}
+
+
+def _arguments(cls):
+    named = inspect.signature(cls).parameters.values()
+    return [p.name for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def _describe_frame(frame, name):
@@ -119,6 +132,8 @@ def encode(value, name):
         return {key: encode(item, f"{name}[{key!r}]") for key, item in value.items()}
     if isinstance(value, type) and value in OPTIMIZERS:
         return {"$optimizer": value.__name__}
+    if any(value is function for function in FUNCTIONS):
+        return {"$function": value.__name__}
     if isinstance(value, pd.DataFrame):
         return {"$table": _describe_frame(value, name)}
     if class_of(value) in (*PARTS, *NETS):
@@ -138,6 +153,11 @@ def encode(value, name):
         raise TypeError(cannot(name, value, NETS) + OWN_NET)
     if isinstance(value, torch.nn.Module | BaseEstimator) or hasattr(value, "transform"):
         raise TypeError(cannot(name, value, PARTS) + OWN_PART)
+    if callable(value):
+        names = ", ".join(sorted(function.__name__ for function in FUNCTIONS))
+        raise TypeError(
+            f"{name} is {value!r}, a function that cannot be saved; only {names} can.{OWN_PART}"
+        )
     raise ValueError(
         f"{name} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be saved: only "
         "numbers, strings, booleans, None, and lists, tuples and tables of these can."
@@ -205,7 +225,7 @@ def _parameter_names(cls, optimizer):
         of_optimizer = inspect.signature(optimizer).parameters if optimizer in OPTIMIZERS else ()
         own = {f"optimizer__{name}" for name in of_optimizer if name != "params"}
         return {*(name for name in NET_CONSTRAINTS if name in net), *criteria, *own}
-    return set(cls._get_param_names()) if issubclass(cls, BaseEstimator) else set()
+    return set(cls._get_param_names() if issubclass(cls, BaseEstimator) else _arguments(cls))
 
 
 def decode(value):
@@ -227,6 +247,8 @@ def decode(value):
             return tuple(decode(item) for item in content)
         if kind == "$optimizer":
             return look_up(content, OPTIMIZERS, "optimizer")
+        if kind == "$function":
+            return look_up(content, FUNCTIONS, "function")
         if kind == "$object":
             check_table(content, {"class", "parameters"}, "a part")
             return build(content, (*PARTS, *NETS), "part")

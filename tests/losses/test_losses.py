@@ -8,23 +8,19 @@ import torch
 import torch.nn.functional as F
 from numpy.testing import assert_allclose
 
-from proportion_ssl import NegativePseudoLabelClassifier
+from proportion_ssl import NegativePseudoLabelClassifier, losses
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.losses import (
-    GradientAscentComplementaryLoss,
-    MultiComplementaryLoss,
-    MultiNegativeLoss,
     NegativeLoss,
-    NonNegativeComplementaryLoss,
-    OneVersusAllLoss,
-    PairwiseComparisonLoss,
     PositiveLoss,
     SignedLabelLoss,
-    UnbiasedComplementaryLoss,
+    _renamed,
+    gradient_ascent_complementary_loss,
     log_not,
     multi_complementary_loss,
     multi_negative_loss,
     negative_loss,
+    non_negative_complementary_loss,
     one_versus_all_loss,
     pairwise_comparison_loss,
     positive_loss,
@@ -34,16 +30,17 @@ from proportion_ssl.losses import (
 
 FUNCTIONS = [positive_loss, negative_loss, multi_negative_loss]
 COMPLEMENTARY = [
-    PairwiseComparisonLoss(),
-    OneVersusAllLoss(),
-    MultiComplementaryLoss(),
-    UnbiasedComplementaryLoss(),
-    NonNegativeComplementaryLoss(),
-    GradientAscentComplementaryLoss(),
+    pairwise_comparison_loss,
+    one_versus_all_loss,
+    multi_complementary_loss,
+    unbiased_complementary_loss,
+    non_negative_complementary_loss,
+    gradient_ascent_complementary_loss,
 ]
+LOSSES = [NegativeLoss(function) for function in COMPLEMENTARY]
 MODULES = [
-    *(PositiveLoss(), NegativeLoss(), MultiNegativeLoss(), SignedLabelLoss()),
-    *COMPLEMENTARY,
+    *(PositiveLoss(), NegativeLoss(), NegativeLoss(multi_negative_loss), SignedLabelLoss()),
+    *LOSSES,
 ]
 
 
@@ -94,7 +91,7 @@ def test_one_negative_label_makes_multi_negative_equal_to_single():
 
 def test_all_classes_negative_costs_nothing_in_multi_negative():
     logits = torch.randn(3, 4, requires_grad=True)
-    loss = MultiNegativeLoss()(logits, -torch.ones(3, 4))
+    loss = NegativeLoss(multi_negative_loss)(logits, -torch.ones(3, 4))
     loss.backward()
     assert loss.item() == 0
     assert (logits.grad == 0).all()
@@ -274,7 +271,7 @@ def test_multi_complementary_loss_against_probabilities():
     assert_allclose(multi_complementary_loss(logits, signed), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("module", COMPLEMENTARY, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("module", LOSSES, ids=repr)
 def test_complementary_losses_with_saturated_logits(module):
     logits = torch.tensor([[200.0, 0, -200], [-200, 0, 200], [200, 200, 200]], requires_grad=True)
     for signed in ([-1, 0, 0], [0, 0, -1], [-1, 0, -1], [-1, -1, -1]):
@@ -291,7 +288,7 @@ def test_multi_complementary_loss_pushes_a_saturated_instance():
     assert_allclose(logits.grad, [[first, second, -1.0]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("module", COMPLEMENTARY, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("module", LOSSES, ids=repr)
 def test_an_instance_of_no_class_and_one_of_a_positive_label_cost_nothing(module):
     logits = torch.randn(2, 3, requires_grad=True)
     losses = module.instance_losses(logits, torch.tensor([[-1, -1, -1], [0, 1, 0]]))
@@ -300,7 +297,7 @@ def test_an_instance_of_no_class_and_one_of_a_positive_label_cost_nothing(module
     assert (gradient == 0).all()
 
 
-@pytest.mark.parametrize("module", COMPLEMENTARY, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("module", LOSSES, ids=repr)
 def test_size_of_negative_labels_weighs_an_instance(module):
     logits, signed = random_case()
     whole = module.instance_losses(logits, signed)
@@ -335,17 +332,16 @@ def test_non_negative_and_ascending_corrections_by_class_of_the_batch():
     risks = risks_by_loop(logits, signed)
     assert (risks < 0).any()
     assert (risks > 0).any()
-    gradients = {}
-    for module, expected in (
-        (UnbiasedComplementaryLoss(), risks.sum()),
-        (NonNegativeComplementaryLoss(), risks.clamp(min=0).sum()),
-        (GradientAscentComplementaryLoss(), -risks.clamp(max=0).sum()),
+    for function, expected in (
+        (unbiased_complementary_loss, risks.sum()),
+        (non_negative_complementary_loss, risks.clamp(min=0).sum()),
+        (gradient_ascent_complementary_loss, -risks.clamp(max=0).sum()),
     ):
-        loss = module.instance_losses(logits, signed).sum()
+        loss = function(logits, signed).sum()
         assert_allclose(loss.detach(), expected.detach())
-        (gradients[type(module)],) = torch.autograd.grad(loss, logits, retain_graph=True)
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
         (wanted,) = torch.autograd.grad(expected, logits, retain_graph=True)
-        assert_allclose(gradients[type(module)], wanted, atol=1e-12)
+        assert_allclose(gradient, wanted, atol=1e-12)
 
 
 def test_corrections_change_nothing_while_all_classes_are_positive():
@@ -353,22 +349,50 @@ def test_corrections_change_nothing_while_all_classes_are_positive():
     signed = -torch.eye(4).repeat(2, 1)
     expected = unbiased_complementary_loss(logits, signed)
     assert (risks_by_loop(logits, signed) >= 0).all()
-    for module in (NonNegativeComplementaryLoss(), GradientAscentComplementaryLoss()):
-        assert_allclose(module.instance_losses(logits, signed), expected)
+    for function in (non_negative_complementary_loss, gradient_ascent_complementary_loss):
+        assert_allclose(function(logits, signed), expected)
 
 
-@pytest.mark.parametrize("module", COMPLEMENTARY, ids=lambda m: type(m).__name__)
-def test_the_classifier_takes_a_complementary_loss(module):
+@pytest.mark.parametrize("function", COMPLEMENTARY, ids=lambda f: f.__name__)
+def test_the_classifier_takes_a_complementary_loss(function):
     data = make_bags(n_bags=4, bag_size=20, random_state=0)
     settings = {"max_epochs": 6, "positive_selector": None, "refit": False, "random_state": 0}
     start = NegativePseudoLabelClassifier(negative_selector=None, **settings)
     start.fit(data.X_labeled, data.y, data.bags)
-    clf = NegativePseudoLabelClassifier(negative_loss=module, **settings)
+    clf = NegativePseudoLabelClassifier(negative_loss=NegativeLoss(function), **settings)
     clf.fit(data.X_labeled, data.y, data.bags)
     assert (clf.signed_labels_ < 0).any()
     probabilities = clf.predict_proba(data.X_test)
     assert np.isfinite(probabilities).all()
     assert not np.allclose(probabilities, start.predict_proba(data.X_test))
+
+
+@pytest.mark.parametrize("name", _renamed.FORMER)
+def test_former_classes_still_make_the_loss_that_they_were(name):
+    with pytest.warns(FutureWarning, match=rf"losses\.{name}\(\) is now NegativeLoss\(\w+_loss\)"):
+        make = getattr(losses, name)
+    module, (logits, signed) = make(), random_case()
+    assert isinstance(module, NegativeLoss)
+    assert_allclose(module(logits, signed), NegativeLoss(_renamed.FORMER[name])(logits, signed))
+
+
+def test_former_class_with_losses_of_the_classes():
+    with pytest.warns(FutureWarning, match="UnbiasedComplementaryLoss"):
+        make = losses.UnbiasedComplementaryLoss
+    logits, signed = random_case()
+    expected = unbiased_complementary_loss(logits, signed, torch.square)
+    assert_allclose(make(torch.square).instance_losses(logits, signed), expected)
+    with pytest.raises(AttributeError, match="has no attribute 'OtherLoss'"):
+        _ = losses.OtherLoss
+
+
+def test_a_negative_loss_is_shown_with_its_function():
+    assert repr(NegativeLoss(multi_negative_loss)) == "NegativeLoss(loss=multi_negative_loss)"
+
+
+def test_a_loss_that_is_no_function_is_refused():
+    with pytest.raises(TypeError, match="loss is 'log'; give a function"):
+        NegativeLoss("log")
 
 
 # The proportion loss

@@ -7,6 +7,7 @@ import re
 import struct
 import sys
 from contextlib import contextmanager
+from functools import partial
 from numbers import Real
 from pathlib import Path
 
@@ -38,11 +39,16 @@ from proportion_ssl import (
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.embedding import load_mobilenet_v2
 from proportion_ssl.estimators._base import NetBagClassifier
-from proportion_ssl.losses import NegativeLoss, PositiveLoss
+from proportion_ssl.losses import (
+    NegativeLoss,
+    PositiveLoss,
+    multi_complementary_loss,
+    pairwise_comparison_loss,
+)
 from proportion_ssl.nets import AdaptiveFusion, FixedFusion
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import train_epochs
-from proportion_ssl.persistence import ModelFileError, _file, load, save
+from proportion_ssl.persistence import ModelFileError, _file, _tables, load, save
 from proportion_ssl.persistence._tables import ROWS, Row
 
 FITTED = ["n_iter_", "history_", "refit_history_", "termination_condition_", "n_features_in_"]
@@ -76,7 +82,7 @@ def rich(data, tmp_path_factory):
         net,
         positive_selector=ThresholdSelector(0.7),
         negative_selector=AssignmentSelector(),
-        negative_loss=NegativeLoss(),
+        negative_loss=NegativeLoss(multi_complementary_loss),
         max_epochs=2,
         random_state=0,
     )
@@ -784,6 +790,18 @@ def test_global_generator_is_left_alone(stored, tmp_path):
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("function", _tables.FUNCTIONS, ids=lambda f: f.__name__)
+def test_every_loss_of_negative_labels(function, data, tmp_path):
+    net = HeadClassifier(criterion__negative=NegativeLoss(function))
+    model = NegativePseudoLabelClassifier(net, max_epochs=1, random_state=0)
+    model.set_params(negative_loss=NegativeLoss(function)).fit(data.X_labeled, data.y)
+    save(model, tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    assert loaded.negative_loss.loss is function
+    assert loaded.estimator.get_params()["criterion__negative"].loss is function
+    assert loaded.estimator_.criterion_.negative.loss is function
+
+
 # --- what cannot be saved -----------------------------------------------------------------------
 
 
@@ -815,6 +833,11 @@ class OwnClassifier(NegativePseudoLabelClassifier):
             {"positive_loss": OwnLoss()},
             r"positive_loss is a .*OwnLoss.*set_params and save again",
             {"positive_loss": None},
+        ),
+        (
+            {"negative_loss": NegativeLoss(partial(pairwise_comparison_loss))},
+            r"negative_loss\.loss is functools\.partial.*only .*negative_loss.* can.*set_params",
+            {"negative_loss": None},
         ),
         ({"estimator": OwnNet()}, r"estimator_ is a .*OwnNet.*net of your own", None),
         ({"estimator": HeadClassifier(callbacks=[])}, r"estimator\.callbacks is \[\]", None),
@@ -1107,6 +1130,14 @@ HOSTILE = [
     (
         set_parameter("positive_selector", part("ThresholdSelector", {"threshold": "1"})),
         "'threshold' parameter",
+    ),
+    (
+        set_parameter("negative_loss", part("NegativeLoss", {"loss": {"$function": EVIL}})),
+        "names the function 'os.system'",
+    ),
+    (
+        set_parameter("negative_loss", part("NegativeLoss", {"loss": "log"})),
+        "loss is 'log'; give a function",
     ),
     (set_parameter("positive_selector", {"$import": EVIL}), "unknown kind '\\$import'"),
     (set_parameter("positive_selector", {"$object": EVIL}), "entry of a part must have"),

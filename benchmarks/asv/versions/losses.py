@@ -1,13 +1,20 @@
 """Losses, forwards and backwards, on signed labels of six classes."""
 
+from functools import partial
+
 import torch
 
-from proportion_ssl.losses import MultiNegativeLoss, NegativeLoss, PositiveLoss, SignedLabelLoss
+from proportion_ssl.losses import (
+    NegativeLoss,
+    PositiveLoss,
+    SignedLabelLoss,
+    multi_negative_loss,
+)
 
 LOSSES = {
     "positive": PositiveLoss,
     "negative": NegativeLoss,
-    "multi-negative": MultiNegativeLoss,
+    "multi-negative": partial(NegativeLoss, multi_negative_loss),
     "signed": SignedLabelLoss,
 }
 
