@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from sklearn.utils.validation import check_is_fitted
 
+from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._linear import LinearBagClassifier, inverse_mean_square
 from proportion_ssl.estimators._base import BagClassifier
@@ -81,6 +82,15 @@ class MeanMapClassifier(LinearBagClassifier):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _kept = LinearBagClassifier._kept.extended(
+        always={"C_": (float, int), "n_iter_": (int,)},
+        arrays={
+            "class_means_": Array("float64", ("classes", "features"), finite=False),
+            "coef_": Array("float64", ("classes", "features")),
+            "intercept_": Array("float64", ("classes",)),
+        },
+    )
+
     def __init__(self, *, C: float | None = None, tol: float = 1e-4, max_iter: int = 1000):
         self.C = C
         self.tol = tol
@@ -125,7 +135,8 @@ class MeanMapClassifier(LinearBagClassifier):
         options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 64 * np.finfo(float).eps}
         result = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
         theta = result.x.reshape(n_classes, n_features + 1)
-        self.coef_, self.intercept_, self.n_iter_ = theta[:, :-1], theta[:, -1], result.nit
+        self.coef_, self.intercept_ = theta[:, :-1].copy(), theta[:, -1].copy()
+        self.n_iter_ = int(result.nit)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square
 from proportion_ssl.baselines._svm_steps import alternate, fit_machines, objectives_of
@@ -92,6 +93,16 @@ class ProportionSVMClassifier(LinearMachines):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _kept = LinearMachines._kept.extended(
+        always={"C_": (float, int), "C_p_": (float, int), "history_": (list,), "n_iter_": (int,)},
+        arrays={
+            "coef_": Array("float64", ("machines", "features")),
+            "intercept_": Array("float64", ("machines",)),
+            "objective_": Array("float64", ("machines",)),
+            "bag_labels_": Array("int8", (None, "machines"), always=False),
+        },
+    )
+
     def __init__(
         self,
         *,
@@ -140,5 +151,5 @@ class ProportionSVMClassifier(LinearMachines):
                 np.stack([parts[i][..., machine] for machine, i in enumerate(best)], axis=-1)
                 for parts in zip(*starts, strict=True)
             )
-        self.coef_, self.intercept_ = weights[:-1].T, weights[-1]
+        self.coef_, self.intercept_ = np.ascontiguousarray(weights[:-1].T), weights[-1].copy()
         self.n_iter_ = max(1, len(self.history_))

@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 from skorch import NeuralNet
 
 from proportion_ssl._checks import warn_if_reordered
+from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import HasMethods, Interval, check_n_features, fit_context
 from proportion_ssl.embedding._images import check_images
 from proportion_ssl.nets.classifiers import (
@@ -56,6 +57,11 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
     }
 
     _parameter_constraints: dict[str, Any] = {"random_state": ["random_state"]}  # noqa: RUF012
+
+    #: What a model file keeps of a fitted classifier.
+    _kept = Kept(
+        always={"classes_": (np.ndarray,), "is_images_": (bool,), "n_features_in_": (int,)}
+    )
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(

@@ -1,6 +1,7 @@
 """Negative pseudo labelling: labelled patches and bags with known proportions in one estimator."""
 
 from numbers import Integral
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from proportion_ssl.nets.training import (
     train_until_settled,
     training_rows,
 )
-from proportion_ssl.pseudo_labels.label_log import LabelTrail
+from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
 from proportion_ssl.pseudo_labels.picking import merge_rounds
 from proportion_ssl.pseudo_labels.selectors import AdaptiveSelector, NegativeSelector
 
@@ -32,7 +33,7 @@ PAPER_SETTINGS = {
 }
 
 
-class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
+class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
     """Patch classifier from a few labelled patches and bags with known class proportions.
 
     Fits a net on the labelled patches, then repeats: predict every bag, compare predicted with
@@ -102,14 +103,14 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
         ``n_epochs``, ``train_loss`` and ``valid_loss`` of the refit; None if there was none.
     termination_condition_ : {"no_bags", "no_selector", "max_epochs"}
         Why training ended.
+    label_log_ : LabelLog
+        The pseudo labels, as changes by round and rule: ``to_frame()`` is a tidy table, ``replay(round)`` the
+        labels of a round. Only with bags. The four attributes that follow are read from it.
     signed_labels_ : ndarray of int8, shape (n_bag_instances, n_classes)
-        Pseudo labels of the last round; +1 "is", -1 "is not", 0 unknown. Of soft labels (a selector such as
-        :class:`~proportion_ssl.SoftAssignmentSelector`) those above one half. Only with bags.
+        Pseudo labels of the last round; +1 "is", -1 "is not", 0 unknown. Soft labels (a selector such as
+        :class:`~proportion_ssl.SoftAssignmentSelector`) count as positive above one half.
     label_rounds_ : ndarray of int32, shape (n_bag_instances, n_classes)
         The round since which each of these labels has stood without a break; 0: no label.
-    label_log_ : LabelLog
-        Every change of these labels by round and rule: ``to_frame()`` is a tidy table, ``replay(round)`` the
-        labels of a round. Only with bags.
     bag_index_, bag_names_ : ndarray
         Bag of each instance of ``signed_labels_`` as a position in ``bag_names_``.
     n_features_in_ : int
@@ -161,6 +162,15 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
         "refit": ["boolean"],
         "warm_start": ["boolean"],
     }
+
+    _kept = NetBagClassifier._kept.extended(
+        always={
+            "history_": (list,),
+            "n_iter_": (int,),
+            "refit_history_": (dict, NoneType),
+            "termination_condition_": (str,),
+        }
+    )
 
     def __init__(
         self,
@@ -253,8 +263,8 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
         """Renew pseudo labels and train on, until the epochs are used up; then train anew."""
         known, validation = labeled
         positive_selector, negative_selector = self._make_selectors()
-        self._start_labels(bags.index, bags.names, self.classes_)
-        last_negative = np.zeros(self.signed_labels_.shape, dtype=np.int32)
+        self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
+        last_negative = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int32)
         if positive_selector is None and negative_selector is None:
             self.termination_condition_ = "no_selector"
             return
@@ -268,7 +278,7 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
             negative = self._select(negative_selector, probabilities, bags)
             last_negative[negative < 0] = self.n_iter_
             labels = merge_rounds(positive, negative, self._remembered(last_negative))
-            self._record_labels(labels, remembered=negative == 0)
+            self.label_log_.record(labels, remembered=negative == 0)
 
             signed = np.concatenate([known, weighted_labels(labels, bags)])
             picked = training_rows(signed, random_state, balance=self.oversample)
@@ -345,14 +355,15 @@ class NegativePseudoLabelClassifier(LabelTrail, NetBagClassifier):
         return -(last_negative >= max(1, oldest)).astype(np.int8)
 
     def _record_round(self, net, n_epochs, probabilities, bags):
+        signed = self.label_log_.signed_labels
         self.history_.append(
             {
                 "round": self.n_iter_,
                 "n_epochs": n_epochs,
                 **_losses(net),
                 "sum_absolute_error": self._sum_absolute_error(probabilities.argmax(axis=1), bags),
-                "n_positive": (self.signed_labels_ > 0).sum(axis=0).tolist(),
-                "n_negative": (self.signed_labels_ < 0).sum(axis=0).tolist(),
+                "n_positive": (signed > 0).sum(axis=0).tolist(),
+                "n_negative": (signed < 0).sum(axis=0).tolist(),
             }
         )
 

@@ -20,7 +20,7 @@ from proportion_ssl.nets.signed_dataset import BatchesInOrder, SignedDataset
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
 from proportion_ssl.proportions.intervals import consistent_proportions, nearest_proportions
-from proportion_ssl.pseudo_labels.label_log import LabelTrail
+from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
 from proportion_ssl.pseudo_labels.selectors import SoftAssignmentSelector
 
 #: Median distance at which the records as a whole deserve no trust: about that of an error of ten points.
@@ -39,7 +39,7 @@ N_LAST_ROUNDS = 4
 N_COMPONENT_INSTANCES = 20_000
 
 
-class RobustProportionClassifier(LabelTrail, NetBagClassifier):
+class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     """Classifier for proportions as people write them: rough, rounded, sometimes of another slide.
 
     The head of a net with frozen layers is not trained by gradients but solved for: linear discriminant
@@ -86,8 +86,8 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
         How exact the records are as a whole: ``max(0, 1 - median(distance) / 0.2)``. Only with bags.
     bags_ : Bags
         What the last rounds learned from: weights 0 for doubtful bags. Only with bags.
-    signed_labels_, label_rounds_, label_log_, bag_index_, bag_names_
-        Pseudo labels as of :class:`~proportion_ssl.NegativePseudoLabelClassifier`: those above one half.
+    label_log_, signed_labels_, label_rounds_, bag_index_, bag_names_
+        Pseudo labels as in :class:`~proportion_ssl.NegativePseudoLabelClassifier`: those above one half.
 
     Warns
     -----
@@ -129,6 +129,15 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
         "doubt": [Interval(Real, 0, 2, closed="both")],
     }
 
+    _kept = NetBagClassifier._kept.extended(
+        sometimes={
+            "history_": (list,),
+            "bag_reliability_": (pd.DataFrame,),
+            "trust_": (float,),
+        },
+        left_out={"bags_": "training data"},
+    )
+
     def __init__(
         self,
         estimator: HeadClassifier | MobileNetV2Classifier | None = None,
@@ -168,7 +177,7 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
 
     def _fit_rounds(self, head, X, known, bags):
         """Label the bags and solve for a new head, in turns; judge the records in between."""
-        self._start_labels(bags.index, bags.names, self.classes_)
+        self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
         self.history_ = []
         logits = _logits(X[len(known) :], head)
         for deviation in [FIRST_DEVIATION] + [LARGEST_DEVIATION] * (self.n_rounds - 1):
@@ -189,7 +198,7 @@ class RobustProportionClassifier(LabelTrail, NetBagClassifier):
             bag_proportions=bags.recorded,
         )
         soft = np.asarray(soft)  # a DataFrame where scikit-learn is set to give these
-        self._record_labels(soft, remembered=np.zeros(soft.shape, dtype=bool))
+        self.label_log_.record(soft)
         labels = np.concatenate([known, weighted_labels(soft, bags)])
         head = linear_discriminant(X, labels, shrinkage=self.shrinkage)
         logits = _logits(X[len(known) :], head)

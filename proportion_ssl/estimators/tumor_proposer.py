@@ -9,7 +9,9 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import HasMethods, Interval, RealNotInt, fit_context
+from proportion_ssl.nets.classifiers import HeadClassifier
 from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
 
 
@@ -78,6 +80,16 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         "min_recall": [Interval(RealNotInt, 0, 1, closed="right")],
         "n_folds": [Interval(Integral, 2, None, closed="left")],
     }
+
+    _kept = Kept(
+        always={
+            "n_features_in_": (int,),
+            "threshold_": (float,),
+            "recall_": (float,),
+            "precision_": (float,),
+        },
+        within={"net_": (MultiFieldOfViewNet, HeadClassifier)},
+    )
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import HasMethods, Interval, fit_context
 from proportion_ssl.nets.classifiers import HeadClassifier
 from proportion_ssl.nets.signed_dataset import SignedDataset
@@ -192,6 +193,12 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
         "fusion": [HasMethods(["fit", "view_weights"]), None],
         "random_state": ["random_state"],
     }
+
+    _kept = Kept(
+        always={"classes_": (np.ndarray,), "n_features_in_": (int,)},
+        several={"experts_": (HeadClassifier,)},
+        left_out={"fusion_": "follows from the parameters"},
+    )
 
     def __init__(
         self, n_views: int = 3, *, expert: Any = None, fusion: Any = None, random_state: Any = None

@@ -4,7 +4,8 @@ The file is in the safetensors format: weights and other arrays as tensors, ever
 in its header. A file names classes, and they are looked up in ``_tables``; nothing is imported
 by a name that a file gives, and nothing is unpickled.
 
-A classifier of this package becomes savable by a row in ``_tables.ROWS``.
+A classifier of this package says in its class attribute ``_kept`` what a file keeps of it, and becomes
+savable by its name in ``_tables.MODELS``.
 """
 
 import lazy_loader

@@ -12,7 +12,8 @@ from proportion_ssl._version import __version__
 from proportion_ssl.persistence._errors import ModelFileError
 
 FORMAT = "proportion_ssl model"
-VERSION = 1  # raise it when a file of today would be read wrongly, or not at all
+VERSION = 2  # raise it when a file of today would be read wrongly, or not at all
+READ = (1, 2)  # files of version 1 are upgraded by _version_1
 _KEY = "proportion_ssl"
 MAX_HEADER = 2**24  # bytes
 
@@ -63,7 +64,7 @@ def check_start(start, size):
 
 
 def unpack(data):
-    """Description of the model, and tensors; both checked against the hash."""
+    """Version, description of the model, and tensors; both checked against the hash."""
     check_start(data[:9], len(data))
     tensors = read_tensors(data)  # checks header and offsets against the length of the file
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -74,14 +75,14 @@ def unpack(data):
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ModelFileError("it is a safetensors file, but not one of proportion_ssl.save.")
     version, package = document.get("version"), repr(document.get("package"))[:40]
-    if type(version) is not int or version != VERSION:
+    if type(version) is not int or version not in READ:
         raise ModelFileError(
             f"it has version {repr(version)[:40]} of the format, written by proportion_ssl {package}; "
-            f"this is proportion_ssl {__version__}, which reads version {VERSION}. Load it with the one that "
-            "wrote it."
+            f"this is proportion_ssl {__version__}, which reads versions {READ[0]} to {READ[-1]}. Load it "
+            "with the one that wrote it."
         )
     if document.pop("sha256", None) != digest(document, tensors):
         raise ModelFileError(
             "its content does not agree with its hash: it is damaged. Copy it again."
         )
-    return document["model"], tensors
+    return version, document["model"], tensors

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -15,7 +16,7 @@ from proportion_ssl.nets.classifiers import SignedLabelNet
 from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
 from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._file import check_start, pack, unpack
-from proportion_ssl.persistence._labels import label_tensors, set_labels
+from proportion_ssl.persistence._labels import build_log, describe_log, log_tensors
 from proportion_ssl.persistence._nets import (
     check_classes,
     check_feature_names,
@@ -26,18 +27,13 @@ from proportion_ssl.persistence._nets import (
     fill_net,
 )
 from proportion_ssl.persistence._restored import class_of
-from proportion_ssl.persistence._tables import (
-    LABELS,
-    NAMES,
-    NETS,
-    ROWS,
-    always_kept,
-    kept,
-)
+from proportion_ssl.persistence._tables import MODELS, NAMES, NETS
 from proportion_ssl.persistence._values import (
     OWN_NET,
+    array_tensor,
     build,
     build_names,
+    built_array,
     cannot,
     check_table,
     decode,
@@ -45,7 +41,9 @@ from proportion_ssl.persistence._values import (
     describe_names,
     encode,
 )
+from proportion_ssl.persistence._version_1 import check_copies, upgrade
 from proportion_ssl.persistence._within import check_fusion, check_within, set_fusion
+from proportion_ssl.pseudo_labels.label_log import LoggedLabels
 
 _SKIPPED = ("estimator_", "_metadata_request")  # the net is its weights; routing is a setting
 
@@ -196,8 +194,6 @@ def _describe_model(model, name, tensors, prefix):
         fitted = {"classes_": describe_names(net.classes_, "classes_")}
     else:
         fitted = _describe_fitted(model, tensors, prefix)
-    if isinstance(model, BagClassifier):
-        tensors.update(label_tensors(model))
     return {**describe(model, name), **more, "fitted": fitted}
 
 
@@ -207,13 +203,13 @@ def _net_of(model):
         if not model.initialized_ or not hasattr(model, "classes_inferred_"):
             raise NotFittedError(f"This {type(model).__name__} is not fitted; fit it first.")
         return model
-    if type(model) not in ROWS:
-        names = ", ".join(sorted(cls.__name__ for cls in (*ROWS, *NETS)))
+    if type(model) not in MODELS:
+        names = ", ".join(sorted(cls.__name__ for cls in (*MODELS, *NETS)))
         raise TypeError(
-            f"A {type(model).__name__} cannot be saved, only {names} can. Of a model around such a "
-            "one save that which is within (search.best_estimator_, pipeline[-1]), and do again what comes "
-            "before it, such as scaling, when you predict: it is not in the file. (Features need no scaling; "
-            "the head standardises them.) A class of your own can be kept by joblib, with its code."
+            f"A {type(model).__name__} cannot be saved, only {names} can. Save the inner model "
+            "(search.best_estimator_, pipeline[-1]) and reapply the preprocessing, such as scaling, yourself "
+            "when you predict: it is not in the file. (Features need no scaling; the head standardizes "
+            "them.) A class of your own can be kept by joblib, with its code."
         )
     check_is_fitted(model)
     if not isinstance(model, NetBagClassifier):
@@ -224,38 +220,48 @@ def _net_of(model):
 
 
 def _fitted_names(model):
-    """Attributes that a fit, or somebody, has set; pseudo labels go another way."""
-    names = set(vars(model)) - set(model.get_params(deep=False)) - {*_SKIPPED}
-    return sorted(names - ({*LABELS, "label_log_"} if isinstance(model, BagClassifier) else set()))
+    """Attributes that a fit, or somebody, has set."""
+    return sorted(set(vars(model)) - set(model.get_params(deep=False)) - {*_SKIPPED})
 
 
 def _describe_fitted(model, tensors, prefix):
-    """Fitted attributes as JSON; weights of models within go to the tensors."""
-    row, known = ROWS[type(model)], kept(type(model))
+    """Fitted attributes as JSON; arrays, and weights of models within, go to the tensors."""
+    kept = type(model)._kept
+    known = _known(kept)
     if isinstance(model, MultiFieldOfViewNet):
         check_fusion(model)
     fitted: dict[str, Any] = {}
     for name in _fitted_names(model):
         value = getattr(model, name)
-        if name in row.within:
-            kinds = row.within[name]
+        if name in kept.within:
+            kinds = kept.within[name]
             fitted[name] = _describe_within(value, kinds, name, tensors, f"{prefix}{name}.")
-        elif name in row.several:
-            kinds = row.several[name]
+        elif name in kept.several:
+            kinds = kept.several[name]
             fitted[name] = [
                 _describe_within(inner, kinds, f"{name}[{i}]", tensors, f"{prefix}{name}.{i}.")
                 for i, inner in enumerate(value)
             ]
+        elif name == "label_log_" and isinstance(model, LoggedLabels):
+            fitted[name] = describe_log(value)
+            tensors.update({f"{name}.{key}": part for key, part in log_tensors(value).items()})
+        elif name in kept.arrays:
+            tensors[f"{prefix}{name}"] = array_tensor(value, kept.arrays[name], name)
         elif name in NAMES:
             fitted[name] = describe_names(value, name)
         elif name in known:
             fitted[name] = encode(value, name)
-        elif name not in row.left_out:
+        elif name not in kept.left_out:
             raise ValueError(
-                f"The model has the attribute {name!r}, which the row of {type(model).__name__} in "
-                "proportion_ssl.persistence does not name. If you set it yourself, delete it first."
+                f"The model has the attribute {name!r}, which {type(model).__name__}._kept does not name. If "
+                "you set it yourself, delete it first."
             )
     return fitted
+
+
+def _known(kept):
+    """Plain attributes, with the types of their values."""
+    return {"feature_names_in_": (np.ndarray,), **kept.always, **kept.sometimes}
 
 
 def _describe_within(model, kinds, name, tensors, prefix):
@@ -271,8 +277,11 @@ def _describe_within(model, kinds, name, tensors, prefix):
 def _from_bytes(data):
     """The model of a file; whatever is wrong with it ends in a ModelFileError."""
     try:
-        described, tensors = unpack(data)
-        return _restore(described, tensors, (*ROWS, *NETS))
+        version, described, tensors = unpack(data)
+        copies = upgrade(described, tensors) if version == 1 else {}
+        model = _restore(described, tensors, (*MODELS, *NETS))
+        check_copies(model, copies)
+        return model
     except ModelFileError:
         raise
     except Exception as error:  # depends on what the file says; all of them end here
@@ -308,6 +317,8 @@ def _restore(described, tensors, known):
         model.estimator_ = fill_net(net, weights, model.classes_, shape)
     elif weights:
         raise ModelFileError(f"it holds the unknown weight {min(weights)[:80]!r}.")
+    elif getattr(model, "is_images_", False):
+        raise ModelFileError(f"a {type(model).__name__} of images, which has no net to read them.")
     return model
 
 
@@ -324,11 +335,13 @@ def _check_used_up(names):
 
 def _set_fitted(model, fitted, tensors):
     """Set fitted attributes, all of which must be known, of the right type, and fit together."""
-    row, known = ROWS[type(model)], kept(type(model))
+    kept, has_log = type(model)._kept, isinstance(model, LoggedLabels)
+    known = _known(kept)
     if not isinstance(fitted, dict):
         raise ModelFileError("the fitted attributes are not a table.")
-    _check_used_up({*fitted} - {*known, *row.within, *row.several})
-    missing = sorted({*always_kept(type(model)), *row.within, *row.several} - set(fitted))
+    models = {*kept.within, *kept.several}
+    _check_used_up({*fitted} - {*known, *models} - ({"label_log_"} if has_log else set()))
+    missing = sorted({*kept.always, *models} - set(fitted))
     if missing:
         raise ModelFileError(f"it lacks the attribute {missing[0]!r}.")
     for name, value in fitted.items():
@@ -340,13 +353,16 @@ def _set_fitted(model, fitted, tensors):
         raise ModelFileError("history_ is no list of tables.")
     if hasattr(model, "classes_"):
         check_classes(model.classes_, at_least=2)
-    if isinstance(model, BagClassifier):
-        labels = {name: tensors.pop(name) for name in LABELS if name in tensors}
-        set_labels(model, labels, _taken(tensors, "label_log_."))
-    for name, kinds in row.within.items():
+    for name, array in kept.arrays.items():
+        if array.always or name in tensors:
+            setattr(model, name, built_array(tensors.pop(name, None), array, name, _sides(model)))
+    logged = _taken(tensors, "label_log_.") if has_log else {}
+    if logged or "label_log_" in fitted:
+        model.label_log_ = build_log(fitted.get("label_log_"), logged, model.classes_)
+    for name, kinds in kept.within.items():
         inner = _restore_within(model, name, fitted[name], _taken(tensors, f"{name}."), kinds)
         setattr(model, name, inner)
-    for name, kinds in row.several.items():
+    for name, kinds in kept.several.items():
         several = _restore_several(model, name, fitted[name], _taken(tensors, f"{name}."), kinds)
         setattr(model, name, several)
     _check_used_up(tensors)
@@ -356,7 +372,7 @@ def _set_fitted(model, fitted, tensors):
 
 def _restore_within(model, name, described, tensors, kinds):
     """A fitted model within another; it fits the one around it."""
-    known = tuple(cls for cls in (*ROWS, *NETS) if issubclass(cls, kinds))
+    known = tuple(cls for cls in (*MODELS, *NETS) if issubclass(cls, kinds))
     inner = _restore(described, tensors, known)
     check_within(inner, model, name)
     return inner
@@ -371,6 +387,16 @@ def _restore_several(model, name, described, tensors, kinds):
     ]
     _check_used_up({f"{name}.{rest}" for rest in tensors})
     return inner
+
+
+def _sides(model):
+    """Lengths that the arrays of a linear classifier may have."""
+    n_classes = len(model.classes_)
+    return {
+        "classes": n_classes,
+        "machines": 1 if n_classes == 2 else n_classes,
+        "features": model.n_features_in_,
+    }
 
 
 def _of_kind(value, kinds, name):

@@ -1,12 +1,7 @@
-"""What a file may name, and what it may set. To make a classifier savable, give it a row in ``ROWS``."""
+"""What a file may name: classes, functions, parameters of nets. A new classifier goes into ``MODELS``."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from numbers import Integral, Real
-from types import NoneType
 
-import numpy as np
-import pandas as pd
 import torch
 
 from proportion_ssl._sklearn import HasMethods, Interval, Options
@@ -15,14 +10,15 @@ from proportion_ssl.baselines import (
     FixMatchClassifier,
     ICTClassifier,
     LLPVATClassifier,
+    MeanMapClassifier,
     MeanTeacherClassifier,
     MixBag,
     MixupClassifier,
     ProportionLossClassifier,
+    ProportionSVMClassifier,
     SoftMatchClassifier,
     VATClassifier,
 )
-from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.estimators.negative_pseudo_label import NegativePseudoLabelClassifier
 from proportion_ssl.estimators.robust_proportion import RobustProportionClassifier
 from proportion_ssl.estimators.tumor_proposer import TumorProposer
@@ -50,69 +46,14 @@ from proportion_ssl.pseudo_labels.selectors import (
     ThresholdSelector,
 )
 
-Kinds = Mapping[str, tuple[type, ...]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """Fitted attributes of a model, each with the types that its value may have.
-
-    Not named need be, of a :class:`~proportion_ssl.estimators._base.BagClassifier`, ``classes_``,
-    ``n_features_in_`` and ``is_images_``, its net, and pseudo labels under the names that
-    :class:`~proportion_ssl.NegativePseudoLabelClassifier` gives them; of no model ``feature_names_in_``.
-    Types: bool, int, float, str, NoneType, and lists and dicts of these; DataFrame of booleans, numbers or
-    strings. Fitted models within the model have fields of their own; their types have a row, or are nets.
-    """
-
-    always: Kinds = field(default_factory=dict)  # a file without one of these is refused
-    sometimes: Kinds = field(default_factory=dict)
-    within: Kinds = field(default_factory=dict)  # one fitted model; never left away
-    several: Kinds = field(default_factory=dict)  # a list of fitted models; never left away
-    left_out: tuple[str, ...] = ()  # not saved, such as training data
-
-
-#: Models that can be saved, beside nets.
-ROWS: dict[type, Row] = {
-    NegativePseudoLabelClassifier: Row(
-        always={
-            "history_": (list,),
-            "n_iter_": (int,),
-            "refit_history_": (dict, NoneType),
-            "termination_condition_": (str,),
-        }
-    ),
-    RobustProportionClassifier: Row(
-        sometimes={
-            "history_": (list,),
-            "bag_reliability_": (pd.DataFrame,),
-            "trust_": (float,),
-        },
-        left_out=("bags_",),
-    ),
-    AssignmentClassifier: Row(),
-    FixMatchClassifier: Row(),
-    ICTClassifier: Row(),
-    LLPVATClassifier: Row(),
-    MeanTeacherClassifier: Row(),
-    MixupClassifier: Row(),
-    ProportionLossClassifier: Row(),
-    SoftMatchClassifier: Row(),
-    VATClassifier: Row(),
-    MultiFieldOfViewNet: Row(
-        always={"classes_": (np.ndarray,), "n_features_in_": (int,)},
-        several={"experts_": (HeadClassifier,)},
-        left_out=("fusion_",),  # follows from the parameters
-    ),
-    TumorProposer: Row(
-        always={
-            "n_features_in_": (int,),
-            "threshold_": (float,),
-            "recall_": (float,),
-            "precision_": (float,),
-        },
-        within={"net_": (MultiFieldOfViewNet, HeadClassifier)},
-    ),
-}
+#: Models that can be saved, beside nets; each says in ``_kept`` what a file keeps of it.
+MODELS: tuple[type, ...] = (
+    *(NegativePseudoLabelClassifier, RobustProportionClassifier),
+    *(AssignmentClassifier, FixMatchClassifier, ICTClassifier, LLPVATClassifier),
+    *(MeanMapClassifier, MeanTeacherClassifier, MixupClassifier, ProportionLossClassifier),
+    *(ProportionSVMClassifier, SoftMatchClassifier, VATClassifier),
+    *(MultiFieldOfViewNet, TumorProposer),
+)
 
 NETS = (HeadClassifier, MobileNetV2Classifier)
 #: What a parameter may be an instance of, beside nets and plain values.
@@ -130,18 +71,13 @@ FUNCTIONS = (
 )
 OPTIMIZERS = (torch.optim.RAdam, torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
-OF_CLASSIFIERS: Kinds = {
-    "classes_": (np.ndarray,),
-    "is_images_": (bool,),
-    "n_features_in_": (int,),
+NAMES = ("classes_", "feature_names_in_")  # arrays of names, written as JSON
+LOG = {
+    "bag_index": torch.int64,
+    "cells": torch.int64,
+    "rules": torch.int8,
+    "lengths": torch.int64,
 }
-NAMES = ("bag_names_", "classes_", "feature_names_in_")  # arrays of names, written as JSON
-LABELS: dict[str, np.dtype] = {
-    "bag_index_": np.dtype(np.int64),
-    "label_rounds_": np.dtype(np.int32),
-    "signed_labels_": np.dtype(np.int8),
-}
-LOG = {"cells": torch.int64, "rules": torch.int8, "lengths": torch.int64}
 
 MAX_INT = 2**63 - 1
 #: Parameters of a net that are kept; any other must have its default.
@@ -162,16 +98,3 @@ NET_CONSTRAINTS = {
     "criterion__negative": [HasMethods("instance_losses")],
 }
 NET_IGNORED = ("device", "callbacks__valid_acc")
-
-
-def always_kept(cls: type) -> Kinds:
-    """Attributes without which a file is refused."""
-    return {**(OF_CLASSIFIERS if issubclass(cls, BagClassifier) else {}), **ROWS[cls].always}
-
-
-def kept(cls: type) -> Kinds:
-    """Attributes that are kept, apart from pseudo labels and models."""
-    names: Kinds = {"feature_names_in_": (np.ndarray,)}
-    if issubclass(cls, BagClassifier):
-        names = {**names, "bag_names_": (np.ndarray,)}
-    return {**names, **always_kept(cls), **ROWS[cls].sometimes}

@@ -183,7 +183,34 @@ def describe_names(values, name):
     return {"dtype": "str", "width": max(1, width), "values": listed}
 
 
+def array_tensor(value, array, name):
+    """An array of numbers as a tensor."""
+    value = np.asarray(value)
+    if value.dtype != array.dtype or value.ndim != len(array.sides):
+        raise ValueError(
+            f"{name} is an array of {value.dtype} and {value.ndim} axes, which cannot be saved: it must have "
+            f"{array.dtype} and {len(array.sides)}."
+        )
+    return torch.from_numpy(np.array(value, order="C"))
+
+
 # --- what is read ----
+
+
+def built_array(tensor, array, name, sides):
+    """The array of a tensor, whose type and size are known."""
+    if tensor is None:
+        raise ModelFileError(f"it lacks the attribute {name!r}.")
+    value = tensor.numpy()
+    wanted = tuple(sides.get(side) for side in array.sides)
+    fits = value.ndim == len(wanted) and value.dtype == array.dtype
+    if not fits or any(w not in (None, n) for w, n in zip(wanted, value.shape, strict=True)):
+        raise ModelFileError(
+            f"{name} is {value.dtype} {value.shape}; expected {array.dtype} {wanted}."
+        )
+    if array.finite and not np.isfinite(value).all():
+        raise ModelFileError(f"{name} has values that are not finite.")
+    return value
 
 
 def build(described, known, what):

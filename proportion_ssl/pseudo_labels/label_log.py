@@ -1,4 +1,4 @@
-"""Which pseudo label each instance had in each round, and which rule gave it."""
+"""Which pseudo label each instance had in each round, and by which rule: the only place that holds labels."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ SIGNS = np.array([0, 1, -1, -1], dtype=np.int8)  # of these rules
 
 
 class LabelLog:
-    """Audit trail of pseudo labels: every change, so that any round can be replayed.
+    """Pseudo labels of all rounds, as changes, so that any round can be replayed.
 
     Parameters
     ----------
@@ -17,11 +17,6 @@ class LabelLog:
         Bag of each instance.
     bag_names : ndarray of shape (n_bags,)
     classes : ndarray of shape (n_classes,)
-
-    Attributes
-    ----------
-    n_rounds : int
-        Rounds recorded.
 
     Notes
     -----
@@ -75,18 +70,35 @@ class LabelLog:
         """Rounds recorded so far."""
         return len(self._changes)
 
-    def record(self, signed: np.ndarray, *, remembered: np.ndarray) -> None:
+    @property
+    def signed_labels(self) -> np.ndarray:
+        """Labels of the last round, int8 of shape (n_instances, n_classes)."""
+        return _read_only(SIGNS[self._rules])
+
+    @property
+    def label_rounds(self) -> np.ndarray:
+        """Round since which each label has stood without a break, 0 where there is none; int32."""
+        since = np.zeros(self._rules.size, dtype=np.int32)
+        signs = np.zeros(self._rules.size, dtype=np.int8)
+        for now, (cells, rules) in enumerate(self._changes, start=1):
+            new = SIGNS[rules]
+            since[cells] = np.where(new == signs[cells], since[cells], now * (new != 0))
+            signs[cells] = new
+        return _read_only(since.reshape(self._rules.shape))
+
+    def record(self, labels: np.ndarray, *, remembered: np.ndarray | None = None) -> None:
         """Add the labels of a round.
 
         Parameters
         ----------
-        signed : ndarray of shape (n_instances, n_classes)
-            Labels that the round trained on.
-        remembered : ndarray of bool, shape (n_instances, n_classes)
-            Where a negative label stands from an earlier round and was not given again.
+        labels : ndarray of shape (n_instances, n_classes)
+            Labels that the round trained on. Soft labels in [0, 1] count as positive above one half.
+        remembered : ndarray of bool, shape (n_instances, n_classes), optional
+            Where a negative label stands from an earlier round and was not given again. Default: nowhere.
         """
-        rules = np.where(signed > 0, 1, np.where(signed < 0, np.where(remembered, 3, 2), 0))
-        rules = rules.astype(np.int8)
+        rules = np.where(labels > 0.5, 1, np.where(labels < 0, 2, 0)).astype(np.int8)
+        if remembered is not None:
+            rules[(rules == 2) & remembered] = 3
         cells = np.flatnonzero(rules.ravel() != self._rules.ravel())
         self._changes.append((cells, rules.ravel()[cells]))
         self._rules = rules
@@ -146,33 +158,43 @@ class LabelLog:
         )
 
 
-class LabelTrail:
-    """Mixin of a classifier whose pseudo labels can be looked at afterwards.
+class LoggedLabels:
+    """Mixin of a classifier whose ``label_log_`` holds its pseudo labels; the other names are views of it.
 
     Attributes
     ----------
+    label_log_ : LabelLog
     signed_labels_ : ndarray of int8, shape (n_bag_instances, n_classes)
         Labels of the last round.
     label_rounds_ : ndarray of int32, shape (n_bag_instances, n_classes)
         The round since which each has stood without a break; 0: no label.
-    label_log_ : LabelLog
     bag_index_, bag_names_ : ndarray
     """
 
-    def _start_labels(self, bag_index: np.ndarray, bag_names: np.ndarray, classes: np.ndarray):
-        """No labels yet."""
-        self.bag_index_, self.bag_names_ = bag_index, bag_names
-        self.signed_labels_ = np.zeros((len(bag_index), len(classes)), dtype=np.int8)
-        self.label_rounds_ = np.zeros(self.signed_labels_.shape, dtype=np.int32)
-        self.label_log_ = LabelLog(bag_index, bag_names, classes)
+    label_log_: LabelLog
 
-    def _record_labels(self, labels: np.ndarray, *, remembered: np.ndarray):
-        """Add the labels of a round; of soft labels those above one half."""
-        signed = (labels > 0.5).astype(np.int8) - (labels < 0)
-        stands = (signed != 0) & (signed == self.signed_labels_)
-        now = self.label_log_.n_rounds + 1
-        self.label_rounds_ = np.where(stands, self.label_rounds_, now * (signed != 0)).astype(
-            np.int32
-        )
-        self.signed_labels_ = signed
-        self.label_log_.record(signed, remembered=remembered)
+    @property
+    def signed_labels_(self) -> np.ndarray:
+        """Labels of the last round, shape (n_bag_instances, n_classes)."""
+        return self.label_log_.signed_labels
+
+    @property
+    def label_rounds_(self) -> np.ndarray:
+        """The round since which each label has stood, shape (n_bag_instances, n_classes)."""
+        return self.label_log_.label_rounds
+
+    @property
+    def bag_index_(self) -> np.ndarray:
+        """Bag of each instance, as a position in ``bag_names_``; shape (n_bag_instances,)."""
+        return self.label_log_.bag_index
+
+    @property
+    def bag_names_(self) -> np.ndarray:
+        """Names of the bags, shape (n_bags,)."""
+        return self.label_log_.bag_names
+
+
+def _read_only(array):
+    """An array that says so when someone tries to change what is only computed from the log."""
+    array.flags.writeable = False
+    return array

@@ -36,6 +36,7 @@ from proportion_ssl import (
     ThresholdSelector,
     TumorProposer,
 )
+from proportion_ssl.baselines import MeanMapClassifier, ProportionSVMClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.embedding import load_mobilenet_v2
 from proportion_ssl.estimators._base import NetBagClassifier
@@ -43,13 +44,13 @@ from proportion_ssl.losses import (
     NegativeLoss,
     PositiveLoss,
     multi_complementary_loss,
+    multi_negative_loss,
     pairwise_comparison_loss,
 )
 from proportion_ssl.nets import AdaptiveFusion, FixedFusion
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import train_epochs
-from proportion_ssl.persistence import ModelFileError, _file, _tables, load, save
-from proportion_ssl.persistence._tables import ROWS, Row
+from proportion_ssl.persistence import ModelFileError, _file, _models, _tables, load, save
 
 FITTED = ["n_iter_", "history_", "refit_history_", "termination_condition_", "n_features_in_"]
 ARRAYS = ["classes_", "signed_labels_", "label_rounds_", "bag_index_", "bag_names_"]
@@ -506,10 +507,10 @@ def frame(**changes):
         (set_in("data_shape", value=[3]), "do not fit"),
         (lambda d: d["model"].pop("data_shape"), "net of its own"),
         (set_in("fitted", "n_features_in_", value=3), "do not fit"),
-        (set_in("fitted", "classes_", "values", value=["a", "b", "c"]), "do not fit its bags"),
+        (set_in("fitted", "classes_", "values", value=["a"]), "it has 1 classes"),
         (set_in("fitted", "bags_", value=1), "unknown attribute 'bags_'"),
         (set_in("fitted", "classifier_", value={}), "unknown attribute 'classifier_'"),
-        (lambda d: d["model"]["fitted"].pop("bag_names_"), "incomplete"),
+        (lambda d: d["model"]["fitted"].pop("label_log_"), "incomplete"),
         (set_in("fitted", "history_", value={}), "history_ is a dict"),
         (set_in("fitted", "history_", value=[[1]]), "history_ is no list of tables"),
         (set_in("fitted", "trust_", value="x"), "trust_ is a str"),
@@ -532,9 +533,10 @@ def test_hostile_description_of_a_robust_classifier(change, message, stored_robu
     ("tensors", "message"),
     [
         ({"net.linear.weight": None}, "too few for 4 classes"),
-        ({"bag_index_": None}, "pseudo labels are incomplete"),
-        ({"signed_labels_": torch.zeros(80, 5, dtype=torch.int8)}, "do not fit its bags"),
-        ({"signed_labels_": torch.zeros(80, 4)}, "signed_labels_ is of type"),
+        ({"label_log_.bag_index": None}, "log of pseudo labels is incomplete"),
+        ({"label_log_.bag_index": torch.zeros(80)}, "log of pseudo labels is incomplete"),
+        ({"label_log_.bag_index": torch.zeros(1, dtype=torch.int64)}, "does not fit its bags"),
+        ({"signed_labels_": torch.zeros(80, 4)}, "unknown attribute 'signed_labels_'"),
         ({"label_log_.rules": None}, "log of pseudo labels is incomplete"),
         ({"label_log_.lengths": torch.tensor([1])}, "log of pseudo labels does not fit"),
         ({"classifier_.net.linear.bias": torch.zeros(4)}, "unknown attribute 'classifier_"),
@@ -546,7 +548,129 @@ def test_hostile_tensors_of_a_robust_classifier(tensors, message, stored_robust,
         load(path)
 
 
-# --- tumour proposals ---------------------------------------------------------------------------
+# --- classifiers without a net ------------------------------------------------------------------
+
+LINEAR = [MeanMapClassifier(), ProportionSVMClassifier(random_state=0)]
+
+
+def fit_linear(model, data, n_classes=4):
+    X, y = data.X_labeled, np.array(["a", "b", "c", "ü"])[data.y % n_classes]
+    recorded = data.bags.proportions
+    shares = np.stack([recorded[:, c::n_classes].sum(axis=1) for c in range(n_classes)], axis=1)
+    return clone(model).fit(X, y, Bags(data.bags.X, data.bags.index, shares))
+
+
+@pytest.mark.parametrize("model", LINEAR, ids=repr)
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_linear_round_trip(model, n_classes, data, tmp_path):
+    fitted = fit_linear(model, data, n_classes)
+    save(fitted, tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    assert type(loaded) is type(model)
+    scores = "predict_proba" if hasattr(model, "predict_proba") else "decision_function"
+    np.testing.assert_array_equal(
+        getattr(loaded, scores)(data.X_test), getattr(fitted, scores)(data.X_test), strict=True
+    )
+    np.testing.assert_array_equal(loaded.predict(data.X_test), fitted.predict(data.X_test))
+    assert sorted(vars(loaded)) == sorted(vars(fitted))
+    for name in type(model)._kept.arrays:
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(fitted, name), strict=True)
+    for name in ("C_", "n_iter_", *(["history_", "C_p_"] if "SVM" in repr(model) else [])):
+        assert getattr(loaded, name) == getattr(fitted, name)
+    save(loaded, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
+
+
+def test_linear_without_bags(data, tmp_path):
+    model = ProportionSVMClassifier(C=1).fit(data.X_labeled, data.y)
+    save(model, tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    assert not hasattr(loaded, "bag_labels_") and loaded.C_ == 1
+    np.testing.assert_array_equal(loaded.predict(data.X_test), model.predict(data.X_test))
+
+
+@pytest.mark.parametrize(
+    ("change", "tensors", "message"),
+    [
+        (lambda d: None, {"coef_": None}, "lacks the attribute 'coef_'"),
+        (lambda d: None, {"coef_": torch.zeros(4, 9)}, r"coef_ is float32 \(4, 9\); expected"),
+        (
+            lambda d: None,
+            {"coef_": torch.zeros(4, 9, dtype=torch.float64)},
+            r"coef_ is float64 \(4, 9\); expected float64 \(4, 16\)",
+        ),
+        (
+            lambda d: None,
+            {"intercept_": torch.full((4,), torch.inf, dtype=torch.float64)},
+            "intercept_ has values that are not finite",
+        ),
+        (lambda d: None, {"intercept_": torch.zeros(())}, "intercept_ is float32"),
+        (lambda d: None, {"bag_index_": torch.zeros(1)}, "unknown attribute 'bag_index_'"),
+        (lambda d: None, {"label_log_.cells": torch.zeros(1)}, "unknown attribute 'label_log_"),
+        (set_in("fitted", "label_log_", value={}), {}, "unknown attribute 'label_log_'"),
+        (set_in("fitted", "coef_", value=[1.0]), {}, "unknown attribute 'coef_'"),
+        (set_in("fitted", "is_images_", value=True), {}, "of images, which has no net"),
+        (set_in("fitted", "C_", value="x"), {}, "C_ is a str"),
+        (set_in("data_shape", value=[16]), {}, "net of its own"),
+    ],
+)
+def test_hostile_linear_classifiers(change, tensors, message, data, tmp_path):
+    for model in LINEAR:
+        save(fit_linear(model, data), tmp_path / "m")
+        path = rewrite((tmp_path / "m").read_bytes(), tmp_path / "n", change, tensors)
+        with pytest.raises(ModelFileError, match=message):
+            load(path)
+
+
+def test_array_of_another_kind_is_not_saved(data, tmp_path):
+    model = fit_linear(MeanMapClassifier(), data)
+    model.coef_ = model.coef_.astype(np.float32)
+    with pytest.raises(ValueError, match="coef_ is an array of float32 and 2 axes"):
+        save(model, tmp_path / "m")
+
+
+# --- files of earlier versions ------------------------------------------------------------------
+
+OLD = Path(__file__).parents[1] / "data/models/0.1.0"
+
+
+@pytest.mark.parametrize("path", sorted(OLD.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_files_of_version_0_1_0_predict_as_they_did(path, tmp_path):
+    expected = np.load(OLD / "expected.npz")
+    loaded = load(path)
+    predict = loaded.transform if isinstance(loaded, TumorProposer) else loaded.predict_proba
+    np.testing.assert_allclose(predict(expected["X"]), expected[path.stem], rtol=1e-5)
+    save(loaded, tmp_path / "new")
+    assert parts((tmp_path / "new").read_bytes())[0]["version"] == 2
+    again = load(tmp_path / "new")
+    assert again.get_params(deep=False).keys() == loaded.get_params(deep=False).keys()
+
+
+def test_labels_of_version_0_1_0():
+    expected, loaded = (
+        np.load(OLD / "expected.npz"),
+        load(OLD / "negative_pseudo_label.safetensors"),
+    )
+    for name in ("signed_labels", "label_rounds", "bag_index", "bag_names"):
+        np.testing.assert_array_equal(getattr(loaded, f"{name}_"), expected[name])
+    assert loaded.label_rounds_.max() > 1
+    assert loaded.negative_loss.loss is multi_negative_loss
+
+
+@pytest.mark.parametrize("name", ["signed_labels_", "label_rounds_"])
+def test_labels_of_version_0_1_0_that_contradict_each_other(name, tmp_path):
+    stored = (OLD / "negative_pseudo_label.safetensors").read_bytes()
+    changed = parts(stored)[1][name].clone()
+    changed[0, 0] += 1
+    path = rewrite(stored, tmp_path / "m", lambda d: None, {name: changed})
+    with pytest.raises(ModelFileError, match=f"its {name} and its log .*Fit the model again"):
+        load(path)
+    path = rewrite(stored, tmp_path / "m", lambda d: None, {name: torch.zeros(1)})
+    with pytest.raises(ModelFileError, match="contradict each other"):
+        load(path)
+
+
+# --- tumor proposals ----------------------------------------------------------------------------
 
 
 def fit_proposer(data, net=None, **settings):
@@ -724,6 +848,7 @@ class OtherClassifier(NetBagClassifier):
     """Another system of the package: a parameter, attributes and a criterion of its own."""
 
     _parameter_constraints = {**NetBagClassifier._parameter_constraints, "weight": [Real]}  # noqa: RUF012
+    _kept = NetBagClassifier._kept.extended(always={"history_": (list,)})
 
     def __init__(
         self,
@@ -758,11 +883,13 @@ class OtherClassifier(NetBagClassifier):
         self.history_ = [{"train_loss": float(net.history[-1]["train_loss"])}]
 
 
-def test_another_system_needs_one_line_in_the_table(data, tmp_path, monkeypatch):
+def test_another_system_says_what_is_kept_and_needs_its_name_in_the_table(
+    data, tmp_path, monkeypatch
+):
     model = OtherClassifier(weight=0.5, random_state=0).fit(data.X_labeled, data.y)
     with pytest.raises(TypeError, match="A OtherClassifier cannot be saved"):
         save(model, tmp_path / "m")
-    monkeypatch.setitem(ROWS, OtherClassifier, Row(always={"history_": (list,)}))
+    monkeypatch.setattr(_models, "MODELS", (*_tables.MODELS, OtherClassifier))
     save(model, tmp_path / "m")
     loaded = load(tmp_path / "m")
     assert type(loaded) is OtherClassifier and loaded.get_params() == model.get_params()
@@ -771,7 +898,7 @@ def test_another_system_needs_one_line_in_the_table(data, tmp_path, monkeypatch)
         loaded.predict_proba(data.X_test), model.predict_proba(data.X_test), strict=True
     )
     path = rewrite((tmp_path / "m").read_bytes(), tmp_path / "n", lambda d: None)
-    monkeypatch.delitem(ROWS, OtherClassifier)
+    monkeypatch.undo()
     with pytest.raises(ModelFileError, match="names the model 'OtherClassifier'"):
         load(path)
 
@@ -1074,7 +1201,7 @@ def test_pickles_are_not_read(write, tmp_path):
     del sys.persistence_test_ran
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, True, 1.0, 1e300, [1]])
+@pytest.mark.parametrize("version", [0, 3, "1", None, True, 1.0, 1e300, [1]])
 def test_unknown_version(version, stored, tmp_path):
     path = rewrite(stored, tmp_path / "m", lambda d: d.update(version=version, package="9.9"))
     with pytest.raises(ModelFileError, match=r"version .* of the format, .*proportion_ssl '9\.9'"):
@@ -1162,10 +1289,15 @@ HOSTILE = [
     (set_fitted("classes_", names("str", ["a", "b", "c", "d"], width=10**9)), "width 1000000000"),
     (set_fitted("classes_", names("int64", [1, 1, 2, 3])), "or one of them twice"),
     (set_fitted("classes_", names("int64", [1])), "1 classes"),
-    (set_fitted("classes_", names("int64", [1, 2])), "do not fit its bags and classes"),
+    (set_fitted("classes_", names("int64", [1, 2])), "does not fit its bags and classes"),
     (set_fitted("classes_", names("int8", [1, 2, 3, 999])), "OverflowError"),
     (set_fitted("classes_", 3), "classes_ has no type"),
-    (set_fitted("bag_names_", names("int64", [1])), "bags that it does not have"),
+    (
+        set_fitted("label_log_", {"bag_names": names("int64", [1])}),
+        "bags that it does not have",
+    ),
+    (set_fitted("label_log_", {}), "entry of the log of pseudo labels must have"),
+    (set_fitted("bag_names_", names("int64", [1])), "unknown attribute 'bag_names_'"),
     (set_fitted("feature_names_in_", names("object", ["a"])), "names of features"),
     (set_in("fitted", value={}), "lacks the attribute"),
     (set_in("fitted", value=3), "not a table"),
@@ -1175,7 +1307,7 @@ HOSTILE = [
     (lambda d: d.update(format="else"), "not one of proportion_ssl.save"),
     (lambda d: d.pop("model"), "KeyError"),
     (lambda d: d["model"].pop("class"), "entry of the model must have"),
-    (lambda d: d["model"]["fitted"].pop("bag_names_"), "incomplete"),
+    (lambda d: d["model"]["fitted"].pop("label_log_"), "incomplete"),
     (lambda d: d["model"]["fitted"].pop("history_"), "lacks the attribute 'history_'"),
 ]
 
@@ -1199,12 +1331,11 @@ def test_hostile_description(change, message, stored, tmp_path):
         ({"net.../../x": torch.zeros(1)}, "unknown weight '../../x'"),
         ({"more": torch.zeros(1)}, "unknown attribute 'more'"),
         ({"classes_": torch.zeros(4)}, "unknown attribute 'classes_'"),
-        ({"signed_labels_": torch.zeros(80, 4)}, "signed_labels_ is of type"),
-        ({"signed_labels_": torch.zeros(1, 4, dtype=torch.int8)}, "do not fit its bags"),
-        ({"bag_index_": torch.full((80,), 99)}, "bags that it does not have"),
-        ({"bag_index_": torch.full((80,), -1)}, "bags that it does not have"),
-        ({"bag_index_": torch.tensor(3)}, "do not fit its bags"),
-        ({"bag_index_": None}, "incomplete"),
+        ({"signed_labels_": torch.zeros(80, 4)}, "unknown attribute 'signed_labels_'"),
+        ({"label_log_.bag_index": torch.full((80,), 99)}, "bags that it does not have"),
+        ({"label_log_.bag_index": torch.full((80,), -1)}, "bags that it does not have"),
+        ({"label_log_.bag_index": torch.tensor(3)}, "bags that it does not have"),
+        ({"label_log_.bag_index": None}, "incomplete"),
         ({"label_log_.cells": None}, "log of pseudo labels is incomplete"),
         ({"label_log_.more": torch.zeros(1)}, "log of pseudo labels is incomplete"),
         ({"label_log_.lengths": torch.tensor([-1, 1])}, "log of pseudo labels does not fit"),
