@@ -12,14 +12,14 @@ class LinearBagClassifier(BagClassifier):
     """Base of the linear classifiers: features only, and a default strength of regularisation."""
 
     def _check_labeled(self, X, y, groups):
-        X, codes = super()._check_labeled(X, y, groups)
+        X, y = super()._check_labeled(X, y, groups)
         if self.is_images_:
             raise ValueError(
                 f"{type(self).__name__} learns from features (n, n_features), but X_labeled has shape "
                 f"{tuple(X.shape)}: images. Turn labelled patches and bags into features first, for "
                 "example by PatchEmbedder."
             )
-        return X, codes
+        return X, y
 
 
 class LinearMachines(LinearBagClassifier):

@@ -9,17 +9,12 @@ from skorch import NeuralNet
 
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagLoss, BagStream, TwoStreamLoss, epochs_of
-from proportion_ssl.estimators._base import NetBagClassifier
+from proportion_ssl.estimators._with_net import TrainedNetClassifier
 from proportion_ssl.nets.signed_dataset import SignedDataset
-from proportion_ssl.nets.training import (
-    split_validation,
-    train_epochs,
-    train_until_settled,
-    training_rows,
-)
+from proportion_ssl.nets.training import train_epochs, train_until_settled, training_rows
 
 
-class TwoStreamClassifier(NetBagClassifier):
+class TwoStreamClassifier(TrainedNetClassifier):
     """Base of the systems whose every step pays for a labelled batch and for a batch of bags.
 
     A subclass writes ``_make_bag_loss``; its constructor adds the parameters of that loss and hands
@@ -39,8 +34,8 @@ class TwoStreamClassifier(NetBagClassifier):
     max_epochs : int
         Passes over the bags; all are made, each of them with as many labelled batches, which go on through
         the labelled patches where the last pass ended. Without bags: most epochs of the supervised fit.
-    patience, validation_fraction, learning_rate, batch_size, oversample, random_state
-        As of :class:`~proportion_ssl.NegativePseudoLabelClassifier`. The validation patches decide when the
+    patience, validation_fraction, learning_rate, batch_size, oversample, classes, random_state
+        As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`. The validation patches decide when the
         supervised fit ends; with bags their loss is recorded.
 
     Attributes
@@ -56,7 +51,7 @@ class TwoStreamClassifier(NetBagClassifier):
     _needs_real_numbers = False
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
-        **NetBagClassifier._parameter_constraints,
+        **TrainedNetClassifier._parameter_constraints,
         "weight": [Interval(Real, 0, None, closed="left")],
         "ramp_up": [Interval(Real, 0, 1, closed="both")],
         "bags_per_batch": [Interval(Integral, 1, None, closed="left")],
@@ -77,6 +72,7 @@ class TwoStreamClassifier(NetBagClassifier):
         learning_rate: float | None = None,
         batch_size: int | None = None,
         oversample: bool = True,
+        classes: Any = None,
         random_state: Any = None,
     ):
         self.estimator = estimator
@@ -90,6 +86,7 @@ class TwoStreamClassifier(NetBagClassifier):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.oversample = oversample
+        self.classes = classes
         self.random_state = random_state
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -119,16 +116,15 @@ class TwoStreamClassifier(NetBagClassifier):
                 f"{type(self).__name__} mixes or moves its instances, which uint8 images cannot be; give "
                 "features of PatchEmbedder, or a net whose layers are frozen (freeze=True)."
             )
-        train, validation = split_validation(codes, self.validation_fraction, random_state, groups)
-        signed = np.eye(len(self.classes_), dtype=np.int8)[codes]
-        validating = SignedDataset(X, signed, validation) if len(validation) else None
-        rows = train[training_rows(signed[train], random_state, balance=self.oversample)]
+        signed, validation = self._split_labeled(X, codes, groups, random_state)
+        train = np.flatnonzero(signed.any(axis=1))
+        rows = training_rows(signed, random_state, balance=self.oversample)
         self._initialize(net, X, train)
         if bags is None:
             train_until_settled(
                 net,
                 self._labeled_data(X, signed, rows, random_state),
-                validating,
+                validation,
                 max_epochs=self.max_epochs,
                 patience=self.patience,
             )
@@ -153,7 +149,7 @@ class TwoStreamClassifier(NetBagClassifier):
         )
         for epoch in epochs_of(rows, stream.n_batches * batch_size, random_state, self.max_epochs):
             data = self._labeled_data(X, signed, epoch, random_state)
-            train_epochs(net, data, validating, 1)
+            train_epochs(net, data, validation, 1)
             if not np.isfinite(net.history[-1, "train_loss"]):
                 raise FloatingPointError(
                     f"The training loss of epoch {len(net.history)} is {net.history[-1, 'train_loss']}; "

@@ -91,10 +91,18 @@ class MeanMapClassifier(LinearBagClassifier):
         },
     )
 
-    def __init__(self, *, C: float | None = None, tol: float = 1e-4, max_iter: int = 1000):
+    def __init__(
+        self,
+        *,
+        C: float | None = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        classes: Any = None,
+    ):
         self.C = C
         self.tol = tol
         self.max_iter = max_iter
+        self.classes = classes
 
     def _fit(self, X, codes, bags, groups, random_state):
         X = X.astype(np.float64)

@@ -112,6 +112,7 @@ class ProportionSVMClassifier(LinearMachines):
         n_init: int = 1,
         tol: float = 1e-4,
         max_iter: int = 50,
+        classes: Any = None,
         random_state: Any = None,
     ):
         self.C = C
@@ -120,6 +121,7 @@ class ProportionSVMClassifier(LinearMachines):
         self.n_init = n_init
         self.tol = tol
         self.max_iter = max_iter
+        self.classes = classes
         self.random_state = random_state
 
     def _fit(self, X, codes, bags, groups, random_state):

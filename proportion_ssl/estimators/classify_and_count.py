@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from proportion_ssl._fitting import all_or_nothing
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.intervals import nearest_proportions
 
@@ -81,11 +82,12 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
             raise ValueError("labeled must be a tuple (X_labeled, y) or (X_labeled, y, groups).")
         X_labeled, labels, *groups = labeled
         extra = {"groups": groups[0]} if groups else {}
-        self.bags_ = bags
-        self.n_features_in_ = 1
-        self.estimator_ = clone(self.estimator).fit(
-            X_labeled, labels, bags.select(_names(X)), **extra
-        )
+        with all_or_nothing(self):
+            self.bags_ = bags
+            self.n_features_in_ = 1
+            self.estimator_ = clone(self.estimator).fit(
+                X_labeled, labels, bags.select(_names(X)), **extra
+            )
         return self
 
     def predict(self, X: Any) -> np.ndarray:

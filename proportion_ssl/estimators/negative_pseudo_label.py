@@ -1,22 +1,20 @@
-"""Negative pseudo labelling: labelled patches and bags with known proportions in one estimator."""
+"""Negative pseudo labeling: labeled patches and bags with known proportions in one estimator."""
 
+import copy
+from dataclasses import dataclass
 from numbers import Integral
 from types import NoneType
 from typing import Any
 
 import numpy as np
 from skorch import NeuralNet
+from tqdm import tqdm
 
 from proportion_ssl._sklearn import HasMethods, Interval, StrOptions, visual_block
-from proportion_ssl.estimators._base import NetBagClassifier, weighted_labels
+from proportion_ssl.estimators._with_net import TrainedNetClassifier, weighted_labels
 from proportion_ssl.losses.signed_labels import NegativeLoss, PositiveLoss, multi_negative_loss
 from proportion_ssl.nets.signed_dataset import SignedDataset
-from proportion_ssl.nets.training import (
-    split_validation,
-    train_epochs,
-    train_until_settled,
-    training_rows,
-)
+from proportion_ssl.nets.training import train_epochs, train_until_settled, training_rows
 from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
 from proportion_ssl.pseudo_labels.picking import merge_rounds
 from proportion_ssl.pseudo_labels.selectors import AdaptiveSelector, NegativeSelector
@@ -33,7 +31,7 @@ PAPER_SETTINGS = {
 }
 
 
-class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
+class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
     """Patch classifier from a few labelled patches and bags with known class proportions.
 
     Fits a net on the labelled patches, then repeats: predict every bag, compare predicted with
@@ -84,6 +82,11 @@ class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
     warm_start : bool, default=False
         Whether ``fit`` goes on from the net of the last ``fit``, with new bags, new labelled patches or
         corrected proportions, instead of starting again. With bags the supervised step is then skipped.
+    classes : array-like of shape (n_classes,), default=None
+        All classes, where ``y`` and a DataFrame of proportions do not name them: a class that no labeled
+        patch shows is learned from the bags. Default: those of ``y`` and of the columns of a DataFrame.
+    verbose : bool, default=False
+        Whether a bar on stderr shows how far the fit is.
     random_state : int, RandomState instance or None, default=None
         Decides validation patches, first weights, order of batches and dropout.
 
@@ -150,7 +153,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
     """
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
-        **NetBagClassifier._parameter_constraints,
+        **TrainedNetClassifier._parameter_constraints,
         "positive_selector": [StrOptions({"default"}), HasMethods("transform"), None],
         "negative_selector": [StrOptions({"default"}), HasMethods("transform"), None],
         "multi_negative": ["boolean"],
@@ -161,9 +164,10 @@ class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
         "epoch_size": [Interval(Integral, 1, None, closed="left"), None],
         "refit": ["boolean"],
         "warm_start": ["boolean"],
+        "verbose": ["boolean"],
     }
 
-    _kept = NetBagClassifier._kept.extended(
+    _kept = TrainedNetClassifier._kept.extended(
         always={
             "history_": (list,),
             "n_iter_": (int,),
@@ -192,6 +196,8 @@ class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
         batch_size: int | None = None,
         oversample: bool = True,
         warm_start: bool = False,
+        classes: Any = None,
+        verbose: bool = False,
         random_state: Any = None,
     ):
         self.estimator = estimator
@@ -211,57 +217,47 @@ class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
         self.batch_size = batch_size
         self.oversample = oversample
         self.warm_start = warm_start
+        self.classes = classes
+        self.verbose = verbose
         self.random_state = random_state
 
-    def _make_net(self, *, is_images):
-        net = super()._make_net(is_images=is_images)
-        return net.set_params(
-            criterion__positive=self.positive_loss or PositiveLoss(),
-            criterion__negative=self.negative_loss or NegativeLoss(multi_negative_loss),
+    def _forget(self):
+        """With warm start the net stays, as a copy: that of the last fit must survive a fit that fails."""
+        net = getattr(self, "estimator_", None) if self.warm_start else None
+        super()._forget()
+        if net is not None:
+            self.estimator_ = copy.deepcopy(net)
+
+    def _build_net(self):
+        return (
+            super()
+            ._build_net()
+            .set_params(
+                criterion__positive=self.positive_loss or PositiveLoss(),
+                criterion__negative=self.negative_loss or NegativeLoss(multi_negative_loss),
+            )
         )
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):
-        labeled = self._fit_supervised(net, X, codes, bags, groups, random_state)
-        if bags is not None:
-            self._fit_rounds(net, X, bags, labeled, random_state)
-
-    def _start(self, *, is_images):
-        """A new net, or with warm start the one of the last fit."""
-        if not (self.warm_start and hasattr(self, "estimator_")):
-            return self._make_net(is_images=is_images)
-        if not np.array_equal(self.estimator_.classes_, self.classes_):
-            raise ValueError(
-                f"warm_start: the last fit knew the classes {self.estimator_.classes_.tolist()}, y now holds "
-                f"{self.classes_.tolist()}; give the same classes, or set warm_start=False."
-            )
-        return self.estimator_
-
-    def _fit_supervised(self, net, X, codes, bags, groups, random_state):
-        """Train on the labelled patches; returns their signed labels and the validation data."""
-        _, validation_rows = split_validation(codes, self.validation_fraction, random_state, groups)
-        signed = np.eye(len(self.classes_), dtype=np.int8)[codes]
-        validation = SignedDataset(X, signed, validation_rows) if len(validation_rows) else None
-        known = signed.copy()
-        known[validation_rows] = 0
+        is_warm = self.warm_start and net.initialized_
+        if is_warm:
+            self._check_goes_on(net, X)
+        known, validation = self._split_labeled(X, codes, groups, random_state)
+        data = _Data(X, None if bags is None else bags.X, known, validation)
         self.n_iter_, self.termination_condition_, self.refit_history_ = 0, "no_bags", None
-        is_warm = net is getattr(self, "estimator_", None)
-        if is_warm and getattr(net, "data_shape_", X.shape[1:]) != X.shape[1:]:
-            raise ValueError(
-                f"warm_start: the last fit had instances of shape {net.data_shape_}, X_labeled now has "
-                f"{X.shape[1:]}; give the same kind, or set warm_start=False."
-            )
-        if not is_warm:
-            losses = self._train_anew(net, [X], known, validation, random_state)
-        elif bags is None:
-            losses = self._train_on(net, [X], known, validation, random_state)
-        else:
-            losses = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
-        self.history_ = [{"round": 0, **losses}]
-        return known, validation
+        with self._progress(bags) as progress:
+            progress.set_description("supervised")
+            if is_warm and bags is not None:
+                losses: dict = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
+            else:
+                losses = self._train(net, data, known, random_state, new_weights=not is_warm)
+            self.history_ = [{"round": 0, **losses}]
+            progress.update()
+            if bags is not None:
+                self._fit_rounds(net, data, bags, random_state, progress)
 
-    def _fit_rounds(self, net, X, bags, labeled, random_state):
-        """Renew pseudo labels and train on, until the epochs are used up; then train anew."""
-        known, validation = labeled
+    def _fit_rounds(self, net, data, bags, random_state, progress):
+        """Renew the pseudo labels and train on, until the epochs are used up; then train new weights."""
         positive_selector, negative_selector = self._make_selectors()
         self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
         last_negative = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int32)
@@ -270,9 +266,9 @@ class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
             return
         self.termination_condition_ = "max_epochs"
 
-        n_epochs = self.max_epochs
-        while n_epochs > 0:
+        for n_epochs in self._epochs_of_rounds():
             self.n_iter_ += 1
+            progress.set_description(f"round {self.n_iter_}")
             probabilities = net.predict_proba(SignedDataset(bags.X))
             positive = self._select(positive_selector, probabilities, bags)
             negative = self._select(negative_selector, probabilities, bags)
@@ -280,39 +276,57 @@ class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
             labels = merge_rounds(positive, negative, self._remembered(last_negative))
             self.label_log_.record(labels, remembered=negative == 0)
 
-            signed = np.concatenate([known, weighted_labels(labels, bags)])
-            picked = training_rows(signed, random_state, balance=self.oversample)
-            n_now = min(self.epochs_per_round, n_epochs)
-            data = SignedDataset([X, bags.X], signed, picked)
-            train_epochs(net, data, validation, n_now, epoch_size=self.epoch_size)
-            n_epochs -= n_now
-            self._record_round(net, n_now, probabilities, bags)
+            signed = np.concatenate([data.known, weighted_labels(labels, bags)])
+            rows = training_rows(signed, random_state, balance=self.oversample)
+            train_epochs(
+                *(net, SignedDataset([data.X, bags.X], signed, rows), data.validation, n_epochs),
+                epoch_size=self.epoch_size,
+            )
+            self._record_round(net, n_epochs, probabilities, bags)
+            progress.update()
 
         if self.refit:
-            self.refit_history_ = self._train_anew(
-                net, [X, bags.X], signed, validation, random_state
-            )
+            progress.set_description("refit")
+            self.refit_history_ = self._train(net, data, signed, random_state, new_weights=True)
+            progress.update()
 
-    def _train_anew(self, net, parts, signed, validation, random_state):
-        """New weights, trained on what carries a label until the validation loss settles."""
-        rows = np.flatnonzero(signed[: len(parts[0])].any(axis=1))
-        self._initialize(net, parts[0], rows)
-        return self._train_on(net, parts, signed, validation, random_state)
-
-    def _train_on(self, net, parts, signed, validation, random_state):
-        """Train the weights as they are until the validation loss settles."""
+    def _train(self, net, data, signed, random_state, *, new_weights):
+        """Train on what carries a signed label until the validation loss settles; returns the losses."""
+        if new_weights:
+            self._initialize(net, data.X, np.flatnonzero(data.known.any(axis=1)))
         n_before = len(net.history)
+        parts = data.X if len(signed) == len(data.known) else [data.X, data.X_bags]
+        rows = training_rows(signed, random_state, balance=self.oversample)
         train_until_settled(
-            net,
-            SignedDataset(
-                parts, signed, training_rows(signed, random_state, balance=self.oversample)
-            ),
-            validation,
+            *(net, SignedDataset(parts, signed, rows), data.validation),
             max_epochs=self.max_epochs,
             patience=self.patience,
             epoch_size=self.epoch_size,
         )
         return {"n_epochs": len(net.history) - n_before, **_losses(net, n_before)}
+
+    def _check_goes_on(self, net, X):
+        """Raise unless the net of the last fit can learn from these data."""
+        if not np.array_equal(net.classes_, self.classes_):
+            raise ValueError(
+                f"warm_start: the last fit knew the classes {net.classes_.tolist()}, now there are "
+                f"{self.classes_.tolist()}; give the same classes, or set warm_start=False."
+            )
+        if getattr(net, "data_shape_", X.shape[1:]) != X.shape[1:]:
+            raise ValueError(
+                f"warm_start: the last fit had instances of shape {net.data_shape_}, X_labeled now has "
+                f"{X.shape[1:]}; give the same kind, or set warm_start=False."
+            )
+
+    def _epochs_of_rounds(self):
+        """Epochs of each round."""
+        whole, rest = divmod(self.max_epochs, self.epochs_per_round)
+        return [self.epochs_per_round] * whole + [rest] * (rest > 0)
+
+    def _progress(self, bags):
+        """Bar over the steps: supervised training, and with bags the rounds and the refit."""
+        n_steps = 1 if bags is None else 1 + len(self._epochs_of_rounds()) + self.refit
+        return tqdm(total=n_steps, disable=not self.verbose, unit="step")
 
     def _make_selectors(self):
         defaults = {"positive_selector": AdaptiveSelector, "negative_selector": NegativeSelector}
@@ -366,6 +380,16 @@ class NegativePseudoLabelClassifier(LoggedLabels, NetBagClassifier):
                 "n_negative": (signed < 0).sum(axis=0).tolist(),
             }
         )
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a fit trains on: instances of both sides, signed labels of the labeled ones, validation data."""
+
+    X: Any
+    X_bags: Any
+    known: np.ndarray
+    validation: SignedDataset | None
 
 
 def _losses(net: NeuralNet, best_since: int | None = None) -> dict:

@@ -8,9 +8,9 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.decomposition import PCA
 
-from proportion_ssl._sklearn import HasMethods, Interval
-from proportion_ssl.estimators._base import BagClassifier, NetBagClassifier, weighted_labels
+from proportion_ssl._sklearn import Interval
 from proportion_ssl.estimators._discriminant import linear_discriminant
+from proportion_ssl.estimators._with_net import NetBagClassifier, weighted_labels
 from proportion_ssl.nets.classifiers import (
     PREDICTED_AT_ONCE,
     HeadClassifier,
@@ -120,8 +120,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     """
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
-        **BagClassifier._parameter_constraints,
-        "estimator": [HasMethods(["fit_loop", "initialize"]), None],
+        **NetBagClassifier._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "shrinkage": [Interval(Real, 0, 1, closed="right")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
@@ -147,6 +146,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         temperature: float = 5.0,
         n_rounds: int = 7,
         doubt: float = 0.4,
+        classes: Any = None,
         random_state: Any = None,
     ):
         self.estimator = estimator
@@ -155,6 +155,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         self.temperature = temperature
         self.n_rounds = n_rounds
         self.doubt = doubt
+        self.classes = classes
         self.random_state = random_state
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):
@@ -210,9 +211,6 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             }
         )
         return head, logits
-
-    def _make_net(self, *, is_images):
-        return self._new_net(is_images=is_images)
 
     def _principal_components(self, net, parts, random_state):
         """New weights for the net, its scale set; principal components (n_components, n_features)."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from proportion_ssl._fitting import all_or_nothing, most_folds, unseen_probabilities
 from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import HasMethods, Interval, RealNotInt, fit_context
 from proportion_ssl.nets.classifiers import HeadClassifier
@@ -72,7 +72,7 @@ class TumorProposer(TransformerMixin, BaseEstimator):
     (['b1'], np.True_)
     """
 
-    __metadata_request__fit = {"groups": True}  # noqa: RUF012 - scikit-learn's protocol
+    __metadata_request__fit = {"groups": False}  # noqa: RUF012 - scikit-learn's protocol
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         "net": [HasMethods(["fit", "predict_proba"]), None],
@@ -126,57 +126,46 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         ValueError
             If `y` is not boolean, or holds only tumour or none.
         """
+        with all_or_nothing(self):
+            return self._fit(X, y, groups)
+
+    def _fit(self, X, y, groups):
         X, y = validate_data(self, X, y, dtype=np.float32)
         is_tumor = _boolean(y)
         if groups is not None:
             groups = np.asarray(groups)
             check_consistent_length(X, groups)
+        net = MultiFieldOfViewNet(1, random_state=0) if self.net is None else clone(self.net)
         self.recall_ = self.precision_ = np.nan
         if self.threshold is None:
-            unseen = self._unseen_probabilities(X, is_tumor, groups)
+            unseen = self._unseen_probabilities(net, X, is_tumor, groups)
             self.threshold_ = recall_threshold(is_tumor, unseen, self.min_recall)
             proposed = unseen >= self.threshold_
             self.recall_ = float(proposed[is_tumor & np.isfinite(unseen)].mean())
             self.precision_ = float(is_tumor[proposed].mean())
         else:
             self.threshold_ = self.threshold
-        self.net_ = self._fit_net(X, is_tumor, groups)
+        more = {"groups": groups} if isinstance(net, MultiFieldOfViewNet) else {}
+        self.net_ = net.fit(X, is_tumor, **more)
         return self
 
-    def _fit_net(self, X, is_tumor, groups):
-        net = MultiFieldOfViewNet(1, random_state=0) if self.net is None else clone(self.net)
-        if groups is not None and isinstance(net, MultiFieldOfViewNet):
-            return net.fit(X, is_tumor, groups=groups)
-        return net.fit(X, is_tumor)
-
-    def _unseen_probabilities(self, X, is_tumor, groups):
-        """Tumour probability of each patch by nets that were trained on other slides."""
-        if groups is None:
-            n_folds = min(self.n_folds, np.bincount(is_tumor).min())
-            if n_folds < 2:
-                raise ValueError(
-                    "Two patches of tumour and two of the rest are needed to find a threshold; give "
-                    "threshold=."
-                )
-            folds = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(X, is_tumor)
-        else:
-            n_folds = min(self.n_folds, len(np.unique(groups)))
-            if n_folds < 2:
-                raise ValueError(
-                    "One slide alone cannot be left out to find a threshold; give threshold= or "
-                    "label a second slide."
-                )
-            folds = GroupKFold(n_folds).split(X, is_tumor, groups)
-        unseen = np.full(len(X), np.nan)
-        for train, test in folds:
-            if is_tumor[train].all() or not is_tumor[train].any():
-                continue  # the other slides hold one kind alone; these patches have no say
-            others = None if groups is None else groups[train]
-            net = self._fit_net(X[train], is_tumor[train], others)
-            unseen[test] = net.predict_proba(X[test])[:, 1]
+    def _unseen_probabilities(self, net, X, is_tumor, groups):
+        """Tumor probability of each patch by nets trained on other slides; NaN where there is none."""
+        if most_folds(is_tumor, groups) < 2:
+            raise ValueError(
+                "Two patches of tumor and two of the rest are needed to find a threshold; give threshold=."
+                if groups is None
+                else "One slide alone cannot be left out to find a threshold; give threshold= or label a "
+                "second slide."
+            )
+        unseen = unseen_probabilities(
+            *(net, X, is_tumor, groups),
+            n_folds=self.n_folds,
+            fit_with_groups=isinstance(net, MultiFieldOfViewNet),
+        )[:, 1]
         if not np.isfinite(unseen[is_tumor]).any():
             raise ValueError(
-                "No labelled slide can be left out: tumour and the rest are each on one slide only. "
+                "No labeled slide can be left out: tumor and the rest are each on one slide only. "
                 "Give threshold=, or label more slides."
             )
         return unseen

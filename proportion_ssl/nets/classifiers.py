@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from skorch import NeuralNetClassifier
+from skorch import NeuralNet, NeuralNetClassifier
 
+from proportion_ssl._fitting import all_or_nothing, refuse_sparse
 from proportion_ssl.embedding._images import check_images
 from proportion_ssl.embedding.mobilenet import N_FEATURES
 from proportion_ssl.embedding.patch_embedder import PatchEmbedder
@@ -70,6 +71,8 @@ class SignedLabelNet(NeuralNetClassifier):
         Losses by epoch.
     """
 
+    __metadata_request__fit = {"groups": False}  # noqa: RUF012 - scikit-learn's protocol
+
     def __init__(
         self,
         module: Any,
@@ -117,8 +120,13 @@ class SignedLabelNet(NeuralNetClassifier):
         -------
         self : SignedLabelNet
         """
+        with all_or_nothing(self):
+            return self._fit(X, y, groups)
+
+    def _fit(self, X, y, groups):
         check_classification_targets(y)
         classes, codes = np.unique(np.asarray(y), return_inverse=True)
+        refuse_sparse(X)
         if len(X) != len(codes):
             raise ValueError(f"X has {len(X)} instances but y has {len(codes)} labels.")
         X = self.embed(X)
@@ -227,8 +235,24 @@ class SignedLabelNet(NeuralNetClassifier):
         -------
         probabilities : ndarray of float32, shape (n_instances, n_classes)
         """
+        refuse_sparse(X)
         X = self.embed(X)
         return super().predict_proba(X if isinstance(X, SignedDataset) else SignedDataset(X))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of the class probabilities, finite where these underflow to 0.
+
+        Parameters
+        ----------
+        X : array of shape (n_instances, n_features) or (n_instances, height, width, 3)
+
+        Returns
+        -------
+        log_probabilities : ndarray of float32, shape (n_instances, n_classes)
+        """
+        refuse_sparse(X)
+        X = self.embed(X)
+        return log_probabilities(self, X if isinstance(X, SignedDataset) else SignedDataset(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class.
@@ -241,7 +265,8 @@ class SignedLabelNet(NeuralNetClassifier):
         -------
         labels : ndarray of shape (n_instances,)
         """
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)  # first: it says so if the net is not fitted
+        return self.classes_[probabilities.argmax(axis=1)]
 
 
 class HeadClassifier(SignedLabelNet):
@@ -368,6 +393,21 @@ class MobileNetV2Classifier(SignedLabelNet):
             return X
         check_images(X)
         return PatchEmbedder(weights=self.weights).transform(X) if self.freeze else X
+
+
+def log_probabilities(net: NeuralNet, data: SignedDataset) -> np.ndarray:
+    """Logarithms of the class probabilities of a fitted net whose module returns logits.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    data : SignedDataset
+
+    Returns
+    -------
+    log_probabilities : ndarray of float32, shape (n_instances, n_classes)
+    """
+    return net.forward(data).log_softmax(dim=-1).numpy(force=True)
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from proportion_ssl._fitting import all_or_nothing, unseen_probabilities
 from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import HasMethods, Interval, fit_context
 from proportion_ssl.nets.classifiers import HeadClassifier
@@ -187,6 +187,8 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
     ((40, 2), array([0.33, 0.33, 0.33]))
     """
 
+    __metadata_request__fit = {"groups": False}  # noqa: RUF012 - scikit-learn's protocol
+
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         "n_views": [Interval(Integral, 1, None, closed="left")],
         "expert": [HasMethods(["fit", "predict_proba"]), None],
@@ -228,26 +230,55 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
         ValueError
             If the columns cannot be split into the views, or there are fewer than two classes.
         """
+        with all_or_nothing(self):
+            return self._fit(X, y, groups)
+
+    def _fit(self, X, y, groups):
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y holds one class ({self.classes_[0]!r}); at least two are needed.")
+            raise ValueError(
+                f"y holds one class ({self.classes_[0]!r}); at least two are needed: label patches of "
+                "another class."
+            )
         views = self._views(X)
         random_state = check_random_state(self.random_state)
         fusion = FixedFusion() if self.fusion is None else clone(self.fusion)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_state.randint(np.iinfo(np.int32).max))
-            probabilities = None
-            if fusion.needs_probabilities:
-                probabilities = self._unseen_probabilities(
-                    *(views, codes, groups, fusion.n_folds, random_state)
-                )
             self.experts_ = self._fit_experts(views, codes, random_state)
-            self.fusion_ = fusion.fit(
-                views, codes, probabilities, groups=groups, random_state=random_state
-            )
+            self.fusion_ = self._fit_fusion(fusion, views, codes, groups, random_state)
         return self
+
+    def _fit_fusion(self, fusion, views, codes, groups, random_state):
+        """Fit the fusion, to what experts say of patches that they have not seen if it asks for that."""
+        if not fusion.needs_probabilities:
+            return fusion.fit(views, codes, None, groups=groups, random_state=random_state)
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        probabilities = np.stack(
+            [
+                unseen_probabilities(
+                    *(self._new_expert(random_state), np.ascontiguousarray(view), codes, groups),
+                    n_folds=fusion.n_folds,
+                    random_state=seed,
+                )
+                for view in np.moveaxis(views, 1, 0)
+            ],
+            axis=1,
+        )
+        seen = np.isfinite(probabilities).all(axis=(1, 2))
+        if not seen.any():
+            raise ValueError(
+                "No labeled slide can be left out: the other slides hold one class each. Label more slides, "
+                "or use fusion=None, which needs none."
+            )
+        groups = None if groups is None else np.asarray(groups)[seen]
+        return fusion.fit(
+            *(views[seen], codes[seen], probabilities[seen]),
+            groups=groups,
+            random_state=random_state,
+        )
 
     def _views(self, X):
         if self.n_views < 1 or X.shape[1] % self.n_views:
@@ -258,30 +289,16 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
         return X.reshape(len(X), self.n_views, -1)
 
     def _fit_experts(self, views, codes, random_state):
-        experts = []
-        for view in range(self.n_views):
-            expert = HeadClassifier() if self.expert is None else clone(self.expert)
-            if "random_state" in expert.get_params():
-                expert.set_params(random_state=random_state.randint(np.iinfo(np.int32).max))
-            experts.append(expert.fit(np.ascontiguousarray(views[:, view]), codes))
-        return experts
+        return [
+            self._new_expert(random_state).fit(np.ascontiguousarray(views[:, view]), codes)
+            for view in range(self.n_views)
+        ]
 
-    def _unseen_probabilities(self, views, codes, groups, n_folds, random_state):
-        """Probabilities of experts that were trained on the other folds."""
-        if groups is None:
-            seed = random_state.randint(np.iinfo(np.int32).max)
-            folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(views, codes)
-        else:
-            folds = GroupKFold(n_folds).split(views, codes, groups)
-        probabilities = np.zeros((*views.shape[:2], len(self.classes_)))
-        for train, test in folds:
-            present = np.unique(codes[train])
-            for view, expert in enumerate(
-                self._fit_experts(views[train], codes[train], random_state)
-            ):
-                fused = expert.predict_proba(np.ascontiguousarray(views[test, view]))
-                probabilities[np.ix_(test, np.array([view]), present)] = fused[:, None]
-        return probabilities
+    def _new_expert(self, random_state):
+        expert = HeadClassifier() if self.expert is None else clone(self.expert)
+        if "random_state" in expert.get_params():
+            expert.set_params(random_state=random_state.randint(np.iinfo(np.int32).max))
+        return expert
 
     def view_weights(self, X: Any) -> np.ndarray:
         """How much each view counts in each patch.
@@ -319,6 +336,11 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
             for view, expert in enumerate(self.experts_)
         ]
         return np.einsum("nv,vnc->nc", weights, np.stack(experts))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of the class probabilities, -inf where these are 0; shape (n_patches, n_classes)."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class, shape (n_patches,)."""

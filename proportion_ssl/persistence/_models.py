@@ -10,7 +10,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._atomic import replacing
-from proportion_ssl.estimators._base import BagClassifier, NetBagClassifier
+from proportion_ssl.estimators._base import BagClassifier
+from proportion_ssl.estimators._with_net import NetBagClassifier
 from proportion_ssl.estimators.tumor_proposer import TumorProposer
 from proportion_ssl.nets.classifiers import SignedLabelNet
 from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
@@ -309,10 +310,7 @@ def _restore(described, tensors, known):
     _set_fitted(model, fitted, tensors)
     check_feature_names(model)
     if has_net:
-        net, shape = (
-            model._make_net(is_images=model.is_images_),
-            check_shape(described["data_shape"]),
-        )
+        net, shape = model._build_net(), check_shape(described["data_shape"])
         check_inputs(model, net, shape)
         model.estimator_ = fill_net(net, weights, model.classes_, shape)
     elif weights:

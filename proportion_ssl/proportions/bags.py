@@ -231,27 +231,31 @@ class Bags:
         Raises
         ------
         ValueError
-            When classes and columns do not match.
+            When classes and columns do not match. A column of zeros for another class is dropped.
         """
         if self.class_names is None:
             if self.proportions.shape[1] != len(classes):
                 raise ValueError(
-                    f"bag_proportions has {self.proportions.shape[1]} columns but y has {len(classes)} "
-                    f"classes ({_list(classes)}); give one column per class, in sorted order."
+                    f"bag_proportions has {self.proportions.shape[1]} columns but there are {len(classes)} "
+                    f"classes ({_list(classes)}); give one column per class, in sorted order. Classes that "
+                    "no labeled patch shows are named by classes= or by the columns of a DataFrame."
                 )
             return self
         columns, wanted = self.class_names.tolist(), classes.tolist()
         without_column = [c for c in wanted if c not in columns]
         if without_column:
             raise ValueError(
-                f"Class {without_column[0]!r} has labelled instances but no column in bag_proportions "
-                f"(columns: {_list(columns)})."
+                f"Class {without_column[0]!r} has no column in bag_proportions (columns: {_list(columns)}); "
+                "give it one, with 0 in bags that do not hold it."
             )
-        without_labels = [c for c in columns if c not in wanted]
-        if without_labels:
+        unknown = [
+            c for i, c in enumerate(columns) if c not in wanted and (self.upper[:, i] > 0).any()
+        ]
+        if unknown:
             raise ValueError(
-                f"bag_proportions has a column for class {without_labels[0]!r}, but no labelled instance is "
-                f"of it (labelled classes: {_list(wanted)}); label some or drop the column."
+                f"bag_proportions has a share of class {unknown[0]!r}, which is not among the classes "
+                f"({_list(wanted)}); name it by classes= of the classifier, label some of it, or drop "
+                "the column."
             )
         aligned = self.with_instances(self.X)
         order = [columns.index(c) for c in wanted]
@@ -314,8 +318,8 @@ class Bags:
         return f"Bags({self.n_bags} bags, {self.n_instances} instances, {classes})"
 
 
-def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray) -> Bags:
-    """Turn the bag arguments of ``fit`` into :class:`Bags` whose columns follow ``classes``.
+def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = None) -> Bags:
+    """Turn the bag arguments of ``fit`` into :class:`Bags`.
 
     Parameters
     ----------
@@ -324,8 +328,8 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray) -> Bags:
         ``bag_proportions``, which then is a ``Bags``.
     bag_proportions : array-like, DataFrame, Bags or None
         None takes the proportions that ``X_bags`` holds.
-    classes : ndarray of shape (n_classes,)
-        Classes of the labelled instances, sorted.
+    classes : ndarray of shape (n_classes,), optional
+        Sorted; the columns of the proportions then follow them. Default: they stay as they are.
 
     Returns
     -------
@@ -362,7 +366,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray) -> Bags:
         raise ValueError(
             f"The {bags.n_bags} bags have no proportions; pass bag_proportions= or Bags(..., proportions=)."
         )
-    return bags.with_classes(classes)
+    return bags if classes is None else bags.with_classes(classes)
 
 
 def _from_sequence(arrays: Sequence, names: Any):

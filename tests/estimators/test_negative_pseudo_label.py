@@ -387,9 +387,9 @@ def changed(**changes):
             rf"{np.sum(DATA.y == 0)} of {len(DATA.y)} labels are None or NaN.*pandas\.notna",
         ),
         ({"y": np.where(DATA.y == 0, np.nan, DATA.y)}, "labels are None or NaN"),
-        ({"y": np.minimum(DATA.y, 2)}, "4 columns but y has 3 classes"),
+        ({"y": np.minimum(DATA.y, 2)}, "4 columns but there are 3 classes"),
         ({"groups": [1, 2]}, "groups has 2 entries"),
-        ({"groups": DATA.groups + 4}, "is also a labelled slide"),
+        ({"groups": DATA.groups + 4}, "is also a labeled slide"),
         ({"X_bags": None, "bag_proportions": [[1, 0, 0, 0]]}, "without X_bags"),
         ({"X_bags": Bags(DATA.bags.X, DATA.bags.index)}, "12 bags have no proportions"),
         (
@@ -406,7 +406,7 @@ def changed(**changes):
                     np.zeros((DATA.bags.n_instances, 32, 32, 3), np.uint8)
                 )
             },
-            "labelled ones",
+            "labeled ones",
         ),
     ],
 )

@@ -81,8 +81,8 @@ def test_three_views():
         (np.where(IS_TUMOR, "acinar", "non-cancer"), SLIDES, "y != 'non-cancer'"),
         (np.ones(300, dtype=bool), SLIDES, "hold both"),
         (IS_TUMOR, np.zeros(300), "One slide alone"),
-        (np.arange(300) < 50, SLIDES, "No labelled slide can be left out"),
-        (np.arange(300) == 0, None, "Two patches of tumour"),
+        (np.arange(300) < 50, SLIDES, "No labeled slide can be left out"),
+        (np.arange(300) == 0, None, "Two patches of tumor"),
     ],
 )
 def test_labels_that_cannot_train(y, groups, message):

@@ -39,7 +39,7 @@ from proportion_ssl import (
 from proportion_ssl.baselines import MeanMapClassifier, ProportionSVMClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.embedding import load_mobilenet_v2
-from proportion_ssl.estimators._base import NetBagClassifier
+from proportion_ssl.estimators._with_net import TrainedNetClassifier
 from proportion_ssl.losses import (
     NegativeLoss,
     PositiveLoss,
@@ -844,11 +844,11 @@ def test_proposer_whose_net_lost_an_expert(stored_proposer, tmp_path):
         load(path)
 
 
-class OtherClassifier(NetBagClassifier):
+class OtherClassifier(TrainedNetClassifier):
     """Another system of the package: a parameter, attributes and a criterion of its own."""
 
-    _parameter_constraints = {**NetBagClassifier._parameter_constraints, "weight": [Real]}  # noqa: RUF012
-    _kept = NetBagClassifier._kept.extended(always={"history_": (list,)})
+    _parameter_constraints = {**TrainedNetClassifier._parameter_constraints, "weight": [Real]}  # noqa: RUF012
+    _kept = TrainedNetClassifier._kept.extended(always={"history_": (list,)})
 
     def __init__(
         self,
@@ -873,8 +873,8 @@ class OtherClassifier(NetBagClassifier):
         self.oversample = oversample
         self.random_state = random_state
 
-    def _make_net(self, *, is_images):
-        return super()._make_net(is_images=is_images).set_params(criterion=PositiveLoss)
+    def _build_net(self):
+        return super()._build_net().set_params(criterion=PositiveLoss)
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):
         self._initialize(net, X, np.arange(len(X)))

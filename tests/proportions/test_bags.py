@@ -149,9 +149,9 @@ def frame(columns, index=("x", "y", "z")):
 @pytest.mark.parametrize(
     ("proportions", "classes", "message"),
     [
-        (HALF, ["a", "b", "c"], "2 columns but y has 3 classes"),
-        (frame(["a", "c"]), ["a", "b"], "Class 'b' has labelled instances but no column"),
-        (frame(["a", "b"]), ["a"], "column for class 'b', but no labelled instance"),
+        (HALF, ["a", "b", "c"], "2 columns but there are 3 classes"),
+        (frame(["a", "c"]), ["a", "b"], "Class 'b' has no column in bag_proportions"),
+        (frame(["a", "b"]), ["a"], "share of class 'b', which is not among the classes"),
         (frame(["a", "b"], "xyw"), ["a", "b"], "Bag 'z' has no row"),
         (frame(["a", "b"], "xyy"), ["a", "b"], "more than one row for bag 'y'"),
     ],

@@ -1,0 +1,144 @@
+"""Fits that end whole or not at all, and predictions for what a fit has not seen."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+
+
+@contextmanager
+def all_or_nothing(estimator: Any) -> Iterator[None]:
+    """Fit an estimator within the block; if the block does not end, the estimator is as it was before.
+
+    An interrupted or failed fit (``KeyboardInterrupt`` included) thus leaves the earlier fitted state, or an
+    estimator that is not fitted. The block may set attributes, but must not change the insides of old ones.
+
+    Parameters
+    ----------
+    estimator : object
+
+    Examples
+    --------
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> model = GaussianNB()
+    >>> try:
+    ...     with all_or_nothing(model):
+    ...         _ = model.fit([[0.0], [1.0]], [0, 1])
+    ...         raise KeyboardInterrupt
+    ... except KeyboardInterrupt:
+    ...     hasattr(model, "theta_")
+    False
+    """
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        object.__setattr__(estimator, "__dict__", before)
+        raise
+
+
+def refuse_sparse(X: Any, what: str = "X") -> None:
+    """Raise a TypeError for a sparse matrix.
+
+    Parameters
+    ----------
+    X : object
+    what : str
+        Its name in the message.
+    """
+    if issparse(X):
+        raise TypeError(
+            f"{what} is a sparse matrix of shape {X.shape}; dense features are needed: give {what}.toarray()."
+        )
+
+
+def most_folds(y: np.ndarray, groups: Any = None) -> int:
+    """How many folds can leave out a part of the data, with all classes or whole groups in each.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_instances,)
+    groups : array-like of shape (n_instances,), optional
+
+    Returns
+    -------
+    n_folds : int
+        Number of groups, or of instances of the rarest class.
+    """
+    if groups is not None:
+        return len(np.unique(np.asarray(groups)))
+    return int(np.unique(y, return_counts=True)[1].min())
+
+
+def unseen_probabilities(
+    estimator: Any,
+    X: np.ndarray,
+    y: np.ndarray,
+    groups: Any = None,
+    *,
+    n_folds: int = 5,
+    random_state: Any = 0,
+    fit_with_groups: bool = False,
+) -> np.ndarray:
+    """Class probabilities of each instance by a clone that was not fitted on it, nor on its group.
+
+    Parameters
+    ----------
+    estimator : classifier
+        With ``fit`` and ``predict_proba``.
+    X : ndarray of shape (n_instances, n_features)
+    y : ndarray of shape (n_instances,)
+        Labels.
+    groups : array-like of shape (n_instances,), optional
+        Slide of each instance; whole slides are then left out.
+    n_folds : int, default=5
+        Most folds; fewer where there are fewer groups, or fewer instances of a class.
+    random_state : int or RandomState, default=0
+        Chooses the folds where there are no groups.
+    fit_with_groups : bool, default=False
+        Whether the clones receive the groups of what they are fitted on.
+
+    Returns
+    -------
+    probabilities : ndarray of float64, shape (n_instances, n_classes)
+        Columns in sorted order of the labels; 0 for a class that the other folds lack. A row is NaN where the
+        other folds hold one class only, so that nothing could be learned.
+
+    Raises
+    ------
+    ValueError
+        When no two folds are possible.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> X, y = np.array([[0.0], [0.1], [0.9], [1.0]]), np.array([0, 0, 1, 1])
+    >>> unseen_probabilities(LogisticRegression(), X, y).argmax(axis=1)
+    array([0, 0, 1, 1])
+    """
+    n_folds = min(n_folds, most_folds(y, groups))
+    if n_folds < 2:
+        what = "two instances of each class" if groups is None else "two slides (groups)"
+        raise ValueError(f"Nothing can be left out: {what} are needed.")
+    if groups is None:
+        folds = StratifiedKFold(n_folds, shuffle=True, random_state=random_state).split(X, y)
+    else:
+        groups = np.asarray(groups)
+        folds = GroupKFold(n_folds).split(X, y, groups)
+    classes = np.unique(y)
+    probabilities = np.full((len(X), len(classes)), np.nan)
+    for train, test in folds:
+        present = np.unique(y[train])
+        if len(present) < 2:
+            continue
+        more = {"groups": groups[train]} if fit_with_groups and groups is not None else {}
+        fitted = clone(estimator).fit(X[train], y[train], **more)
+        probabilities[test] = 0.0
+        probabilities[np.ix_(test, np.searchsorted(classes, present))] = fitted.predict_proba(
+            X[test]
+        )
+    return probabilities

@@ -1,0 +1,111 @@
+"""Which classes a classifier knows: those of the labels, those of the records, or those that are named."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from proportion_ssl.proportions.bags import Bags
+
+
+def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
+    """Classes of a fit, in sorted order.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_labeled,)
+        Labels.
+    classes : array-like or None
+        The classes that are asked for; None: those of the labels, and those of the columns of the records of
+        which some bag has, or may have, a share.
+    bags : Bags or None
+        With ``class_names`` where a DataFrame named the columns.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+
+    Raises
+    ------
+    ValueError
+        For fewer than two classes, a label or column that `classes` does not name, or names of different
+        kinds (numbers and strings).
+
+    Warns
+    -----
+    UserWarning
+        When a column is left out because neither a label nor a bag shows its class.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> recorded = pd.DataFrame({"b": [0.5], "c": [0.5]})
+    >>> known_classes(np.array(["b", "b"]), None, Bags([np.zeros((2, 1))], proportions=recorded)).tolist()
+    ['b', 'c']
+    >>> known_classes(np.array(["b", "b"]), ["a", "b", "c"], None).tolist()
+    ['a', 'b', 'c']
+    """
+    labels = np.unique(y)
+    columns = np.empty(0) if bags is None or bags.class_names is None else bags.class_names
+    if len(columns):
+        _check_kinds(labels, columns, "the columns of bag_proportions")
+    if classes is not None:
+        wanted = np.unique(np.asarray(classes).ravel())
+        _check_kinds(labels, wanted, "classes")
+        for values, what in ((labels, "y holds"), (columns, "bag_proportions has a column for")):
+            unnamed = [value for value in values.tolist() if value not in wanted.tolist()]
+            if unnamed:
+                raise ValueError(
+                    f"{what} {unnamed[0]!r}, which classes={wanted.tolist()} does not name; add it there, or "
+                    "leave it out of the data."
+                )
+    else:
+        new = [c for c in columns.tolist() if c not in labels.tolist()]
+        shown = [] if bags is None else [c for c in new if _may_occur(bags, c)]
+        if len(shown) < len(new):
+            absent = [c for c in new if c not in shown]
+            warnings.warn(
+                f"Class {absent[0]!r} has a column in bag_proportions, but no labeled patch shows it and its "
+                "share is 0 in every bag: it is left out. To keep it, name all classes by classes=.",
+                UserWarning,
+                stacklevel=4,
+            )
+        wanted = np.unique(np.concatenate([labels, _like(shown, labels)])) if shown else labels
+    if len(wanted) < 2:
+        raise ValueError(
+            f"y holds one class ({labels[0]!r}); at least two classes are needed. Label patches of another "
+            "class, or name classes that only bags show, by classes= or by the columns of a DataFrame of "
+            "proportions."
+        )
+    return wanted
+
+
+def _may_occur(bags, column):
+    position = bags.class_names.tolist().index(column)
+    return bool((bags.upper[:, position] > 0).any())
+
+
+def _like(values, labels):
+    """New classes in the type of the labels, as far as numpy can say it."""
+    return np.array(values, dtype=object if labels.dtype.kind == "O" else None)
+
+
+def _check_kinds(labels, others, what):
+    """Raise where one side holds numbers and the other strings."""
+    kinds = [_kind(values) for values in (labels, others)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"y holds {kinds[0]} ({_first(labels)}) but {what} {kinds[1]} ({_first(others)}); use one kind, "
+            "such as y.astype(str), or integers as names of the columns."
+        )
+
+
+def _kind(values):
+    texts = [isinstance(value, str) for value in values.tolist()]
+    if any(texts) and not all(texts):
+        return "strings and other values"
+    return "strings" if any(texts) else "numbers"
+
+
+def _first(values):
+    return ", ".join(repr(value) for value in values.tolist()[:3])

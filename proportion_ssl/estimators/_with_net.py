@@ -1,0 +1,231 @@
+"""Bases of the classifiers of bags that predict with a net, and of those that also train it by gradients."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet
+
+from proportion_ssl._sklearn import HasMethods, Interval
+from proportion_ssl.estimators._base import BagClassifier
+from proportion_ssl.nets.classifiers import (
+    SIGNED_LABEL_SETTINGS,
+    HeadClassifier,
+    MobileNetV2Classifier,
+    SignedLabelNet,
+    log_probabilities,
+)
+from proportion_ssl.nets.head import LinearHead
+from proportion_ssl.nets.signed_dataset import SignedDataset
+from proportion_ssl.nets.training import split_validation
+from proportion_ssl.proportions.bags import Bags
+from proportion_ssl.proportions.counts import class_proportions, sum_absolute_error
+from proportion_ssl.proportions.intervals import nearest_proportions
+
+
+class NetBagClassifier(BagClassifier):
+    """Base of the classifiers of bags that predict with a net.
+
+    A subclass writes :meth:`_fit_net`.
+
+    Parameters
+    ----------
+    estimator : skorch.NeuralNet, default=None
+        Net whose module returns logits. Default: :class:`~proportion_ssl.HeadClassifier` on features,
+        :class:`~proportion_ssl.MobileNetV2Classifier` on images.
+    classes : array-like, default=None
+        See :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
+    random_state : int, RandomState instance or None
+
+    Attributes
+    ----------
+    estimator_ : skorch.NeuralNet
+        The fitted net.
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **BagClassifier._parameter_constraints,
+        "estimator": [HasMethods(["fit_loop", "initialize"]), None],
+    }
+
+    estimator_: NeuralNet
+
+    def _fit(self, X, codes, bags, groups, random_state):
+        net = self.estimator_ if hasattr(self, "estimator_") else self._build_net()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random_state.randint(np.iinfo(np.int32).max))
+            X = self._embed(net, X)
+            if bags is not None:
+                bags = bags.with_instances(self._embed(net, bags.X))
+            self._fit_net(net, X, codes, bags, groups, random_state)
+        self.estimator_ = net
+
+    def _fit_net(
+        self,
+        net: NeuralNet,
+        X: Any,
+        codes: np.ndarray,
+        bags: Bags | None,
+        groups: Any,
+        random_state: np.random.RandomState,
+    ) -> None:
+        """Fit the net to what its trainable layers see."""
+        raise NotImplementedError
+
+    def _build_net(self) -> NeuralNet:
+        """The estimator or the default, for signed labels; without weights yet."""
+        if self.estimator is None:
+            net = MobileNetV2Classifier() if self.is_images_ else HeadClassifier()
+        else:
+            net = clone(self.estimator)
+            net.callbacks__valid_acc = None  # skorch's accuracy cannot read signed labels
+        return net.set_params(**SIGNED_LABEL_SETTINGS)
+
+    @staticmethod
+    def _embed(net: NeuralNet, X: Any) -> Any:
+        """Constant features where the net has frozen layers, so that they are computed once."""
+        return net.embed(X) if isinstance(net, SignedLabelNet) else X
+
+    def _sum_absolute_error(self, codes: np.ndarray, bags: Bags) -> float:
+        """Mean over the bags, of predicted classes; recorded proportions are nearest in the interval."""
+        predicted = class_proportions(
+            codes, bags.index, n_bags=bags.n_bags, n_classes=len(self.classes_)
+        )
+        recorded = nearest_proportions(predicted, bags.lower, bags.upper)
+        return float(sum_absolute_error(recorded, predicted).mean())
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, n_features) or (n_instances, height, width, 3)
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of float32, shape (n_instances, n_classes)
+            Columns in the order of ``classes_``; rows sum to 1.
+        """
+        check_is_fitted(self)
+        X = self._embed(self.estimator_, self._check_instances(X))
+        return self.estimator_.predict_proba(SignedDataset(X))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of the class probabilities, finite where these underflow to 0.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, n_features) or (n_instances, height, width, 3)
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        log_probabilities : ndarray of float32, shape (n_instances, n_classes)
+        """
+        check_is_fitted(self)
+        X = self._embed(self.estimator_, self._check_instances(X))
+        return log_probabilities(self.estimator_, SignedDataset(X))
+
+    def to_logistic_regression(self) -> LogisticRegression:
+        """The fitted head as scikit-learn's own classifier of features, for machines that only predict.
+
+        Returns
+        -------
+        model : sklearn.linear_model.LogisticRegression
+            Fitted; from features (n_instances, n_features), of a
+            :class:`~proportion_ssl.PatchEmbedder` or :class:`~proportion_ssl.ExportedEmbedder`, to the
+            same classes and, up to rounding, probabilities. Files of it (joblib, skops, ONNX) need no torch.
+
+        Raises
+        ------
+        ValueError
+            If more than a linear head was trained.
+        """
+        check_is_fitted(self)
+        head = getattr(self.estimator_, "head", None)
+        if not isinstance(head, LinearHead) or not getattr(self.estimator_, "freeze", True):
+            raise ValueError(
+                f"{type(self.estimator_).__name__} trained more than a linear head on constant features, "
+                "which is all that a logistic regression can take over; use save and load."
+            )
+        coef, intercept = head.coefficients()
+        if len(intercept) == 2:  # scikit-learn keeps the difference of two classes
+            coef, intercept = np.diff(coef, axis=0), np.diff(intercept)
+        model = LogisticRegression()
+        model.coef_, model.intercept_, model.classes_ = coef, intercept, self.classes_
+        model.n_features_in_ = coef.shape[1]
+        model.n_iter_ = np.zeros(1, dtype=np.int32)  # of its own solver
+        return model
+
+
+class TrainedNetClassifier(NetBagClassifier):
+    """Base of the classifiers of bags that train a net by gradients.
+
+    A subclass writes :meth:`_fit_net`, for which this class has :meth:`_split_labeled` and
+    :meth:`_initialize`; its constructor has at least the parameters below.
+
+    Parameters
+    ----------
+    estimator, classes, random_state
+        As in :class:`NetBagClassifier`.
+    max_epochs : int
+    patience : int
+        Training ends after so many epochs without a smaller validation loss.
+    validation_fraction : float in [0, 1)
+        Share of the labeled patches that is set aside to decide when to stop.
+    learning_rate : float or None
+        Step size of the optimizer; None: the net's own.
+    batch_size : int or None
+        None: the net's own.
+    oversample : bool
+        Repeat labeled patches until all classes are as frequent as the largest.
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
+        **NetBagClassifier._parameter_constraints,
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "oversample": ["boolean"],
+    }
+
+    def _build_net(self) -> NeuralNet:
+        net = super()._build_net()
+        if self.learning_rate is not None:
+            net.set_params(lr=self.learning_rate)
+        if self.batch_size is not None:
+            net.set_params(batch_size=self.batch_size)
+        return net
+
+    def _initialize(self, net: NeuralNet, X: Any, rows: np.ndarray) -> None:
+        """Give the net new weights; its features are standardized by the rows that are trained on."""
+        if isinstance(net, SignedLabelNet):
+            net.initialize_for(X, rows, self.classes_)
+        else:
+            net.set_params(classes=self.classes_)
+            net.initialize()
+
+    def _split_labeled(
+        self, X: Any, codes: np.ndarray, groups: Any, random_state: np.random.RandomState
+    ) -> tuple[np.ndarray, SignedDataset | None]:
+        """Signed labels of the patches to train on (0 for the others), and the validation data."""
+        _, rows = split_validation(codes, self.validation_fraction, random_state, groups)
+        signed = np.eye(len(self.classes_), dtype=np.int8)[codes]
+        validation = SignedDataset(X, signed, rows) if len(rows) else None
+        known = signed.copy()
+        known[rows] = 0
+        return known, validation
+
+
+def weighted_labels(signed: np.ndarray, bags: Bags) -> np.ndarray:
+    """Labels of the instances of bags, multiplied by the weights of their bags where these are not all 1."""
+    if (bags.weights == 1).all():
+        return signed
+    return signed * bags.weights[bags.index, np.newaxis].astype(np.float32)
