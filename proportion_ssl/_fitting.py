@@ -52,7 +52,8 @@ def refuse_sparse(X: Any, what: str = "X") -> None:
     """
     if issparse(X):
         raise TypeError(
-            f"{what} is a sparse matrix of shape {X.shape}; dense features are needed: give {what}.toarray()."
+            f"{what} is a sparse matrix of shape {X.shape}, but dense features are needed: convert it by "
+            ".toarray()."
         )
 
 

@@ -59,5 +59,7 @@ def test_folds_that_are_impossible():
 
 def test_sparse_matrices_are_refused_by_name():
     refuse_sparse(X)
-    with pytest.raises(TypeError, match=r"X_bags is a sparse matrix .* give X_bags\.toarray\(\)"):
+    with pytest.raises(
+        TypeError, match=r"X_bags is a sparse matrix .* convert it by \.toarray\(\)"
+    ):
         refuse_sparse(csr_array(X), "X_bags")

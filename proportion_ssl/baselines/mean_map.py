@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import logsumexp, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._linear import LinearBagClassifier, inverse_mean_square
 from proportion_ssl.estimators._base import BagClassifier
+from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.intervals import consistent_proportions
 
@@ -32,6 +33,8 @@ class MeanMapClassifier(LinearBagClassifier):
     tol : float, default=1e-4
         Training ends when no partial derivative of the mean loss is larger.
     max_iter : int, default=1000
+    classes : array-like of shape (n_classes,), default=None
+        As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
 
     Attributes
     ----------
@@ -108,10 +111,14 @@ class MeanMapClassifier(LinearBagClassifier):
         X = X.astype(np.float64)
         signed = np.eye(len(self.classes_))[codes]
         counts, sums, weights = signed.sum(axis=0), signed.T @ X, np.ones(len(X))
-        self.class_means_ = sums / counts[:, np.newaxis]
-        if bags is not None:
+        if bags is None:
+            with np.errstate(invalid="ignore"):  # NaN for a class of `classes` that nothing shows
+                self.class_means_ = sums / counts[:, np.newaxis]
+        else:
             instances = np.asarray(bags.X, dtype=np.float64)
-            self.class_means_ = _class_means(self.class_means_, counts, instances, bags)
+            self.class_means_ = class_means(
+                X, codes, instances, bags.index, _shares(bags), bags.weights
+            )
             in_bags = (bags.weights * bags.sizes) @ _shares(bags)
             counts = counts + in_bags
             sums = sums + in_bags[:, np.newaxis] * self.class_means_
@@ -158,22 +165,24 @@ class MeanMapClassifier(LinearBagClassifier):
         probabilities : ndarray of float64, shape (n_instances, n_classes)
             Columns in the order of ``classes_``; rows sum to 1.
         """
+        return np.exp(self.predict_log_proba(X))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of the class probabilities, finite where these underflow to 0.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, n_features)
+
+        Returns
+        -------
+        log_probabilities : ndarray of float64, shape (n_instances, n_classes)
+        """
         check_is_fitted(self)
         X = np.asarray(self._check_instances(X), dtype=np.float64)
-        return softmax(X @ self.coef_.T + self.intercept_, axis=1)
+        return log_softmax(X @ self.coef_.T + self.intercept_, axis=1)
 
 
 def _shares(bags: Bags) -> np.ndarray:
     """Recorded proportions, freed of the rounding that lets a row miss 1."""
     return consistent_proportions(bags.proportions, bags.lower, bags.upper)
-
-
-def _class_means(labeled_means, labeled_counts, instances, bags) -> np.ndarray:
-    """Class means that best explain the means of the bags and of the labelled classes."""
-    bag_means = np.zeros((bags.n_bags, instances.shape[1]))
-    np.add.at(bag_means, bags.index, instances)
-    bag_means /= bags.sizes[:, np.newaxis]
-    shares = np.concatenate([np.eye(len(labeled_counts)), _shares(bags)])
-    means = np.concatenate([labeled_means, bag_means])
-    root = np.sqrt(np.concatenate([labeled_counts, bags.weights * bags.sizes]))[:, np.newaxis]
-    return np.linalg.lstsq(root * shares, root * means, rcond=None)[0]

@@ -34,6 +34,8 @@ class ProportionSVMClassifier(LinearMachines):
         A weight of the loss is done with when the objective falls by a smaller share.
     max_iter : int, default=50
         Most alternations for each weight of the loss.
+    classes : array-like of shape (n_classes,), default=None
+        As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     random_state : int, RandomState instance or None, default=None
         Draws the first labels of the bags.
 

@@ -3,6 +3,9 @@
 import numpy as np
 from scipy.linalg import solve
 
+#: Intercept of a class without instances: its probability is 0, but all numbers stay finite.
+ABSENT = -1e6
+
 
 def linear_discriminant(
     X: np.ndarray, labels: np.ndarray, *, shrinkage: float
@@ -13,8 +16,8 @@ def linear_discriminant(
     ----------
     X : ndarray of float, shape (n_instances, n_features)
     labels : ndarray of float, shape (n_instances, n_classes)
-        Share of each instance in each class, times the weight of the instance; not negative. Every class
-        needs a sum above 0.
+        Share of each instance in each class, times the weight of the instance; not negative. A class whose
+        sum is 0 gets a probability of 0.
     shrinkage : float in (0, 1]
         How far the covariance is moved towards a multiple of the identity matrix with the same trace.
 
@@ -44,13 +47,13 @@ def linear_discriminant(
     >>> coef.tolist(), intercept.tolist()  # means 1 and 5, variance 1
     ([[1.0, 5.0]], [-0.5, -12.5])
     """
-    n_features = X.shape[1]
-    labels = labels / labels.sum(axis=0)
+    n_features, sums = X.shape[1], labels.sum(axis=0)
+    labels = labels / np.where(sums > 0, sums, 1)
     means = (labels.T @ X).astype(np.float64)
     weights = labels.sum(axis=1).astype(X.dtype)
     second = (X * weights[:, np.newaxis]).T @ X
-    covariance = (second - means.T @ means) / labels.shape[1]
+    covariance = (second - means.T @ means) / np.count_nonzero(sums)
     ridge = shrinkage * np.trace(covariance) / n_features or 1.0  # features that are all constant
     shrunk = (1.0 - shrinkage) * covariance + ridge * np.eye(n_features)
     coef = solve(shrunk, means.T, assume_a="pos")
-    return coef, -0.5 * (means.T * coef).sum(axis=0)
+    return coef, np.where(sums > 0, -0.5 * (means.T * coef).sum(axis=0), ABSENT)

@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn.decomposition import PCA
 
 from proportion_ssl._sklearn import Interval
+from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.estimators._discriminant import linear_discriminant
 from proportion_ssl.estimators._with_net import NetBagClassifier, weighted_labels
 from proportion_ssl.nets.classifiers import (
@@ -65,6 +66,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         Rounds before the records are judged; four more follow.
     doubt : float in [0, 2], default=0.4
         Smallest distance at which a bag can be doubtful; it must also be three times the median of all.
+    classes : array-like of shape (n_classes,), default=None
+        As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     random_state : int, RandomState instance or None, default=None
         Chooses the instances that principal components are taken from where there are more than 20,000;
         nothing else is random.
@@ -169,10 +172,13 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         components = self._principal_components(net, parts, random_state)
         projected = np.concatenate([_project(net, components, part) for part in parts])
         known = np.eye(len(self.classes_), dtype=projected.dtype)[codes]
-        head = linear_discriminant(projected[: len(known)], known, shrinkage=self.shrinkage)
-        if bags is not None:
+        if bags is None:
+            head = linear_discriminant(projected, known, shrinkage=self.shrinkage)
+        else:
             shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
             warn_if_not_identifiable(shares, self.classes_)
+            first = _with_unlabeled_classes(projected, codes, known, bags, shares)
+            head = linear_discriminant(*first, shrinkage=self.shrinkage)
             head = self._fit_rounds(head, projected, known, bags)
         self._set_head(net, components, *head)
 
@@ -246,6 +252,18 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         """Write discriminant functions of principal components into the linear layer of the head."""
         weight = (components.T @ coef / self.temperature).T
         net.head.set_linear(weight, intercept / self.temperature)
+
+
+def _with_unlabeled_classes(X, codes, known, bags, shares):
+    """Labeled instances and their labels, and for a class that has none the mean that the bags tell."""
+    n_labeled, without = len(known), np.flatnonzero(known.sum(axis=0) == 0)
+    if not len(without):
+        return X[:n_labeled], known
+    means = class_means(X[:n_labeled], codes, X[n_labeled:], bags.index, shares, bags.weights)
+    labels = np.eye(known.shape[1], dtype=known.dtype)[without]
+    return np.concatenate([X[:n_labeled], means[without].astype(X.dtype)]), np.concatenate(
+        [known, labels]
+    )
 
 
 def _logits(X, head):

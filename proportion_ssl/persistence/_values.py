@@ -134,6 +134,8 @@ def encode(value, name):
         return {"$optimizer": value.__name__}
     if any(value is function for function in FUNCTIONS):
         return {"$function": value.__name__}
+    if isinstance(value, np.ndarray | pd.Index):
+        return {"$names": describe_names(value, name)}
     if isinstance(value, pd.DataFrame):
         return {"$table": _describe_frame(value, name)}
     if class_of(value) in (*PARTS, *NETS):
@@ -279,6 +281,8 @@ def decode(value):
         if kind == "$object":
             check_table(content, {"class", "parameters"}, "a part")
             return build(content, (*PARTS, *NETS), "part")
+        if kind == "$names":
+            return build_names(content, "an array of names")
         if kind == "$table":
             return _build_frame(content)
     raise ModelFileError(f"it holds a value of the unknown kind {kind[:80]!r}.")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl._checks import check_fraction, check_intervals, check_shares, warn_if_reordered
+from proportion_ssl._fitting import refuse_sparse
 from proportion_ssl.proportions.counts import class_proportions
 from proportion_ssl.proportions.intervals import (
     deviation_interval,
@@ -114,6 +115,8 @@ class Bags:
         upper: Any = None,
         weights: Any = None,
     ):
+        for part in X if isinstance(X, (list, tuple)) else (X,):
+            refuse_sparse(part, "X of the bags")
         if isinstance(X, (list, tuple)) and all(hasattr(x, "shape") for x in X):
             self.X, self.index, self.names, self.has_names = _from_sequence(X, bag_ids)
         else:

@@ -136,6 +136,21 @@ def test_rounds_use_up_the_epochs():
     assert clf.termination_condition_ == "max_epochs"
 
 
+@pytest.mark.parametrize(
+    ("settings", "with_bags", "steps"),
+    [({}, True, 7), ({"refit": False, "epochs_per_round": 2}, True, 4), ({}, False, 1)],
+)
+def test_a_bar_shows_supervised_training_rounds_and_refit(settings, with_bags, steps, capsys):
+    X, y, bags = fixed_predictions()
+    clf = make(estimator=SignedLabelNet(PassThrough), verbose=True, **settings)
+    clf.fit(X, y, bags if with_bags else None)
+    out, err = capsys.readouterr()
+    assert f"{steps}/{steps}" in err and out == ""
+    assert ("refit" in err) == (with_bags and "refit" not in settings)
+    clf.set_params(verbose=False).fit(X, y, bags)
+    assert capsys.readouterr() == ("", "")
+
+
 # Settings
 
 

@@ -184,6 +184,20 @@ def test_classes_of_any_kind(names, data, tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Index])
+def test_classes_that_were_asked_for(kind, data, tmp_path):
+    model = RobustProportionClassifier(classes=kind([3, 2, 1, 0, 7]), random_state=0)
+    save(model.fit(data.X_labeled, data.y), tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    assert list(loaded.classes) == [3, 2, 1, 0, 7] and loaded.classes_.tolist() == [0, 1, 2, 3, 7]
+    np.testing.assert_array_equal(
+        loaded.predict_proba(data.X_test), model.predict_proba(data.X_test), strict=True
+    )
+    clone(loaded).fit(data.X_labeled, data.y)
+    save(loaded, tmp_path / "again")
+    assert load(tmp_path / "again").classes_.tolist() == [0, 1, 2, 3, 7]
+
+
 def test_feature_names_of_a_data_frame(data, tmp_path):
     X = pd.DataFrame(data.X_labeled, columns=[f"f{i}" for i in range(data.X_labeled.shape[1])])
     model = NegativePseudoLabelClassifier(max_epochs=1, random_state=0).fit(X, data.y)
@@ -1269,6 +1283,8 @@ HOSTILE = [
     (set_parameter("positive_selector", {"$import": EVIL}), "unknown kind '\\$import'"),
     (set_parameter("positive_selector", {"$object": EVIL}), "entry of a part must have"),
     (set_parameter("positive_selector", {"$float": EVIL}), "unknown kind '\\$float'"),
+    (set_parameter("classes", {"$names": EVIL}), "an array of names has no type or no values"),
+    (set_parameter("classes", {"$names": names(EVIL, [])}), "has the type 'os.system'"),
     (set_parameter("__class__", EVIL), "unknown parameter '__class__'"),
     (set_parameter("max_epochs", -1), "max_epochs"),
     (set_in("parameters", value=None), "not a table"),

@@ -1,0 +1,300 @@
+"""Classes that no labeled patch shows, and messages about labels that do not fit."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from numpy.testing import assert_array_equal
+from scipy.sparse import csr_array, csr_matrix
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, cross_validate
+
+from proportion_ssl import (
+    Bags,
+    ClassifyAndCount,
+    HeadClassifier,
+    MultiFieldOfViewNet,
+    NegativePseudoLabelClassifier,
+    RobustProportionClassifier,
+    TumorProposer,
+)
+from proportion_ssl.baselines import (
+    AssignmentClassifier,
+    FixMatchClassifier,
+    MeanMapClassifier,
+    ProportionLossClassifier,
+    ProportionSVMClassifier,
+)
+from proportion_ssl.datasets import make_bags
+
+NAMES = np.array(["a", "b", "c", "d"])
+DATA = make_bags(n_bags=15, bag_size=30, n_features=8, class_separation=2.0, random_state=0)
+Y = NAMES[DATA.y]
+IS_LABELED = Y != "c"
+X, LABELS = DATA.X_labeled[IS_LABELED], Y[IS_LABELED]
+
+QUICK = {"max_epochs": 25, "learning_rate": 0.05, "random_state": 0}
+LEARN_FROM_PROPORTIONS = [
+    NegativePseudoLabelClassifier(**QUICK),
+    RobustProportionClassifier(random_state=0),
+    AssignmentClassifier(**QUICK),
+    ProportionLossClassifier(**QUICK),
+    MeanMapClassifier(),
+    ProportionSVMClassifier(random_state=0),
+]
+EVERY = [*LEARN_FROM_PROPORTIONS, FixMatchClassifier(**QUICK)]
+
+
+def table(**changes):
+    names = [f"slide {i}" for i in range(DATA.bags.n_bags)]
+    recorded = pd.DataFrame(DATA.bags.proportions, index=names, columns=NAMES)
+    return recorded.assign(**changes)
+
+
+def bags(proportions=None):
+    names = np.array([f"slide {i}" for i in range(DATA.bags.n_bags)])
+    return Bags(DATA.bags.X, names[DATA.bags.index], proportions)
+
+
+every = pytest.mark.parametrize("model", EVERY, ids=lambda m: type(m).__name__)
+
+
+# --- classes that only bags show ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", ["columns", "classes"])
+@pytest.mark.parametrize("model", LEARN_FROM_PROPORTIONS, ids=lambda m: type(m).__name__)
+def test_bags_teach_a_class_that_no_labeled_patch_shows(model, named):
+    model, recorded = clone(model), table()
+    if named == "classes":
+        model.set_params(classes=["d", "c", "b", "a"])
+        recorded = recorded.loc[bags().names].to_numpy()
+    model.fit(X, LABELS, bags(recorded))
+    assert_array_equal(model.classes_, NAMES)
+    predicted, truth = model.predict(DATA.X_test), NAMES[DATA.y_test]
+    assert (predicted == truth).mean() > 0.9
+    assert (predicted[truth == "c"] == "c").mean() > 0.9
+
+
+@every
+def test_without_bags_a_class_without_labels_is_known_and_not_predicted(model):
+    model = clone(model).set_params(classes=NAMES).fit(X, LABELS)
+    assert_array_equal(model.classes_, NAMES)
+    predicted, truth = model.predict(DATA.X_test), NAMES[DATA.y_test]
+    assert "c" not in predicted
+    assert (predicted == truth)[truth != "c"].mean() > 0.8
+    if hasattr(model, "predict_proba"):
+        probabilities = model.predict_proba(DATA.X_test)
+        assert probabilities.shape == (len(truth), 4)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+        assert probabilities[:, 2].max() < 0.5
+
+
+def test_naming_the_classes_that_are_there_changes_nothing():
+    models = [
+        NegativePseudoLabelClassifier(max_epochs=3, random_state=0, classes=classes)
+        for classes in (None, ["a", "b", "c", "d"], np.array(["d", "c", "b", "a"]))
+    ]
+    first, *others = (m.fit(DATA.X_labeled, Y, bags(table())).predict_proba(X) for m in models)
+    for other in others:
+        assert_array_equal(first, other)
+
+
+def test_grouped_cross_validation_goes_on_where_a_fold_lacks_a_class():
+    slides = np.where(Y == "c", 0, 1 + np.arange(len(Y)) % 2)
+    model = NegativePseudoLabelClassifier(**QUICK)
+    scores = cross_validate(
+        *(model, DATA.X_labeled, Y),
+        groups=slides,
+        cv=GroupKFold(3),
+        params={"X_bags": bags(table())},
+        scoring="accuracy",
+        error_score="raise",
+    )["test_score"]
+    assert (scores > 0.9).all()
+
+
+def test_classes_by_bags_of_which_all_labels_are_one_class():
+    only = Y == "a"
+    model = NegativePseudoLabelClassifier(max_epochs=3, random_state=0)
+    model.fit(DATA.X_labeled[only], Y[only], bags(table()))
+    assert_array_equal(model.classes_, NAMES)
+
+
+def test_a_column_of_zeros_for_a_class_without_labels_is_left_out_and_named():
+    model = NegativePseudoLabelClassifier(max_epochs=2, random_state=0)
+    with pytest.warns(UserWarning, match="Class 'mucinous' has a column .* it is left out") as seen:
+        model.fit(DATA.X_labeled, Y, bags(table(mucinous=0.0)))
+    assert seen[0].filename == __file__
+    assert_array_equal(model.classes_, NAMES)
+    model.set_params(classes=[*NAMES, "mucinous"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(DATA.X_labeled, Y, bags(table(mucinous=0.0)))
+    assert model.classes_.tolist() == [*NAMES, "mucinous"]
+
+
+def test_bags_left_out_of_a_search_teach_the_class_too():
+    names = bags().names
+    model = ClassifyAndCount(ProportionLossClassifier(**QUICK))
+    model.fit(names[:10], labeled=(X, LABELS), bags=bags(table()))
+    assert model.score(names[10:]) > -0.2
+
+
+def test_labels_of_numbers_meet_columns_of_numbers():
+    recorded = table().set_axis([10, 20, 30, 40], axis=1)
+    model = NegativePseudoLabelClassifier(max_epochs=2, random_state=0)
+    model.fit(X, (DATA.y[IS_LABELED] + 1) * 10, bags(recorded))
+    assert model.classes_.tolist() == [10, 20, 30, 40] and model.classes_.dtype.kind == "i"
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+
+def fit(y=Y, proportions=None, model=None, X=DATA.X_labeled, **more):
+    model = NegativePseudoLabelClassifier(max_epochs=1) if model is None else model
+    return model.fit(X, y, bags(table() if proportions is None else proportions), **more)
+
+
+def of_classes(classes):
+    return NegativePseudoLabelClassifier(max_epochs=1, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"y": DATA.y}, r"y holds numbers \(0, 1, 2\) but the columns of bag_proportions strings"),
+        (
+            {"proportions": table().set_axis([0, 1, 2, 3], axis=1)},
+            r"y holds strings \('a', 'b', 'c'\) but the columns of bag_proportions numbers",
+        ),
+        ({"model": of_classes([0, 1])}, r"y holds strings .* but classes numbers .* use one kind"),
+        ({"model": of_classes(["a", "b", "c"])}, r"y holds 'd', which classes=.* does not name"),
+        (
+            {"model": of_classes([*NAMES, "e"])},
+            "Class 'e' has no column in bag_proportions",
+        ),
+        (
+            {
+                "model": of_classes(NAMES),
+                "proportions": table(a=table()["a"] / 2, e=table()["a"] / 2),
+            },
+            "bag_proportions has a column for 'e', which classes=",
+        ),
+        ({"model": of_classes(3)}, "'classes' parameter"),
+        (
+            {"y": LABELS, "X": X, "proportions": table().to_numpy()},
+            "4 columns but there are 3 classes .* named by classes= or by the columns",
+        ),
+    ],
+)
+def test_names_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit(**arguments)
+
+
+@every
+def test_a_single_class_says_what_to_do(model):
+    with pytest.raises(ValueError, match=r"one class \(.*'a'.*\).* Label patches .* by classes="):
+        clone(model).fit(DATA.X_labeled, np.full(len(Y), "a"))
+
+
+@every
+@pytest.mark.parametrize("sparse", [csr_array, csr_matrix])
+def test_sparse_features_are_refused_with_what_to_do(model, sparse):
+    model = clone(model)
+    with pytest.raises(TypeError, match=r"toarray\(\)"):
+        model.fit(sparse(DATA.X_labeled), Y)
+    for parts in ([sparse(DATA.bags.X)], [sparse(DATA.bags.X), sparse(DATA.bags.X)]):
+        with pytest.raises(TypeError, match=r"X of the bags is a sparse matrix.*toarray\(\)"):
+            model.fit(DATA.X_labeled, Y, parts, table().iloc[: len(parts)])
+    with pytest.raises(TypeError, match=r"X of the bags is a sparse matrix.*toarray\(\)"):
+        Bags(sparse(DATA.bags.X), DATA.bags.index)
+    model.fit(DATA.X_labeled, Y)
+    with pytest.raises(TypeError, match=r"toarray\(\)"):
+        model.predict(sparse(DATA.X_labeled))
+
+
+@pytest.mark.parametrize(
+    "model", [HeadClassifier(max_epochs=1), MultiFieldOfViewNet(1), TumorProposer()]
+)
+def test_other_models_refuse_sparse_features_too(model):
+    with pytest.raises(TypeError, match=r"toarray\(\)"):
+        clone(model).fit(csr_array(DATA.X_labeled), DATA.y > 1)
+
+
+def test_minus_one_as_a_label_is_doubted():
+    y = np.where(np.arange(len(Y)) % 5 == 0, -1, DATA.y)
+    model = NegativePseudoLabelClassifier(max_epochs=1, random_state=0)
+    with pytest.warns(
+        UserWarning, match=r"y holds -1 beside \[0, 1, 2, 3\].* belong in bags"
+    ) as seen:
+        model.fit(DATA.X_labeled, y)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(DATA.X_labeled, np.where(DATA.y > 1, 1, -1))  # a usual pair of labels
+
+
+# --- logarithms of probabilities ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(m for m in EVERY if hasattr(m, "predict_proba")),
+        HeadClassifier(max_epochs=3),
+        MultiFieldOfViewNet(2, expert=HeadClassifier(max_epochs=3), random_state=0),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_logarithms_of_probabilities(model):
+    X = DATA.X_labeled.astype(np.float32)
+    model = clone(model).fit(X, Y)
+    logs = model.predict_log_proba(X)
+    np.testing.assert_allclose(np.exp(logs), model.predict_proba(X), rtol=1e-4, atol=1e-6)
+    far = np.full((1, X.shape[1]), 1e4, dtype=np.float32)
+    assert (model.predict_proba(far) == 0).any()
+    if not isinstance(model, MultiFieldOfViewNet):
+        assert np.isfinite(model.predict_log_proba(far)).all()
+    assert model.predict_log_proba(far).argmax() == model.predict_proba(far).argmax()
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+class Recorder(NegativePseudoLabelClassifier):
+    """Notes the groups that arrive in ``fit``."""
+
+    seen: list = []  # noqa: RUF012
+
+    def fit(self, X_labeled, y, X_bags=None, bag_proportions=None, *, groups=None):
+        self.seen.append(groups)
+        return super().fit(X_labeled, y, X_bags, bag_proportions, groups=groups)
+
+
+def scores_with(routing, model):
+    groups = np.arange(len(Y)) % 4
+    Recorder.seen.clear()
+    with sklearn.config_context(enable_metadata_routing=routing):
+        more = {"params": {"groups": groups}} if routing else {"groups": groups}
+        return cross_validate(
+            *(model, DATA.X_labeled, Y), cv=GroupKFold(4), error_score="raise", **more
+        )["test_score"]
+
+
+def test_groups_go_to_the_splitter_alone_with_routing_and_without():
+    scores = []
+    for routing in (False, True):
+        scores.append(scores_with(routing, Recorder(max_epochs=2, random_state=0)))
+        assert Recorder.seen == [None] * 4
+    assert_array_equal(*scores)
+
+
+def test_groups_are_handed_to_the_fit_on_request():
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = Recorder(max_epochs=2, random_state=0).set_fit_request(groups=True)
+    scores_with(True, model)
+    assert sorted(len(np.unique(groups)) for groups in Recorder.seen) == [3] * 4
