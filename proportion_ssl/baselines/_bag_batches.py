@@ -1,8 +1,8 @@
-"""Training on two streams: labelled batches and, beside each, a batch of bags.
+"""Training on two streams: labeled batches and, beside each, a batch of bags.
 
-skorch's own training loop cuts the labelled batches from :func:`epochs_of`. :class:`TwoStreamLoss` stands
-in for its criterion and adds to each step what a batch of bags costs; callbacks, history and early stopping
-of skorch stay as they are. A system says only what a batch of bags costs: it is a :class:`BagLoss`.
+skorch's own training loop cuts the labeled batches from :func:`epochs_of`. :class:`TwoStreamLoss` replaces
+its criterion and adds to each step the loss of a batch of bags; callbacks, history and early stopping
+of skorch stay as they are. A system defines only the loss of a batch of bags: it is a :class:`BagLoss`.
 """
 
 import math
@@ -33,9 +33,9 @@ class BagBatch:
     weights : torch.Tensor of float32, shape (n_bags,)
         Weight of each bag.
     labeled : torch.Tensor of shape (n_labeled, ...)
-        Labelled instances, drawn at random; their labels do not come along.
+        Labeled instances, drawn at random; their labels do not come along.
     scale : torch.Tensor of shape (n_features,)
-        Standard deviation of each feature over the labelled instances: the unit of noise.
+        Standard deviation of each feature over the labeled instances: the unit of noise.
     """
 
     X: torch.Tensor
@@ -53,7 +53,7 @@ class BagBatch:
 
     @property
     def everything(self) -> torch.Tensor:
-        """Instances of the bags, then the labelled ones: what is taken as unlabelled."""
+        """Instances of the bags, then the labeled ones: what is taken as unlabeled."""
         return torch.cat([self.X, self.labeled])
 
     def bag_means(self, values: torch.Tensor) -> torch.Tensor:
@@ -70,9 +70,9 @@ class BagStream:
     bags : Bags
         With proportions.
     labeled : SignedDataset
-        Labelled instances that are trained on; their labels are not looked at.
+        Labeled instances that are trained on; their labels are not looked at.
     bags_per_batch, instances_per_bag, n_labeled : int
-        Of one batch; of larger bags a random part is taken, without replacement.
+        Sizes of one batch; of larger bags a random part is taken, without replacement.
     random_state : numpy.random.RandomState
     device : str or torch.device, default="cpu"
         Where the net is, and the batches are to be.
@@ -145,7 +145,7 @@ class BagStream:
 def epochs_of(
     rows: np.ndarray, size: int, random_state: np.random.RandomState, n_epochs: int
 ) -> Iterator[np.ndarray]:
-    """Labelled instances of each epoch, from passes that take each once in a new order.
+    """Labeled instances of each epoch, from passes that take each once in a new order.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def bag_of_each(parts: Sequence[Any]) -> torch.Tensor:
 
 
 class BagLoss(nn.Module):
-    """What a batch of bags costs; the one part that a system of two streams defines."""
+    """Loss of a batch of bags: the one part that a system of two streams defines."""
 
     def start(self, module: nn.Module, n_steps: int) -> None:
         """Called once with the new net and the number of training steps, before the first."""
@@ -218,12 +218,12 @@ class BagLoss(nn.Module):
 
 
 class TwoStreamLoss(nn.Module):
-    """Criterion of a net whose every training step also pays for a batch of bags.
+    """Criterion of a net that adds the loss of a batch of bags to every training step.
 
     Parameters
     ----------
     labeled_loss : torch.nn.Module
-        Of logits and signed labels.
+        Loss of logits and signed labels.
     bag_loss : BagLoss
     module : torch.nn.Module
         The net that is trained.
@@ -254,7 +254,7 @@ class TwoStreamLoss(nn.Module):
         bag_loss.start(module, n_steps)
 
     def forward(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-        """Loss of the labelled batch, and in training that of a batch of bags."""
+        """Loss of the labeled batch, and in training that of a batch of bags."""
         loss = self.labeled_loss(logits, signed)
         if not self.training:
             return loss

@@ -9,14 +9,14 @@ from proportion_ssl.estimators._base import BagClassifier
 
 
 class LinearBagClassifier(BagClassifier):
-    """Base of the linear classifiers: features only, and a default strength of regularisation."""
+    """Base of the linear classifiers: features only, and a default strength of regularization."""
 
     def _check_labeled(self, X, y, groups):
         X, y = super()._check_labeled(X, y, groups)
         if self.is_images_:
             raise ValueError(
                 f"{type(self).__name__} learns from features (n, n_features), but X_labeled has shape "
-                f"{tuple(X.shape)}: images. Turn labelled patches and bags into features first, for "
+                f"{tuple(X.shape)}: images. Turn labeled patches and bags into features first, for "
                 "example by PatchEmbedder."
             )
         return X, y

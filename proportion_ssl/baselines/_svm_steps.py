@@ -32,7 +32,7 @@ def alternate(
     ends : ndarray of shape (2, n_bags, n_machines)
         Lowest and highest recorded share of positive labels.
     C, C_p, growth, tol, max_iter
-        As of :class:`~proportion_ssl.baselines.ProportionSVMClassifier`.
+        As in :class:`~proportion_ssl.baselines.ProportionSVMClassifier`.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def fit_machines(
     costs : ndarray of shape (n_instances,)
         Weight of each instance's loss.
     start : ndarray of shape (n_features + 1, n_machines)
-        Where to start; the last row is the intercept, which is not regularised.
+        Where to start; the last row is the intercept, which is not regularized.
     tol : float
         Ends when a step lowers the objective by a smaller share.
 

@@ -1,4 +1,4 @@
-"""What all systems share that train on labelled batches and batches of bags side by side."""
+"""What all systems share that train on labeled batches and batches of bags side by side."""
 
 import inspect
 from numbers import Integral, Real
@@ -15,7 +15,7 @@ from proportion_ssl.nets.training import train_epochs, train_until_settled, trai
 
 
 class TwoStreamClassifier(TrainedNetClassifier):
-    """Base of the systems whose every step pays for a labelled batch and for a batch of bags.
+    """Base class for methods trained jointly on labeled batches and batches of bags.
 
     A subclass writes ``_make_bag_loss``; its constructor adds the parameters of that loss and hands
     all others on as ``**kwargs``. Without bags the fit is supervised.
@@ -26,14 +26,14 @@ class TwoStreamClassifier(TrainedNetClassifier):
         Net whose module returns logits. Default: :class:`~proportion_ssl.HeadClassifier` on features,
         :class:`~proportion_ssl.MobileNetV2Classifier` on images.
     weight : float
-        Weight of the loss of the bags beside that of the labelled patches, after the ramp.
+        Weight of the loss of the bags beside that of the labeled patches, after the ramp.
     ramp_up : float in [0, 1]
         Share of all steps over which the weight rises from near 0 (:func:`~proportion_ssl.baselines.ramp`).
     bags_per_batch, instances_per_bag : int
         How many bags a step sees, and at most how many instances of each, drawn anew each time.
     max_epochs : int
-        Passes over the bags; all are made, each of them with as many labelled batches, which go on through
-        the labelled patches where the last pass ended. Without bags: most epochs of the supervised fit.
+        Passes over the bags; all are made, each of them with as many labeled batches, which go on through
+        the labeled patches where the last pass ended. Without bags: most epochs of the supervised fit.
     patience, validation_fraction, learning_rate, batch_size, oversample, classes, random_state
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`. The validation patches decide when the
         supervised fit ends; with bags their loss is recorded.
@@ -101,13 +101,13 @@ class TwoStreamClassifier(TrainedNetClassifier):
             cls.__init__.__signature__ = signature  # type: ignore[attr-defined]
 
     def _make_bag_loss(self) -> BagLoss:
-        """What a batch of bags costs."""
+        """Loss of a batch of bags."""
         raise NotImplementedError
 
     def _labeled_data(
         self, X: Any, signed: np.ndarray, rows: np.ndarray, random_state: np.random.RandomState
     ) -> SignedDataset:
-        """The labelled patches that are trained on, ``rows`` of them in this order."""
+        """The labeled patches that are trained on, ``rows`` of them in this order."""
         return SignedDataset(X, signed, rows)
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):

@@ -34,7 +34,7 @@ def strong_view(X: torch.Tensor, scale: torch.Tensor, noise: float, drop: float)
     Parameters
     ----------
     X, scale
-        As of :func:`weak_view`.
+        As in :func:`weak_view`.
     noise : float
         Standard deviation of Gaussian noise on features, in units of ``scale``.
     drop : float in [0, 1)

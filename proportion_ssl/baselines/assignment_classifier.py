@@ -20,7 +20,7 @@ class AssignmentLoss(BagLoss):
     Parameters
     ----------
     share : float in [0, 1]
-        Of the proportion loss; the rest is the cross-entropy.
+        Weight of the proportion loss; the rest is that of the cross-entropy.
     gate : float in [0, 1]
         Smallest probability that a net must give a label for it to count.
     temperature : float or None
@@ -62,10 +62,10 @@ class AssignmentClassifier(TwoStreamClassifier):
     Parameters
     ----------
     share : float in [0, 1], default=0.5
-        Of the proportion loss beside the cross-entropy of the pseudo labels.
+        Weight of the proportion loss beside the cross-entropy of the pseudo labels.
     gate : float in [0, 1], default=0.0
-        Smallest probability of a label that counts. ``gate=0.6, share=2/3, weight=1.5`` costs as LLP-DC [2]_
-        does, without its weak and strong views.
+        Smallest probability of a label that counts. ``gate=0.6, share=2/3, weight=1.5`` is the loss of
+        LLP-DC [2]_ without its weak and strong views.
     temperature : float or None, default=None
         None: one label each, by exact assignment. A number: soft labels of entropic optimal transport
         (Sinkhorn), as in ROT [1]_, whose share is 0.6.

@@ -13,14 +13,14 @@ from proportion_ssl.baselines._views import strong_view, weak_view
 
 
 class ViewLoss(BagLoss):
-    """Weighted cross-entropy of the strong views, labelled by the net itself on the weak ones.
+    """Weighted cross-entropy of the strong views, labeled by the net itself on the weak ones.
 
     A subclass writes :meth:`label_weights`.
 
     Parameters
     ----------
     weak_noise, strong_noise, drop : float
-        Of the views, see :func:`~proportion_ssl.baselines._views.strong_view`.
+        Settings of the views, see :func:`~proportion_ssl.baselines._views.strong_view`.
     """
 
     def __init__(self, weak_noise: float, strong_noise: float, drop: float):
@@ -84,14 +84,14 @@ class ViewClassifier(TwoStreamClassifier):
 class FixMatchClassifier(ViewClassifier):
     """FixMatch: confident predictions on weak views are the labels of strong views.
 
-    Patches of the bags are taken as unlabelled data; proportions are not used.
+    Patches of the bags are taken as unlabeled data; proportions are not used.
 
     Parameters
     ----------
     threshold : float in [0, 1], default=0.95
         Smallest probability of a label.
     weak_noise, strong_noise : float, default=0.05, 0.3
-        Standard deviation of the noise on features, in those of the features over the labelled patches.
+        Standard deviation of the noise on features, in those of the features over the labeled patches.
         Images: mirrored; mirrored and RandAugment.
     drop : float in [0, 1), default=0.3
         Probability that the strong view loses a feature.

@@ -18,7 +18,7 @@ class InterpolationLoss(TeacherLoss):
     Parameters
     ----------
     decay : float in [0, 1)
-        Of the teacher's weights.
+        Decay of the teacher's weights.
     alpha : float
         The share of the mix is drawn from Beta(alpha, alpha), once per batch.
     """
@@ -39,7 +39,7 @@ class InterpolationLoss(TeacherLoss):
 class ICTClassifier(TwoStreamClassifier):
     """Interpolation consistency training (ICT): between two patches predictions must change evenly.
 
-    Patches of the bags are taken as unlabelled data; proportions are not used. The teacher, a running average
+    Patches of the bags are taken as unlabeled data; proportions are not used. The teacher, a running average
     of the net, predicts.
 
     Parameters
@@ -47,18 +47,18 @@ class ICTClassifier(TwoStreamClassifier):
     alpha : float, default=0.5
         Shares of the mixes are drawn from Beta(alpha, alpha).
     decay : float in [0, 1), default=0.999
-        Of the teacher's weights.
+        Decay of the teacher's weights.
     weight : float, default=10.0
-        Of the consistency beside the cross-entropy.
+        Weight of the consistency beside the cross-entropy.
     ramp_up : float, default=0.25
         Share of the steps over which the weight rises.
     **kwargs
-        As of :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
+        As in :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     References
     ----------
     .. [1] Verma, Lamb, Kannala, Bengio, Lopez-Paz. "Interpolation Consistency Training for Semi-Supervised
-       Learning". IJCAI 2019. Its algorithm 1; labelled patches are not mixed, as the authors' code can do.
+       Learning". IJCAI 2019. Its algorithm 1; labeled patches are not mixed, as the authors' code can do.
     """
 
     _needs_real_numbers = True

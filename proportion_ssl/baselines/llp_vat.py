@@ -19,7 +19,7 @@ class ProportionAndConsistencyLoss(BagLoss):
     ----------
     consistency : BagLoss
     weight : float
-        Of the consistency after the ramp.
+        Weight of the consistency after the ramp.
     ramp_up : float in [0, 1]
         Share of all steps over which this weight rises.
     """
@@ -48,7 +48,7 @@ class LLPVATClassifier(VATClassifier):
     adversarial_ramp_up : float in [0, 1], default=0.4
         Share of the steps over which this weight rises.
     **kwargs
-        As of :class:`VATClassifier`; ``weight`` and ``ramp_up`` are those of both losses together.
+        As in :class:`VATClassifier`; ``weight`` and ``ramp_up`` are those of both losses together.
 
     References
     ----------

@@ -22,12 +22,12 @@ class MeanMapClassifier(LinearBagClassifier):
 
     The mean of a bag is the mix of the class means by its proportions. So many bags give the class
     means by least squares, and multinomial logistic regression needs no more of the labels than the
-    sums of the instances of each class. Features should be standardised.
+    sums of the instances of each class. Features should be standardized.
 
     Parameters
     ----------
     C : float, default=None
-        Inverse strength of the regularisation, as in :class:`sklearn.linear_model.LogisticRegression`.
+        Inverse strength of the regularization, as in :class:`sklearn.linear_model.LogisticRegression`.
         Default: ten times one over the mean squared distance of the instances to their mean; a hundredth
         of that with bags, whose class means are estimates.
     tol : float, default=1e-4
@@ -40,7 +40,7 @@ class MeanMapClassifier(LinearBagClassifier):
     ----------
     classes_ : ndarray of shape (n_classes,)
     class_means_ : ndarray of shape (n_classes, n_features)
-        Of the labelled instances alone without bags.
+        Without bags, means of the labeled instances; NaN for a class that has none.
     coef_ : ndarray of shape (n_classes, n_features)
     intercept_ : ndarray of shape (n_classes,)
     C_ : float
@@ -50,16 +50,16 @@ class MeanMapClassifier(LinearBagClassifier):
 
     Notes
     -----
-    Mean map of Quadrianto et al. [1]_ with a linear kernel. The labelled instances of each class enter
+    Mean map of Quadrianto et al. [1]_ with a linear kernel. The labeled instances of each class enter
     the least squares as a bag of this class alone, so that proportions which cannot tell the classes apart
     still have a solution; in it every bag counts by its number of instances times its weight. Recorded
-    intervals are not used, only the proportions themselves. In the regression the labelled instances enter
-    with their labels, and all instances in the normalising term, those of a bag with its weight.
+    intervals are not used, only the proportions themselves. In the regression the labeled instances enter
+    with their labels, and all instances in the normalizing term, those of a bag with its weight.
 
     All instances of a class are taken to have the same distribution in every bag. Slides that are stained
     differently break this, and the class means with it. (The Laplacian mean map of Patrini et al. [2]_,
     with class means of each bag that are alike in similar bags, was tried on stained slides and was not
-    better.) Without bags this is plain logistic regression, with an intercept that is not regularised.
+    better.) Without bags this is plain logistic regression, with an intercept that is not regularized.
 
     References
     ----------
@@ -130,7 +130,7 @@ class MeanMapClassifier(LinearBagClassifier):
         self._fit_exponential_family(X, weights, counts, sums)
 
     def _fit_exponential_family(self, X, weights, counts, sums):
-        """Maximise the likelihood, which knows the labels by counts and sums of the classes only."""
+        """Maximize the likelihood, which knows the labels by counts and sums of the classes only."""
         n_classes, n_features = sums.shape
         statistic = np.column_stack([sums, counts])
         total = weights.sum()
@@ -138,12 +138,12 @@ class MeanMapClassifier(LinearBagClassifier):
         def loss(flat):
             theta = flat.reshape(n_classes, n_features + 1)
             logits = X @ theta[:, :-1].T + theta[:, -1]
-            normaliser = weights @ logsumexp(logits, axis=1)
+            normalizer = weights @ logsumexp(logits, axis=1)
             penalty = (theta[:, :-1] ** 2).sum() / (2 * self.C_)
             expected = softmax(logits, axis=1) * weights[:, np.newaxis]
             gradient = np.column_stack([expected.T @ X, expected.sum(axis=0)]) - statistic
             gradient[:, :-1] += theta[:, :-1] / self.C_
-            value = normaliser - (theta * statistic).sum() + penalty
+            value = normalizer - (theta * statistic).sum() + penalty
             return value / total, gradient.ravel() / total
 
         start = np.zeros(statistic.size)

@@ -16,7 +16,7 @@ from proportion_ssl.baselines._views import weak_view
 class TeacherLoss(BagLoss):
     """Base of the losses with a teacher whose weights are the exponential moving average of the net's.
 
-    The average includes each training step once, whatever its first call sees: weights are averaged at the
+    The average includes each training step once: weights are averaged at the
     start of the step that follows, and after the last one. In the end the net takes the teacher's weights.
 
     Parameters
@@ -74,22 +74,22 @@ class MeanTeacherLoss(TeacherLoss):
 class MeanTeacherClassifier(TwoStreamClassifier):
     """Mean Teacher: predictions under noise must agree with those of a running average of the net.
 
-    Labelled patches and those of the bags are taken as unlabelled data; proportions are not used.
+    Labeled patches and those of the bags are taken as unlabeled data; proportions are not used.
     The teacher predicts.
 
     Parameters
     ----------
     decay : float in [0, 1), default=0.999
-        Of the teacher's weights.
+        Decay of the teacher's weights.
     noise : float, default=0.15
-        Standard deviation of the noise on features, in those of the features over the labelled patches;
+        Standard deviation of the noise on features, in those of the features over the labeled patches;
         images are turned and mirrored. Dropout is on in net and teacher.
     weight : float, default=10.0
-        Of the consistency beside the cross-entropy.
+        Weight of the consistency beside the cross-entropy.
     ramp_up : float, default=0.4
         Share of the steps over which the weight rises.
     **kwargs
-        As of :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
+        As in :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     References
     ----------

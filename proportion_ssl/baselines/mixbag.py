@@ -14,15 +14,16 @@ from proportion_ssl.baselines._bag_batches import BagBatch, bag_of_each
 class MixBag(BaseEstimator):
     """Bags that are mixed of parts of two: MixBag of Asanomi et al.
 
-    Each bag stays whole with probability 1/2. Of the others a share g, drawn uniformly from (0, 1), makes a
+    Each bag stays whole with probability 1/2. From the others a share g, drawn uniformly from (0, 1), makes a
     new bag with a share 1 - g of another bag of the batch; the proportions are mixed by the numbers of
-    instances taken. Since parts of bags differ from the whole by chance, nothing is paid while the
+    instances taken. Since parts of bags differ from the whole by chance, the loss is 0 while the
     prediction lies within a confidence interval of the mixed proportions.
 
     Parameters
     ----------
     confidence : float in [0, 1), default=0.99
-        Of the interval, ``z * sum over the two of (their share) * sqrt(p (1 - p) / (instances taken))``.
+        Confidence of the interval, whose half width is
+        ``z * sum over the two of (their share) * sqrt(p (1 - p) / (instances taken))``.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""mixup of the labelled patches."""
+"""mixup of the labeled patches."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -18,7 +18,7 @@ class MixedDataset(SignedDataset):
     Parameters
     ----------
     X, signed, rows
-        As of :class:`~proportion_ssl.nets.signed_dataset.SignedDataset`.
+        As in :class:`~proportion_ssl.nets.signed_dataset.SignedDataset`.
     alpha : float
         The share of the mix is drawn from Beta(alpha, alpha), once per batch.
     random_state : numpy.random.RandomState
@@ -38,7 +38,7 @@ class MixedDataset(SignedDataset):
 
 
 class MixupClassifier(TwoStreamClassifier):
-    """mixup: trains on mixes of two labelled patches, labelled as both in the same shares.
+    """mixup: trains on mixes of two labeled patches, labeled as both in the same shares.
 
     Bags are checked, but not used: mixup is a way of supervised training. Ends as the supervised
     fit does, by the loss of the validation patches.
@@ -48,7 +48,7 @@ class MixupClassifier(TwoStreamClassifier):
     alpha : float, default=0.2
         Shares are drawn from Beta(alpha, alpha); towards 0 nothing is mixed.
     **kwargs
-        As of :class:`~proportion_ssl.baselines.TwoStreamClassifier`; what concerns bags has no effect.
+        As in :class:`~proportion_ssl.baselines.TwoStreamClassifier`; what concerns bags has no effect.
 
     References
     ----------

@@ -37,7 +37,7 @@ class MeanProportionLoss(BagLoss):
 
 
 class ProportionLossClassifier(TwoStreamClassifier):
-    """Cross-entropy of the labelled patches and proportion loss of the bags (DLLP).
+    """Cross-entropy of the labeled patches and proportion loss of the bags (DLLP).
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ class ProportionSVMClassifier(LinearMachines):
 
     One machine per class against the rest. Repeats: fit the machine to the labels, give every bag those
     labels that cost least together with their distance to the recorded proportion. The loss starts
-    weak and grows. Features should be standardised.
+    weak and grows. Features should be standardized.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ class ProportionSVMClassifier(LinearMachines):
 
     Notes
     -----
-    alter-pSVM of Yu et al. [1]_ with a linear kernel: minimises
+    alter-pSVM of Yu et al. [1]_ with a linear kernel: minimizes
     ``|w|^2 / 2 + C sum_i loss(y_i, w x_i + b) + C_p sum_b |count_b(y) - n_b p_b|`` over w, b and the labels y
-    of the bags. Labelled instances keep theirs. Where a proportion is an interval, no count within it
+    of the bags. Labeled instances keep theirs. Where a proportion is an interval, no count within it
     costs anything; the weight of a bag multiplies its part of both sums. Proportions are counted in
     instances, as in the authors' program.
 
     The loss is the squared hinge instead of the hinge, so that each fit goes on from the last weights. The
-    paper grows the weight of the loss by 1.5 and keeps the best of several random starts. With labelled
+    paper grows the weight of the loss by 1.5 and keeps the best of several random starts. With labeled
     instances the starts end close to each other: on stained slides three were no better than one, and a
     growth of 10 scored like one of 1.5 with about a fifth of the evaluations.
 

@@ -35,15 +35,15 @@ class SoftMatchLoss(ViewLoss):
 class SoftMatchClassifier(ViewClassifier):
     """SoftMatch: as FixMatch, with every prediction on a weak view a label that weighs by its confidence.
 
-    Patches of the bags are taken as unlabelled data; proportions are not used. Without uniform alignment,
+    Patches of the bags are taken as unlabeled data; proportions are not used. Without uniform alignment,
     which is for classes that are equally frequent.
 
     Parameters
     ----------
     momentum : float in [0, 1), default=0.999
-        Of the running mean and variance of the confidence.
+        Momentum of the running mean and variance of the confidence.
     **kwargs
-        As of :class:`FixMatchClassifier`, without ``threshold``.
+        As in :class:`FixMatchClassifier`, without ``threshold``.
 
     References
     ----------

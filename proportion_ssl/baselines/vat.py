@@ -47,7 +47,7 @@ def adversarial_direction(
     Returns
     -------
     direction : torch.Tensor of shape (n_instances, n_features)
-        Of length 1 in units of ``scale``; without gradient.
+        Length 1 in units of ``scale``; without gradient.
 
     Notes
     -----
@@ -106,12 +106,12 @@ class AdversarialLoss(BagLoss):
 class VATClassifier(TwoStreamClassifier):
     """Virtual adversarial training (VAT): predictions must not change in their most sensitive direction.
 
-    Labelled patches and those of the bags are taken as unlabelled data; proportions are not used.
+    Labeled patches and those of the bags are taken as unlabeled data; proportions are not used.
 
     Parameters
     ----------
     epsilon : float, default=2.0
-        Length of the adversarial step, in standard deviations of the features over the labelled patches.
+        Length of the adversarial step, in standard deviations of the features over the labeled patches.
     n_iter : int, default=1
         Power iterations.
     xi : float, default=0.01

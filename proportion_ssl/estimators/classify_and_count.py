@@ -20,12 +20,12 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : NegativePseudoLabelClassifier or another classifier of labelled patches and bags
+    estimator : NegativePseudoLabelClassifier or another classifier of labeled patches and bags
 
     Attributes
     ----------
     estimator_ : classifier
-        Fitted on the labelled patches and the bags named in ``fit``.
+        Fitted on the labeled patches and the bags named in ``fit``.
     bags_ : Bags
         All bags handed to ``fit``, the left-out ones too.
     n_features_in_ : int
@@ -57,7 +57,7 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         self.estimator = estimator
 
     def fit(self, X: Any, y: Any = None, *, labeled: tuple, bags: Bags) -> "ClassifyAndCount":
-        """Fit the classifier on the labelled patches and on the named bags.
+        """Fit the classifier on the labeled patches and on the named bags.
 
         Parameters
         ----------

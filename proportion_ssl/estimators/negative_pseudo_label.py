@@ -32,9 +32,9 @@ PAPER_SETTINGS = {
 
 
 class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
-    """Patch classifier from a few labelled patches and bags with known class proportions.
+    """Patch classifier from a few labeled patches and bags with known class proportions.
 
-    Fits a net on the labelled patches, then repeats: predict every bag, compare predicted with
+    Fits a net on the labeled patches, then repeats: predict every bag, compare predicted with
     recorded proportions, give confident patches positive pseudo labels and doubtful patches of
     over-predicted classes negative ones ("not this class"), train on.
 
@@ -66,21 +66,21 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         Most instances of an epoch, repeated ones included: of more data each epoch takes a new random
         part, so that time does not grow with their number. None: every epoch takes all.
     refit : bool, default=True
-        Whether new weights are trained, after the last round, on the labelled patches and the pseudo
+        Whether new weights are trained, after the last round, on the labeled patches and the pseudo
         labels of that round, instead of keeping the weights that went through all rounds.
     patience : int, default=10
         The supervised step and the refit end after so many epochs without a smaller validation loss.
     validation_fraction : float in [0, 1), default=0.25
-        Share of the labelled patches that is set aside to decide when to stop.
+        Share of the labeled patches that is set aside to decide when to stop.
     learning_rate : float, default=None
-        Step size of the optimiser. Default: the net's own, which for the default nets is 1e-3 on 1280
+        Step size of the optimizer. Default: the net's own, which for the default nets is 1e-3 on 1280
         features and grows as their number shrinks (see :class:`~proportion_ssl.HeadClassifier`).
     batch_size : int, default=None
         Default: the net's own, which is 64 for the default nets.
     oversample : bool, default=True
-        Repeat labelled and positively labelled patches until all classes are as frequent as the largest.
+        Repeat labeled and positively labeled patches until all classes are as frequent as the largest.
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the net of the last ``fit``, with new bags, new labelled patches or
+        Whether ``fit`` goes on from the net of the last ``fit``, with new bags, new labeled patches or
         corrected proportions, instead of starting again. With bags the supervised step is then skipped.
     classes : array-like of shape (n_classes,), default=None
         All classes, where ``y`` and a DataFrame of proportions do not name them: a class that no labeled
@@ -126,11 +126,11 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
     :func:`~proportion_ssl.pseudo_labels.negative_selectivity`,
     :func:`~proportion_ssl.losses.negative_loss`). What the paper leaves open is settled so:
 
-    - a negatively labelled patch weighs as much as a positively labelled one in the mean over a batch;
+    - a negatively labeled patch weighs as much as a positively labeled one in the mean over a batch;
     - negative labels are remembered for ``negative_memory`` rounds, since a label of an early, poor net
       that is never forgotten costs accuracy; a patch that receives a positive label has only that;
-    - labels are renewed after every epoch; the optimiser goes on from round to round;
-    - the rounds train for ``max_epochs``: the validation loss of labelled slides says little about
+    - labels are renewed after every epoch; the optimizer goes on from round to round;
+    - the rounds train for ``max_epochs``: the validation loss of labeled slides says little about
       slides that are stained otherwise, so it does not end them. It ends the refit, in which new
       weights learn from the last, best pseudo labels without the memory of earlier, worse ones.
 

@@ -1,4 +1,4 @@
-"""Tumour proposals: which patches of a slide are cancer and so belong into its bag."""
+"""Tumor proposals: which patches of a slide are cancer and so belong in its bag."""
 
 from dataclasses import dataclass
 from numbers import Integral
@@ -17,13 +17,13 @@ from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
 
 @dataclass(frozen=True)
 class Proposals:
-    """Tumour patches of weakly labelled slides.
+    """Tumor patches of weakly labeled slides.
 
     Attributes
     ----------
     is_tumor : ndarray of bool, shape (n_patches,)
     probabilities : ndarray of shape (n_patches,)
-        Of tumour.
+        Probability of tumor.
     empty : list
         Slides in which no patch is proposed: they make no bag.
     """
@@ -34,9 +34,9 @@ class Proposals:
 
 
 class TumorProposer(TransformerMixin, BaseEstimator):
-    """Propose the tumour patches of a slide, learnt from outlined slides.
+    """Propose the tumor patches of a slide, learned from outlined slides.
 
-    Weakly labelled slides state the proportions of their *cancer*; what is no cancer must not enter
+    Weakly labeled slides state the proportions of their *cancer*; what is no cancer must not enter
     their bags. A net is trained on cancer against the rest (section 5.1 of the paper uses a
     multi-field-of-view net at 10x, 5x and 2.5x).
 
@@ -46,20 +46,20 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         Default: :class:`~proportion_ssl.MultiFieldOfViewNet` on a single view. For three views give
         ``MultiFieldOfViewNet(n_views=3)``.
     threshold : float in (0, 1), default=None
-        Propose patches of at least this probability of tumour. Default: the largest at which
-        `min_recall` of the labelled tumour patches are proposed, judged by nets that have not seen
+        Propose patches of at least this probability of tumor. Default: the largest at which
+        `min_recall` of the labeled tumor patches are proposed, judged by nets that have not seen
         their slides.
     min_recall : float in (0, 1], default=0.97
-        Used if no threshold is given. Missed tumour distorts the proportions of a bag.
+        Used if no threshold is given. Missed tumor distorts the proportions of a bag.
     n_folds : int, default=5
-        Folds in which the labelled slides are left out to find the threshold.
+        Folds in which the labeled slides are left out to find the threshold.
 
     Attributes
     ----------
     net_ : classifier
     threshold_ : float
     recall_, precision_ : float
-        Of the threshold found on left-out labelled slides; NaN if the threshold was given.
+        At the threshold found on left-out labeled slides; NaN if the threshold was given.
 
     Examples
     --------
@@ -113,7 +113,7 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         X : array-like of shape (n_patches, n_features)
             Features; of several views side by side for a net of several views.
         y : array-like of bool, shape (n_patches,)
-            Whether a patch is tumour.
+            Whether a patch is tumor.
         groups : array-like of shape (n_patches,), optional
             Slide of each patch. Whole slides are then left out to find the threshold.
 
@@ -124,7 +124,7 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `y` is not boolean, or holds only tumour or none.
+            If `y` is not boolean, or holds only tumor or none.
         """
         with all_or_nothing(self):
             return self._fit(X, y, groups)
@@ -171,7 +171,7 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         return unseen
 
     def transform(self, X: Any) -> np.ndarray:
-        """Probability of tumour.
+        """Probability of tumor.
 
         Parameters
         ----------
@@ -186,7 +186,7 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         return self.net_.predict_proba(X)[:, 1:]
 
     def propose(self, X: Any, bag_ids: Any = None) -> Proposals:
-        """Tumour patches, the instances of each slide's bag.
+        """Tumor patches, the instances of each slide's bag.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ def _boolean(y):
     values = np.unique(y)
     if not np.isin(values, [0, 1]).all() or len(values) < 2:
         raise ValueError(
-            "y must say of each patch whether it is tumour (True or False), and hold both; got "
+            "y must say of each patch whether it is tumor (True or False), and hold both; got "
             f"{values[:5].tolist()}. From class names: y != 'non-cancer'."
         )
     return y.astype(bool)

@@ -36,7 +36,7 @@ def pairwise_comparison_loss(logits: torch.Tensor, signed: torch.Tensor) -> torc
     With the sigmoid loss ``l(z) = 1 / (1 + exp(z))`` the loss of class y is ``sum_(k != y) l(g_y - g_k)``,
     and that of a negative label n is ``L(n) = sum_(k != n) l(g_k - g_n)``. Where n was drawn evenly from
     the wrong classes, the mean of ``(C - 1) L(n) - (C - 1) (C - 2) / 2`` over the draws is the loss of the
-    true class ([1]_; it needs ``l(z) + l(-z) = 1``). Of several negative labels, drawn evenly without
+    true class ([1]_; it needs ``l(z) + l(-z) = 1``). For several negative labels, drawn evenly without
     repetition, ``L`` is averaged, which stays unbiased.
 
     The loss is bounded, so that wrong negative labels pull little, and its gradient vanishes where the

@@ -56,12 +56,12 @@ class SignedLabelNet(NeuralNetClassifier):
     patience : int, default=10
         ``fit`` stops after so many epochs without a smaller validation loss and keeps the best weights.
     validation_fraction : float in [0, 1), default=0.25
-        Share of the labelled instances that ``fit`` sets aside to decide when to stop; 0: none.
+        Share of the labeled instances that ``fit`` sets aside to decide when to stop; 0: none.
     random_state : int, RandomState instance or None, default=None
         Chooses the validation instances. The weights and the order of batches come from torch's
         generator (``torch.manual_seed``), as in skorch.
     **kwargs
-        As of :class:`skorch.NeuralNetClassifier`.
+        As in :class:`skorch.NeuralNetClassifier`.
 
     Attributes
     ----------
@@ -151,7 +151,7 @@ class SignedLabelNet(NeuralNetClassifier):
         X : array of shape (n_instances, ...)
             What the module will see: features, or images where no layer is frozen.
         rows : ndarray of int
-            Instances that are trained on; features are standardised by these.
+            Instances that are trained on; features are standardized by these.
         classes : ndarray of shape (n_classes,)
         """
         self.classes_inferred_ = classes
@@ -161,7 +161,7 @@ class SignedLabelNet(NeuralNetClassifier):
             self.head.standardize(X[rows])
 
     def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple:
-        """Arguments of the optimiser; a head has a weight decay of its own."""
+        """Arguments of the optimizer; a head has its own weight decay."""
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
         is_radam = self.optimizer is torch.optim.RAdam
         if is_radam:
@@ -217,7 +217,7 @@ class SignedLabelNet(NeuralNetClassifier):
 
     @property
     def head(self) -> LinearHead | None:
-        """The layers that standardise features, if the module has such."""
+        """The layers that standardize features, if the module has such."""
         return None
 
     def embed(self, X: Any) -> Any:
@@ -270,7 +270,7 @@ class SignedLabelNet(NeuralNetClassifier):
 
 
 class HeadClassifier(SignedLabelNet):
-    """MobileNetV2's head alone, on features: standardise, dropout, linear.
+    """MobileNetV2's head alone, on features: standardize, dropout, linear.
 
     Parameters
     ----------
@@ -279,7 +279,7 @@ class HeadClassifier(SignedLabelNet):
         Learning rate. Default: ``1e-3 * sqrt(1280 / n_features)``. A step of RAdam moves each weight
         by about the learning rate, so that a logit moves the less, the fewer features there are.
     **kwargs
-        As of :class:`SignedLabelNet`.
+        As in :class:`SignedLabelNet`.
 
     Examples
     --------
@@ -301,7 +301,7 @@ class HeadClassifier(SignedLabelNet):
         self.dropout = dropout
 
     def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple:
-        """Arguments of the optimiser; the learning rate follows the number of features."""
+        """Arguments of the optimizer; the learning rate follows the number of features."""
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
         if kwargs.get("lr") is None:
             kwargs["lr"] = 1e-3 * (N_FEATURES / self.data_shape_[0]) ** 0.5
@@ -334,7 +334,7 @@ class MobileNetV2Classifier(SignedLabelNet):
         False: everything is fine-tuned.
     dropout : float in [0, 1), default=0.2
     **kwargs
-        As of :class:`SignedLabelNet`.
+        As in :class:`SignedLabelNet`.
 
     Notes
     -----

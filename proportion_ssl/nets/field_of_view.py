@@ -1,4 +1,4 @@
-"""Several magnifications of the same locations: one expert per view, fused by fixed or learnt weights."""
+"""Several magnifications of the same locations: one expert per view, fused by fixed or learned weights."""
 
 from numbers import Integral
 from typing import Any
@@ -64,7 +64,7 @@ class MixtureLoss(nn.Module):
     """Negative log-likelihood of a mixture of experts, mean over the patches.
 
     ``-log sum_v softmax(logits)_v p_v``, where ``p_v`` is the probability that expert v gives the
-    true class. Minimised by the gate alone; the experts are constants.
+    true class. Minimized by the gate alone; the experts are constants.
 
     Examples
     --------
@@ -123,7 +123,7 @@ class AdaptiveFusion(BaseEstimator):
         codes : ndarray of int, shape (n,)
             Class indices.
         probabilities : ndarray of shape (n, n_views, n_classes)
-            Of the experts, on patches that they were not trained on.
+            Probabilities by the experts, on patches that they were not trained on.
         groups : array-like of shape (n,), optional
             Slides; validation then takes whole slides.
         random_state : RandomState, optional

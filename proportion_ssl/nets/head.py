@@ -1,4 +1,4 @@
-"""The trainable head that sits on frozen features: standardise, dropout, linear."""
+"""The trainable head that sits on frozen features: standardize, dropout, linear."""
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class FastDropout(nn.Dropout):
 
 
 class LinearHead(nn.Module):
-    """Dropout and one linear layer on features that are standardised first.
+    """Dropout and one linear layer on features that are standardized first.
 
     This is MobileNetV2's own classification head (dropout 0.2, linear 1280 -> C)
     with a fixed affine map in front. The map changes no function that the head can
@@ -49,7 +49,7 @@ class LinearHead(nn.Module):
     n_classes : int
         Number of logits.
     dropout : float, default=0.2
-        Probability of setting a standardised feature to 0 in training, in [0, 1).
+        Probability of setting a standardized feature to 0 in training, in [0, 1).
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class LinearHead(nn.Module):
         Parameters
         ----------
         weight : ndarray of shape (n_classes, n_features)
-            Of standardised features.
+            Weights of the standardized features.
         bias : ndarray of shape (n_classes,)
 
         Returns

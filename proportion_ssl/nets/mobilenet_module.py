@@ -27,7 +27,7 @@ class MobileNetV2Module(nn.Module):
     freeze : bool, default=True
         True: the convolutional layers are constants: no gradients, batch norm always in
         evaluation mode; only the head trains. False: everything trains. Batch norm then
-        normalises by the statistics of the batch only if `weights` is None; that of a pretrained
+        normalizes by the statistics of the batch only if `weights` is None; that of a pretrained
         network keeps its running statistics (its factors and offsets train), which holds for small
         batches and for networks whose batch norm was folded into the convolutions.
     dropout : float in [0, 1), default=0.2

@@ -12,7 +12,7 @@ from proportion_ssl.nets.signed_dataset import SignedDataset
 def split_validation(
     y: np.ndarray, fraction: float, random_state: np.random.RandomState, groups=None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Set a fraction of the labelled instances aside for validation.
+    """Set a fraction of the labeled instances aside for validation.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def split_validation(
     random_state : numpy.random.RandomState
     groups : array-like of shape (n_instances,), optional
         Slide of each instance. Given, whole slides are set aside; otherwise random instances of
-        each class, as in the paper (neighbouring patches of a slide then stand on both sides).
+        each class, as in the paper (neighboring patches of a slide then stand on both sides).
 
     Returns
     -------
@@ -66,8 +66,8 @@ def _validation_slides(y, fraction, random_state, groups, n_tries=100):
         if len(np.unique(y[~is_validation])) == n_classes:
             return is_validation
     raise ValueError(
-        f"No choice of {n_validation} of the {len(slides)} labelled slides for validation leaves every "
-        "class with labelled instances in training. Label more slides, leave groups out (random patches "
+        f"No choice of {n_validation} of the {len(slides)} labeled slides for validation leaves every "
+        "class with labeled instances in training. Label more slides, leave groups out (random patches "
         "then validate), or set validation_fraction=0."
     )
 
@@ -134,12 +134,12 @@ def train_epochs(
     *,
     epoch_size: int | None = None,
 ) -> None:
-    """Train an initialised net for some epochs more; losses go to ``net.history``.
+    """Train an initialized net for some epochs more; losses go to ``net.history``.
 
     Parameters
     ----------
     net : skorch.NeuralNet
-        Initialised.
+        Initialized.
     data : SignedDataset
     validation : SignedDataset or None
     n_epochs : int
@@ -166,7 +166,7 @@ def train_until_settled(
     Parameters
     ----------
     net : skorch.NeuralNet
-        Initialised.
+        Initialized.
     data : SignedDataset
     validation : SignedDataset or None
         None: train all epochs and keep the last weights.
@@ -174,7 +174,7 @@ def train_until_settled(
     patience : int
         Stop after so many epochs in a row without a smaller validation loss.
     epoch_size : int or None, default=None
-        As of :func:`train_epochs`.
+        As in :func:`train_epochs`.
     """
     if validation is None:
         train_epochs(net, data, None, max_epochs, epoch_size=epoch_size)

@@ -86,7 +86,7 @@ def save(
     Notes
     -----
     Kept are the parameters, the fitted attributes and the weights. Not kept are what belongs to
-    training alone (the state of the optimiser, the net's own record of epochs, ``bags_`` with their
+    training alone (the state of the optimizer, the net's own record of epochs, ``bags_`` with their
     instances) and what belongs to the machine (the device). ``weights`` of a MobileNetV2, if it is a
     path, is kept as text.
 
@@ -127,7 +127,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     model : classifier of this package, HeadClassifier, MobileNetV2Classifier or TumorProposer
-        Of the class that was saved; fitted, on the CPU. It predicts the same, bit for bit on the same
+        The class that was saved; fitted, on the CPU. It predicts the same, bit for bit on the same
         machine with the same versions.
 
     Raises
@@ -299,7 +299,7 @@ def _restore(described, tensors, known):
     check_table(described, keys, "the model")
     model = build({key: described[key] for key in ("class", "parameters")}, known, "model")
     if has_net != isinstance(model, NetBagClassifier | SignedLabelNet):
-        raise ModelFileError(f"a {type(model).__name__} with, or without, a net of its own.")
+        raise ModelFileError(f"a {type(model).__name__} with, or without, its own net.")
     weights = _taken(tensors, "net.")
     fitted = described["fitted"]
     if type(model) in NETS:

@@ -1,4 +1,4 @@
-"""Whether a fitted model fits the one that it stands within."""
+"""Whether an inner model fits the model around it."""
 
 import numpy as np
 from sklearn.base import clone
@@ -27,7 +27,7 @@ def check_within(inner, model, name):
 
 
 def _shape(model):
-    """Of one instance."""
+    """Shape of one instance."""
     is_net = isinstance(model, SignedLabelNet)
     return model.data_shape_ if is_net else (model.n_features_in_,)
 

@@ -1,14 +1,14 @@
-"""From labels that are the best for some counts to the best ones within bounds: chains of moves."""
+"""Augmenting paths: from labels that are the best for some counts to the best ones within bounds."""
 
 import numpy as np
 
 
-def move_within_bounds(
+def augment_within_bounds(
     scores: np.ndarray,
     bag: np.ndarray,
     labels: np.ndarray,
     counts: np.ndarray,
-    prices: np.ndarray,
+    duals: np.ndarray,
     fewest: np.ndarray,
     most: np.ndarray,
     unseen: np.ndarray,
@@ -22,10 +22,10 @@ def move_within_bounds(
     bag : ndarray of int, shape (n_instances,)
         Ascending.
     labels : ndarray of int, shape (n_instances,)
-        Of the largest score and price each. Changed in place.
+        Of the largest sum of score and dual variable each. Changed in place.
     counts : ndarray of int, shape (n_bags, n_classes)
         Of all instances of each bag, those included that may not move. Changed in place.
-    prices : ndarray of shape (n_bags, n_classes)
+    duals : ndarray of shape (n_bags, n_classes)
         Finite.
     fewest, most : ndarray of int, shape (n_bags, n_classes)
     unseen : ndarray of shape (n_bags, n_classes, n_classes)
@@ -41,7 +41,7 @@ def move_within_bounds(
     Notes
     -----
     Successive shortest paths [1]_, in all bags at a time: what a bag has too many of goes along the best
-    chain of moves to what it has too few of; then chains within the bounds, as long as they gain. As many
+    augmenting path to what it has too few of; then chains within the bounds, as long as they gain. As many
     instances go at once as are equally good, earlier ones first.
 
     References
@@ -53,8 +53,8 @@ def move_within_bounds(
     >>> import numpy as np
     >>> scores = np.log([[0.9, 0.8, 0.6], [0.1, 0.2, 0.4]])
     >>> labels, counts, wanted = np.array([0, 0, 0]), np.array([[3, 0]]), np.array([[1, 2]])
-    >>> one_bag, prices, nothing_else = np.zeros(3, int), np.zeros((1, 2)), np.full((1, 2, 2), -np.inf)
-    >>> move_within_bounds(scores, one_bag, labels, counts, prices, wanted, wanted, nothing_else)
+    >>> one_bag, duals, nothing_else = np.zeros(3, int), np.zeros((1, 2)), np.full((1, 2, 2), -np.inf)
+    >>> augment_within_bounds(scores, one_bag, labels, counts, duals, wanted, wanted, nothing_else)
     array([False])
     >>> labels
     array([0, 1, 1])
@@ -63,7 +63,7 @@ def move_within_bounds(
     largest = np.max(np.abs(scores), where=np.isfinite(scores), initial=100.0)
     tol = 1e-14 * largest
     gains = unseen.copy()
-    in_doubt = (unseen > prices[:, :, np.newaxis] - prices[:, np.newaxis]).any(axis=(1, 2))
+    in_doubt = (unseen > duals[:, :, np.newaxis] - duals[:, np.newaxis]).any(axis=(1, 2))
     rows, bags = np.arange(len(labels)), np.flatnonzero(~in_doubt)
     _raise(gains, scores, bag, labels, rows)
     place = np.empty(n_bags, dtype=np.int64)
@@ -136,7 +136,7 @@ def _raise(gains, scores, bag, labels, rows):
 
 
 def _best_chains(gains, may_give, may_take, tol):
-    """In each bag the best chain of moves from a class that may give to one that may take.
+    """In each bag the best augmenting path from a class that may give to one that may take.
 
     Returns the class to which an instance of each class moves (-1: none does), first and last class, and
     the gain of the chain.

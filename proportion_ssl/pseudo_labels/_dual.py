@@ -1,4 +1,4 @@
-"""Prices of the classes in each bag: what smooth problems over all instances of a bag come down to."""
+"""Per-bag dual variables, one per class, found by damped Newton steps."""
 
 from collections.abc import Iterator
 from typing import Protocol, Self
@@ -10,10 +10,10 @@ BLOCK = 2**14
 
 
 class Penalty(Protocol):
-    """What prices cost, beside the log-totals of the instances; convex."""
+    """Penalty on the dual variables, added to the log-totals of the instances; convex."""
 
-    def __call__(self, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slope and curvature (n_bags, n_classes) at prices (n_bags, n_classes)."""
+    def __call__(self, duals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slope and curvature (n_bags, n_classes) at dual variables (n_bags, n_classes)."""
 
     def of(self, bags: np.ndarray) -> Self:
         """The penalty of some of the bags, given as a mask of shape (n_bags,)."""
@@ -57,8 +57,8 @@ def blocks_of_bags(
             first, begin = bag, end
 
 
-class PricedBags:
-    """Bags whose prices, one per class, are added to the scores of all their instances.
+class BagDuals:
+    """Bags with a dual variable per class, which is added to the scores of all their instances.
 
     Parameters
     ----------
@@ -67,36 +67,36 @@ class PricedBags:
         classes, so that sums over bags run along memory. Soft labels are of their type.
     sizes : ndarray of int, shape (n_bags,)
         At least 1 each.
-    prices : ndarray of shape (n_bags, n_classes)
+    duals : ndarray of shape (n_bags, n_classes)
 
     Attributes
     ----------
-    prices : ndarray of shape (n_bags, n_classes)
+    duals : ndarray of shape (n_bags, n_classes)
     soft : ndarray of shape (n_classes, n_instances)
-        Softmax of scores and prices: columns sum to 1.
+        Softmax of scores plus dual variables: columns sum to 1.
     counts : ndarray of shape (n_bags, n_classes)
         Sums of the soft labels over each bag.
 
     Examples
     --------
     >>> import numpy as np
-    >>> PricedBags(np.zeros((2, 3)), np.array([1, 2]), np.log([[1.0, 3.0], [1.0, 1.0]])).counts
+    >>> BagDuals(np.zeros((2, 3)), np.array([1, 2]), np.log([[1.0, 3.0], [1.0, 1.0]])).counts
     array([[0.25, 0.75],
            [1.  , 1.  ]])
     """
 
-    def __init__(self, scores: np.ndarray, sizes: np.ndarray, prices: np.ndarray):
+    def __init__(self, scores: np.ndarray, sizes: np.ndarray, duals: np.ndarray):
         self.sizes, self._starts = sizes, np.cumsum(sizes) - sizes
         self._dtype = scores.dtype
-        logits = self._repeat(prices)
+        logits = self._repeat(duals)
         logits += scores
         logits -= logits.max(axis=0)
-        self._set(prices, np.exp(logits, out=logits))
+        self._set(duals, np.exp(logits, out=logits))
 
-    def minimise(
+    def minimize(
         self, penalty: Penalty, *, tol: float | np.ndarray, max_iter: int = 50, longest: float = 4.0
     ) -> None:
-        """Set the prices p that minimise ``sum_i log sum_c exp(s_ic + p_c) + penalty(p)`` in every bag.
+        """Set the dual variables p: minima of ``sum_i log sum_c exp(s_ic + p_c) + penalty(p)`` in each bag.
 
         Parameters
         ----------
@@ -105,17 +105,17 @@ class PricedBags:
             Ends when no slope of the whole is more than this share of its bag.
         max_iter : int, default=50
         longest : float, default=4.0
-            Longest step of a price. Where labels are nearly hard the sum is nearly flat, and a step would be
-            far too long.
+            Longest step of a dual variable. Where labels are nearly hard the sum is nearly flat, and a step
+            would be far too long.
 
         Notes
         -----
         Newton's method, damped: a step along which the slope turns round, to more than half of what it was,
         is cut to a quarter. Slopes tell this without a logarithm of each instance. Once most bags have
-        found their prices the others go on alone.
+        found theirs the others go on alone.
         """
         tol = np.broadcast_to(tol, self.sizes.shape)
-        slope, curvature = penalty(self.prices)
+        slope, curvature = penalty(self.duals)
         gradient = self.counts + slope
         for n_done in range(max_iter):
             off = self._off(gradient)
@@ -124,17 +124,17 @@ class PricedBags:
             behind = off > 1e-3 * tol
             if 2 * np.count_nonzero(behind) < len(behind):
                 rest = self._of(behind)
-                rest.minimise(penalty.of(behind), tol=tol[behind], max_iter=max_iter - n_done)
+                rest.minimize(penalty.of(behind), tol=tol[behind], max_iter=max_iter - n_done)
                 self._take_over(behind, rest)
                 return
             step = np.linalg.solve(self._hessian(curvature), gradient[..., np.newaxis])[..., 0]
             step *= -np.minimum(
                 1.0, longest / np.abs(step).max(axis=1, keepdims=True, initial=longest)
             )
-            old_prices, old_soft, downhill = self.prices, self.soft, (gradient * step).sum(axis=1)
+            old_duals, old_soft, downhill = self.duals, self.soft, (gradient * step).sum(axis=1)
             for _ in range(8):
-                self._move(old_prices, old_soft, step)
-                slope, curvature = penalty(self.prices)
+                self._move(old_duals, old_soft, step)
+                slope, curvature = penalty(self.duals)
                 gradient = self.counts + slope
                 too_far = (gradient * step).sum(axis=1) > -downhill / 2
                 too_far &= self._off(gradient) > tol
@@ -144,22 +144,22 @@ class PricedBags:
                 downhill[too_far] /= 4
 
     def undecided(self) -> np.ndarray:
-        """How many instances a price moves: curvature of the log-totals, shape (n_bags, n_classes)."""
+        """How many instances a dual variable moves: curvature of the log-totals, (n_bags, n_classes)."""
         return self.counts - self._sums(self.soft**2).T
 
     def _off(self, gradient):
         """Largest slope of each bag, as a share of its instances."""
         return np.abs(gradient).max(axis=1) / self.sizes
 
-    def _set(self, prices, weights):
+    def _set(self, duals, weights):
         weights *= 1 / weights.sum(axis=0)
-        self.prices, self.soft, self.counts = prices, weights, self._sums(weights).T
+        self.duals, self.soft, self.counts = duals, weights, self._sums(weights).T
 
-    def _move(self, prices, soft, step):
+    def _move(self, duals, soft, step):
         """Soft labels a step from others, without an exponential of each instance."""
         weights = self._repeat(np.exp(step))
         weights *= soft
-        self._set(prices + step, weights)
+        self._set(duals + step, weights)
 
     def _repeat(self, of_bags):
         """Numbers of each bag and class for each instance."""
@@ -185,14 +185,14 @@ class PricedBags:
 
     def _of(self, bags):
         """Some of the bags, on their own."""
-        part = object.__new__(PricedBags)
+        part = object.__new__(BagDuals)
         part.sizes, part._dtype = self.sizes[bags], self._dtype
         part._starts = np.cumsum(part.sizes) - part.sizes
-        part.prices, part.counts = self.prices[bags], self.counts[bags]
+        part.duals, part.counts = self.duals[bags], self.counts[bags]
         part.soft = np.compress(np.repeat(bags, self.sizes), self.soft, axis=1)
         return part
 
     def _take_over(self, bags, part):
         """Set some of the bags to what they are on their own."""
-        self.prices[bags], self.counts[bags] = part.prices, part.counts
+        self.duals[bags], self.counts[bags] = part.duals, part.counts
         self.soft[:, np.repeat(bags, self.sizes)] = part.soft

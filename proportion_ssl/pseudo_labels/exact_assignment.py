@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from proportion_ssl.proportions.intervals import move_to_sum_one
-from proportion_ssl.pseudo_labels._augmenting_paths import move_within_bounds
-from proportion_ssl.pseudo_labels._dual import BLOCK, PricedBags, blocks_of_bags
+from proportion_ssl.pseudo_labels._augmenting_paths import augment_within_bounds
+from proportion_ssl.pseudo_labels._dual import BLOCK, BagDuals, blocks_of_bags
 
 #: Instances that are assigned at once: what is done for many bags in one go costs each of them less.
 AT_ONCE = 24 * BLOCK
 #: Pairs of classes, over bags of one instance, whose moves are compared at once: 128 MB of numbers.
 _PAIRS = 2**24
-#: Instances per bag that chains of moves compare faster than better prices would sort them out.
+#: Instances per bag that augmenting paths compare faster than better dual variables
+#: would sort them out.
 _FEW = 200
 
 
@@ -133,13 +134,13 @@ def sinkhorn(
     -------
     soft : ndarray of float, shape (n_instances, n_classes)
         Rows sum to 1.
-    prices : ndarray of float, shape (n_bags, n_classes)
-        What is added to the scores of a bag: ``soft = softmax((scores + prices) / temperature)``;
+    duals : ndarray of float, shape (n_bags, n_classes)
+        What is added to the scores of a bag: ``soft = softmax((scores + duals) / temperature)``;
         ``-inf`` for a class that the bag cannot have.
 
     Notes
     -----
-    Maximises ``<soft, scores> + temperature * entropy(soft)`` under the interval of every class, by the
+    Maximizes ``<soft, scores> + temperature * entropy(soft)`` under the interval of every class, by the
     scaling iterations of Chizat et al. [2]_ with a range constraint on one marginal; with
     ``lower = upper`` they are Sinkhorn's [1]_.
 
@@ -161,17 +162,17 @@ def sinkhorn(
     scaled = scores[order].T / temperature + np.repeat(_closed(allowed).T, sizes, axis=1)
     with np.errstate(divide="ignore"):
         low, high = np.log(lower), np.log(upper)
-    prices = np.zeros(upper.shape)
+    duals = np.zeros(upper.shape)
     for _ in range(max_iter):
-        bags = PricedBags(scaled, sizes, prices)
+        bags = BagDuals(scaled, sizes, duals)
         means = bags.counts / sizes[:, np.newaxis]
         if np.abs(np.clip(means, lower, upper) - means).max() <= tol:
             break
-        own = np.log(np.maximum(means, 1e-300)) - prices
-        prices = np.where(allowed, np.clip(0.0, low - own, high - own), 0.0)
+        own = np.log(np.maximum(means, 1e-300)) - duals
+        duals = np.where(allowed, np.clip(0.0, low - own, high - own), 0.0)
     soft = np.empty(scores.shape)
     soft[order] = bags.soft.T
-    return soft, prices * temperature + _closed(allowed)
+    return soft, duals * temperature + _closed(allowed)
 
 
 def assign(
@@ -186,7 +187,7 @@ def assign(
     bag_index : ndarray of int, shape (n_instances,)
         0 to n_bags - 1, each at least once.
     fewest, most : ndarray of int, shape (n_bags, n_classes)
-        Bounds of the counts, as of :func:`count_bounds`; equal for exact counts.
+        Bounds of the counts, as in :func:`count_bounds`; equal for exact counts.
 
     Returns
     -------
@@ -200,10 +201,11 @@ def assign(
 
     Notes
     -----
-    The transportation problem of a bag has one price per class: labels ``argmax(scores + prices)`` are
-    the best for the counts that they have. Prices at which counts almost fit come from soft labels, first
-    of some instances of each bag at a high temperature, then, at lower ones, of those that errors of the
-    prices could still move. Cheapest chains of moves [1]_ of the last few lead to counts within the bounds.
+    The transportation problem of a bag has one dual variable per class: labels ``argmax(scores + duals)`` are
+    the best for the counts that they have. Dual variables at which counts almost fit come from soft labels,
+    first of some instances of each bag at a high temperature, then, at lower ones, of those that errors of
+    the dual variables could still move. Cheapest augmenting paths [1]_ of the last few lead to counts within
+    the bounds.
     Where an instance that was taken for settled might have been the better one to move, the bag is done
     again with fewer of them settled: labels are exact whatever was guessed.
 
@@ -228,7 +230,7 @@ def assign(
             f"and {most[bag].tolist()}; no counts within these bounds sum to its size."
         )
     labels = np.empty(len(bag_index), dtype=np.int64)
-    # chains of moves need a few numbers per bag and pair of classes
+    # augmenting paths need a few numbers per bag and pair of classes
     at_once = max(1, min(AT_ONCE, _PAIRS // scores.shape[1] ** 2))
     for rows, bags in blocks_of_bags(bag_index, sizes, at_once):
         labels[rows] = _assign(scores[rows], sizes[bags], fewest[bags], most[bags], care=1)
@@ -270,8 +272,8 @@ def _assign(scores, sizes, fewest, most, care):
     if len(part.rows) > _FEW * len(sizes):
         part.narrow(care)
     moved = part.labels[part.rows]
-    in_doubt = move_within_bounds(
-        part.scores, part.bag, moved, part.counts, part.prices, fewest, most, part.unseen
+    in_doubt = augment_within_bounds(
+        part.scores, part.bag, moved, part.counts, part.duals, fewest, most, part.unseen
     )
     labels = part.labels
     labels[part.rows] = moved
@@ -284,10 +286,10 @@ def _assign(scores, sizes, fewest, most, care):
 
 
 class _Narrowing:
-    """Labels of some bags, and those instances that errors of the prices could still move.
+    """Labels of some bags, and those instances that errors of the dual variables could still move.
 
     ``rows``, ``bag`` and ``scores`` (by classes) are of these instances, ``labels`` and ``counts`` of all.
-    ``unseen`` bounds what moving one of the others would add, as for :func:`move_within_bounds`.
+    ``unseen`` bounds what moving one of the others would add, as for :func:`augment_within_bounds`.
     """
 
     def __init__(self, scores, sizes, fewest, most):
@@ -300,12 +302,12 @@ class _Narrowing:
         self._dtype: type = np.float32
         self.labels = np.empty(len(scores), dtype=np.int16)
         self.settled, self.counts = np.zeros((2, n_bags, n_classes), dtype=np.int64)
-        self.prices, self.temperature = np.zeros((n_bags, n_classes)), np.full((n_bags, 1), 0.5)
+        self.duals, self.temperature = np.zeros((n_bags, n_classes)), np.full((n_bags, 1), 0.5)
         self.unseen = np.full((n_bags, n_classes, n_classes), -np.inf)
 
     def narrow(self, care, at_most=None):
-        """Better prices, of at most so many instances of each bag; labels at these; fewer instances."""
-        undecided = self._fit_prices(at_most)
+        """Better dual variables, of at most so many instances per bag; labels at these; fewer instances."""
+        undecided = self._fit_duals(at_most)
         blocks = blocks_of_bags(self.bag, self.sizes)
         kept = np.concatenate(
             [self._settle(rows, bags, care, undecided[bags]) for rows, bags in blocks]
@@ -318,34 +320,34 @@ class _Narrowing:
         self.scores += self._exact.take(self.rows, axis=1)
 
     def _settle(self, rows, bags, care, undecided):
-        """Labels of some bags at their prices; where the instances are that errors of these could move."""
-        prices, sizes, dtype = self.prices[bags], self.sizes[bags], self._dtype
-        priced = np.repeat((prices + self._closed[bags]).T.astype(dtype), sizes, axis=1)
-        priced += self.scores[:, rows]
-        label, best = best_classes(priced)
+        """Labels of some bags at their dual variables; where the instances are that errors could move."""
+        duals, sizes, dtype = self.duals[bags], self.sizes[bags], self._dtype
+        shifted = np.repeat((duals + self._closed[bags]).T.astype(dtype), sizes, axis=1)
+        shifted += self.scores[:, rows]
+        label, best = best_classes(shifted)
         # at first these are all instances: a slice is written faster than positions
         mine = rows if len(self.rows) == len(self.labels) else self.rows[rows]
         self.labels[mine] = label
-        cell = (self.bag[rows] - bags.start) * prices.shape[1] + label
-        found = _count(cell, prices.shape)
+        cell = (self.bag[rows] - bags.start) * duals.shape[1] + label
+        found = _count(cell, duals.shape)
         counts = self.settled[bags] + found
         off = np.abs(counts - np.clip(counts, self.fewest[bags], self.most[bags]))
-        # by how much a price may have to change, from how many instances its change moves
+        # by how much a dual variable may have to change, from how many instances its change moves
         reach = care * (1.5 * off + 6) * self.temperature[bags] / (undecided + 1e-9)
-        all_there_is = 4 * (self._largest + np.abs(prices).max())
+        all_there_is = 4 * (self._largest + np.abs(duals).max())
         np.minimum(reach, all_there_is, out=reach)
-        priced += np.repeat(reach.T.astype(dtype), sizes, axis=1)
+        shifted += np.repeat(reach.T.astype(dtype), sizes, axis=1)
         least = best - reach.ravel().astype(dtype)[cell]
         movable, seen = np.zeros((2, len(least)), dtype=bool)
-        for row in priced:  # its own class is always in reach; movable if another one is
+        for row in shifted:  # its own class is always in reach; movable if another one is
             in_reach = row >= least
             movable |= seen & in_reach
             seen |= in_reach
         movable[np.cumsum(sizes) - sizes] = True  # one at least in each bag
         kept = np.flatnonzero(movable)
-        newly_settled = found - _count(cell[kept], prices.shape)
-        rounding = 8 * np.finfo(dtype).eps * (self._largest + np.abs(prices) + reach)
-        bound = (prices - reach)[:, :, np.newaxis] - (prices + reach)[:, np.newaxis]
+        newly_settled = found - _count(cell[kept], duals.shape)
+        rounding = 8 * np.finfo(dtype).eps * (self._largest + np.abs(duals) + reach)
+        bound = (duals - reach)[:, :, np.newaxis] - (duals + reach)[:, np.newaxis]
         bound += rounding.max(axis=1)[:, np.newaxis, np.newaxis]
         bound[newly_settled == 0] = -np.inf
         self.unseen[bags] = np.maximum(self.unseen[bags], bound)
@@ -353,38 +355,38 @@ class _Narrowing:
         self.counts[bags] = counts
         return rows.start + kept
 
-    def _fit_prices(self, at_most):
-        """Set prices at which soft labels have the counts; returns how many instances a price moves."""
+    def _fit_duals(self, at_most):
+        """Set dual variables at which soft labels have the counts; returns how many instances one moves."""
         scores, sizes = self.scores, self.sizes
         if at_most is not None:
             sizes = np.minimum(sizes, at_most)
             scores = scores.take(_evenly_spaced(self.sizes, sizes), axis=1)
         share = (sizes / self.sizes)[:, np.newaxis]
-        # prices at which counts almost fit will do
+        # those at which counts almost fit will do
         scaled = np.repeat(self._closed.T.astype(np.float32), sizes, axis=1)
         scaled += scores
         scaled /= np.repeat(self.temperature[:, 0].astype(np.float32), sizes)
-        bags = PricedBags(scaled, sizes, self.prices / self.temperature)
+        bags = BagDuals(scaled, sizes, self.duals / self.temperature)
         bounds = _Bounds((self.fewest - self.settled) * share, (self.most - self.settled) * share)
-        bags.minimise(bounds, tol=4 / np.maximum(sizes, 100), max_iter=20)
-        self.prices = bags.prices * self.temperature
+        bags.minimize(bounds, tol=4 / np.maximum(sizes, 100), max_iter=20)
+        self.duals = bags.duals * self.temperature
         return bags.undecided() / share
 
 
 @dataclass
 class _Bounds:
-    """What prices cost where counts must lie within bounds: their most if negative, else their fewest.
+    """Penalty where counts must lie within bounds: their most if negative, else their fewest.
 
-    In between, for prices near 0, it is made smooth.
+    In between, for dual variables near 0, it is made smooth.
     """
 
     fewest: np.ndarray  # shape (n_bags, n_classes)
     most: np.ndarray
     width: float = 0.25
 
-    def __call__(self, prices):
+    def __call__(self, duals):
         middle, half = (self.fewest + self.most) / 2, (self.most - self.fewest) / 2
-        place = np.clip(prices / self.width, -1.0, 1.0)
+        place = np.clip(duals / self.width, -1.0, 1.0)
         return half * place - middle, np.where(np.abs(place) < 1, half / self.width, 0.0)
 
     def of(self, bags):

@@ -47,9 +47,9 @@ class LabelLog:
         Parameters
         ----------
         bag_index, bag_names, classes : ndarray
-            As of the class.
+            As in the class.
         changes : list of tuple (cells, rules)
-            As of :attr:`changes`.
+            As in :attr:`changes`.
 
         Returns
         -------

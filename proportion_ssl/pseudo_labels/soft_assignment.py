@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proportion_ssl.proportions.intervals import nearest_proportions
-from proportion_ssl.pseudo_labels._dual import BLOCK, PricedBags, blocks_of_bags
+from proportion_ssl.pseudo_labels._dual import BLOCK, BagDuals, blocks_of_bags
 
 
 def posterior_labels(
@@ -46,13 +46,13 @@ def posterior_labels(
 
     Notes
     -----
-    With the variance ``v`` of a bag's record given, maximises over soft labels y
+    With the variance ``v`` of a bag's record given, maximizes over soft labels y
 
     ``sum_ic y_ic s_ic - sum_c (m_c - p_c)^2 / (2 v) + temperature * entropy(y)``,
 
     m the mean of y over the bag, p the shares within the interval that are nearest to it: entropic
     transport with a quadratic penalty on the counts instead of a constraint [1]_. Its dual is smooth and
-    convex in one price per class and is minimised by Newton's method. In turn, with nu degrees of freedom
+    convex in one variable per class and is minimized by Newton's method. In turn, with nu degrees of freedom
     and C classes,
     ``v = (nu * standard_deviation^2 + |m - p|^2) / (nu + C - 1)``: the EM algorithm for errors with a t
     distribution [2]_.
@@ -80,7 +80,7 @@ def posterior_labels(
     for rows, here in blocks_of_bags(bag_index, sizes, 2 * BLOCK):
         by_classes = np.ascontiguousarray(scores[rows].T)
         scaled = np.divide(by_classes, temperature, dtype=scores.dtype)
-        bags = PricedBags(scaled, sizes[here], np.zeros(lower[here].shape))
+        bags = BagDuals(scaled, sizes[here], np.zeros(lower[here].shape))
         n = bags.sizes[:, np.newaxis]
         for turn in range(n_renewals):
             means = bags.counts / n
@@ -89,7 +89,7 @@ def posterior_labels(
             distance = ((means - nearest) ** 2).sum(axis=1, keepdims=True) if turn else 0.0
             variances = (nu * variance + distance) / (nu + lower.shape[1] - 1)
             penalty = _Misfit(n * nearest, temperature * variances * n**2)
-            bags.minimise(penalty, tol=1e-5)
+            bags.minimize(penalty, tol=1e-5)
         # class by class: numpy transposes many times more slowly
         for of_class, found in zip(soft.T, bags.soft, strict=True):
             of_class[rows] = found
@@ -98,13 +98,13 @@ def posterior_labels(
 
 @dataclass
 class _Misfit:
-    """What prices cost where counts err normally around a target: the other side of a squared distance."""
+    """Penalty where counts err normally around a target: the conjugate of a squared distance."""
 
     target: np.ndarray  # counts, shape (n_bags, n_classes)
     variance: np.ndarray  # of the counts, shape (n_bags, 1)
 
-    def __call__(self, prices):
-        return self.variance * prices - self.target, self.variance
+    def __call__(self, duals):
+        return self.variance * duals - self.target, self.variance
 
     def of(self, bags):
         return _Misfit(self.target[bags], self.variance[bags])

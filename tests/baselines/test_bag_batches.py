@@ -1,4 +1,4 @@
-"""Labelled batches and batches of bags side by side: what is drawn, and what a step pays for."""
+"""Labeled batches and batches of bags side by side: what is drawn, and what a step pays for."""
 
 import pickle
 
@@ -81,7 +81,7 @@ def test_of_large_bags_another_part_each_time_without_replacement():
         assert instances == set(np.flatnonzero(bags.index == number))
 
 
-def test_labelled_instances_and_their_spread():
+def test_labeled_instances_and_their_spread():
     batches = stream(numbered(), labeled=[[0.0, 0.0], [2.0, 4.0], [4.0, 2.0]], n_labeled=50)
     batch = batches.draw()
     assert set(map(tuple, batch.labeled.tolist())) == {(0, 0), (2, 4), (4, 2)}
@@ -252,7 +252,7 @@ def test_fitted_net_keeps_no_bags():
 
 
 class Recording(System):
-    """Writes down the labelled rows of every epoch."""
+    """Writes down the labeled rows of every epoch."""
 
     def _labeled_data(self, X, signed, rows, random_state):
         self.epochs_ = [*getattr(self, "epochs_", []), rows]
@@ -260,8 +260,8 @@ class Recording(System):
 
 
 @pytest.mark.parametrize("batch_size", [4, 32])
-def test_labelled_batches_go_on_where_the_last_epoch_ended(batch_size):
-    """Fewer or more batches than the labelled instances fill: in the end all count the same."""
+def test_labeled_batches_go_on_where_the_last_epoch_ended(batch_size):
+    """Fewer or more batches than the labeled instances fill: in the end all count the same."""
     clf = Recording(
         max_epochs=9,
         random_state=0,
@@ -275,7 +275,7 @@ def test_labelled_batches_go_on_where_the_last_epoch_ended(batch_size):
     assert times.sum() == 9 * 4 * batch_size
 
 
-def test_batches_of_all_labelled_instances():
+def test_batches_of_all_labeled_instances():
     """skorch's batch size of -1."""
     clf = Recording(HeadClassifier(batch_size=-1), max_epochs=2, random_state=0, oversample=False)
     clf.fit(DATA.X_labeled, DATA.y, DATA.bags)

@@ -107,12 +107,12 @@ def test_bags_change_the_fit_and_without_them_it_is_supervised(system):
 
 
 @every_system
-def test_labelled_slides_validate_whole(system):
+def test_labeled_slides_validate_whole(system):
     by_slide = fitted(system, groups=DATA.groups)
     by_patch = fitted(system)
     valid = [clf.estimator_.history[0, "valid_loss"] for clf in (by_slide, by_patch)]
     assert valid[0] != valid[1]
-    with pytest.raises(ValueError, match="is also a labelled slide"):
+    with pytest.raises(ValueError, match="is also a labeled slide"):
         fitted(system, groups=np.where(DATA.groups == 0, DATA.bags.names[0], DATA.groups))
 
 
@@ -202,7 +202,7 @@ def test_fine_tuning_on_images(system):
     new = MobileNetV2Classifier(weights=None, freeze=False)
     new.initialize_for(images(2, 0), np.arange(2), clf.classes_)
     first, start = (net.module_.backbone.features[0][0].weight for net in (clf.estimator_, new))
-    assert not torch.equal(first, start), "layers have learnt"
+    assert not torch.equal(first, start), "layers have learned"
     assert clf.predict_proba(images(2, 3)).shape == (2, 2)
 
 

@@ -31,7 +31,7 @@ def exact_mixtures(counts, seed=0):
 
 
 def labeled_and_bags(counts, **settings):
-    """The first row of counts as labelled instances, the rest as bags with exact proportions."""
+    """The first row of counts as labeled instances, the rest as bags with exact proportions."""
     X, y, index = exact_mixtures(counts)
     first = index == 0
     counts = np.array(counts[1:])
@@ -62,7 +62,7 @@ def test_exact_mixtures_are_worth_all_labels():
 def test_without_bags_it_is_logistic_regression(C, n_classes):
     data = make_bags(n_bags=2, n_features=5, n_classes=n_classes, random_state=0)
     clf = MeanMapClassifier(C=C, **EXACT).fit(data.X_labeled, data.y)
-    # the two parameter vectors of a binary softmax regularise twice their difference half as much
+    # the two parameter vectors of a binary softmax regularize twice their difference half as much
     other = LogisticRegression(C=C if n_classes > 2 else 2 * C, tol=1e-9, max_iter=10_000)
     other.fit(data.X_labeled.astype(np.float64), data.y)
     assert_allclose(
@@ -73,15 +73,15 @@ def test_without_bags_it_is_logistic_regression(C, n_classes):
 
 
 def test_two_bags_by_hand():
-    """One feature, one labelled instance of each class at 0 and 4, one bag of two with mean 3, half each."""
+    """One feature, one labeled instance of each class at 0 and 4, one bag of two with mean 3, half each."""
     X, y = np.array([[0.0], [4.0]]), ["a", "b"]
     bags = Bags([np.array([[2.0], [4.0]])], proportions=[[0.5, 0.5]])
     clf = MeanMapClassifier().fit(X, y, bags)
-    # minimise m_a^2 + (m_b - 4)^2 + 2 ((m_a + m_b) / 2 - 3)^2: both move by the same d with d = 1 - d
+    # minimize m_a^2 + (m_b - 4)^2 + 2 ((m_a + m_b) / 2 - 3)^2: both move by the same d with d = 1 - d
     assert_allclose(clf.class_means_, [[0.5], [4.5]], atol=1e-6)
 
 
-def test_proportions_that_tell_nothing_keep_the_labelled_difference():
+def test_proportions_that_tell_nothing_keep_the_labeled_difference():
     """All bags half and half: they move both class means alike, and never the difference."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(10, 3)) + np.repeat([[0], [2]], 5, axis=0)

@@ -63,7 +63,7 @@ def test_machines_agree_with_scikit_learn():
     labels = np.where(DATA.y[:, np.newaxis] == classes, 1, -1)
     start = np.zeros((X.shape[1] + 1, len(classes)))
     weights = fit_machines(X, labels, np.full(len(X), 0.1), start, 1e-14)
-    # a large intercept scaling takes the regularisation off the intercept
+    # a large intercept scaling takes the regularization off the intercept
     other = LinearSVC(C=0.1, dual=False, intercept_scaling=1e3, tol=1e-10, max_iter=10_000)
     other.fit(X, DATA.y)
     assert_allclose(weights[:-1].T, other.coef_, atol=1e-4)

@@ -225,19 +225,6 @@ def test_other_models_refuse_sparse_features_too(model):
         clone(model).fit(csr_array(DATA.X_labeled), DATA.y > 1)
 
 
-def test_minus_one_as_a_label_is_doubted():
-    y = np.where(np.arange(len(Y)) % 5 == 0, -1, DATA.y)
-    model = NegativePseudoLabelClassifier(max_epochs=1, random_state=0)
-    with pytest.warns(
-        UserWarning, match=r"y holds -1 beside \[0, 1, 2, 3\].* belong in bags"
-    ) as seen:
-        model.fit(DATA.X_labeled, y)
-    assert seen[0].filename == __file__
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model.fit(DATA.X_labeled, np.where(DATA.y > 1, 1, -1))  # a usual pair of labels
-
-
 # --- logarithms of probabilities ----------------------------------------------------------------
 
 

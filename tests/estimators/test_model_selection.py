@@ -32,7 +32,7 @@ class Recorder(NegativePseudoLabelClassifier):
 
 @pytest.mark.parametrize("equal", ["bags", "instances"])
 @pytest.mark.parametrize("routing", [False, True])
-def test_bags_as_many_as_labelled_patches_are_not_sliced(equal, routing):
+def test_bags_as_many_as_labeled_patches_are_not_sliced(equal, routing):
     n = len(DATA.y)
     ids = np.arange(n) if equal == "bags" else np.arange(n) % 10
     X = np.resize(DATA.bags.X, (n, 6))

@@ -40,7 +40,7 @@ def fitted(data=DATA, **settings):
 
 
 def fixed_predictions(seed=0):
-    """Labelled logits, and bags whose logits a test dictates."""
+    """Labeled logits, and bags whose logits a test dictates."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (90, 3)).astype(np.float32)
     index = np.concatenate([np.arange(4), rng.integers(0, 4, 86)])

@@ -1,4 +1,4 @@
-"""Tumour proposals: the threshold comes from left-out slides, empty slides are named."""
+"""Tumor proposals: the threshold comes from left-out slides, empty slides are named."""
 
 import pickle
 
@@ -96,7 +96,7 @@ def test_parameters_are_checked():
 
 
 def test_patches_that_no_net_could_judge_have_no_say_in_the_recall():
-    """Slide 0 holds all that is not tumour: without it there is nothing to tell tumour from."""
+    """Slide 0 holds all that is not tumor: without it there is nothing to tell tumor from."""
     is_tumor = SLIDES > 0
     is_tumor[1] = True
     proposer = make().fit(X, is_tumor, groups=SLIDES)

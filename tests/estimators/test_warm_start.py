@@ -1,4 +1,4 @@
-"""Warm start: fit goes on from what was learnt."""
+"""Warm start: fit goes on from what was learned."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_new_bags_and_corrected_proportions(data):
     assert np.abs(weights(clf) - before).max() > 0
 
 
-def test_more_labelled_patches_without_bags(data):
+def test_more_labeled_patches_without_bags(data):
     clf = make(warm_start=True).fit(data.X_labeled, data.y)
     loss = clf.history_[0]["valid_loss"]
     clf.fit(data.X_labeled, data.y)

@@ -68,12 +68,12 @@ def test_in_place_gives_the_same_numbers():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_head_is_the_linear_layer_on_standardised_features(training):
+def test_a_head_is_the_linear_layer_on_standardized_features(training):
     features = np.random.default_rng(0).normal(40.0, 3.0, (50, 6)).astype(np.float32)
     head = LinearHead(6, 3, dropout=0.0).standardize(features).train(training)
     X = torch.from_numpy(features)
-    standardised = (X - X.mean(dim=0)) / X.std(dim=0, correction=0)
-    torch.testing.assert_close(head(X), head.linear(standardised), rtol=0, atol=1e-5)
+    standardized = (X - X.mean(dim=0)) / X.std(dim=0, correction=0)
+    torch.testing.assert_close(head(X), head.linear(standardized), rtol=0, atol=1e-5)
     assert torch.equal(X, torch.from_numpy(features.copy()))
 
 

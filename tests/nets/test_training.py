@@ -42,7 +42,7 @@ def test_split_by_slides_keeps_slides_whole_and_classes_in_training(seed):
 
 def test_split_that_would_lose_a_class():
     y, slides = np.array([0, 0, 1, 1]), np.array([1, 1, 2, 2])
-    with pytest.raises(ValueError, match="No choice of 1 of the 2 labelled slides"):
+    with pytest.raises(ValueError, match="No choice of 1 of the 2 labeled slides"):
         split_validation(y, 0.25, np.random.RandomState(0), groups=slides)
 
 

@@ -519,7 +519,7 @@ def frame(**changes):
             "names the part 'NegativePseudoLabelClassifier'",
         ),
         (set_in("data_shape", value=[3]), "do not fit"),
-        (lambda d: d["model"].pop("data_shape"), "net of its own"),
+        (lambda d: d["model"].pop("data_shape"), "its own net"),
         (set_in("fitted", "n_features_in_", value=3), "do not fit"),
         (set_in("fitted", "classes_", "values", value=["a"]), "it has 1 classes"),
         (set_in("fitted", "bags_", value=1), "unknown attribute 'bags_'"),
@@ -625,7 +625,7 @@ def test_linear_without_bags(data, tmp_path):
         (set_in("fitted", "coef_", value=[1.0]), {}, "unknown attribute 'coef_'"),
         (set_in("fitted", "is_images_", value=True), {}, "of images, which has no net"),
         (set_in("fitted", "C_", value="x"), {}, "C_ is a str"),
-        (set_in("data_shape", value=[16]), {}, "net of its own"),
+        (set_in("data_shape", value=[16]), {}, "its own net"),
     ],
 )
 def test_hostile_linear_classifiers(change, tensors, message, data, tmp_path):
@@ -803,10 +803,10 @@ def set_net_of_views(*keys, value):
         ),
         (set_in("fitted", "net_", value=3), "entry of the model must have"),
         (lambda d: d["model"]["fitted"].pop("net_"), "lacks the attribute 'net_'"),
-        (set_in("data_shape", value=[16]), "net of its own"),
+        (set_in("data_shape", value=[16]), "its own net"),
         (
             lambda d: d["model"]["fitted"]["net_"]["fitted"]["experts_"][0].pop("data_shape"),
-            "net of its own",
+            "its own net",
         ),
         (set_net_of_views("fitted", "evil", value=1), "unknown attribute 'evil'"),
         (

@@ -1,4 +1,4 @@
-"""Chains of moves: what is exact, and what is said to be in doubt."""
+"""Augmenting paths: what is exact, and what is said to be in doubt."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from proportion_ssl.pseudo_labels._augmenting_paths import move_within_bounds
+from proportion_ssl.pseudo_labels._augmenting_paths import augment_within_bounds
 
 NONE = -np.inf
 
@@ -30,14 +30,14 @@ def test_all_labels_of_several_small_bags(seed):
     scores = rng.normal(size=(n_classes, len(bag)))
     if seed % 3 == 0:
         scores = scores.round()
-    prices = rng.normal(size=(4, n_classes))
-    labels = (scores + prices.T[:, bag]).argmax(axis=0)
+    duals = rng.normal(size=(4, n_classes))
+    labels = (scores + duals.T[:, bag]).argmax(axis=0)
     counts = np.bincount(bag * n_classes + labels, minlength=12).reshape(4, n_classes)
     target = np.stack([rng.multinomial(size, np.full(n_classes, 1 / 3)) for size in sizes])
     width = rng.integers(0, 2, target.shape)
     fewest, most = np.maximum(target - width, 0), target + width
-    in_doubt = move_within_bounds(
-        scores, bag, labels, counts, prices, fewest, most, np.full((4, n_classes, n_classes), NONE)
+    in_doubt = augment_within_bounds(
+        scores, bag, labels, counts, duals, fewest, most, np.full((4, n_classes, n_classes), NONE)
     )
     assert not in_doubt.any()
     assert_array_equal(
@@ -56,7 +56,7 @@ def one_settled(bound):
     labels, counts = np.array([0, 0]), np.array([[3, 0]])
     wanted, unseen = np.array([[2, 1]]), np.array([[[NONE, bound], [NONE, NONE]]])
     arguments = scores, np.zeros(2, int), labels, counts, np.zeros((1, 2)), wanted, wanted, unseen
-    return move_within_bounds(*arguments), labels
+    return augment_within_bounds(*arguments), labels
 
 
 def test_who_is_not_at_hand_and_could_not_be_better_is_not_missed():

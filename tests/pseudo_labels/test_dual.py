@@ -1,4 +1,4 @@
-"""Blocks of bags, and prices by Newton's method against a general minimiser."""
+"""Blocks of bags, and dual variables by Newton's method against a general minimizer."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
-from proportion_ssl.pseudo_labels._dual import PricedBags, blocks_of_bags
+from proportion_ssl.pseudo_labels._dual import BagDuals, blocks_of_bags
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -42,17 +42,17 @@ def test_a_bag_larger_than_a_block_is_one():
 
 @dataclasses.dataclass
 class Spring:
-    """Pulls prices to 0, and counts to a target."""
+    """Pulls dual variables to 0, and counts to a target."""
 
     target: np.ndarray
     strength: np.ndarray
 
-    def __call__(self, prices):
-        slope = self.strength * prices - self.target
-        return slope, np.broadcast_to(self.strength, prices.shape)
+    def __call__(self, duals):
+        slope = self.strength * duals - self.target
+        return slope, np.broadcast_to(self.strength, duals.shape)
 
-    def value(self, prices):
-        return (self.strength * prices**2 / 2 - self.target * prices).sum(axis=1)
+    def value(self, duals):
+        return (self.strength * duals**2 / 2 - self.target * duals).sum(axis=1)
 
     def of(self, bags):
         return Spring(self.target[bags], self.strength[bags])
@@ -60,34 +60,34 @@ class Spring:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("spread", [1.0, 15.0])
-def test_prices_of_a_general_minimiser(seed, spread):
+def test_dual_variables_of_a_general_minimizer(seed, spread):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 40, 6)  # of which some need many more steps than others
     bag = np.repeat(np.arange(6), sizes)
     scores = rng.normal(0, spread, (4, len(bag)))
     spring = Spring(rng.dirichlet(np.ones(4), 6) * sizes[:, None], rng.uniform(0.05, 2, 6)[:, None])
-    bags = PricedBags(scores, sizes, np.zeros((6, 4)))
-    bags.minimise(spring, tol=1e-10, max_iter=200)
-    assert_allclose(bags.soft, softmax(scores + bags.prices.T[:, bag], axis=0), atol=1e-12)
+    bags = BagDuals(scores, sizes, np.zeros((6, 4)))
+    bags.minimize(spring, tol=1e-10, max_iter=200)
+    assert_allclose(bags.soft, softmax(scores + bags.duals.T[:, bag], axis=0), atol=1e-12)
     for b in range(6):
         mine = scores[:, bag == b]
 
-        def cost(prices, mine=mine, b=b):
-            cost_of_prices = spring.of([b]).value(prices[None])[0]
-            return logsumexp(mine + prices[:, None], axis=0).sum() + cost_of_prices
+        def cost(duals, mine=mine, b=b):
+            penalty_of_duals = spring.of([b]).value(duals[None])[0]
+            return logsumexp(mine + duals[:, None], axis=0).sum() + penalty_of_duals
 
         found = minimize(cost, np.zeros(4), method="BFGS", options={"gtol": 1e-8})
-        assert cost(bags.prices[b]) <= found.fun + 1e-9 * abs(found.fun)
-        assert_allclose(bags.prices[b], found.x, atol=1e-3)
+        assert cost(bags.duals[b]) <= found.fun + 1e-9 * abs(found.fun)
+        assert_allclose(bags.duals[b], found.x, atol=1e-3)
         assert_allclose(bags.counts[b], bags.soft[:, bag == b].sum(axis=1))
 
 
-def test_prices_are_renewed_where_they_start():
+def test_dual_variables_are_renewed_where_they_start():
     rng = np.random.default_rng(0)
     scores, sizes = rng.normal(size=(3, 20)), np.array([20])
     spring = Spring(np.array([[5.0, 5.0, 10.0]]), np.array([[0.1]]))
-    cold = PricedBags(scores, sizes, np.zeros((1, 3)))
-    cold.minimise(spring, tol=1e-10)
-    warm = PricedBags(scores, sizes, cold.prices + 3.0)
-    warm.minimise(spring, tol=1e-10)
-    assert_allclose(warm.prices, cold.prices, atol=1e-7)
+    cold = BagDuals(scores, sizes, np.zeros((1, 3)))
+    cold.minimize(spring, tol=1e-10)
+    warm = BagDuals(scores, sizes, cold.duals + 3.0)
+    warm.minimize(spring, tol=1e-10)
+    assert_allclose(warm.duals, cold.duals, atol=1e-7)

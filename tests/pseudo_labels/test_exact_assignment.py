@@ -149,7 +149,7 @@ class TestAssign:
     @pytest.mark.parametrize("few", [0, 10**6])
     @pytest.mark.parametrize("dtype", [np.float64, np.float32])
     def test_bags_of_all_sizes_in_blocks(self, monkeypatch, few, dtype):
-        # few: whether chains of moves begin after two or three narrowings
+        # few: whether augmenting paths begin after two or three narrowings
         rng = np.random.default_rng(5)
         sizes = np.concatenate([rng.integers(1, 4, 30), [700], rng.integers(1, 60, 20), [450]])
         bag_index = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -191,28 +191,28 @@ class TestSinkhorn:
         rng = np.random.default_rng(0)
         bag_index, scores = np.repeat(np.arange(5), 40), random_scores(rng, 200, 4)
         shares = rng.dirichlet(np.ones(4), 5)
-        soft, prices = sinkhorn(
+        soft, duals = sinkhorn(
             scores, bag_index, shares, shares, temperature=temperature, max_iter=3000, tol=1e-7
         )
         assert_allclose(soft.sum(axis=1), 1)
         means = np.stack([soft[bag_index == bag].mean(axis=0) for bag in range(5)])
         assert_allclose(means, shares, atol=1e-6)
-        logits = (scores + prices[bag_index]) / temperature
+        logits = (scores + duals[bag_index]) / temperature
         expected = np.exp(logits - logits.max(axis=1, keepdims=True))
         assert_allclose(soft, expected / expected.sum(axis=1, keepdims=True), atol=1e-6)
 
     def test_a_class_without_share_receives_nothing(self):
         scores = random_scores(np.random.default_rng(0), 30, 3)
         shares = np.array([[0.5, 0.0, 0.5]])
-        soft, prices = sinkhorn(scores, one_bag(30), shares, shares)
+        soft, duals = sinkhorn(scores, one_bag(30), shares, shares)
         assert (soft[:, 1] == 0).all()
-        assert np.isneginf(prices[0, 1]) and np.isfinite(prices[0, [0, 2]]).all()
+        assert np.isneginf(duals[0, 1]) and np.isfinite(duals[0, [0, 2]]).all()
 
     def test_inside_wide_intervals_nothing_changes(self):
         scores = random_scores(np.random.default_rng(0), 30, 3)
-        soft, prices = sinkhorn(scores, one_bag(30), np.zeros((1, 3)), np.ones((1, 3)))
+        soft, duals = sinkhorn(scores, one_bag(30), np.zeros((1, 3)), np.ones((1, 3)))
         assert_allclose(soft, np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True))
-        assert_array_equal(prices, 0)
+        assert_array_equal(duals, 0)
 
     def test_intervals_are_met_at_the_nearest_end(self):
         scores = np.log(np.tile([[0.8, 0.15, 0.05]], (40, 1)))
