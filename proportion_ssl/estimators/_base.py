@@ -1,5 +1,6 @@
 """What all classifiers share that learn from labeled patches and bags: input checks and ``fit``."""
 
+import warnings
 from typing import Any
 
 import numpy as np

@@ -23,8 +23,8 @@ from proportion_ssl.nets.head import LinearHead
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import split_validation
 from proportion_ssl.proportions.bags import Bags
-from proportion_ssl.proportions.counts import class_proportions, sum_absolute_error
-from proportion_ssl.proportions.intervals import nearest_proportions
+from proportion_ssl.proportions.counts import class_proportions
+from proportion_ssl.proportions.intervals import proportion_distance
 
 
 class NetBagClassifier(BagClassifier):
@@ -95,8 +95,8 @@ class NetBagClassifier(BagClassifier):
         predicted = class_proportions(
             codes, bags.index, n_bags=bags.n_bags, n_classes=len(self.classes_)
         )
-        recorded = nearest_proportions(predicted, bags.lower, bags.upper)
-        return float(sum_absolute_error(recorded, predicted).mean())
+        distance = proportion_distance(predicted, bags.lower, bags.upper)
+        return float(np.minimum(1.0, distance).mean())
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities.

@@ -198,6 +198,30 @@ def readers_interval(readings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return np.nanmean(readings, axis=0), np.nanmin(readings, axis=0), np.nanmax(readings, axis=0)
 
 
+def proportion_distance(predicted: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Distance of predicted proportions from the intervals of recorded ones.
+
+    Parameters
+    ----------
+    predicted, lower, upper : ndarray of shape (n_bags, n_classes)
+        As in :func:`nearest_proportions`.
+
+    Returns
+    -------
+    distance : ndarray of shape (n_bags,)
+        Sum over the classes of the absolute differences from the nearest proportions, in [0, 2]. Its minimum
+        with 1 is equation (2); see :func:`~proportion_ssl.proportions.sum_absolute_error`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lower, upper = np.array([[0.2, 0.6]]), np.array([[0.4, 0.8]])
+    >>> proportion_distance(np.array([[0.5, 0.5]]), lower, upper).round(6)
+    array([0.2])
+    """
+    return np.abs(nearest_proportions(predicted, lower, upper) - predicted).sum(axis=1)
+
+
 def nearest_proportions(predicted: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Recorded share that is nearest to the predicted one, within each interval.
 

@@ -17,7 +17,7 @@ from proportion_ssl._checks import (
 )
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.proportions.counts import class_proportions
-from proportion_ssl.proportions.intervals import nearest_proportions
+from proportion_ssl.proportions.intervals import nearest_proportions, proportion_distance
 from proportion_ssl.pseudo_labels._dual import BLOCK, blocks_of_bags
 from proportion_ssl.pseudo_labels.exact_assignment import (
     AT_ONCE,
@@ -417,7 +417,7 @@ class AssignmentSelector(_IntervalSelector):
             np.log(columns, out=columns)
         labels = assign(scores.T, bag_index, *count_bounds(lower, upper, sizes))
         shares = _predicted_shares(predicted, probabilities.shape[1], bag_index)
-        distance = np.abs(nearest_proportions(shares, lower, upper) - shares).sum(axis=1)
+        distance = proportion_distance(shares, lower, upper)
         in_tolerance = (distance < self.tolerance) | (self.tolerance == 2)
         picked = (labels == predicted) | in_tolerance[bag_index]
         return sign_labels(labels, picked, n_classes=probabilities.shape[1], sign=1)

@@ -142,8 +142,8 @@ def _predictors(models: Models) -> dict[str, Any]:
 
 
 def _classes_of(classifier) -> np.ndarray:
-    own = getattr(classifier, "classes", None)
-    return np.asarray(classifier.classes_ if own is None else own)
+    own = getattr(classifier, "classes_", None)
+    return np.asarray(classifier.classes if own is None else own)
 
 
 def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[str, Any]:

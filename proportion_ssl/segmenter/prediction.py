@@ -24,7 +24,7 @@ class Models:
     Parameters
     ----------
     classifier : object
-        ``predict_proba`` of features at the first magnification, ``classes`` or ``classes_``.
+        ``predict_proba`` of features at the first magnification, ``classes_`` or else ``classes``.
     proposer : object or None
         ``predict_proba`` of features of all magnifications, whose second column is tumor.
     threshold : float
@@ -41,8 +41,8 @@ class Models:
         The probability of tumor is rescaled so that the threshold becomes one half, linearly below and above
         it; each class takes its share of that.
         """
-        own = getattr(self.classifier, "classes", None)
-        names = np.asarray(self.classifier.classes_ if own is None else own).tolist()
+        own = getattr(self.classifier, "classes_", None)
+        names = np.asarray(self.classifier.classes if own is None else own).tolist()
         order = [names.index(name) for name in classes]
         shares = self.classifier.predict_proba(slide.first_view)[:, order]
         if self.proposer is None:

@@ -12,7 +12,8 @@ from proportion_ssl import AdaptiveSelector, AssignmentSelector, Bags, NegativeS
 from proportion_ssl.losses.signed_labels import proportion_loss
 from proportion_ssl.proportions import class_proportions
 from proportion_ssl.proportions.bags import check_bags
-from proportion_ssl.proportions.intervals import consistent_proportions
+from proportion_ssl.proportions.counts import sum_absolute_error
+from proportion_ssl.proportions.intervals import consistent_proportions, proportion_distance
 from proportion_ssl.pseudo_labels.exact_assignment import count_bounds
 
 EXACT = np.array([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
@@ -315,3 +316,19 @@ def test_true_predictions_of_rounded_bags_are_all_believed(selector):
     assert ((bags.lower <= shares) & (shares <= bags.upper)).all()
     expected = np.zeros((30, 3)) if isinstance(selector, NegativeSelector) else np.eye(3)[labels]
     assert_array_equal(signed, expected)
+
+
+def test_distance_of_proportions_from_intervals_by_a_loop():
+    rng = np.random.default_rng(0)
+    predicted = rng.dirichlet(np.ones(4), 30)
+    recorded = rng.dirichlet(np.ones(4), 30)
+    lower, upper = np.clip(recorded - 0.1, 0, 1), np.clip(recorded + 0.1, 0, 1)
+    expected = [
+        sum(max(low - p, 0, p - high) for p, low, high in zip(*rows, strict=True))
+        for rows in zip(predicted, lower, upper, strict=True)
+    ]
+    assert_allclose(proportion_distance(predicted, lower, upper), expected, atol=1e-12)
+    assert_allclose(
+        np.minimum(1, proportion_distance(predicted, recorded, recorded)),
+        sum_absolute_error(recorded, predicted),
+    )
