@@ -48,13 +48,13 @@ EVERY = [*LEARN_FROM_PROPORTIONS, FixMatchClassifier(**QUICK)]
 
 
 def table(**changes):
-    names = [f"slide {i}" for i in range(DATA.bags.n_bags)]
+    names = [f"slide {i:02}" for i in range(DATA.bags.n_bags)]
     recorded = pd.DataFrame(DATA.bags.proportions, index=names, columns=NAMES)
     return recorded.assign(**changes)
 
 
 def bags(proportions=None):
-    names = np.array([f"slide {i}" for i in range(DATA.bags.n_bags)])
+    names = np.array([f"slide {i:02}" for i in range(DATA.bags.n_bags)])
     return Bags(DATA.bags.X, names[DATA.bags.index], proportions)
 
 
@@ -69,7 +69,7 @@ every = pytest.mark.parametrize("model", EVERY, ids=lambda m: type(m).__name__)
 def test_bags_teach_a_class_that_no_labeled_patch_shows(model, named):
     model, recorded = clone(model), table()
     if named == "classes":
-        model.set_params(classes=["d", "c", "b", "a"])
+        model.set_params(classes=["a", "b", "c", "d"])
         recorded = recorded.loc[bags().names].to_numpy()
     model.fit(X, LABELS, bags(recorded))
     assert_array_equal(model.classes_, NAMES)
@@ -100,6 +100,13 @@ def test_naming_the_classes_that_are_there_changes_nothing():
     first, *others = (m.fit(DATA.X_labeled, Y, bags(table())).predict_proba(X) for m in models)
     for other in others:
         assert_array_equal(first, other)
+
+
+def test_columns_without_names_beside_classes_in_another_order_are_doubted():
+    recorded = table().loc[bags().names].to_numpy()
+    model = NegativePseudoLabelClassifier(max_epochs=1, classes=["d", "c", "b", "a"])
+    with pytest.warns(UserWarning, match="columns .* taken in the order 'a', 'b', 'c', .*'d', 'c'"):
+        model.fit(X, LABELS, bags(recorded))
 
 
 def test_grouped_cross_validation_goes_on_where_a_fold_lacks_a_class():
