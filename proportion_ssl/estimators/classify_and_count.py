@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._fitting import all_or_nothing
 from proportion_ssl.proportions.bags import Bags
+from proportion_ssl.proportions.counts import sum_absolute_error
 from proportion_ssl.proportions.intervals import nearest_proportions
 
 
@@ -121,14 +122,15 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         score : float
-            In [-2, 0], higher is better: minus the sum over the classes of the absolute differences, 0
-            within the recorded intervals, averaged over the bags by their weights.
+            In [-1, 0], higher is better: minus the mean over the bags, by their weights, of
+            :func:`~proportion_ssl.proportions.sum_absolute_error`; 0 within the recorded intervals. With
+            equal weights it is minus :func:`~proportion_ssl.bag_proportion_error`.
         """
         predicted = self.predict(X)
         bags = self.bags_.select(_names(X)).with_classes(self.estimator_.classes_)
         nearest = nearest_proportions(predicted, bags.lower, bags.upper)
         weights = bags.weights if sample_weight is None else np.asarray(sample_weight)
-        return -float(np.average(np.abs(nearest - predicted).sum(axis=1), weights=weights))
+        return -float(np.average(sum_absolute_error(nearest, predicted), weights=weights))
 
 
 def _names(X: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from proportion_ssl._checks import check_shares
+from proportion_ssl._checks import check_intervals, check_shares
 from proportion_ssl.metrics._label_codes import (
     NOTHING_LEFT,
     TABLE_SPAN,
@@ -21,6 +21,7 @@ from proportion_ssl.metrics._label_codes import (
     shown,
 )
 from proportion_ssl.proportions.counts import count_per_bag, shares, sum_absolute_error
+from proportion_ssl.proportions.intervals import missing_interval, nearest_proportions
 
 
 def proportion_error(
@@ -100,6 +101,8 @@ def bag_proportion_error(
     *,
     bag_ids: ArrayLike,
     labels: ArrayLike,
+    lower: ArrayLike | None = None,
+    upper: ArrayLike | None = None,
 ) -> float:
     """Mean over bags of the distance between recorded and predicted class shares.
 
@@ -108,7 +111,8 @@ def bag_proportion_error(
     Parameters
     ----------
     bag_proportions : array-like or DataFrame of shape (n_bags, n_classes)
-        Recorded share of each class; rows sum to 1 within 0.01. In an array, row i belongs to
+        Recorded share of each class; rows sum to 1 within 0.01. NaN where the share of a class was not
+        stated: it may be anything up to what the stated ones leave. In an array, row i belongs to
         the i-th of the *sorted* bag ids (as in ``numpy.unique(bag_ids)``), column c to
         ``labels[c]``. A DataFrame is matched by name: bag ids are its index and classes its
         columns, in any order.
@@ -118,17 +122,21 @@ def bag_proportion_error(
         Bag (slide) of each position.
     labels : array-like of str or int, shape (n_classes,)
         The classes.
+    lower, upper : array-like or DataFrame of shape (n_bags, n_classes), optional
+        Interval of each recorded share, in the same order as ``bag_proportions``, which lie within; such as
+        those of :class:`~proportion_ssl.Bags`. Only with both; rows of ``bag_proportions`` need not sum to 1.
 
     Returns
     -------
     error : float
-        In [0, 1]; the lower, the better.
+        In [0, 1]; the lower, the better. 0 if all predicted shares lie within their intervals.
 
     Raises
     ------
     ValueError
-        If bags or classes of the two sides do not match, proportions are negative, missing or
-        do not sum to 1, a predicted label is unknown, or nothing is given.
+        If bags or classes of the two sides do not match, proportions are negative, infinite or
+        do not sum to 1, a bag has none, they lie outside their intervals, a predicted label is
+        unknown, or nothing is given.
     TypeError
         If labels or bag ids are neither all strings nor all whole numbers.
 
@@ -139,7 +147,7 @@ def bag_proportion_error(
     Notes
     -----
     ``mean_b min(1, sum_c |TCR_bc - PCR_bc|)``, equation (2) of [1]_, averaged; every bag counts
-    the same.
+    the same. Of an interval the share that is nearest to the predicted one counts.
 
     References
     ----------
@@ -159,8 +167,8 @@ def bag_proportion_error(
         raise ValueError("Nothing to score: y_pred is empty.")
     labels = check_labels(labels, "labels")
     bag_ids, bags = _check_bags(bag_ids, y_pred, "y_pred")
-    recorded = _check_recorded(bag_proportions, bags, labels)
-    counts = np.zeros(recorded.shape, dtype=np.int64)
+    lower, upper = _check_recorded(bag_proportions, lower, upper, bags, labels)
+    counts = np.zeros(lower.shape, dtype=np.int64)
     y_pred = y_pred.reshape(-1)
     positions = _positions_in(bags)
     for block in blocks(y_pred.size, at_least=4 * counts.size):
@@ -168,7 +176,9 @@ def bag_proportion_error(
         refuse_unknown(y_pred[block], codes == len(labels), "y_pred", labels, ())
         bag = positions(bag_ids[block])
         counts += count_per_bag(codes, bag, n_bags=len(bags), n_classes=len(labels))
-    return float(sum_absolute_error(recorded, shares(counts)).mean())
+    predicted = shares(counts)
+    nearest = nearest_proportions(predicted, lower, upper)
+    return float(sum_absolute_error(nearest, predicted).mean())
 
 
 def _check_bags(bag_ids: ArrayLike, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -200,34 +210,49 @@ def _positions_in(bags: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda ids: table.take(ids.astype(np.int64) - bags[0])
 
 
-def _check_recorded(bag_proportions, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Recorded proportions as floats (n_bags, n_classes), rows as in bags, columns as in labels."""
-    if hasattr(bag_proportions, "columns") and hasattr(bag_proportions, "index"):
-        bag_proportions = _select_by_name(bag_proportions, bags, labels)
-    recorded = np.asarray(bag_proportions, dtype=np.float64)
-    if recorded.shape != (len(bags), len(labels)):
+def _check_recorded(
+    bag_proportions, lower, upper, bags: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of the recorded shares (n_bags, n_classes), rows as in bags, columns as in labels."""
+    recorded = _as_floats(bag_proportions, "bag_proportions", bags, labels)
+    check_shares(
+        recorded, "bag_proportions", bags=bags, may_miss=True, any_sum=lower is not None
+    )
+    if lower is None and upper is None:
+        return missing_interval(recorded, recorded)
+    if lower is None or upper is None:
+        raise ValueError("lower and upper belong together; give both.")
+    ends = [_as_floats(v, n, bags, labels) for v, n in ((lower, "lower"), (upper, "upper"))]
+    check_intervals(*ends, bags, recorded)
+    return ends[0], ends[1]
+
+
+def _as_floats(table, name: str, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if hasattr(table, "columns") and hasattr(table, "index"):
+        table = _select_by_name(table, name, bags, labels)
+    values = np.asarray(table, dtype=np.float64)
+    if values.shape != (len(bags), len(labels)):
         raise ValueError(
-            f"bag_proportions has shape {recorded.shape}, but there are {len(bags)} bags in "
+            f"{name} has shape {values.shape}, but there are {len(bags)} bags in "
             f"bag_ids and {len(labels)} labels; give one row per bag, in sorted order of the "
             f"ids, and one column per label."
         )
-    check_shares(recorded, "bag_proportions", bags=bags)
-    return recorded
+    return values
 
 
-def _select_by_name(table, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _select_by_name(table, name: str, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:
     for axis, wanted, what in (
         ("index", bags.tolist(), "bag ids"),
         ("columns", labels.tolist(), "labels"),
     ):
-        names = list(getattr(table, axis))
-        if len(set(names)) < len(names):
-            raise ValueError(f"bag_proportions has repeated entries in its {axis}.")
-        missing = [name for name in wanted if name not in set(names)]
-        extra = sorted(set(names) - set(wanted), key=repr)
+        found = list(getattr(table, axis))
+        if len(set(found)) < len(found):
+            raise ValueError(f"{name} has repeated entries in its {axis}.")
+        missing = [each for each in wanted if each not in set(found)]
+        extra = sorted(set(found) - set(wanted), key=repr)
         if missing or extra:
             raise ValueError(
-                f"The {axis} of bag_proportions must be the {what}: missing {shown(missing)}, "
+                f"The {axis} of {name} must be the {what}: missing {shown(missing)}, "
                 f"without counterpart {shown(extra)}."
             )
     return table.loc[bags.tolist(), labels.tolist()].to_numpy(dtype=np.float64)

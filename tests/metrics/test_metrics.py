@@ -675,7 +675,9 @@ def test_recorded_proportions_may_be_rounded():
         ([[0.5, 0.5], [50, 50]], r"of bag 's2' sum to 100, not 1 .*percent"),
         ([[0.5, 0.5], [0.5, 0.4]], r"of bag 's2' sum to 0\.9, not 1.* is wrong\.$"),
         ([[1.5, -0.5], [0.5, 0.5]], "of bag 's1' hold a negative share"),
-        ([[np.nan, 0.5], [0.5, 0.5]], "of bag 's1' hold a number that is not finite"),
+        ([[np.inf, 0.5], [0.5, 0.5]], "of bag 's1' hold a number that is not finite"),
+        ([[0.5, 0.5], [np.nan] * 2], "of bag 's2'"),
+        ([[0.5, 0.5], [1.2, np.nan]], "of bag 's2' sum to 1.2"),
         (
             pd.DataFrame([[0.5, 0.5]] * 2, index=["s1", "s3"], columns=["a", "b"]),
             r"index .* bag ids: missing \['s2'\], without counterpart \['s3'\]",
@@ -693,6 +695,45 @@ def test_recorded_proportions_may_be_rounded():
 def test_bad_recorded_proportions(recorded, message):
     with pytest.raises(ValueError, match=message):
         bag_proportion_error(recorded, ["a", "b"], bag_ids=["s1", "s2"], labels=["a", "b"])
+
+
+def test_shares_that_were_not_stated_may_be_anything_that_is_left():
+    options = {"bag_ids": [0, 0, 0, 0, 1, 1], "labels": ["a", "b", "c"]}
+    recorded = [[0.5, np.nan, np.nan], [np.nan, 0.5, 0.25]]
+    # the first bag holds .25, .75, 0: .25 too few of a, .25 more of b than are left; the second .5, .5, 0
+    error = bag_proportion_error(recorded, list("abbbab"), **options)
+    assert error == pytest.approx((0.25 + 0.25 + 0.25 + 0.25) / 2)
+    assert bag_proportion_error(recorded, list("aaccab"), **options) == pytest.approx(0.25)
+    assert bag_proportion_error(recorded, list("aabcab"), **options) == pytest.approx(0.25)
+
+
+def test_intervals_are_met_anywhere_within():
+    options = {"bag_ids": ["s1"] * 4 + ["s2"] * 2, "labels": ["a", "b"]}
+    recorded = np.array([[0.5, 0.5], [1.0, 0.0]])
+    lower, upper = recorded - [[0.25], [0.0]], recorded + [[0.25], [0.0]]
+
+    def error(predicted, **kwargs):
+        return bag_proportion_error(recorded, list(predicted), **options, **kwargs)
+
+    assert error("abbbaa") == pytest.approx(0.25)
+    assert error("abbbaa", lower=lower, upper=upper) == 0
+    assert error("bbbbaa", lower=lower, upper=upper) == pytest.approx(0.25)
+    assert error("abbbab", lower=lower, upper=upper) == pytest.approx(0.5)
+    frames = [
+        pd.DataFrame(ends, ["s1", "s2"], ["a", "b"]).iloc[::-1, ::-1] for ends in (lower, upper)
+    ]
+    assert error("abbbab", lower=frames[0], upper=frames[1]) == pytest.approx(0.5)
+
+    with pytest.raises(ValueError, match="lower and upper belong together"):
+        error("abbbab", lower=lower)
+    with pytest.raises(ValueError, match=r"upper has shape \(1, 2\)"):
+        error("abbbab", lower=lower, upper=upper[:1])
+    with pytest.raises(ValueError, match="recorded share outside its interval"):
+        error("abbbab", lower=np.zeros((2, 2)), upper=[[1, 1], [0.5, 1]])
+    with pytest.raises(
+        ValueError, match=r"The index of lower must be the bag ids: missing \['s2'\]"
+    ):
+        error("abbbab", lower=frames[0].iloc[1:], upper=upper)
 
 
 def test_bad_predictions_for_recorded_proportions():
