@@ -3,6 +3,8 @@
 import torch
 from torchvision.transforms import v2
 
+from proportion_ssl.nets.random_numbers import generator
+
 
 def weak_view(X: torch.Tensor, scale: torch.Tensor, noise: float) -> torch.Tensor:
     """Instances, changed in a way that no label depends on.
@@ -21,9 +23,11 @@ def weak_view(X: torch.Tensor, scale: torch.Tensor, noise: float) -> torch.Tenso
     view : torch.Tensor of the same shape and type
     """
     if X.ndim == 2:
-        return X + noise * scale * torch.randn_like(X)
+        return X + noise * scale * torch.randn(
+            X.shape, dtype=X.dtype, device=X.device, generator=generator()
+        )
     for axis in (1, 2):
-        flipped = torch.rand(len(X), device=X.device) < 0.5
+        flipped = torch.rand(len(X), device=X.device, generator=generator()) < 0.5
         X = torch.where(flipped.reshape(-1, 1, 1, 1), X.flip(axis), X)
     return X
 
@@ -46,7 +50,7 @@ def strong_view(X: torch.Tensor, scale: torch.Tensor, noise: float, drop: float)
     view : torch.Tensor of the same shape and type
     """
     if X.ndim == 2:
-        dropped = torch.rand_like(X) < drop
+        dropped = torch.rand(X.shape, dtype=X.dtype, device=X.device, generator=generator()) < drop
         return weak_view(torch.where(dropped, X.mean(dim=0), X), scale, noise)
     augment = v2.RandAugment()
     images = weak_view(X, scale, noise).permute(0, 3, 1, 2)

@@ -3,6 +3,7 @@
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -10,6 +11,7 @@ from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
 from proportion_ssl.baselines.mean_teacher import TeacherLoss
+from proportion_ssl.nets.random_numbers import generator
 
 
 class InterpolationLoss(TeacherLoss):
@@ -25,11 +27,16 @@ class InterpolationLoss(TeacherLoss):
 
     def __init__(self, decay: float, alpha: float):
         super().__init__(decay)
-        self.mixing = torch.distributions.Beta(alpha, alpha)
+        self.alpha = alpha
+
+    def draw_share(self) -> float:
+        """How much of the mix is the first of the two."""
+        seed = torch.randint(2**63 - 1, (), generator=generator())
+        return np.random.default_rng(int(seed)).beta(self.alpha, self.alpha)
 
     def consistency(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
-        X, share = batch.X, self.mixing.sample()
-        other = torch.randperm(len(X))
+        X, share = batch.X, self.draw_share()
+        other = torch.randperm(len(X), generator=generator())
         with torch.no_grad():
             predicted = self.teacher(X).softmax(dim=1)
             target = torch.lerp(predicted[other], predicted, share)

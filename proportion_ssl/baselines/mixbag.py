@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagBatch, bag_of_each
+from proportion_ssl.nets.random_numbers import generator
 
 
 class MixBag(BaseEstimator):
@@ -47,10 +48,10 @@ class MixBag(BaseEstimator):
         """As many bags as there are in the batch, some of them mixed."""
         self._validate_params()
         z = float(norm.ppf(0.5 + self.confidence / 2))
-        order = torch.randperm(batch.n_bags)
+        order = torch.randperm(batch.n_bags, generator=generator())
         partner = torch.empty_like(order)
         partner[order] = order.roll(1)  # never the bag itself
-        stays = torch.rand(batch.n_bags) < 0.5
+        stays = torch.rand(batch.n_bags, generator=generator()) < 0.5
         members = [torch.nonzero(batch.bag == bag).flatten() for bag in range(batch.n_bags)]
         rows, recorded = [], []
         for bag, other in enumerate(partner.tolist()):
@@ -58,7 +59,7 @@ class MixBag(BaseEstimator):
                 rows.append(members[bag])
                 recorded.append((batch.lower[bag], batch.upper[bag], batch.weights[bag]))
                 continue
-            share = float(torch.rand(()))
+            share = float(torch.rand((), generator=generator()))
             parts = [_part(members[bag], share), _part(members[other], 1.0 - share)]
             rows.append(torch.cat(parts))
             recorded.append(_mix(batch, (bag, other), [len(part) for part in parts], z))
@@ -70,7 +71,9 @@ class MixBag(BaseEstimator):
 
 def _part(rows, share):
     """A random share of the rows, at least one."""
-    return rows[torch.randperm(len(rows))[: max(1, round(share * len(rows)))]]
+    return rows[
+        torch.randperm(len(rows), generator=generator())[: max(1, round(share * len(rows)))]
+    ]
 
 
 def _mix(batch, bags, n_taken, z):

@@ -11,6 +11,7 @@ from torch import nn
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
+from proportion_ssl.nets.random_numbers import generator
 
 
 def divergence(logits: torch.Tensor, target_logits: torch.Tensor) -> torch.Tensor:
@@ -54,7 +55,9 @@ def adversarial_direction(
     Section 3.3 of Miyato et al.: the divergence is flat at the instance, its gradient a small step away in
     direction d is the Hessian times d, and d <- H d / |H d| tends to the eigenvector of largest curvature.
     """
-    direction = nn.functional.normalize(torch.randn_like(X), dim=1)
+    direction = nn.functional.normalize(
+        torch.randn(X.shape, dtype=X.dtype, device=X.device, generator=generator()), dim=1
+    )
     for _ in range(n_iter):
         step = (xi * direction).requires_grad_()
         change = divergence(module(X + step * scale), target).sum()

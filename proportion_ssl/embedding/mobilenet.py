@@ -1,7 +1,7 @@
 """MobileNetV2 from torchvision: weights, frozen feature extraction, and a head on top.
 
-Nothing here draws from torch's global random generator except the head, so a head on top of the
-network starts from the same values as a bare head built under the same seed.
+Nothing here draws from torch's global random generator, or changes it for other threads, except the head: a
+head on top of the network starts from the same values as a bare head built under the same seed.
 """
 
 import logging
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 from torchvision.models.mobilenetv2 import MobileNetV2
+
+from proportion_ssl.embedding._random_weights import WeightsFrom
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ def load_mobilenet_v2(
 ) -> MobileNetV2:
     """Build torchvision's MobileNetV2 (width 1.0) with its classification layer.
 
-    The state of torch's global random generator is left as it was.
+    Torch's global random generator is not used.
 
     Parameters
     ----------
@@ -85,8 +87,7 @@ def load_mobilenet_v2(
         head = state.get("classifier.1.weight")
         if isinstance(head, torch.Tensor) and head.ndim == 2:
             n_classes = len(head)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with WeightsFrom(torch.Generator().manual_seed(seed)):
         network = mobilenet_v2(num_classes=n_classes)
     if state is not None:
         _load_checked(network, state, origin)

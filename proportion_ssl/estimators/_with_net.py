@@ -4,11 +4,11 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
+from torch.utils.data import DataLoader
 
 from proportion_ssl._sklearn import HasMethods, Interval
 from proportion_ssl.estimators._base import BagClassifier
@@ -20,6 +20,7 @@ from proportion_ssl.nets.classifiers import (
     log_probabilities,
 )
 from proportion_ssl.nets.head import LinearHead
+from proportion_ssl.nets.random_numbers import QuietLoader, draws_locally, seeded
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import split_validation
 from proportion_ssl.proportions.bags import Bags
@@ -56,11 +57,12 @@ class NetBagClassifier(BagClassifier):
 
     def _fit(self, X, codes, bags, groups, random_state):
         net = self.estimator_ if hasattr(self, "estimator_") else self._build_net()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_state.randint(np.iinfo(np.int32).max))
-            X = self._embed(net, X)
-            if bags is not None:
-                bags = bags.with_instances(self._embed(net, bags.X))
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        X = self._embed(net, X)
+        if bags is not None:
+            bags = bags.with_instances(self._embed(net, bags.X))
+        local = len(X.shape) == 2 and draws_locally(self, net)  # torchvision's views of images do not
+        with seeded(seed, local=local, device=getattr(net, "device", "cpu")):
             self._fit_net(net, X, codes, bags, groups, random_state)
         self.estimator_ = net
 
@@ -83,6 +85,8 @@ class NetBagClassifier(BagClassifier):
         else:
             net = clone(self.estimator)
             net.callbacks__valid_acc = None  # skorch's accuracy cannot read signed labels
+            if net.iterator_valid is DataLoader:
+                net.set_params(iterator_valid=QuietLoader)
         return net.set_params(**SIGNED_LABEL_SETTINGS)
 
     @staticmethod

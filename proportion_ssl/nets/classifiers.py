@@ -1,9 +1,9 @@
 """skorch classifiers that learn from signed labels: the head alone, and MobileNetV2."""
 
+import functools
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,25 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNet, NeuralNetClassifier
+from threadpoolctl import ThreadpoolController
+from torch.utils.data import DataLoader
 
 from proportion_ssl._fitting import all_or_nothing, refuse_sparse
 from proportion_ssl.embedding._images import check_images
+from proportion_ssl.embedding._random_weights import WeightsFrom
 from proportion_ssl.embedding.mobilenet import N_FEATURES
 from proportion_ssl.embedding.patch_embedder import PatchEmbedder
 from proportion_ssl.losses.signed_labels import SignedLabelLoss
 from proportion_ssl.nets.head import LinearHead
 from proportion_ssl.nets.mobilenet_module import MobileNetV2Module
+from proportion_ssl.nets.random_numbers import generator
 from proportion_ssl.nets.signed_dataset import BatchesInOrder, SignedDataset, keep_batch
 from proportion_ssl.nets.training import split_validation, train_until_settled
 
 #: What a skorch net needs to learn from signed labels; its module returns logits.
 SIGNED_LABEL_SETTINGS = {
     "criterion": SignedLabelLoss,
-    "predict_nonlinearity": partial(torch.softmax, dim=-1),
+    "predict_nonlinearity": functools.partial(torch.softmax, dim=-1),
     "dataset": SignedDataset,
     "iterator_train__collate_fn": keep_batch,
     "iterator_valid__collate_fn": keep_batch,
@@ -160,6 +164,20 @@ class SignedLabelNet(NeuralNetClassifier):
         if isinstance(self.head, LinearHead) and len(self.data_shape_) == 1:
             self.head.standardize(X[rows])
 
+    def initialize(self) -> "SignedLabelNet":
+        """Build the parts as skorch does, with first weights from the generator of the fit."""
+        with WeightsFrom(generator()):
+            return super().initialize()
+
+    def get_params_for(self, prefix: str) -> dict:
+        """Arguments of a component; batches come in the order of the generator of the fit."""
+        params = super().get_params_for(prefix)
+        if prefix == "iterator_train" and self.iterator_train is DataLoader:
+            params.setdefault("generator", generator())
+        if prefix == "iterator_valid" and self.iterator_valid is DataLoader:
+            params.setdefault("generator", torch.Generator())  # see QuietLoader
+        return params
+
     def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple:
         """Arguments of the optimizer; a head has its own weight decay."""
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
@@ -234,10 +252,17 @@ class SignedLabelNet(NeuralNetClassifier):
         Returns
         -------
         probabilities : ndarray of float32, shape (n_instances, n_classes)
+
+        Raises
+        ------
+        FloatingPointError
+            When an instance has no finite probabilities, since its values, or the weights of the net, are not
+            finite or too large for float32.
         """
         refuse_sparse(X)
         X = self.embed(X)
-        return super().predict_proba(X if isinstance(X, SignedDataset) else SignedDataset(X))
+        X = X if isinstance(X, SignedDataset) else SignedDataset(X)
+        return _check_finite(super().predict_proba(X))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of the class probabilities, finite where these underflow to 0.
@@ -406,19 +431,41 @@ def log_probabilities(net: NeuralNet, data: SignedDataset) -> np.ndarray:
     Returns
     -------
     log_probabilities : ndarray of float32, shape (n_instances, n_classes)
+
+    Raises
+    ------
+    FloatingPointError
+        As in :meth:`SignedLabelNet.predict_proba`.
     """
-    return net.forward(data).log_softmax(dim=-1).numpy(force=True)
+    return _check_finite(net.forward(data).log_softmax(dim=-1).numpy(force=True))
+
+
+def _check_finite(probabilities: np.ndarray) -> np.ndarray:
+    wrong = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if len(wrong):
+        raise FloatingPointError(
+            f"{len(wrong)} of {len(probabilities)} instances have no finite probabilities (first: number "
+            f"{wrong[0]}); look for features that are not finite or very large, or train with a lower "
+            "learning rate."
+        )
+    return probabilities
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block torch computes on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """Within the block torch computes on one thread; other threads of the caller keep theirs.
+
+    ``torch.set_num_threads`` would change the setting of the process, which threads that start meanwhile
+    would keep. OpenMP's own setting belongs to the calling thread.
+    """
+    torch.get_num_threads()  # with its first call a thread takes the setting of the process
+    with _thread_pools().limit(limits=1, user_api="openmp"):
         yield
-    finally:
-        torch.set_num_threads(before)
+
+
+@functools.cache
+def _thread_pools():
+    return ThreadpoolController()
 
 
 def _without(group, parameter):

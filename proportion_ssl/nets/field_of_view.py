@@ -15,6 +15,7 @@ from proportion_ssl._fitting import all_or_nothing, unseen_probabilities
 from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import HasMethods, Interval, fit_context
 from proportion_ssl.nets.classifiers import HeadClassifier
+from proportion_ssl.nets.random_numbers import draws_locally, seeded
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import split_validation, train_until_settled
 
@@ -245,8 +246,9 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
         views = self._views(X)
         random_state = check_random_state(self.random_state)
         fusion = FixedFusion() if self.fusion is None else clone(self.fusion)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_state.randint(np.iinfo(np.int32).max))
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        local = draws_locally(self, fusion)
+        with seeded(seed, local=local):
             self.experts_ = self._fit_experts(views, codes, random_state)
             self.fusion_ = self._fit_fusion(fusion, views, codes, groups, random_state)
         return self

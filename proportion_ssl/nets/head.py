@@ -5,12 +5,21 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from proportion_ssl.nets.random_numbers import generator
+
+#: Mean and standard deviation of a feature, above which float32 overflows on the way to the logits.
+LARGEST = 1e30
+
+#: Features that are standardized at once, so that their float64 copies stay small.
+COLUMNS_AT_ONCE = 256
+
 
 class FastDropout(nn.Dropout):
     """Dropout whose mask on a CPU costs a third of torch's: four coin flips from one random number.
 
-    The probability is a multiple of 1/65536 there. Without the weights of a large layer to multiply, drawing
-    the mask is what a step of a linear head spends most of its time on.
+    The probability is a multiple of 1/65536 there, and the numbers come from
+    :func:`~proportion_ssl.nets.random_numbers.generator`. Without the weights of a large layer to multiply,
+    drawing the mask is what a step of a linear head spends most of its time on.
 
     Examples
     --------
@@ -24,10 +33,13 @@ class FastDropout(nn.Dropout):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Values of the same shape; in training some are 0 and the others larger by as much."""
-        levels = round(self.p * 65536)
-        if not self.training or not 0 < levels < 65536 or X.device.type != "cpu":
+        if not self.training or X.device.type != "cpu":
             return super().forward(X)
-        numbers = torch.empty(-(-X.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        levels = round(self.p * 65536)
+        if levels in (0, 65536):
+            return nn.functional.dropout(X, levels / 65536, inplace=self.inplace)
+        numbers = torch.empty(-(-X.numel() // 4), dtype=torch.int64)
+        numbers.random_(-(2**63), None, generator=generator())
         coins = numbers.view(torch.int16)[: X.numel()].view(X.shape)
         kept = torch.ge(coins, levels - 32768, out=torch.empty(X.shape))  # as numbers: bool is slow
         kept.mul_(65536 / (65536 - levels))
@@ -83,10 +95,26 @@ class LinearHead(nn.Module):
         Returns
         -------
         self : LinearHead
+
+        Raises
+        ------
+        ValueError
+            When the mean or standard deviation of a feature is above 1e30: float32 would overflow.
         """
-        scaler = StandardScaler().fit(np.asarray(features, dtype=np.float64))
-        self.mean.copy_(torch.as_tensor(scaler.mean_, dtype=self.mean.dtype))
-        self.scale.copy_(torch.as_tensor(scaler.scale_, dtype=self.scale.dtype))
+        for start in range(0, features.shape[1], COLUMNS_AT_ONCE):
+            columns = slice(start, start + COLUMNS_AT_ONCE)
+            scaler = StandardScaler().fit(np.asarray(features[:, columns], dtype=np.float64))
+            mean, scale = scaler.mean_, scaler.scale_
+            wrong = np.flatnonzero(~((np.abs(mean) <= LARGEST) & (scale <= LARGEST)))
+            if len(wrong):
+                raise ValueError(
+                    f"Feature {start + wrong[0]} has mean {mean[wrong[0]]:.3g} and standard deviation "
+                    f"{scale[wrong[0]]:.3g}; above {LARGEST:.0e} float32 overflows. Look for wrong values, "
+                    "or rescale the feature."
+                )
+            scale = np.where(scale < 1 / LARGEST, 1.0, scale)
+            self.mean[columns] = torch.as_tensor(mean, dtype=self.mean.dtype)
+            self.scale[columns] = torch.as_tensor(scale, dtype=self.scale.dtype)
         return self
 
     def set_linear(self, weight: np.ndarray, bias: np.ndarray) -> "LinearHead":

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from proportion_ssl.nets.random_numbers import generator
+
 
 class SignedDataset(Dataset):
     """Instances with signed labels; a batch is gathered at once, not instance by instance.
@@ -46,7 +48,7 @@ class SignedDataset(Dataset):
         return len(self.rows)
 
     def random_part(self, size: int | None) -> "SignedDataset":
-        """The same data, or of a larger number of rows a random choice, by torch's generator.
+        """The same data, or a random choice if it has more rows.
 
         Parameters
         ----------
@@ -56,7 +58,7 @@ class SignedDataset(Dataset):
         if size is None or len(self) <= size:
             return self
         part = copy.copy(self)
-        part.rows = self.rows[torch.randperm(len(self))[:size].numpy()]
+        part.rows = self.rows[torch.randperm(len(self), generator=generator())[:size].numpy()]
         return part
 
     @property
@@ -78,7 +80,7 @@ class SignedDataset(Dataset):
             here = np.flatnonzero(part_of == number)
             if not len(here):
                 continue
-            instances = np.asarray(part[rows[here] - self.starts[number]])
+            instances = _single_precision(np.asarray(part[rows[here] - self.starts[number]]))
             if len(here) == len(rows):
                 return torch.from_numpy(np.ascontiguousarray(instances)), signed
             if batch is None:
@@ -133,6 +135,11 @@ def _readable(part: Any) -> Any:
     """Arrays and tensors as arrays, floating point as float32; lazily read sequences as they are."""
     if isinstance(part, torch.Tensor):
         part = part.numpy(force=True)
-    if isinstance(part, np.ndarray) and part.dtype.kind == "f":
-        return part.astype(np.float32, copy=False)
-    return part
+    return _single_precision(part) if isinstance(part, np.ndarray) else part
+
+
+def _single_precision(instances: np.ndarray) -> np.ndarray:
+    """Floating point as float32; images as they are."""
+    if instances.dtype.kind == "f":
+        return instances.astype(np.float32, copy=False)
+    return instances

@@ -4,6 +4,7 @@ import torch
 
 from proportion_ssl.embedding.mobilenet import N_FEATURES
 from proportion_ssl.nets.classifiers import HeadClassifier
+from proportion_ssl.nets.random_numbers import seeded
 from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._restored import RestoredMobileNetV2
 from proportion_ssl.persistence._values import check_net, same
@@ -72,7 +73,7 @@ def fill_net(net, weights, classes, shape):
         net = RestoredMobileNetV2(**{k: v for k, v in parameters.items() if k[0] != "_"})
         net.weights = None  # the layers come from this file, not from where they once came from
     net.classes_inferred_, net.data_shape_ = classes, shape
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         net.initialize()
     _load_state(net.module_, weights)
     if not is_head:

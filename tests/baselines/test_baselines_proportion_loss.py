@@ -99,8 +99,8 @@ def recorded_batch(sizes=(6, 10), weights=(1.0, 0.5), seed=0):
 def dictated(monkeypatch):
     """Both bags are mixed, with share 0.5 and 0.2 of their own; parts are the first instances."""
     numbers = iter([torch.tensor([0.7, 0.9]), torch.tensor(0.5), torch.tensor(0.2)])
-    monkeypatch.setattr("torch.rand", lambda *size: next(numbers))
-    monkeypatch.setattr("torch.randperm", lambda n: torch.arange(n))
+    monkeypatch.setattr("torch.rand", lambda *size, generator: next(numbers))
+    monkeypatch.setattr("torch.randperm", lambda n, generator: torch.arange(n))
 
 
 def test_mixed_target_and_interval_by_hand(dictated):

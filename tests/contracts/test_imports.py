@@ -79,7 +79,9 @@ ROWS = {
         ("embedding._images", "embedding._openvino", *NEUTRAL), ("numpy", "sklearn", "joblib")
     ),
     # networks, and the estimators that train them
-    "nets": Row(("nets", "embedding", "losses", *NEUTRAL), (*ARRAYS, *TORCH, "sklearn")),
+    "nets": Row(
+        ("nets", "embedding", "losses", *NEUTRAL), (*ARRAYS, *TORCH, "sklearn", "threadpoolctl")
+    ),
     "estimators": Row(
         ("estimators", "nets", "embedding", "losses", "pseudo_labels", "proportions", *NEUTRAL),
         (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm"),

@@ -1,0 +1,35 @@
+"""Random first weights from a local generator: torch's own belongs to all threads of the process."""
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+class WeightsFrom(TorchFunctionMode):
+    """Within the block, and in this thread only, ``torch.nn.init`` draws from the given generator.
+
+    The weights are those that torch's own generator gives after the same seed.
+
+    Parameters
+    ----------
+    generator : torch.Generator or None
+        None: torch's own.
+
+    Examples
+    --------
+    >>> with WeightsFrom(torch.Generator().manual_seed(0)):
+    ...     layer = torch.nn.Linear(2, 1)
+    >>> torch.manual_seed(0)
+    <torch._C.Generator object at ...>
+    >>> torch.equal(layer.weight, torch.nn.Linear(2, 1).weight)
+    True
+    """
+
+    def __init__(self, generator: torch.Generator | None):
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if "generator" in kwargs and kwargs["generator"] is None:
+            kwargs["generator"] = self.generator
+        return func(*args, **kwargs)
