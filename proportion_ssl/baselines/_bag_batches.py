@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from proportion_ssl.nets.content_order import content_order
 from proportion_ssl.nets.signed_dataset import SignedDataset
 
 
@@ -93,7 +94,7 @@ class BagStream:
         self.instances_per_bag, self.n_labeled = instances_per_bag, n_labeled
         self.random_state, self.device = random_state, device
         self.instances, self.labeled = SignedDataset(bags.X), labeled
-        order = np.argsort(bags.index, kind="stable")
+        order = content_order(bags.X, bags.index)
         self._rows = np.split(order, np.cumsum(bags.sizes)[:-1])
         self._recorded = (
             torch.as_tensor(bags.lower, dtype=torch.float64),

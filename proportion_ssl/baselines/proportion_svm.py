@@ -10,6 +10,7 @@ from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square
 from proportion_ssl.baselines._svm_steps import alternate, fit_machines, objectives_of
 from proportion_ssl.estimators._base import BagClassifier
+from proportion_ssl.nets.content_order import content_order
 
 
 class ProportionSVMClassifier(LinearMachines):
@@ -140,11 +141,12 @@ class ProportionSVMClassifier(LinearMachines):
         else:
             ends = np.stack([bags.lower, bags.upper])[:, :, kept]
             settings: Any = {"growth": self.growth, "tol": self.tol, "max_iter": self.max_iter}
-            starts = []
+            order, starts = content_order(bags.X, bags.index), []
             for i in range(self.n_init):
                 share = ends.mean(axis=0)[bags.index]
-                drawn = random_state.random_sample(share.shape) < share
-                first = np.where(drawn, 1, -1).astype(np.int8)
+                drawn = np.empty(share.shape)
+                drawn[order] = random_state.random_sample(share.shape)
+                first = np.where(drawn < share, 1, -1).astype(np.int8)
                 *found, steps = alternate(
                     *(joined, labels, first, bags, ends), C=self.C_, C_p=self.C_p_, **settings
                 )

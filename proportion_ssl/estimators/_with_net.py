@@ -61,7 +61,9 @@ class NetBagClassifier(BagClassifier):
         X = self._embed(net, X)
         if bags is not None:
             bags = bags.with_instances(self._embed(net, bags.X))
-        local = len(X.shape) == 2 and draws_locally(self, net)  # torchvision's views of images do not
+        local = len(X.shape) == 2 and draws_locally(
+            self, net
+        )  # torchvision's views of images do not
         with seeded(seed, local=local, device=getattr(net, "device", "cpu")):
             self._fit_net(net, X, codes, bags, groups, random_state)
         self.estimator_ = net

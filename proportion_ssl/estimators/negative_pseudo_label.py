@@ -13,6 +13,7 @@ from tqdm import tqdm
 from proportion_ssl._sklearn import HasMethods, Interval, StrOptions, visual_block
 from proportion_ssl.estimators._with_net import TrainedNetClassifier, weighted_labels
 from proportion_ssl.losses.signed_labels import NegativeLoss, PositiveLoss, multi_negative_loss
+from proportion_ssl.nets.content_order import content_order
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import train_epochs, train_until_settled, training_rows
 from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
@@ -88,7 +89,8 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
     verbose : bool, default=False
         Whether a bar on stderr shows how far the fit is.
     random_state : int, RandomState instance or None, default=None
-        Decides validation patches, first weights, order of batches and dropout.
+        Decides validation patches, first weights, order of batches and dropout. The order in which the
+        instances of a bag are given changes nothing but ties between equally confident instances.
 
     Attributes
     ----------
@@ -243,7 +245,10 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         if is_warm:
             self._check_goes_on(net, X)
         known, validation = self._split_labeled(X, codes, groups, random_state)
-        data = _Data(X, None if bags is None else bags.X, known, validation)
+        order = np.arange(len(known))
+        if bags is not None:
+            order = np.append(order, len(known) + content_order(bags.X, bags.index))
+        data = _Data(X, None if bags is None else bags.X, known, validation, order)
         self.n_iter_, self.termination_condition_, self.refit_history_ = 0, "no_bags", None
         with self._progress(bags) as progress:
             progress.set_description("supervised")
@@ -277,7 +282,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             self.label_log_.record(labels, remembered=negative == 0)
 
             signed = np.concatenate([data.known, weighted_labels(labels, bags)])
-            rows = training_rows(signed, random_state, balance=self.oversample)
+            rows = data.rows(signed, random_state, balance=self.oversample)
             train_epochs(
                 *(net, SignedDataset([data.X, bags.X], signed, rows), data.validation, n_epochs),
                 epoch_size=self.epoch_size,
@@ -296,7 +301,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             self._initialize(net, data.X, np.flatnonzero(data.known.any(axis=1)))
         n_before = len(net.history)
         parts = data.X if len(signed) == len(data.known) else [data.X, data.X_bags]
-        rows = training_rows(signed, random_state, balance=self.oversample)
+        rows = data.rows(signed, random_state, balance=self.oversample)
         train_until_settled(
             *(net, SignedDataset(parts, signed, rows), data.validation),
             max_epochs=self.max_epochs,
@@ -384,12 +389,20 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
 
 @dataclass(frozen=True)
 class _Data:
-    """What a fit trains on: instances of both sides, signed labels of the labeled ones, validation data."""
+    """What a fit trains on: instances of both sides, signed labels of the labeled ones, validation data.
+
+    ``order`` holds the rows of both sides in the order from which they are drawn.
+    """
 
     X: Any
     X_bags: Any
     known: np.ndarray
     validation: SignedDataset | None
+    order: np.ndarray
+
+    def rows(self, signed, random_state, *, balance):
+        """Rows to train on, by signed labels of the labeled instances alone or of both sides."""
+        return training_rows(signed, random_state, balance=balance, order=self.order[: len(signed)])
 
 
 def _losses(net: NeuralNet, best_since: int | None = None) -> dict:

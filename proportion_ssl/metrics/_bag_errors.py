@@ -215,9 +215,7 @@ def _check_recorded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of the recorded shares (n_bags, n_classes), rows as in bags, columns as in labels."""
     recorded = _as_floats(bag_proportions, "bag_proportions", bags, labels)
-    check_shares(
-        recorded, "bag_proportions", bags=bags, may_miss=True, any_sum=lower is not None
-    )
+    check_shares(recorded, "bag_proportions", bags=bags, may_miss=True, any_sum=lower is not None)
     if lower is None and upper is None:
         return missing_interval(recorded, recorded)
     if lower is None or upper is None:

@@ -101,7 +101,11 @@ def oversample(labels: np.ndarray, random_state: np.random.RandomState) -> np.nd
 
 
 def training_rows(
-    signed: np.ndarray, random_state: np.random.RandomState, *, balance: bool
+    signed: np.ndarray,
+    random_state: np.random.RandomState,
+    *,
+    balance: bool,
+    order: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows to train on: all with a label, those with a positive one oversampled.
 
@@ -113,11 +117,16 @@ def training_rows(
     balance : bool
         Oversample the positive labels to the largest class. Negative labels name no class to
         belong to and are taken once.
+    order : ndarray of int, shape (n_instances,), optional
+        All rows, in the order from which they are drawn; see
+        :func:`~proportion_ssl.nets.content_order.content_order`. Default: as they are stored.
 
     Returns
     -------
     rows : ndarray of int
     """
+    if order is not None:
+        return order[training_rows(signed[order], random_state, balance=balance)]
     has_positive = (signed > 0).any(axis=1)
     positive = np.flatnonzero(has_positive)
     if balance:
