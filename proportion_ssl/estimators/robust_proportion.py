@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from scipy.special import softmax
 from sklearn.decomposition import PCA
 
@@ -17,6 +18,7 @@ from proportion_ssl.nets.classifiers import (
     HeadClassifier,
     MobileNetV2Classifier,
 )
+from proportion_ssl.nets.content_order import content_order
 from proportion_ssl.nets.signed_dataset import BatchesInOrder, SignedDataset
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
@@ -33,11 +35,23 @@ FIRST_DEVIATION = 0.02
 #: In the rounds that follow, and at most and at least once the records have been judged.
 LARGEST_DEVIATION, SMALLEST_DEVIATION = 0.1, 0.01
 
+#: Standard deviations from the mean beyond which squares overflow in float32.
+FARTHEST = 1e15
+
+#: Of the t distribution that errors of a whole record follow.
+DEGREES_OF_FREEDOM = 3.0
+
 #: Rounds with the deviation that the records were found to have.
 N_LAST_ROUNDS = 4
 
 #: Instances from which scale and principal components are taken, drawn at random where there are more.
 N_COMPONENT_INSTANCES = 20_000
+
+#: Features of which the whole covariance is decomposed; of more, only the components that are needed.
+N_EXACT_FEATURES = 1536
+
+#: Values (instances times features) from which components are taken: memory and time have this bound.
+N_COMPONENT_VALUES = N_COMPONENT_INSTANCES * N_EXACT_FEATURES
 
 
 class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
@@ -69,8 +83,9 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     classes : array-like of shape (n_classes,), default=None
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     random_state : int, RandomState instance or None, default=None
-        Chooses the instances that principal components are taken from where there are more than 20,000;
-        nothing else is random.
+        Chooses the instances that scale and principal components are taken from where there are more than
+        20,000, or 30 million values; with more than 1536 features the components are found by a randomized
+        method. Nothing else is random.
 
     Attributes
     ----------
@@ -101,10 +116,12 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     Notes
     -----
     A round labels every bag by the net of the last one and solves for a new head. In the first round, which
-    has only the labelled patches to go by, records count as nearly exact (standard deviation 0.02); then 0.1;
-    after the judgement it is the median distance, where that lies between 0.01 and 0.1. ``supported`` are
-    proportions of the predictions at the judgement. A bag cannot confirm a wrong record of its own:
-    errors of whole records follow a t distribution, so that one far off counts for little.
+    has only the labeled patches to go by, records count as nearly exact (standard deviation 0.02); then 0.1;
+    after the judgment it is estimated, within 0.01 and 0.1, from the differences d of recorded and supported
+    shares of each bag: ``sqrt(median_b(sum_c d_bc^2 / (C - 1)) / F)``. F is the median of the F distribution
+    with C - 1 and 3 degrees of freedom, which the mean squares of C - 1 free differences follow if records
+    err by a t distribution. ``supported`` are proportions of the predictions at the judgment. A bag cannot
+    confirm its own wrong record: a record that is far off counts for little under the t distribution.
 
     Why not gradients: the covariance within classes holds what differs from slide to slide, above all the
     stain, and the discriminant functions do not look there. Settings were found on virtual slides of real
@@ -169,7 +186,11 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
                 "for images, a MobileNetV2Classifier with freeze=True."
             )
         parts = [X] if bags is None else [X, bags.X]
-        components = self._principal_components(net, parts, random_state)
+        sample = self._sample(parts, bags, random_state)
+        net.initialize_for(sample, np.arange(len(sample)), self.classes_)
+        sample = _standardized(net, sample, out=sample)
+        components = _principal_components(sample, self.n_components, random_state)
+        del sample  # as large as N_COMPONENT_VALUES
         projected = np.concatenate([_project(net, components, part) for part in parts])
         known = np.eye(len(self.classes_), dtype=projected.dtype)[codes]
         if bags is None:
@@ -191,15 +212,17 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             head, logits = self._round(logits, X, known, bags, deviation)
 
         predicted = self.classes_[logits.argmax(axis=1)]
-        self.bags_, typical = self._judge(bags, bags.proportions_of(predicted, self.classes_))
-        deviation = float(np.clip(typical, SMALLEST_DEVIATION, LARGEST_DEVIATION))
+        supported = bags.proportions_of(predicted, self.classes_)
+        self.bags_, deviation = self._judge(bags, supported)
+        deviation = float(np.clip(deviation, SMALLEST_DEVIATION, LARGEST_DEVIATION))
         for _ in range(N_LAST_ROUNDS):
             head, logits = self._round(logits, X, known, self.bags_, deviation)
         return head
 
     def _round(self, logits, X, known, bags, deviation):
         """Label the bags by the logits of the last head; a new head, and its logits."""
-        soft = SoftAssignmentSelector(deviation).transform(
+        selector = SoftAssignmentSelector(deviation, degrees_of_freedom=DEGREES_OF_FREEDOM)
+        soft = selector.transform(
             softmax(logits / self.temperature, axis=1),
             bag_ids=bags.index,
             bag_proportions=bags.recorded,
@@ -218,22 +241,24 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         )
         return head, logits
 
-    def _principal_components(self, net, parts, random_state):
-        """New weights for the net, its scale set; principal components (n_components, n_features)."""
+    def _sample(self, parts, bags, random_state):
+        """The instances that give scale and principal components: all, or some of many."""
         everything = SignedDataset(parts)
-        rows = np.arange(len(everything))
-        if len(rows) > N_COMPONENT_INSTANCES:
-            rows = np.sort(random_state.choice(rows, N_COMPONENT_INSTANCES, replace=False))
-        sample = everything.__getitems__(rows.tolist())[0].numpy()
-        net.initialize_for(sample, np.arange(len(sample)), self.classes_)
-        n_components = min(self.n_components, *sample.shape)
-        pca = PCA(n_components, svd_solver="covariance_eigh").fit(_standardized(net, sample))
-        return pca.components_
+        n_instances, n_features = everything.shape
+        most = max(N_COMPONENT_VALUES // n_features, 2 * self.n_components)
+        most = min(N_COMPONENT_INSTANCES, most)
+        rows = np.arange(n_instances)
+        if n_instances > most:
+            if bags is not None:  # the order of instances in a bag must not matter
+                n_labeled = n_instances - bags.n_instances
+                rows[n_labeled:] = n_labeled + content_order(bags.X, bags.index)
+            rows = np.sort(random_state.choice(rows, most, replace=False))
+        return everything.__getitems__(rows.tolist())[0].numpy()
 
     def _judge(self, bags: Bags, supported: np.ndarray) -> tuple[Bags, float]:
-        """The same bags, with weight 0 where doubtful, and the median distance."""
-        recorded = nearest_proportions(supported, bags.lower, bags.upper)
-        distance = np.abs(recorded - supported).sum(axis=1)
+        """The same bags, with weight 0 where doubtful, and the standard deviation of the records."""
+        differences = nearest_proportions(supported, bags.lower, bags.upper) - supported
+        distance = np.abs(differences).sum(axis=1)
         typical = float(np.median(distance))
         doubtful = distance > max(self.doubt, 3 * typical)
         self.trust_ = max(0.0, 1.0 - typical / ROUGH)
@@ -246,7 +271,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
 
         judged = bags.with_instances(bags.X)
         judged.weights = np.where(doubtful, 0.0, bags.weights)
-        return judged, typical
+        return judged, _standard_deviation(differences)
 
     def _set_head(self, net, components, coef, intercept):
         """Write discriminant functions of principal components into the linear layer of the head."""
@@ -269,16 +294,51 @@ def _with_unlabeled_classes(X, codes, known, bags, shares):
 def _logits(X, head):
     """Values of the discriminant functions (coef, intercept), before the temperature."""
     coef, intercept = head
-    return X @ coef.astype(X.dtype) + intercept
+    return X @ coef.astype(np.float32) + intercept
 
 
-def _standardized(net, features):
+def _standardized(net, features, out=None):
     """Features as the linear layer of a head sees them."""
-    head = net.head
-    return (features - head.mean.numpy(force=True)) / head.scale.numpy(force=True)
+    with np.errstate(over="ignore"):  # what is too large is refused by _project
+        standardized = np.subtract(features, net.head.mean.numpy(force=True), out=out)
+        standardized /= net.head.scale.numpy(force=True)
+    return standardized
+
+
+def _principal_components(X, n_components, random_state):
+    """Directions (n_components, n_features) of the largest variance; writes to X."""
+    n_components = min(n_components, *X.shape)
+    # of many features: a randomized method, or with few instances the singular vectors
+    solver = "covariance_eigh" if X.shape[1] <= N_EXACT_FEATURES else "auto"
+    pca = PCA(n_components, svd_solver=solver, copy=False, random_state=random_state)
+    with np.errstate(invalid="ignore"):  # shares of the variance where there is none
+        return pca.fit(X).components_
 
 
 def _project(net, components, X):
     """Principal components of features, read a part at a time: (n_instances, n_components)."""
-    parts = BatchesInOrder(SignedDataset(X), PREDICTED_AT_ONCE)
-    return np.concatenate([_standardized(net, part.numpy()) @ components.T for part, _ in parts])
+    projected = []
+    for part, _ in BatchesInOrder(SignedDataset(X), PREDICTED_AT_ONCE):
+        with np.errstate(over="ignore", invalid="ignore"):
+            projected.append(_standardized(net, part.numpy()) @ components.T)
+        wrong = ~(np.abs(projected[-1]) <= FARTHEST).all(axis=1)
+        if wrong.any():
+            largest = float(np.abs(part.numpy()[wrong][0]).max())
+            raise ValueError(
+                f"An instance has a feature of size {largest:.3g}, over {FARTHEST:.0e} standard deviations "
+                "from the others, where float32 overflows; look for wrong values in X."
+            )
+    return np.concatenate(projected)
+
+
+def _standard_deviation(differences: np.ndarray) -> float:
+    """Of the recorded share of one class, from the differences (n_bags, n_classes) to supported shares.
+
+    In the model of :func:`~proportion_ssl.pseudo_labels.soft_assignment.posterior_labels` the errors d of a
+    bag's record, which sum to 0, follow a t distribution with nu degrees of freedom and standard deviation
+    s: of C classes C - 1 are free, and ``|d|^2 / ((C - 1) s^2)`` follows an F distribution with C - 1 and nu
+    degrees of freedom. Its median over the bags gives s; records that are far off have no influence.
+    """
+    n_free = differences.shape[1] - 1
+    mean_squares = (differences**2).sum(axis=1) / n_free
+    return float(np.sqrt(np.median(mean_squares) / stats.f.median(n_free, DEGREES_OF_FREEDOM)))

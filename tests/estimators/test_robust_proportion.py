@@ -188,8 +188,15 @@ def test_labels_can_be_looked_at_round_by_round():
     assert [row["round"] for row in exact.history_] == list(range(1, 12))
     deviations = [row["standard_deviation"] for row in exact.history_]
     assert deviations[:7] == [0.02] + [0.1] * 6
-    typical = exact.bag_reliability_["distance"].median()
-    assert deviations[7:] == [pytest.approx(np.clip(typical, 0.01, 0.1))] * 4
+    table = exact.bag_reliability_
+    recorded, supported = (
+        table[[f"{kind}_{c}" for c in exact.classes_]].to_numpy()
+        for kind in ("recorded", "supported")
+    )
+    mean_squares = ((recorded - supported) ** 2).sum(axis=1) / 3
+    expected = np.sqrt(np.median(mean_squares))  # the median of F(3, 3) is 1
+    assert 0.01 < expected < 0.1
+    assert deviations[7:] == [pytest.approx(expected)] * 4
     alone = RobustProportionClassifier().fit(data.X_labeled, data.y)
     predicted = data.bags.proportions_of(alone.predict(data.bags.X), exact.classes_)
     before = sum_absolute_error(data.bags.proportions, predicted).mean()
@@ -199,6 +206,118 @@ def test_labels_can_be_looked_at_round_by_round():
     assert set(np.unique(exact.signed_labels_)) <= {0, 1}
     right = (exact.signed_labels_ > 0)[np.arange(len(data.y_bags)), data.y_bags]
     assert right.mean() > 0.8
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5, 9])
+@pytest.mark.parametrize("deviation", [0.01, 0.05])
+def test_standard_deviation_of_one_share_whatever_the_number_of_classes(n_classes, deviation):
+    """Errors of the selector's own model: normal shares that sum to 0, over chi square by bag."""
+    rng = np.random.default_rng(n_classes)
+    normal = rng.normal(0, deviation, (20_000, n_classes))
+    normal -= normal.mean(axis=1, keepdims=True)
+    errors = normal / np.sqrt(rng.chisquare(3, (20_000, 1)) / 3)
+    assert robust._standard_deviation(errors) == pytest.approx(deviation, rel=0.03)
+    errors[:6000] = rng.uniform(-1, 1, (6000, n_classes))  # 30% of other slides
+    assert robust._standard_deviation(errors) < 2.5 * deviation
+
+
+@pytest.mark.parametrize("n_labeled", [40, 120])
+def test_of_many_features_the_components_are_found_by_another_method(monkeypatch, n_labeled):
+    """The same model, up to directions of little variance."""
+    data = make_bags(20, bag_size=30, n_features=60, class_separation=0.5, random_state=0)
+    rows = np.random.default_rng(0).permutation(len(data.y))[:n_labeled]
+    X, y = data.X_labeled[rows], data.y[rows]
+    clf = RobustProportionClassifier(n_components=12, random_state=0)
+    for bags in (None, data.bags):  # 40 or 120 instances: singular vectors; 640 or more: randomized
+        expected = clf.fit(X, y, bags).predict_proba(data.X_test)
+        with monkeypatch.context() as patch:
+            patch.setattr(robust, "N_EXACT_FEATURES", 59)
+            found = clf.fit(X, y, bags).predict_proba(data.X_test)
+            again = clf.fit(X, y, bags).predict_proba(data.X_test)
+        assert_array_equal(found, again)
+        assert np.abs(found - expected).max() < (1e-3 if bags is None else 0.1)
+        assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.98
+
+
+def test_values_that_give_the_components_are_bounded(data, monkeypatch):
+    seen = []
+    original = robust._principal_components
+    monkeypatch.setattr(
+        robust, "_principal_components", lambda X, *rest: seen.append(X.shape) or original(X, *rest)
+    )
+    monkeypatch.setattr(robust, "N_COMPONENT_VALUES", 16 * 90)
+    for n_components, expected in ((5, 90), (70, 140)):
+        clf = RobustProportionClassifier(n_components=n_components, random_state=0)
+        clf.fit(data.X_labeled, data.y, data.bags)
+        assert seen.pop() == (expected, 16)
+
+
+@pytest.mark.parametrize("size", [3e38, 1e31])
+def test_features_that_overflow_are_refused(data, size):
+    X = data.X_labeled.copy()
+    X[::2, 3] = size
+    for clf in (RobustProportionClassifier(), NegativePseudoLabelClassifier(max_epochs=1)):
+        with pytest.raises(
+            ValueError, match=r"Feature 3 has mean \S+ and standard deviation .*1e\+30"
+        ):
+            clf.fit(X, data.y)
+
+
+def test_large_and_tiny_features_are_learned_from(data):
+    """As long as they can be standardised."""
+    scale = np.float32(10.0) ** np.linspace(-25, 25, 16, dtype=np.float32)
+    expected = fit(data, data.bags).predict_proba(data.X_test)
+    clf = RobustProportionClassifier(random_state=0)
+    clf.fit(data.X_labeled * scale, data.y, data.bags.with_instances(data.bags.X * scale))
+    assert_allclose(clf.predict_proba(data.X_test * scale), expected, atol=1e-3)
+
+
+def test_instances_that_overflow_are_refused_in_fit_and_prediction(data, monkeypatch):
+    X = data.X_test.copy()
+    X[[7, 9]] = 3e38
+    clf = fit_of(data.X_labeled / 1000, data.y, None)
+    with pytest.raises(FloatingPointError, match=r"^2 of 400 instances .* \(first: number 7\)"):
+        clf.predict(X)
+    monkeypatch.setattr(robust, "N_COMPONENT_INSTANCES", 100)
+    far = data.bags.X.copy()
+    far[5] = 3.3e38
+    with pytest.raises(
+        ValueError, match=r"An instance has a feature of size 3.3e\+38|Feature . has mean"
+    ):
+        fit(data, data.bags.with_instances(far))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_floating_point_types(data, dtype):
+    """Half precision overflows at 65504, which no step before the logits may do."""
+
+    def scaled(X):
+        return (X * 4000).clip(-65000, 65000).astype(dtype)
+
+    half = fit_of(scaled(data.X_labeled), data.y, data.bags.with_instances(scaled(data.bags.X)))
+    full = fit_of(
+        *(scaled(data.X_labeled).astype(np.float32), data.y),
+        data.bags.with_instances(scaled(data.bags.X).astype(np.float32)),
+    )
+    X = scaled(data.X_test)
+    expected = full.predict_proba(X.astype(np.float32))
+    assert_array_equal(half.predict_proba(X), expected)
+    assert_array_equal(half.estimator_.predict_proba(X), expected)
+
+
+def fit_of(X, y, bags):
+    return RobustProportionClassifier(random_state=0).fit(X, y, bags)
+
+
+def test_constant_features_say_nothing(data):
+    def widened(X):
+        constant = np.broadcast_to(np.float32([0, 0.1, 65504]), (len(X), 3))
+        return np.hstack([X, constant])
+
+    clf = fit_of(widened(data.X_labeled), data.y, data.bags.with_instances(widened(data.bags.X)))
+    assert (clf.predict(widened(data.X_test)) == fit(data, data.bags).predict(data.X_test)).all()
+    nothing = fit_of(np.ones((6, 4)), [0, 1] * 3, None)
+    assert_allclose(nothing.predict_proba(np.ones((2, 4))), 0.5)
 
 
 def test_doubtful_bags_teach_nothing_in_the_last_rounds(data, exact):
