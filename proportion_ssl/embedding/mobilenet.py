@@ -49,7 +49,7 @@ def load_mobilenet_v2(
           with ``weights_only=True``, so the file cannot run code. The keys of the classification
           layer may be missing (the layer is then random), or have any number of classes.
     seed : int, default=0
-        Seed of whatever is random.
+        Seed of random values.
 
     Returns
     -------
@@ -197,12 +197,12 @@ class MobileNetV2Features(nn.Module):
         self.features = network.features
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised float images (n, 3, height, width) to features (n, 1280)."""
+        """Normalized float images (n, 3, height, width) to features (n, 1280)."""
         return self.features(images).mean(dim=(2, 3))
 
 
 class PixelNormalization(nn.Module):
-    """Turn uint8 images as they are stored into the normalised float input of a network.
+    """Turn uint8 images as they are stored into the normalized float input of a network.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Proportions as people write them: how far they can be trusted, and a classifier that finds out."""
+"""Uncertain proportions: how far they can be trusted, and a classifier that finds out."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -38,7 +38,7 @@ LARGEST_DEVIATION, SMALLEST_DEVIATION = 0.1, 0.01
 #: Standard deviations from the mean beyond which squares overflow in float32.
 FARTHEST = 1e15
 
-#: Of the t distribution that errors of a whole record follow.
+#: Degrees of freedom of the t distribution that errors of a whole record follow.
 DEGREES_OF_FREEDOM = 3.0
 
 #: Rounds with the deviation that the records were found to have.
@@ -55,11 +55,11 @@ N_COMPONENT_VALUES = N_COMPONENT_INSTANCES * N_EXACT_FEATURES
 
 
 class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
-    """Classifier for proportions as people write them: rough, rounded, sometimes of another slide.
+    """Classifier for uncertain proportions: rough, rounded, sometimes those of another slide.
 
-    The head of a net with frozen layers is not trained by gradients but solved for: linear discriminant
-    analysis on the labelled patches and on soft labels of the bags, in turns. The soft labels weigh its
-    predictions against the proportions of the bag, which are taken for what they are: estimates
+    Alternates between soft-labeling the bags and refitting the head of a net with frozen layers in closed
+    form, by linear discriminant analysis on the labeled patches and the soft labels. The soft labels weigh
+    its predictions against the proportions of the bag, which are taken for what they are: estimates
     (:class:`~proportion_ssl.SoftAssignmentSelector`). How far bags are from their recorded proportions after
     some rounds says how exact these are; bags whose record is far off are reported, and left out of the last
     rounds.
@@ -70,10 +70,10 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         Net whose head is solved for, with frozen layers. Default: :class:`~proportion_ssl.HeadClassifier` on
         features, :class:`~proportion_ssl.MobileNetV2Classifier` on images.
     n_components : int, default=400
-        Principal components of the standardised features that the discriminant functions are made of; at most
+        Principal components of the standardized features that the discriminant functions are made of; at most
         the number of features.
     shrinkage : float in (0, 1], default=0.3
-        Of the covariance within classes: how far it is moved towards a multiple of the identity matrix.
+        How far the covariance within classes is moved towards a multiple of the identity matrix.
     temperature : float, default=5.0
         Logits are divided by it: the normal distributions of many features are far too sure.
     n_rounds : int, default=7
@@ -332,7 +332,7 @@ def _project(net, components, X):
 
 
 def _standard_deviation(differences: np.ndarray) -> float:
-    """Of the recorded share of one class, from the differences (n_bags, n_classes) to supported shares.
+    """Standard deviation of one recorded share, from differences (n_bags, n_classes) to supported shares.
 
     In the model of :func:`~proportion_ssl.pseudo_labels.soft_assignment.posterior_labels` the errors d of a
     bag's record, which sum to 0, follow a t distribution with nu degrees of freedom and standard deviation

@@ -147,7 +147,7 @@ def bag_proportion_error(
     Notes
     -----
     ``mean_b min(1, sum_c |TCR_bc - PCR_bc|)``, equation (2) of [1]_, averaged; every bag counts
-    the same. Of an interval the share that is nearest to the predicted one counts.
+    the same. With intervals, TCR is the share in the interval that is nearest to the predicted one.
 
     References
     ----------

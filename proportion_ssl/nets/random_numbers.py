@@ -111,4 +111,5 @@ def _draws_locally(part):
 def _is_known(part):
     """Whether the code of a part is of this package, or of one that never draws from torch's generator."""
     kind = part if hasattr(part, "__qualname__") else type(part)
-    return kind.__module__.split(".")[0] in KNOWN
+    functions = filter(callable, vars(part).values()) if isinstance(part, torch.nn.Module) else ()
+    return kind.__module__.split(".")[0] in KNOWN and all(map(_is_known, functions))

@@ -36,7 +36,7 @@ from proportion_ssl.baselines import (
 )
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.embedding.mobilenet import load_mobilenet_v2
-from proportion_ssl.losses import PositiveLoss
+from proportion_ssl.losses import NegativeLoss, PositiveLoss, multi_negative_loss
 from proportion_ssl.nets import AdaptiveFusion
 from proportion_ssl.nets.classifiers import one_thread
 from proportion_ssl.nets.random_numbers import draws_locally, generator, seeded
@@ -172,6 +172,8 @@ def test_an_interrupted_fit_leaves_the_generators_as_they_were(net, torch_state)
         (MobileNetV2Classifier(weights=None), True),
         (HeadClassifier(criterion__positive=PositiveLoss()), True),
         (HeadClassifier(criterion__positive=nn.RReLU()), False),
+        (HeadClassifier(criterion__negative=NegativeLoss(multi_negative_loss)), True),
+        (HeadClassifier(criterion__negative=NegativeLoss(lambda logits, signed: logits)), False),
         (HeadClassifier(module=ForeignModule), False),
         (HeadClassifier(module=ForeignModule()), False),
         (HeadClassifier(callbacks=[("own", Callback())]), False),
