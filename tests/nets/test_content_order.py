@@ -80,7 +80,10 @@ def test_instances_that_give_the_components_are_chosen_by_their_values(monkeypat
 
 
 def test_images():
-    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 64, (16, 32, 32, 3), dtype=np.uint8)
+    images += np.arange(0, 192, 12, dtype=np.uint8)[
+        :, None, None, None
+    ]  # no ties: each has its brightness
     bags = Bags(images[8:], np.repeat(["a", "b"], 4), [[0.5, 0.5], [0.25, 0.75]])
     other, _ = permuted(bags, 0)
     found = [
