@@ -571,7 +571,8 @@ def fit_linear(model, data, n_classes=4):
     X, y = data.X_labeled, np.array(["a", "b", "c", "ü"])[data.y % n_classes]
     recorded = data.bags.proportions
     shares = np.stack([recorded[:, c::n_classes].sum(axis=1) for c in range(n_classes)], axis=1)
-    return clone(model).fit(X, y, Bags(data.bags.X, data.bags.index, shares))
+    table = pd.DataFrame(shares, columns=["a", "b", "c", "ü"][:n_classes])
+    return clone(model).fit(X, y, Bags(data.bags.X, data.bags.index, table))
 
 
 @pytest.mark.parametrize("model", LINEAR, ids=repr)
