@@ -108,11 +108,11 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             bags = self._check_bags(X, X_bags, bag_proportions, groups)
             self.classes_ = known_classes(y, self.classes, bags)
             if bags is not None:
+                bags = bags.with_classes(self.classes_)
                 if bags.class_names is None:
                     what = "The columns of the bags' proportions"
                     named = _in_order_of_appearance(y if self.classes is None else self.classes)
                     warn_if_reordered(named, self.classes_, what, stacklevel=4)
-                bags = bags.with_classes(self.classes_)
             codes = np.searchsorted(self.classes_, y)
             self._fit(X, codes, bags, groups, random_state)
         return self
