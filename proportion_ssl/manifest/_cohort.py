@@ -1,0 +1,79 @@
+"""What a manifest says: slides, their roles and cases, and the records of the cases."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Slides, their roles, the cases that they belong to, and the recorded proportions of the cases.
+
+    Attributes
+    ----------
+    slides : DataFrame
+        Indexed by slide id (file name without its last suffix), in the order of the manifest;
+        columns ``path`` (Path), ``annotation`` (Path, None where there is none), ``role``
+        ("labeled", "bag" or "test"), ``mpp`` (microns per pixel, NaN where not stated) and ``case``
+        (id of the patient or tumor; the slide's own id where the manifest names no case).
+    proportions : DataFrame
+        Case id x class, in the order in which the cases occur: fractions (percentages / 100), NaN in
+        rows where nothing was recorded. Rows sum to 1 within 0.01.
+    lower, upper : DataFrame
+        Same rows and columns: the interval of each fraction, equal to `proportions` where these are
+        exact. ``lower <= proportions <= upper``; NaN where nothing was recorded.
+    classes : list of str
+        Classes, in the order of the columns of `proportions`.
+
+    Notes
+    -----
+    A recorded row belongs to its case. The bag of a case is the patches of all its slides
+    (`case_slides`), and whoever splits the cohort keeps the slides of a case together (`cases`).
+    Without a column ``case`` every slide is a case with the slide's id, so that
+    ``proportions.loc[slide]`` is the record of the slide.
+    """
+
+    slides: pd.DataFrame
+    proportions: pd.DataFrame
+    lower: pd.DataFrame
+    upper: pd.DataFrame
+    classes: list[str]
+
+    def _with_role(self, role: str) -> list[str]:
+        return self.slides.index[self.slides["role"] == role].tolist()
+
+    @property
+    def labeled(self) -> list[str]:
+        """Ids of the slides with outlines to learn from."""
+        return self._with_role("labeled")
+
+    @property
+    def bags(self) -> list[str]:
+        """Ids of the slides of which only the proportions are known."""
+        return self._with_role("bag")
+
+    @property
+    def test(self) -> list[str]:
+        """Ids of the slides to predict."""
+        return self._with_role("test")
+
+    @property
+    def cases(self) -> pd.Series:
+        """Case id of each slide, indexed by slide id."""
+        return self.slides["case"]
+
+    @property
+    def bag_cases(self) -> list[str]:
+        """Ids of the cases that are bags: those with a slide of role "bag", each once."""
+        return self.slides.loc[self.slides["role"] == "bag", "case"].unique().tolist()
+
+    def case_of(self, slide: str) -> str:
+        """Id of the case that a slide belongs to."""
+        return self.slides.at[slide, "case"]
+
+    def case_slides(self, case: str) -> list[str]:
+        """Ids of all slides of a case, in the order of the manifest."""
+        found = self.slides.index[self.slides["case"] == case].tolist()
+        if not found:
+            raise KeyError(f"the cohort has no case {case!r}.")
+        return found

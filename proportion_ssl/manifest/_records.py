@@ -1,0 +1,205 @@
+"""Recorded percentages of all rows: which columns hold them, and whether they can sum to 100."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+
+from proportion_ssl.manifest._cells import read_percentage
+
+SUM_TOLERANCE = 1.0  # percentage points: three thirds written 33 33 33 pass
+EXACT_SUM = 1e-6  # the same for sums that are exact
+_SETS = 20_000  # sets of columns that are tried as those that are no classes
+_MANY = 3  # unreadable cells that may make a column one of text
+_SHOWN = 3  # unreadable cells that are kept
+_EMPTY, _NUMBER, _INTERVAL, _UNREADABLE = range(4)
+
+
+class Column:
+    """The cells of one column, read block by block."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.unreadable: list[tuple[int, str]] = []  # row and text of the first ones
+        self.n_unreadable = 0
+        self._blocks: list[np.ndarray] = []
+        self._n_rows = 0
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Read the cells of the next rows."""
+        number = {text: k for k, text in enumerate(dict.fromkeys(texts))}
+        known = np.array([_read(text) for text in number])
+        block = known[np.fromiter(map(number.__getitem__, texts), np.intp, len(texts))]
+        wrong = np.flatnonzero(block[:, 3] == _UNREADABLE)
+        for row in wrong[: _SHOWN - len(self.unreadable)].tolist():
+            self.unreadable.append((self._n_rows + row, texts[row]))
+        self.n_unreadable += len(wrong)
+        self._n_rows += len(texts)
+        self._blocks.append(block)
+
+    def cells(self) -> np.ndarray:
+        """Value, lower and upper end, and state of each cell, shape (n_rows, 4)."""
+        return np.concatenate(self._blocks)
+
+
+class Records(NamedTuple):
+    """Percentages of all rows, arrays of shape (n_rows, n_classes); an empty cell is a 0."""
+
+    value: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    states: np.ndarray
+
+    @property
+    def is_recorded(self) -> np.ndarray:
+        """Rows in which a cell is filled, shape (n_rows,)."""
+        return (self.states != _EMPTY).any(axis=1)
+
+    @property
+    def is_readable(self) -> np.ndarray:
+        """Rows of which every cell is empty or a percentage, shape (n_rows,)."""
+        return (self.states != _UNREADABLE).all(axis=1)
+
+    @property
+    def is_exact(self) -> np.ndarray:
+        """Rows of plain numbers and empty cells, whose intervals have no width, shape (n_rows,)."""
+        return (self.states <= _NUMBER).all(axis=1) & (self.lower == self.upper).all(axis=1)
+
+    @property
+    def can_sum(self) -> np.ndarray:
+        """Rows whose intervals admit a sum of 100, within the tolerance, shape (n_rows,)."""
+        return _can_sum(self.lower.sum(axis=1), self.upper.sum(axis=1))
+
+    def of(self, columns: Sequence[int]) -> "Records":
+        """The records of some of the classes."""
+        return Records(*(part[:, list(columns)] for part in self))
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Records":
+        """The records of some of the rows."""
+        return Records(*(part[rows] for part in self))
+
+    def widened(self, step: float | None, deviation: float | None) -> "Records":
+        """Numbers that are not themselves ranges, as far off as stated for the whole table.
+
+        `step` is that of rounding, `deviation` the standard deviation of what is above 0; both in
+        percentage points.
+        """
+        is_number = self.states <= _NUMBER
+        by = np.zeros(self.value.shape)
+        if step is not None:
+            by[is_number] = step / 2
+        if deviation is not None:
+            by[is_number & (self.value > 0)] = deviation
+        lower, upper = np.maximum(self.lower - by, 0.0), np.minimum(self.upper + by, 100.0)
+        return self._replace(lower=lower, upper=upper)
+
+    def points(self) -> np.ndarray:
+        """Percentages within the intervals: as written where the row is exact, else summing to 100."""
+        points = np.clip(self.value, self.lower, self.upper)
+        free = ~self.is_exact & (np.abs(points.sum(axis=1) - 100) > EXACT_SUM)
+        points[free] = _shifted(points[free], self.lower[free], self.upper[free])
+        return points
+
+
+def gather(columns: Sequence[Column], n_rows: int) -> Records:
+    """The cells of several columns as arrays."""
+    cells = np.zeros((4, n_rows, len(columns)))
+    for k, column in enumerate(columns):
+        cells[:, :, k] = column.cells().T
+    return Records(*cells[:3], cells[3].astype(np.int8))
+
+
+def choose_columns(records: Records, widened: Records) -> tuple[list[int], list[int], list[int]]:
+    """Columns that may hold classes, and others: 0 in every record, or breaking the sum.
+
+    `records` are as written, `widened` by the error that is stated for the whole table. In none of
+    the three are columns of text.
+    """
+    is_unreadable = (records.states == _UNREADABLE).sum(axis=0)
+    n_filled = (records.states != _EMPTY).sum(axis=0)
+    is_text = (is_unreadable >= _MANY) & (2 * is_unreadable > n_filled)
+    columns = np.flatnonzero(~is_text)
+    part, wide = records.of(columns.tolist()), widened.of(columns.tolist())
+    is_used = part.is_recorded & part.is_readable
+    part, wide = part.take(is_used), wide.take(is_used)
+    if not len(part.value):
+        return columns.tolist(), [], []
+    zero = columns[(part.upper == 0).all(axis=0)].tolist()
+    breaking = columns[_breaking(part, wide)].tolist()
+    return [k for k in columns.tolist() if k not in zero + breaking], zero, breaking
+
+
+def _breaking(records: Records, widened: Records) -> list[int]:
+    """Columns that can hardly be classes, because the others sum to 100 without them.
+
+    Either most rows sum to 100 only without these columns, or all rows are within the tolerance
+    but sum to exactly 100 only without them (a column of zeros and ones beside the classes).
+    """
+    n_rows, n_columns = records.value.shape
+    if n_columns < 2 or not n_rows:
+        return []
+    if widened.can_sum.mean() > 0.5:
+        return _inexact(records)
+    lower, upper = widened.lower.sum(axis=1), widened.upper.sum(axis=1)
+    for size in range(1, n_columns):
+        if comb(n_columns, size) > _SETS:
+            break
+        best, share = [], 0.8
+        for left_out in combinations(range(n_columns), size):
+            columns = list(left_out)
+            without = (
+                lower - widened.lower[:, columns].sum(axis=1),
+                upper - widened.upper[:, columns].sum(axis=1),
+            )
+            fitting = _can_sum(*without).mean()
+            if fitting > share or (fitting == share and not best):
+                best, share = columns, fitting
+        if best:
+            return best
+    return []
+
+
+def _inexact(records: Records) -> list[int]:
+    if not records.is_exact.all():
+        return []
+    total = records.value.sum(axis=1)
+    if (np.abs(total - 100) <= EXACT_SUM).all():
+        return []
+    for size in (1, 2):
+        for left_out in combinations(range(records.value.shape[1]), size):
+            values = records.value[:, list(left_out)]
+            rest = total - values.sum(axis=1)
+            is_exact = (np.abs(rest - 100) <= EXACT_SUM).all()
+            if is_exact and ((values > 0).sum(axis=0) >= 2).all():
+                return list(left_out)
+    return []
+
+
+def _can_sum(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    tolerance = SUM_TOLERANCE + EXACT_SUM
+    return (lower <= 100 + tolerance) & (upper >= 100 - tolerance)
+
+
+def _shifted(points: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Nearest points within the intervals that sum to 100, or as near to 100 as they can.
+
+    The least squares solution adds the same number to every share and cuts at the ends of the
+    intervals; the number is found by bisection.
+    """
+    low, high = np.full((2, len(points), 1), [[[-100.0]], [[100.0]]])
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_low = np.clip(points + middle, lower, upper).sum(axis=1, keepdims=True) < 100
+        low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
+    return np.clip(points + (low + high) / 2, lower, upper)
+
+
+def _read(text: str) -> tuple[float, float, float, int]:
+    if not text:
+        return 0.0, 0.0, 0.0, _EMPTY
+    cell = read_percentage(text)
+    if cell is None:
+        return 0.0, 0.0, 0.0, _UNREADABLE
+    return cell.value, cell.lower, cell.upper, _NUMBER if cell.is_exact else _INTERVAL
