@@ -29,7 +29,7 @@ ROLES = ("labeled", "bag", "test")
 FINEST_MPP, COARSEST_MPP = 0.02, 20.0
 LONGEST_NAME = 200  # characters; a name becomes part of file names
 _RESERVED = ("slide", "annotation", "role", "mpp", "case")
-_AT_ONCE = 20_000  # rows
+_AT_ONCE = 2_000  # rows; more would only burden the garbage collector
 _SHOWN = 12  # problems listed in one message
 _NO_RECORD = "is a bag but has no proportions; give the percentage of every class"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -72,7 +72,6 @@ def load_cohort(
     classes: Sequence[str] | None = None,
     rounding_step: float | None = None,
     standard_deviation: float | None = None,
-    need_slides: bool = True,
 ) -> Cohort:
     """Read and check a manifest of slides.
 
@@ -107,8 +106,6 @@ def load_cohort(
     standard_deviation : float in [0, 0.5], optional
         Standard deviation of the percentages, as a fraction: 0.1 for 10 points; a recorded 0 stays
         0. Give at most one of the two; they mean the same as in :class:`~proportion_ssl.Bags`.
-    need_slides : bool, default=True
-        Whether the slide files must exist; False where features are at hand and slides are not.
 
     Returns
     -------
@@ -166,7 +163,7 @@ def load_cohort(
     >>> cohort.lower.loc["P3"].tolist(), cohort.upper.loc["P3"].tolist()
     ([0.7, 0.15], [0.8, 0.25])
     """
-    cohort, findings, columns = read_manifest(
+    cohort, findings, absent, columns = read_manifest(
         path,
         classes=classes,
         rounding_step=rounding_step,
@@ -176,13 +173,12 @@ def load_cohort(
         read = f"columns read as classes: {', '.join(columns) or 'none'}"
         start = f"{path} cannot be used as a cohort ({read}):"
         raise ValueError(_listed(start, [finding.message for finding in findings]))
-    absent = absent_files(cohort, need_slides)
     if absent:
         start = (
             f"{path} names files that do not exist (paths are absolute, or relative to the"
             " manifest's folder):"
         )
-        raise FileNotFoundError(_listed(start, list(absent.values())))
+        raise FileNotFoundError(_listed(start, absent))
     return cohort
 
 
@@ -192,11 +188,21 @@ def read_manifest(
     classes: Sequence[str] | None,
     rounding_step: float | None,
     standard_deviation: float | None,
-) -> tuple[Cohort, list[Finding], list[str]]:
-    """Rows of a manifest in which nothing is wrong, what is wrong with others, columns of classes.
+) -> tuple[Cohort, list[Finding], list[str], list[str]]:
+    """Read a manifest as far as it can be read.
 
     Parameters are those of :func:`load_cohort`, and so are the errors about the table as a whole.
-    Files are not looked for.
+
+    Returns
+    -------
+    cohort : Cohort
+        The rows in which nothing is wrong, whether their files exist or not.
+    findings : list of Finding
+        What is wrong with the others, and with columns.
+    absent : list of str
+        Messages about files that do not exist.
+    columns : list of str
+        What was taken for columns of classes.
     """
     path = Path(path)
     step, deviation = _check_error(rounding_step, standard_deviation)
@@ -228,29 +234,19 @@ def read_manifest(
         is_good[list(finding.rows)] = False
     good = np.flatnonzero(is_good).tolist()
     cohort = _make_cohort(path.parent, rows, mpps, records, [candidates[k] for k in kept], good)
-    return cohort, findings, candidates
+    return cohort, findings, _absent_files(path.parent, rows), candidates
 
 
-def absent_files(cohort: Cohort, need_slides: bool = True) -> dict[tuple[str, str], str]:
-    """Messages about files that do not exist, by slide id and kind ("slide" or "annotation")."""
-    absent = {}
-    for slide, path, annotation in zip(
-        cohort.slides.index, cohort.slides["path"], cohort.slides["annotation"], strict=True
-    ):
-        if need_slides and not os.path.exists(path):
-            absent[slide, "slide"] = (
-                f"slide {slide!r} is missing: no file {path}{_backslash_hint(path)}"
-            )
-        if annotation is not None and not os.path.exists(annotation):
-            absent[slide, "annotation"] = (
-                f"slide {slide!r} lacks its outlines: no annotation file {annotation}"
-                f"{_backslash_hint(annotation)}"
-            )
+def _absent_files(folder: Path, rows: Rows) -> list[str]:
+    """Messages about files that do not exist."""
+    absent = []
+    for row, (slide, annotation) in enumerate(zip(rows.paths, rows.annotations, strict=True)):
+        for name, what in ((slide, "no file"), (annotation, "no annotation file")):
+            path = os.path.join(folder, name)
+            if name and not os.path.exists(path):
+                hint = " (write / between folders)" if os.sep == "/" and "\\" in name else ""
+                absent.append(f"{rows.place(row)} is incomplete: {what} {path}{hint}.")
     return absent
-
-
-def _backslash_hint(path: Path) -> str:
-    return " (write / between folders)" if os.sep == "/" and "\\" in str(path) else ""
 
 
 def _listed(start: str, problems: list[str]) -> str:
@@ -333,15 +329,20 @@ def _collect(
         "mpp": rows.mpps,
         "case": rows.cases,
     }
+    at = {name: header.index(spelled) for name, spelled in reserved.items()}
     known: dict[str, str] = {}  # equal texts share one object
     while block := list(islice(lines, _AT_ONCE)):
-        rows.lines.extend(line for line, _ in block)
-        cells = dict(zip(header, zip(*(row for _, row in block), strict=True), strict=True))
+        rows.lines.extend([line for line, _ in block])
         for name, found in fields.items():
-            texts = cells[reserved[name]] if name in reserved else [""] * len(block)
-            found.extend(known.setdefault(text, text) if len(text) < 8 else text for text in texts)
+            if name not in at:
+                found.extend([""] * len(block))
+            elif name in ("role", "mpp"):
+                found.extend([known.setdefault(row[at[name]], row[at[name]]) for _, row in block])
+            else:
+                found.extend([row[at[name]] for _, row in block])
         for column in columns:
-            column.add(cells[column.name])
+            position = header.index(column.name)
+            column.add([row[position] for _, row in block])
     rows.slides.extend(map(_stem, rows.paths))
     rows.roles[:] = map(str.lower, rows.roles)
     return rows
@@ -500,50 +501,72 @@ def _check_bags(rows: Rows, records: Records) -> list[Finding]:
 
 def _check_cases(rows: Rows, records: Records) -> list[Finding]:
     """Cases that would leak from learning to testing, and records that contradict each other."""
-    members: dict[str, list[int]] = {}
-    for row, case in enumerate(rows.cases):
-        if case:
-            members.setdefault(case, []).append(row)
-    if not members:
+    named = np.flatnonzero([bool(case) for case in rows.cases])
+    if not len(named):
         return []
-    findings = _check_case_names(rows, members)
-    is_recorded = records.is_recorded
-    for case, own in members.items():
-        recorded = [row for row in own if is_recorded[row]]
-        outlined, bags, tested = ([row for row in own if rows.roles[row] == role] for role in ROLES)
-        wrong = []
-        if bags and not recorded:
-            wrong.append(f"{rows.place(bags[0])} {_NO_RECORD}, in a row of case {case!r}.")
-        if tested and len(tested) < len(own):
-            wrong.append(
-                f"case {case!r} is learned from ({rows.places(outlined + bags)}) and tested on"
+    of_row, cases = pd.factorize(np.array([rows.cases[row] for row in named], dtype=object))
+    in_order = named[np.argsort(of_row, kind="stable")]
+    members = np.split(in_order, np.cumsum(np.bincount(of_row))[:-1])
+    role = np.array([ROLES.index(role) if role in ROLES else -1 for role in rows.roles])[named]
+    n_outlined, n_bags, n_tested = (
+        np.bincount(of_row[role == k], minlength=len(cases)) for k in range(len(ROLES))
+    )
+    n_rows = np.bincount(of_row)
+    is_recorded = records.is_recorded[named]
+    n_recorded = np.bincount(of_row[is_recorded], minlength=len(cases))
+    wrong = {
+        "no record": (n_bags > 0) & (n_recorded == 0),
+        "leak": (n_tested > 0) & (n_outlined + n_bags > 0),
+        "shared": (n_outlined > 0) & (n_bags > 0) & (n_recorded < n_rows),
+        "contradiction": _contradictions(records.take(named), of_row, len(cases)),
+    }
+    findings = _check_case_names(rows, dict(zip(cases.tolist(), members, strict=True)))
+    for k in np.flatnonzero(np.any(list(wrong.values()), axis=0)).tolist():
+        own = members[k].tolist()
+        labeled, bags, tested = ([row for row in own if rows.roles[row] == role] for role in ROLES)
+        recorded = [row for row in own if records.is_recorded[row]]
+        messages = {
+            "no record": f"{rows.place(own[0])} {_NO_RECORD}, in a row of case {cases[k]!r}.",
+            "leak": (
+                f"case {cases[k]!r} is learned from ({rows.places(labeled + bags)}) and tested on"
                 f" ({rows.places(tested)}); give all its slides to one of the two."
-            )
-        if outlined and bags and len(recorded) < len(own):
-            wrong.append(
-                f"case {case!r} has outlined slides ({rows.places(outlined)}) beside bags"
+            ),
+            "shared": (
+                f"case {cases[k]!r} has outlined slides ({rows.places(labeled)}) beside bags"
                 f" ({rows.places(bags)}); if its record holds for the whole case, repeat it in"
                 " every row of the case, otherwise leave the bags out."
-            )
-        if len(recorded) > 1 and any(np.ptp(part[recorded], axis=0).any() for part in records[:3]):
-            wrong.append(
-                f"the rows of case {case!r} contradict each other ({rows.places(recorded)}); a"
+            ),
+            "contradiction": (
+                f"the rows of case {cases[k]!r} contradict each other ({rows.places(recorded)}); a"
                 " record is that of the whole case: repeat it or give it once. If records are"
                 " those of slides, leave the case of bags empty."
-            )
+            ),
+        }
         slide = rows.slides[own[0]] if len(own) == 1 else None
-        findings += [Finding(tuple(own), slide, message) for message in wrong]
+        findings += [
+            Finding(tuple(own), slide, messages[kind]) for kind, found in wrong.items() if found[k]
+        ]
     return findings
 
 
-def _check_case_names(rows: Rows, members: dict[str, list[int]]) -> list[Finding]:
+def _contradictions(records: Records, case: np.ndarray, n_cases: int) -> np.ndarray:
+    """Cases of which two rows say different things, shape (n_cases,)."""
+    recorded = np.flatnonzero(records.is_recorded)
+    first = np.zeros(n_cases, dtype=int)
+    first[case[recorded[::-1]]] = recorded[::-1]
+    other = first[case[recorded]]
+    differs = np.any([(part[recorded] != part[other]).any(axis=1) for part in records[:3]], axis=0)
+    return np.bincount(case[recorded[differs]], minlength=n_cases) > 0
+
+
+def _check_case_names(rows: Rows, members: dict[str, np.ndarray]) -> list[Finding]:
     """Different names of perhaps one case, and slides without a case named like a case."""
     findings = []
     first: dict[str, str] = {}
     for case, own in members.items():
         before = first.setdefault(_plain(case), case)
         if before != case:
-            both = (*members[before], *own)
+            both = (*members[before].tolist(), *own.tolist())
             message = (
                 f"cases {before!r} and {case!r} ({rows.places(both)}) differ in upper and lower"
                 " case or in how accents are stored; spell a case in one way."
@@ -551,11 +574,12 @@ def _check_case_names(rows: Rows, members: dict[str, list[int]]) -> list[Finding
             findings.append(Finding(both, None, message))
     for row, (slide, case) in enumerate(zip(rows.slides, rows.cases, strict=True)):
         if not case and slide in members:
+            own = members[slide].tolist()
             message = (
                 f"{rows.place(row)} names no case, but {slide!r} is the case of"
-                f" {rows.places(members[slide])}; name its case too, or rename that one."
+                f" {rows.places(own)}; name its case too, or rename that one."
             )
-            findings.append(Finding((row, *members[slide]), slide, message))
+            findings.append(Finding((row, *own), slide, message))
     return findings
 
 

@@ -7,10 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from proportion_ssl._checks import GUARD
+from proportion_ssl._checks import SUM_TOLERANCE as TOLERANCE
 from proportion_ssl.manifest._cells import read_percentage
+from proportion_ssl.proportions.intervals import (
+    deviation_interval,
+    move_to_sum_one,
+    rounding_interval,
+)
 
-SUM_TOLERANCE = 1.0  # percentage points: three thirds written 33 33 33 pass
-EXACT_SUM = 1e-6  # the same for sums that are exact
+SUM_TOLERANCE = 100 * TOLERANCE  # percentage points: three thirds written 33 33 33 pass
+EXACT_SUM = 100 * GUARD  # the same for sums that are exact
 _SETS = 20_000  # sets of columns that are tried as those that are no classes
 _MANY = 3  # unreadable cells that may make a column one of text
 _SHOWN = 3  # unreadable cells that are kept
@@ -86,21 +93,25 @@ class Records(NamedTuple):
         `step` is that of rounding, `deviation` the standard deviation of what is above 0; both in
         percentage points.
         """
-        is_number = self.states <= _NUMBER
-        by = np.zeros(self.value.shape)
         if step is not None:
-            by[is_number] = step / 2
-        if deviation is not None:
-            by[is_number & (self.value > 0)] = deviation
-        lower, upper = np.maximum(self.lower - by, 0.0), np.minimum(self.upper + by, 100.0)
-        return self._replace(lower=lower, upper=upper)
+            lower, upper = rounding_interval(self.value / 100, step / 100)
+        elif deviation is not None:
+            lower, upper = deviation_interval(self.value / 100, np.float64(deviation / 100))
+        else:
+            return self
+        is_number = self.states <= _NUMBER
+        return self._replace(
+            lower=np.where(is_number, 100 * lower, self.lower),
+            upper=np.where(is_number, 100 * upper, self.upper),
+        )
 
     def points(self) -> np.ndarray:
         """Percentages within the intervals: as written where the row is exact, else summing to 100."""
-        points = np.clip(self.value, self.lower, self.upper)
+        points = self.value.copy()
         free = ~self.is_exact & (np.abs(points.sum(axis=1) - 100) > EXACT_SUM)
-        points[free] = _shifted(points[free], self.lower[free], self.upper[free])
-        return points
+        shares = [part[free] / 100 for part in (points, self.lower, self.upper)]
+        points[free] = 100 * move_to_sum_one(*shares)
+        return np.clip(points, self.lower, self.upper)
 
 
 def gather(columns: Sequence[Column], n_rows: int) -> Records:
@@ -180,20 +191,6 @@ def _inexact(records: Records) -> list[int]:
 def _can_sum(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     tolerance = SUM_TOLERANCE + EXACT_SUM
     return (lower <= 100 + tolerance) & (upper >= 100 - tolerance)
-
-
-def _shifted(points: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Nearest points within the intervals that sum to 100, or as near to 100 as they can.
-
-    The least squares solution adds the same number to every share and cuts at the ends of the
-    intervals; the number is found by bisection.
-    """
-    low, high = np.full((2, len(points), 1), [[[-100.0]], [[100.0]]])
-    for _ in range(60):
-        middle = (low + high) / 2
-        is_low = np.clip(points + middle, lower, upper).sum(axis=1, keepdims=True) < 100
-        low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
-    return np.clip(points + (low + high) / 2, lower, upper)
 
 
 def _read(text: str) -> tuple[float, float, float, int]:

@@ -69,7 +69,7 @@ ROWS = {
             *("tifffile", "imagecodecs", "PIL", "shapely"),
         ),
     ),
-    "manifest": Row(NEUTRAL, ("numpy", "pandas")),
+    "manifest": Row(("manifest", "proportions.intervals", *NEUTRAL), ("numpy", "pandas")),
     # images to features; the exported network runs without torch
     "embedding": Row(("embedding", *NEUTRAL), (*ARRAYS, *TORCH, "sklearn", "lazy_loader")),
     "embedding._images": Row((), ("numpy", "sklearn", "tqdm")),
