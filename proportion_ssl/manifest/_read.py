@@ -178,7 +178,7 @@ def load_cohort(
             f"{path} names files that do not exist (paths are absolute, or relative to the"
             " manifest's folder):"
         )
-        raise FileNotFoundError(_listed(start, absent))
+        raise FileNotFoundError(_listed(start, [finding.message for finding in absent]))
     return cohort
 
 
@@ -188,7 +188,7 @@ def read_manifest(
     classes: Sequence[str] | None,
     rounding_step: float | None,
     standard_deviation: float | None,
-) -> tuple[Cohort, list[Finding], list[str], list[str]]:
+) -> tuple[Cohort, list[Finding], list[Finding], list[str]]:
     """Read a manifest as far as it can be read.
 
     Parameters are those of :func:`load_cohort`, and so are the errors about the table as a whole.
@@ -199,14 +199,14 @@ def read_manifest(
         The rows in which nothing is wrong, whether their files exist or not.
     findings : list of Finding
         What is wrong with the others, and with columns.
-    absent : list of str
-        Messages about files that do not exist.
+    absent : list of Finding
+        Files that do not exist.
     columns : list of str
         What was taken for columns of classes.
     """
     path = Path(path)
     step, deviation = _check_error(rounding_step, standard_deviation)
-    header, lines = read_table(path)
+    header, lines = read_table(path, _RESERVED)
     reserved, candidates = _find_columns(path, header, classes)
     columns = [Column(name) for name in candidates]
     rows = _collect(lines, header, reserved, columns)
@@ -237,16 +237,17 @@ def read_manifest(
     return cohort, findings, _absent_files(path.parent, rows), candidates
 
 
-def _absent_files(folder: Path, rows: Rows) -> list[str]:
-    """Messages about files that do not exist."""
-    absent = []
+def _absent_files(folder: Path, rows: Rows) -> list[Finding]:
+    """Slides and annotations that do not exist."""
+    findings = []
     for row, (slide, annotation) in enumerate(zip(rows.paths, rows.annotations, strict=True)):
         for name, what in ((slide, "no file"), (annotation, "no annotation file")):
             path = os.path.join(folder, name)
             if name and not os.path.exists(path):
                 hint = " (write / between folders)" if os.sep == "/" and "\\" in name else ""
-                absent.append(f"{rows.place(row)} is incomplete: {what} {path}{hint}.")
-    return absent
+                message = f"{rows.place(row)} is incomplete: {what} {path}{hint}."
+                findings.append(Finding((row,), rows.slides[row], message))
+    return findings
 
 
 def _listed(start: str, problems: list[str]) -> str:
@@ -469,6 +470,7 @@ def _check_columns(
             f" {names[k]!r} if it is one.",
         )
         for k in sorted(wrong)
+        if records.of([k]).is_readable.all()  # otherwise there is a finding already
     ]
 
 

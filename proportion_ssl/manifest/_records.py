@@ -96,7 +96,7 @@ class Records(NamedTuple):
         if step is not None:
             lower, upper = rounding_interval(self.value / 100, step / 100)
         elif deviation is not None:
-            lower, upper = deviation_interval(self.value / 100, np.float64(deviation / 100))
+            lower, upper = deviation_interval(self.value / 100, np.array(deviation / 100))
         else:
             return self
         is_number = self.states <= _NUMBER
@@ -119,7 +119,7 @@ def gather(columns: Sequence[Column], n_rows: int) -> Records:
     cells = np.zeros((4, n_rows, len(columns)))
     for k, column in enumerate(columns):
         cells[:, :, k] = column.cells().T
-    return Records(*cells[:3], cells[3].astype(np.int8))
+    return Records(cells[0], cells[1], cells[2], cells[3].astype(np.int8))
 
 
 def choose_columns(records: Records, widened: Records) -> tuple[list[int], list[int], list[int]]:
@@ -157,7 +157,8 @@ def _breaking(records: Records, widened: Records) -> list[int]:
     for size in range(1, n_columns):
         if comb(n_columns, size) > _SETS:
             break
-        best, share = [], 0.8
+        best: list[int] = []
+        share = 0.8
         for left_out in combinations(range(n_columns), size):
             columns = list(left_out)
             without = (

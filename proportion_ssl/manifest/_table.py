@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 AS_CSV = "in a spreadsheet program, save it as 'CSV UTF-8'."
@@ -14,12 +14,16 @@ _KINDS = {
 }
 
 
-def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def read_table(
+    path: Path, known: Collection[str]
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Header of a text table, and its rows one by one.
 
     Parameters
     ----------
     path : Path
+    known : collection of str
+        Names of columns, in lower case, by which the separator is recognized.
 
     Returns
     -------
@@ -44,7 +48,11 @@ def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
         skipped, delimiter = 1, first[4:5] or "\t"
     else:
         headers = {mark: next(_records(path, content, mark, 0), (0, []))[1] for mark in ",;\t"}
-        delimiter = max(headers, key=lambda mark: len(headers[mark]))
+        known = set(known)
+        delimiter = max(
+            headers,
+            key=lambda mark: (len(known & set(map(str.lower, headers[mark]))), len(headers[mark])),
+        )
     records = _records(path, content, delimiter, skipped)
     found = next(records, None)
     if found is None:

@@ -1,5 +1,6 @@
 """Whole slides in, segmented slides out: the one place where slides and learning meet."""
 
+from proportion_ssl.segmenter.check import CohortCheck, CohortProblem, check_cohort
 from proportion_ssl.segmenter.evaluation import Evaluation
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 from proportion_ssl.segmenter.slide_segmenter import SlideSegmenter
@@ -7,10 +8,13 @@ from proportion_ssl.segmenter.systems import System, standard_systems
 from proportion_ssl.segmenter.training import CohortFeatures
 
 __all__ = [
+    "CohortCheck",
     "CohortFeatures",
+    "CohortProblem",
     "Evaluation",
     "SlideSegmentation",
     "SlideSegmenter",
     "System",
+    "check_cohort",
     "standard_systems",
 ]

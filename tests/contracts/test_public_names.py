@@ -17,7 +17,6 @@ import proportion_ssl
 ROOT = Path(__file__).parents[2]
 PUBLIC = [
     "proportion_ssl",
-    "proportion_ssl.manifest",
     *(
         f"proportion_ssl.{module.name}"
         for module in pkgutil.iter_modules(proportion_ssl.__path__)

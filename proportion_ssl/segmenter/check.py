@@ -1,0 +1,519 @@
+"""Look at a cohort before anything is computed: slides, outlines and records, all problems at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from proportion_ssl.manifest import Cohort
+from proportion_ssl.manifest._read import read_manifest
+from proportion_ssl.segmenter.preparation import LARGEST_DROP
+from proportion_ssl.segmenter.slide_features import (
+    NON_CANCER,
+    is_feature_file,
+    read_slide_features,
+)
+from proportion_ssl.slides import (
+    PatchGrid,
+    class_fractions,
+    magnification_to_mpp,
+    open_slide,
+    patch_labels,
+    process_slides,
+    read_annotations,
+    tissue_grid,
+)
+from proportion_ssl.slides.patches.mask_file import read_tissue_mask
+
+VAGUE = "vague"
+FINEST_MPP, COARSEST_MPP = 0.08, 20.0
+LARGEST_CONTRADICTION = 1.5  # factor between resolution and magnification
+CAN_UPSAMPLE = 1.02  # how much coarser than the patches a slide may be
+
+
+@dataclass(frozen=True)
+class CohortProblem:
+    """Something in a cohort that is wrong or doubtful.
+
+    Attributes
+    ----------
+    slide : str or None
+        Slide id; None: the cohort as a whole, a class or a case.
+    message : str
+        What is wrong, and what to do.
+    fatal : bool
+        Whether it has to be mended before the cohort can be used as it is written.
+    """
+
+    slide: str | None
+    message: str
+    fatal: bool
+
+    def __str__(self) -> str:
+        where = "" if self.slide is None or repr(self.slide) in self.message else f"{self.slide}: "
+        return f"{'Error' if self.fatal else 'Warning'}: {where}{self.message}"
+
+
+@dataclass(frozen=True, eq=False)
+class CohortCheck:
+    """What :func:`check_cohort` found.
+
+    Attributes
+    ----------
+    slides : DataFrame
+        By slide id: ``role``, ``case``, ``width`` and ``height`` at level 0, ``mpp``, ``reader``
+        ("features" for a feature file), ``n_patches`` with enough tissue, ``error``, the reason why it
+        cannot be used (empty where it can).
+    outlines : DataFrame
+        By slide id and class name: ``area`` in square millimeters, ``n_patches`` that get this
+        label and have enough tissue, ``dropped``, the share of the area in windows that do not.
+    records : DataFrame
+        By case id: ``slides`` (how many), ``sum`` of the percentages, ``least`` and ``most`` that their
+        intervals admit, ``intervals``, those that have a width, as text.
+    problems : list of CohortProblem
+        The fatal ones first.
+    """
+
+    slides: pd.DataFrame
+    outlines: pd.DataFrame
+    records: pd.DataFrame
+    problems: list[CohortProblem]
+
+    @property
+    def fatal(self) -> bool:
+        """Whether a problem has to be mended."""
+        return any(problem.fatal for problem in self.problems)
+
+    def __str__(self) -> str:
+        parts = []
+        for title, table in (
+            ("Slides", self.slides),
+            ("Outlines", self.outlines),
+            ("Records", self.records),
+        ):
+            if len(table):
+                parts.append(f"{title}\n{_as_text(table)}")
+        n_fatal = sum(problem.fatal for problem in self.problems)
+        n_others = len(self.problems) - n_fatal
+        counts = f"{n_fatal} errors, {n_others} warnings"
+        parts.append("\n".join([counts, *map(str, self.problems)]))
+        return "\n\n".join(parts)
+
+
+def check_cohort(
+    cohort: str | PathLike | Cohort,
+    *,
+    classes: Sequence[str] | None = None,
+    rounding_step: float | None = None,
+    standard_deviation: float | None = None,
+    magnification: float = 10,
+    patch_size: int = 224,
+    min_tissue: float = 0.25,
+    tissue_mask: Mapping[str, Any] | None = None,
+    bags_may_teach: bool = False,
+    n_jobs: int | None = None,
+    verbose: bool = False,
+) -> CohortCheck:
+    """Open every slide and every outline of a cohort and list all problems; no features are computed.
+
+    Parameters
+    ----------
+    cohort : path-like or Cohort
+        A manifest, or what :func:`~proportion_ssl.load_cohort` returns. Rows of a manifest that cannot be
+        right are problems; the others are looked at all the same.
+    classes, rounding_step, standard_deviation
+        Of a manifest, as in :func:`~proportion_ssl.load_cohort`.
+    magnification : float, default=10
+        Of the patches.
+    patch_size : int, default=224
+    min_tissue : float in (0, 1], default=0.25
+        Least share of a patch that is tissue.
+    tissue_mask : mapping of str to path-like or ndarray, optional
+        Your own masks by slide, as in :class:`~proportion_ssl.SlideSegmenter`.
+    bags_may_teach : bool, default=False
+        Whether a class that no outlined slide shows may be learned from the records of bags alone; otherwise
+        such a class is a fatal problem.
+    n_jobs : int, optional
+        Slides looked at at once, as in joblib.
+    verbose : bool, default=False
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    check : CohortCheck
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such manifest.
+    TypeError, ValueError
+        If the manifest is no table of slides at all, or an argument is out of range.
+
+    Notes
+    -----
+    Fatal: what is wrong in the manifest; slides and outlines that cannot be read; a resolution outside
+    0.08 to 20 microns per pixel, or coarser than the patches; no tissue; outlines whose name is no
+    class; a labeled slide whose outlines label no patch; no labeled slide at all; a class that only
+    bags have.
+
+    Warnings: a resolution that contradicts the magnification in the file by more than a factor 1.5;
+    more than 5% of a class's outlined area in windows that the tissue rule drops; a class that nothing
+    shows, or only one case; fewer than two outlined cases, which cross-validation needs; no test
+    slides; test slides with nothing to compare with.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from proportion_ssl.segmenter import check_cohort
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     manifest = Path(folder, "cohort.csv")
+    ...     _ = manifest.write_text("slide,annotation,role,acinar,solid\\na.svs,,bag,60,50\\n")
+    ...     check = check_cohort(manifest)
+    >>> check.fatal
+    True
+    >>> check.problems[0].message[:55]
+    "line 2: the percentages of slide 'a' sum to 110; they m"
+    """
+    if not 0 < min_tissue <= 1:
+        raise ValueError(f"min_tissue must lie in (0, 1], got {min_tissue!r}.")
+    magnification_to_mpp(magnification)
+    problems: list[CohortProblem] = []
+    if not isinstance(cohort, Cohort):
+        cohort, findings, missing, _ = read_manifest(
+            Path(cohort),
+            classes=classes,
+            rounding_step=rounding_step,
+            standard_deviation=standard_deviation,
+        )
+        problems += [
+            CohortProblem(finding.slide, finding.message, True) for finding in findings + missing
+        ]
+    elif classes is not None or rounding_step is not None or standard_deviation is not None:
+        raise ValueError(
+            "classes, rounding_step and standard_deviation are for a manifest; give them to load_cohort."
+        )
+    else:
+        problems += [
+            CohortProblem(row.Index, f"there is no file {path}.", True)
+            for row in cohort.slides.itertuples()
+            for path in (row.path, row.annotation)
+            if not _exists(path)
+        ]
+    entries = {
+        row.Index: _Entry(
+            row.path,
+            row.annotation if _exists(row.annotation) else None,
+            None if np.isnan(row.mpp) else float(row.mpp),
+            (tissue_mask or {}).get(row.Index),
+            tuple(cohort.classes),
+            float(magnification),
+            patch_size,
+            min_tissue,
+        )
+        for row in cohort.slides.itertuples()
+        if _exists(row.path)
+    }
+    run = process_slides(entries, _look, on_error="skip", n_jobs=n_jobs, verbose=verbose)
+    views = {
+        name: run.results[name]
+        if name in run.results
+        else _View(error=f"{run.failures[name].error}: {run.failures[name].reason}")
+        for name in entries
+    }
+    for name, view in views.items():
+        problems += _slide_problems(name, cohort.slides.loc[name], view, cohort.classes)
+    problems += _cohort_problems(cohort, views, bags_may_teach)
+    problems.sort(key=lambda problem: not problem.fatal)
+    return CohortCheck(
+        _slide_table(cohort, views), _outline_table(views), _record_table(cohort), problems
+    )
+
+
+# --- one slide ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """A slide to look at."""
+
+    path: Any
+    annotation: Any
+    mpp: float | None
+    mask: Any
+    classes: tuple[str, ...]
+    magnification: float
+    patch_size: int
+    min_tissue: float
+
+
+@dataclass(eq=False)
+class _View:
+    """What a slide shows."""
+
+    error: str = ""  # why it cannot be used
+    dimensions: tuple[int, int] | None = None
+    mpp: float = np.nan
+    reader: str = ""
+    magnification: float | None = None
+    n_patches: int = 0
+    outlines: dict[str, tuple[float, int, float]] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)  # outlines by names that are no class
+    outline_error: str = ""
+
+
+def _look(entry: _Entry) -> _View:
+    """Open a slide and its outlines, and note what is wrong instead of raising."""
+    view = _View()
+    try:
+        if is_feature_file(entry.path):
+            stored = read_slide_features(entry.path, Path(entry.path).stem)
+            view.dimensions, view.reader = stored.dimensions, "features"
+            view.mpp = float(np.sqrt(stored.mpp[0] * stored.mpp[1]))
+            view.n_patches = len(stored.grid)
+            _look_at_outlines(view, entry, stored, stored.full_grid(), stored.grid)
+            return view
+        with open_slide(entry.path, mpp=entry.mpp) as slide:
+            view.dimensions, view.reader = slide.dimensions, slide.source
+            view.mpp, view.magnification = slide.mpp, slide.magnification
+            view.error = _resolution_error(slide.mpp, entry.magnification)
+            if view.error:
+                return view
+            grid = slide.grid(magnification=entry.magnification, size=entry.patch_size)
+            mask = None if entry.mask is None else read_tissue_mask(entry.mask)
+            kept = grid[:0]
+            try:
+                kept = tissue_grid(slide, grid, min_fraction=entry.min_tissue, mask=mask)
+            except (
+                OSError,
+                ValueError,
+            ) as error:  # no tissue, damaged pixels, a mask that does not fit
+                view.error = _reason(error)
+            view.n_patches = len(kept)
+            _look_at_outlines(view, entry, slide, grid, kept)
+    except (OSError, ValueError, ImportError) as error:
+        view.error = _reason(error)
+    return view
+
+
+def _exists(path: Any) -> bool:
+    return path is None or Path(path).exists()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _resolution_error(mpp: float, magnification: float) -> str:
+    if not FINEST_MPP <= mpp <= COARSEST_MPP:
+        return f"{mpp:g} microns per pixel cannot be right; state them in the column mpp of the manifest."
+    wanted = magnification_to_mpp(magnification)
+    if mpp > wanted * CAN_UPSAMPLE:
+        return (
+            f"its pixels ({mpp:g} microns) are coarser than those of patches at {magnification:g}x"
+            f" ({wanted:g}); use a lower magnification."
+        )
+    return ""
+
+
+def _look_at_outlines(
+    view: _View, entry: _Entry, slide: Any, grid: PatchGrid, kept: PatchGrid
+) -> None:
+    """Areas, labeled patches and dropped shares of the outlined classes."""
+    if entry.annotation is None:
+        return
+    try:
+        regions = read_annotations(entry.annotation, slide=slide)
+    except (OSError, ValueError) as error:
+        view.outline_error = _reason(error)
+        return
+    names = [*entry.classes, NON_CANCER]
+    known = [region for region in regions if region.class_name in {*names, VAGUE}]
+    for region in regions:
+        if region.class_name not in {*names, VAGUE}:
+            view.unknown[region.class_name] = view.unknown.get(region.class_name, 0) + 1
+    found = class_fractions(known, grid, names, ignore=(VAGUE,))
+    labels = patch_labels(found.fractions, names, ignored=found.ignored)
+    numbers = np.ravel_multi_index(tuple(grid.cells.T), grid.shape)
+    is_kept = np.isin(numbers, np.ravel_multi_index(tuple(kept.cells.T), grid.shape))
+    window = grid.mpp**2 * np.prod(grid.size) / 1e6
+    for k, name in enumerate(names):
+        area = found.fractions[:, k].sum()
+        if area > 0:
+            dropped = found.fractions[~is_kept, k].sum() / area
+            n_patches = int((labels[is_kept] == name).sum())
+            view.outlines[name] = (float(area * window), n_patches, float(dropped))
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def _slide_table(cohort: Cohort, views: Mapping[str, _View]) -> pd.DataFrame:
+    columns = ["role", "case", "width", "height", "mpp", "reader", "n_patches", "error"]
+    rows = [
+        (
+            cohort.slides.at[name, "role"],
+            cohort.case_of(name),
+            *(view.dimensions or (0, 0)),
+            view.mpp,
+            view.reader,
+            view.n_patches,
+            view.error or view.outline_error,
+        )
+        for name, view in views.items()
+    ]
+    return pd.DataFrame(rows, pd.Index(list(views), name="slide", dtype=object), columns)
+
+
+def _outline_table(views: Mapping[str, _View]) -> pd.DataFrame:
+    rows = {
+        (name, label): numbers
+        for name, view in views.items()
+        for label, numbers in view.outlines.items()
+    }
+    index = pd.MultiIndex.from_arrays(
+        [[name for name, _ in rows], [label for _, label in rows]], names=["slide", "class"]
+    )
+    return pd.DataFrame(list(rows.values()), index, ["area", "n_patches", "dropped"])
+
+
+def _record_table(cohort: Cohort) -> pd.DataFrame:
+    shares = 100 * cohort.proportions.dropna()
+    lower, upper = 100 * cohort.lower.loc[shares.index], 100 * cohort.upper.loc[shares.index]
+    wide = [
+        ", ".join(
+            f"{name} {low:.4g} to {high:.4g}"
+            for name, low, high in zip(
+                cohort.classes, lower.loc[case], upper.loc[case], strict=True
+            )
+            if low < high
+        )
+        for case in shares.index
+    ]
+    return pd.DataFrame(
+        {
+            "slides": cohort.cases.value_counts().reindex(shares.index),
+            "sum": shares.sum(axis=1).round(6),
+            "least": lower.sum(axis=1).round(6),
+            "most": upper.sum(axis=1).round(6),
+            "intervals": pd.Series(wide, shares.index, dtype=object),
+        }
+    )
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    formats = {"mpp": "{:.4g}", "area": "{:.2f} mm2", "dropped": "{:.0%}"}
+    if "error" in table.columns:
+        table = table.assign(error=np.where(table["error"] == "", "", "see below"))
+    shown = table.assign(
+        **{
+            name: table[name].map(form.format)
+            for name, form in formats.items()
+            if name in table.columns
+        }
+    )
+    return shown.to_string(sparsify=False)
+
+
+# --- problems -----------------------------------------------------------------------------------
+
+
+def _slide_problems(
+    name: str, row: pd.Series, view: _View, classes: Sequence[str]
+) -> list[CohortProblem]:
+    """What is wrong with one slide."""
+    found = []
+    if view.error:
+        found.append(CohortProblem(name, view.error, True))
+    if view.magnification and not np.isnan(view.mpp):
+        factor = view.mpp / magnification_to_mpp(view.magnification)
+        if max(factor, 1 / factor) > LARGEST_CONTRADICTION:
+            message = (
+                f"has {view.mpp:.4g} microns per pixel, but the file names a magnification of"
+                f" {view.magnification:g}x, which is about {10 / view.magnification:.4g}; check which"
+                " is right."
+            )
+            found.append(CohortProblem(name, message, False))
+    if view.outline_error:
+        found.append(CohortProblem(name, f"outlines: {view.outline_error}", True))
+    if view.unknown:
+        listed = ", ".join(f"{label!r} ({count})" for label, count in sorted(view.unknown.items()))
+        message = (
+            f"outlines are named {listed}, which is no class ({', '.join(classes)}), nor {NON_CANCER!r} or"
+            f" {VAGUE!r}; rename them or the columns of the manifest."
+        )
+        found.append(CohortProblem(name, message, True))
+    for label, (_, _, dropped) in view.outlines.items():
+        if dropped > LARGEST_DROP and label != NON_CANCER and not view.error:
+            message = (
+                f"the tissue rule drops {dropped:.0%} of the area outlined as {label!r}; lower min_tissue,"
+                " or give a tissue mask."
+            )
+            found.append(CohortProblem(name, message, False))
+    shows = any(n for label, (_, n, _) in view.outlines.items() if label in classes)
+    is_broken = view.error or view.outline_error or view.unknown or not _exists(row["annotation"])
+    if row["role"] == "labeled" and not (shows or is_broken):
+        message = (
+            "is labeled, but no patch is for one half or more within an outline of a class; are the outlines"
+            " those of this slide?"
+        )
+        found.append(CohortProblem(name, message, True))
+    return found
+
+
+def _cohort_problems(
+    cohort: Cohort, views: Mapping[str, _View], bags_may_teach: bool
+) -> list[CohortProblem]:
+    """What is wrong with the slides together."""
+    found = []
+    shown_in: dict[str, set[str]] = {label: set() for label in cohort.classes}
+    for name in cohort.labeled:
+        for label, (_, n_patches, _) in views[name].outlines.items() if name in views else ():
+            if n_patches and label in shown_in:
+                shown_in[label].add(cohort.case_of(name))
+    outlined_cases = set().union(*shown_in.values())
+    if not outlined_cases:
+        message = "no labeled slide shows a patch of a class, so there is nothing to learn from."
+        found.append(CohortProblem(None, message, True))
+    in_bags = (cohort.upper.loc[cohort.bag_cases] > 0).sum()
+    for label, cases in shown_in.items():
+        if not outlined_cases:
+            break
+        if not cases and in_bags[label]:
+            message = (
+                f"class {label!r} is recorded in {in_bags[label]} bags, but no labeled slide shows a patch of"
+                " it; outline one, or leave its column out by classes=[...]."
+            )
+            found.append(CohortProblem(None, message, not bags_may_teach))
+        elif not cases:
+            message = (
+                f"class {label!r} has neither outlines to learn from nor a record in a bag, so it is never"
+                " predicted; is it a class?"
+            )
+            found.append(CohortProblem(None, message, False))
+        elif len(cases) == 1 and len(outlined_cases) > 1:
+            message = (
+                f"class {label!r} is outlined in one case alone ({next(iter(cases))}):"
+                " cross-validation cannot judge it."
+            )
+            found.append(CohortProblem(None, message, False))
+    if len(outlined_cases) == 1:
+        message = (
+            "only one case is outlined: cross-validation leaves out one case after another and needs two"
+            " or more."
+        )
+        found.append(CohortProblem(None, message, False))
+    if not cohort.test:
+        found.append(CohortProblem(None, "no slide has the role 'test': none is segmented.", False))
+    recorded = cohort.proportions.notna().all(axis=1) & bool(cohort.classes)
+    for name in cohort.test:
+        if cohort.slides.at[name, "annotation"] is None and not recorded[cohort.case_of(name)]:
+            message = "a test slide with neither outlines nor proportions: its map is compared with nothing."
+            found.append(CohortProblem(name, message, False))
+    return found
