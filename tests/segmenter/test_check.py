@@ -1,0 +1,259 @@
+"""A look at a cohort: everything is opened, all problems come at once, nothing is computed."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from cohorts import CLASSES, MPP, PATCH, N, layout, write_cohort, write_one, write_outlines
+from slide_files import write_slide
+
+from proportion_ssl import load_cohort
+from proportion_ssl.segmenter import CohortCheck, check_cohort
+
+HOW = {"magnification": 2.5, "patch_size": PATCH}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_cohort(tmp_path, labeled=3, bags=3, test=1)
+    return tmp_path
+
+
+def look(folder, **options):
+    return check_cohort(folder / "cohort.csv", **{**HOW, **options})
+
+
+def change(folder, edit):
+    """Rewrite the manifest; ``edit`` changes the table, indexed by slide."""
+    path = folder / "cohort.csv"
+    table = pd.read_csv(path, index_col="slide", dtype=object, keep_default_na=False)
+    changed = edit(table)
+    (table if changed is None else changed).to_csv(path)
+
+
+def messages(check, fatal):
+    return [str(problem) for problem in check.problems if problem.fatal == fatal]
+
+
+def only(check, fatal):
+    """The only problem there is."""
+    assert [problem.fatal for problem in check.problems] == [fatal], check.problems
+    return str(check.problems[0])
+
+
+def test_what_a_good_cohort_shows(folder):
+    check = look(folder)
+    assert isinstance(check, CohortCheck) and not check.fatal and not check.problems
+    slides = check.slides
+    assert slides["role"].tolist() == ["labeled"] * 3 + ["bag"] * 3 + ["test"]
+    assert (slides[["width", "height"]] == N * PATCH).all(axis=None)
+    assert (slides["mpp"] == MPP).all() and (slides["reader"] == "openslide").all()
+    assert (slides["n_patches"] == (N - 2) ** 2).all() and (slides["error"] == "").all()
+    names = layout(0.3)
+    for label in (*CLASSES, "non-cancer"):
+        row = check.outlines.loc[("labeled_0", label)]
+        assert row["n_patches"] == (names == label).sum()
+        expected = (names == label).sum() * (PATCH * MPP / 1000) ** 2
+        assert row["area"] == pytest.approx(expected, rel=1e-9) and row["dropped"] == 0
+    assert check.records.loc["bag_3", ["slides", "sum", "least", "most"]].tolist() == [
+        1,
+        *[100] * 3,
+    ]
+    assert set(check.records.index) == {"bag_3", "bag_4", "bag_5", "test_6"}
+
+
+def test_text_names_slides_tables_and_counts(folder):
+    (folder / "bag_4.tif").write_bytes(b"no slide")
+    text = str(look(folder))
+    assert "labeled_0" in text and "0.16 mm2" in text and "1 errors, 0 warnings" in text
+    assert text.splitlines()[-1].startswith("Error: bag_4: ")
+
+
+def test_a_cohort_in_memory_is_looked_at_as_its_manifest(folder):
+    cohort = load_cohort(folder / "cohort.csv")
+    check, expected = check_cohort(cohort, **HOW), look(folder)
+    pd.testing.assert_frame_equal(check.slides, expected.slides)
+    pd.testing.assert_frame_equal(check.outlines, expected.outlines)
+    with pytest.raises(ValueError, match="give them to load_cohort"):
+        check_cohort(cohort, classes=["acinar"], **HOW)
+    (folder / "bag_3.tif").unlink()
+    assert "bag_3: there is no file" in only(check_cohort(cohort, **HOW), True)
+
+
+def test_all_problems_come_at_once(folder):
+    (folder / "bag_3.tif").write_bytes(b"no slide")
+    (folder / "labeled_1.geojson").write_text("{")
+    (folder / "bag_4.tif").unlink()
+
+    def edit(table):
+        table.loc["bag_5.tif", "acinar"] = "99"
+
+    change(folder, edit)
+    check = look(folder)
+    found = messages(check, True)
+    assert check.fatal and len(found) == 4
+    for part in (
+        "line 7: the percentages of slide 'bag_5' sum to",
+        "line 6: slide 'bag_4' is incomplete: no file",
+        "bag_3: ",
+        "labeled_1: outlines: ",
+    ):
+        assert sum(part in message for message in found) == 1, part
+    assert check.slides.index.tolist() == ["labeled_0", "labeled_1", "labeled_2", "bag_3", "test_6"]
+    assert (check.slides["error"] != "").tolist() == [False, True, False, True, False]
+
+
+def test_outlines_by_other_names_are_listed_with_their_number(folder):
+    path = folder / "labeled_2.geojson"
+    path.write_text(path.read_text().replace('"acinar"', '"Acinar"'))
+    message = only(look(folder), True)
+    assert message.startswith(
+        "Error: labeled_2: outlines are named 'Acinar' (45), which is no class"
+    )
+    assert "(acinar, solid)" in message
+
+
+def test_class_that_only_bags_have(folder):
+    def edit(table):
+        table["lepidic"] = ["", "", "", "10", "0", "0", "0"]
+        table.loc["bag_3.tif", ["acinar", "solid"]] = ["40", "50"]
+
+    change(folder, edit)
+    message = only(look(folder), True)
+    assert "class 'lepidic' is recorded in 1 bags, but no labeled slide shows" in message
+    assert only(look(folder, bags_may_teach=True), False) == message.replace("Error", "Warning")
+
+
+def test_class_that_nothing_shows_is_a_warning(folder):
+    change(folder, lambda table: table.assign(lepidic=["", "", "", 0, 0, 0, 0]))
+    names = ["acinar", "solid", "lepidic"]
+    assert "'lepidic' has neither outlines" in only(look(folder, classes=names), False)
+    message = messages(look(folder), True)
+    assert len(message) == 1 and "'lepidic' does not look like a class" in message[0]
+
+
+def test_labeled_slide_whose_outlines_label_no_patch(folder):
+    path = folder / "labeled_0.geojson"
+    ring = [[[5, 5], [12, 5], [12, 12], [5, 12], [5, 5]]]
+    document = json.loads(path.read_text())
+    document["features"] = document["features"][:1]
+    document["features"][0]["geometry"]["coordinates"] = ring
+    document["features"][0]["properties"]["classification"]["name"] = "solid"
+    path.write_text(json.dumps(document))
+    found = messages(look(folder), True)
+    assert len(found) == 1 and found[0].startswith("Error: labeled_0: is labeled, but no patch")
+
+
+def test_outlined_glass_is_reported_by_slide_and_class(folder):
+    names = layout(0.3)
+    names[0] = "solid"  # a row of glass
+    write_outlines(folder / "labeled_0.geojson", names)
+    check = look(folder)
+    expected = N / (names == "solid").sum()
+    assert check.outlines.loc[("labeled_0", "solid"), "dropped"] == pytest.approx(
+        expected, abs=0.02
+    )
+    assert check.outlines.loc[("labeled_0", "acinar"), "dropped"] == 0
+    message = only(check, False)
+    assert message.startswith(
+        f"Warning: labeled_0: the tissue rule drops {expected:.0%} of the area"
+    )
+    mask = np.ones((N, N))
+    everything = look(folder, tissue_mask={"labeled_0": mask})
+    assert not everything.problems and everything.slides.at["labeled_0", "n_patches"] == N**2
+
+
+def test_slide_without_tissue(folder):
+    blank = np.full((N * PATCH, N * PATCH, 3), 243, dtype=np.uint8)
+    write_slide(folder / "bag_3.tif", blank, mpp=MPP, compression=None)
+    assert "Error: bag_3: " in (message := only(look(folder), True)) and "no tissue" in message
+
+
+@pytest.mark.parametrize(
+    ("stored", "stated", "message"),
+    [
+        (MPP, "6", "pixels (6 microns) are coarser than those of patches at 2.5x (4)"),
+        (MPP, "0.05", "0.05 microns per pixel cannot be right"),
+        (None, "", "give microns per pixel"),
+    ],
+)
+def test_resolutions_that_cannot_be(folder, stored, stated, message):
+    write_one(folder / "bag_3.tif", 0.1, 3, mpp=stored)
+
+    def edit(table):
+        table["mpp"] = ""
+        table.loc["bag_3.tif", "mpp"] = stated
+
+    change(folder, edit)
+    assert message in only(look(folder), True)
+
+
+def test_too_few_outlined_cases_and_nothing_to_test(folder):
+    change(folder, lambda table: table.drop(["labeled_1.tif", "labeled_2.tif", "test_6.tif"]))
+    check = look(folder)
+    found = messages(check, False)
+    assert not check.fatal and len(found) == 2
+    assert "only one case is outlined" in found[0] and "role 'test'" in found[1]
+    change(folder, lambda table: table.drop("labeled_0.tif"))
+    assert "no labeled slide shows a patch of a class" in messages(look(folder), True)[0]
+
+
+def test_two_slides_of_one_case_are_one_case(folder):
+    def edit(table):
+        table["case"] = ["P1", "P1", "P1", "", "", "", ""]
+
+    change(folder, edit)
+    assert "only one case is outlined" in only(look(folder), False)
+
+
+def test_test_slide_with_nothing_to_compare_with(folder):
+    def edit(table):
+        table.loc["test_6.tif", ["annotation", "acinar", "solid"]] = ""
+
+    change(folder, edit)
+    assert "test_6: a test slide with neither" in only(look(folder), False)
+
+
+def test_class_outlined_in_one_case(folder):
+    for name in ("labeled_1", "labeled_2"):
+        names = layout(0.3)
+        names[names == "acinar"] = "solid"
+        write_outlines(folder / f"{name}.geojson", names)
+    assert "'acinar' is outlined in one case alone (labeled_0)" in only(look(folder), False)
+
+
+def test_intervals_are_shown_as_they_were_read(folder):
+    def edit(table):
+        table.loc["bag_3.tif", ["acinar", "solid"]] = [">90", "~10"]
+
+    change(folder, edit)
+    row = look(folder).records.loc["bag_3"]
+    assert (row["least"], row["most"]) == (95, 115)
+    assert row["intervals"] == "acinar 90 to 100, solid 5 to 15"
+
+
+def test_slides_may_be_feature_files(folder, new, tmp_path):
+    manifest, features = folder / "cohort.csv", tmp_path / "features"
+    expected = look(folder)
+    new(normalizer=None).read_cohort(manifest, features=features)
+    cohort = load_cohort(manifest)
+    paths = [features / f"{name}.h5" for name in cohort.slides.index]
+    stored = replace(cohort, slides=cohort.slides.assign(path=paths))
+    check = check_cohort(stored, **HOW)
+    assert not check.problems and (check.slides["reader"] == "features").all()
+    pd.testing.assert_frame_equal(check.outlines, expected.outlines)
+
+
+def test_slides_are_looked_at_in_parallel_with_the_same_result(folder):
+    (folder / "bag_3.tif").write_bytes(b"no slide")
+    one, two = look(folder), look(folder, n_jobs=2)
+    pd.testing.assert_frame_equal(one.slides, two.slides)
+    assert one.problems == two.problems
+
+
+@pytest.mark.parametrize("options", [{"min_tissue": 0}, {"magnification": 0}])
+def test_arguments_out_of_range(folder, options):
+    with pytest.raises(ValueError, match=r"min_tissue|magnification"):
+        look(folder, **options)
