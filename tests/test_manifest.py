@@ -507,7 +507,7 @@ def test_a_slide_without_a_case_is_its_own(write):
         ),
         (
             "a.svs,a.geojson,labeled,P1,,\nb.svs,,bag,P1,60,40\n",
-            r"outlined slides \(slide 'a' .*beside bags \(slide 'b' .*every row",
+            r"outlined slides \(slide 'a' .*beside bags \(slide 'b' .*leave one of the two",
         ),
         ("b.svs,,bag,P1,,\nc.svs,,bag,P1,,\n", "'b' is a bag but has no proportions.*case 'P1'"),
         ("b.svs,,bag,p1,60,40\nc.svs,,bag,P1,60,40\n", "cases 'p1' and 'P1' .*one way"),
@@ -521,10 +521,3 @@ def test_a_slide_without_a_case_is_its_own(write):
 def test_cases_that_leak_or_contradict_are_refused(write, rows, message):
     with pytest.raises(ValueError, match=message):
         load_cohort(write(CASES + rows))
-
-
-def test_outlined_slides_and_bags_share_a_case_if_its_record_is_repeated(write):
-    text = CASES + "a.svs,a.geojson,labeled,P1,60,40\nb.svs,,bag,P1,60,40\n"
-    cohort = load_cohort(write(text))
-    assert (cohort.labeled, cohort.bags, cohort.bag_cases) == (["a"], ["b"], ["P1"])
-    assert cohort.case_slides("P1") == ["a", "b"]

@@ -27,8 +27,9 @@ class Cohort:
 
     Notes
     -----
-    A recorded row belongs to its case. The bag of a case is the patches of all its slides
-    (`case_slides`), and whoever splits the cohort keeps the slides of a case together (`cases`).
+    A recorded row belongs to its case. All slides of a case have the same role. The bag of a case
+    is the patches of all its slides (`case_slides`), and whoever splits the cohort keeps the slides
+    of a case together (`cases`).
     Without a column ``case`` every slide is a case with the slide's id, so that
     ``proportions.loc[slide]`` is the record of the slide.
     """

@@ -134,9 +134,8 @@ def load_cohort(
     mend.
 
     *Cases.* The rows of a case carry the same record, or only one of them carries it: it is the
-    record of the whole case. A case is learned from or tested on, not both. Outlined slides and
-    bags may share a case only if all its rows repeat the record, which says that it holds for the
-    outlined slides too; in cross-validation such a case leaves as a whole.
+    record of the whole case. All slides of a case have the same role: what is outlined or recorded
+    of a patient would otherwise leak into the scores of the patient's other slides.
 
     *Columns that are no classes.* Without `classes` a column is refused if most of its cells are
     no percentages, if the rows sum to 100 only without it, or if it is 0 in every record.
@@ -513,13 +512,12 @@ def _check_cases(rows: Rows, records: Records) -> list[Finding]:
     n_outlined, n_bags, n_tested = (
         np.bincount(of_row[role == k], minlength=len(cases)) for k in range(len(ROLES))
     )
-    n_rows = np.bincount(of_row)
     is_recorded = records.is_recorded[named]
     n_recorded = np.bincount(of_row[is_recorded], minlength=len(cases))
     wrong = {
         "no record": (n_bags > 0) & (n_recorded == 0),
         "leak": (n_tested > 0) & (n_outlined + n_bags > 0),
-        "shared": (n_outlined > 0) & (n_bags > 0) & (n_recorded < n_rows),
+        "shared": (n_outlined > 0) & (n_bags > 0),
         "contradiction": _contradictions(records.take(named), of_row, len(cases)),
     }
     findings = _check_case_names(rows, dict(zip(cases.tolist(), members, strict=True)))
@@ -535,8 +533,8 @@ def _check_cases(rows: Rows, records: Records) -> list[Finding]:
             ),
             "shared": (
                 f"case {cases[k]!r} has outlined slides ({rows.places(labeled)}) beside bags"
-                f" ({rows.places(bags)}); if its record holds for the whole case, repeat it in"
-                " every row of the case, otherwise leave the bags out."
+                f" ({rows.places(bags)}), whose record would leak when the outlined ones are left out in"
+                " cross-validation; leave one of the two kinds out."
             ),
             "contradiction": (
                 f"the rows of case {cases[k]!r} contradict each other ({rows.places(recorded)}); a"

@@ -22,6 +22,7 @@ from proportion_ssl.segmenter.slide_features import (
 from proportion_ssl.slides import (
     PatchGrid,
     class_fractions,
+    dropped_share,
     magnification_to_mpp,
     open_slide,
     patch_labels,
@@ -343,12 +344,11 @@ def _look_at_outlines(
     numbers = np.ravel_multi_index(tuple(grid.cells.T), grid.shape)
     is_kept = np.isin(numbers, np.ravel_multi_index(tuple(kept.cells.T), grid.shape))
     window = grid.mpp**2 * np.prod(grid.size) / 1e6
+    areas, dropped = found.fractions.sum(axis=0) * window, dropped_share(found, grid, kept)
     for k, name in enumerate(names):
-        area = found.fractions[:, k].sum()
-        if area > 0:
-            dropped = found.fractions[~is_kept, k].sum() / area
+        if areas[k] > 0:
             n_patches = int((labels[is_kept] == name).sum())
-            view.outlines[name] = (float(area * window), n_patches, float(dropped))
+            view.outlines[name] = (float(areas[k]), n_patches, float(dropped[k]))
 
 
 # --- tables -------------------------------------------------------------------------------------

@@ -77,9 +77,8 @@ def cross_validate_cases(
 
 def _fold(data, proposer, systems, fold, train, test):
     fitted = fit_proposer(data, train, proposer)
-    cases = {data.cohort.case_of(name) for name in test}
-    bags, _ = make_bags(data, fitted, without=cases)
-    left_out = ", ".join(sorted(cases))
+    bags, _ = make_bags(data, fitted)
+    left_out = ", ".join(sorted({data.cohort.case_of(name) for name in test}))
     rows = []
     for name, system in systems.items():
         model = fit_classifier(data, train, bags, system.classifier, system.records)

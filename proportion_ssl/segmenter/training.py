@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,19 +107,13 @@ def tumor_mask(slide: SlideFeatures, proposer: Any) -> np.ndarray:
     return proposer.propose(slide.features).is_tumor
 
 
-def make_bags(
-    data: CohortFeatures, proposer: Any, *, without: Collection[str] = ()
-) -> tuple[Any, list[str]]:
+def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
     """The tumor patches of each recorded case, with its proportions.
-
-    A case may have outlined slides beside those of role "bag"; its record then holds for all of them.
 
     Parameters
     ----------
     data : CohortFeatures
     proposer : TumorProposer or None
-    without : collection of str
-        Cases that are left out, with all their slides.
 
     Returns
     -------
@@ -131,17 +125,14 @@ def make_bags(
     from proportion_ssl.proportions import Bags
 
     cohort = data.cohort
-    found: dict[str, list[np.ndarray]] = {
-        case: [] for case in cohort.bag_cases if case not in without
-    }
-    for case, parts in found.items():
-        names = cohort.case_slides(case)
-        for name in names:
-            if name in data.slides:
-                slide = data.slides[name]
-                parts.append(slide.first_view[tumor_mask(slide, proposer)])
-            elif len(names) > 1:
-                logger.warning("the bag of case %s lacks the slide %s, which failed", case, name)
+    found: dict[str, list[np.ndarray]] = {case: [] for case in cohort.bag_cases}
+    for name in cohort.bags:
+        case = cohort.case_of(name)
+        if name in data.slides:
+            slide = data.slides[name]
+            found[case].append(slide.first_view[tumor_mask(slide, proposer)])
+        elif len(cohort.case_slides(case)) > 1:
+            logger.warning("the bag of case %s lacks the slide %s, which failed", case, name)
     instances = {case: np.concatenate(parts) for case, parts in found.items() if parts}
     empty = [case for case, X in instances.items() if len(X) == 0]
     kept = [case for case, X in instances.items() if len(X)]

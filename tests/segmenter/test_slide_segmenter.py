@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from slide_files import write_slide
 
 from proportion_ssl import NegativePseudoLabelClassifier, SlideSegmenter, load_cohort
-from proportion_ssl.segmenter import System, cross_validation
+from proportion_ssl.segmenter import System
 from proportion_ssl.slides import CohortError, SlideError, read_features
 
 
@@ -150,34 +150,6 @@ def test_cases_make_one_bag_and_are_left_out_together(tmp_path, new):
     assert_array_equal(np.bincount(segmenter.classifier_.bags_.index) > 100, [True, False])
     scores = segmenter.cross_validate(manifest, features=tmp_path / "features")
     assert sorted(scores["cases"]) == ["p1", "p2"]
-
-
-def test_a_case_with_outlined_slides_and_a_bag_does_not_leak(tmp_path, new, monkeypatch):
-    """Its record holds for all its slides: these make the bag, which leaves in the fold of the case."""
-    cases = ["p1", "p2", "p1", "p3"]
-    manifest = write_cohort(tmp_path, labeled=2, bags=2, test=0, cases=cases)
-    table = pd.read_csv(manifest)
-    table.loc[table["case"] == "p1", ["acinar", "solid"]] = [40.0, 60.0]
-    table.to_csv(manifest, index=False)
-    segmenter = new(proposer=None)
-    data = segmenter.read_cohort(manifest, features=tmp_path / "features")
-    bags = segmenter.fit_features(data).classifier_.bags_
-    n_patches = {name: len(slide.grid) for name, slide in data.slides.items()}
-    assert bags.names.tolist() == ["p1", "p3"]
-    assert bags.sizes.tolist() == [
-        n_patches["labeled_0"] + n_patches["bag_2"],
-        n_patches["bag_3"],
-    ]
-    used = {}
-
-    def remember(data, names, bags, *others):
-        used[tuple(data.cases_of(names))] = bags.names.tolist()
-        return fit_classifier(data, names, bags, *others)
-
-    fit_classifier = cross_validation.fit_classifier
-    monkeypatch.setattr(cross_validation, "fit_classifier", remember)
-    segmenter.cross_validate_features(data)
-    assert used == {("p2",): ["p3"], ("p1",): ["p1", "p3"]}
 
 
 def test_the_same_from_feature_files_without_slides(fitted, manifest, features, tmp_path, new):
