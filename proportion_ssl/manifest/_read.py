@@ -1,69 +1,29 @@
-"""Read a manifest: what each row says, and everything that cannot be right."""
+"""Read a manifest: cohort, and everything that cannot be right."""
 
-import os
-import re
-import unicodedata
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from proportion_ssl.manifest._cells import looks_like_a_date, read_number
+from proportion_ssl.manifest._cases import check_cases
 from proportion_ssl.manifest._cohort import Cohort
-from proportion_ssl.manifest._records import (
-    EXACT_SUM,
-    SUM_TOLERANCE,
-    Column,
-    Records,
-    choose_columns,
-    gather,
+from proportion_ssl.manifest._records import Column, Records, gather
+from proportion_ssl.manifest._rows import (
+    RESERVED,
+    SHOWN,
+    Finding,
+    Rows,
+    absent_files,
+    check_mpps,
+    check_roles,
+    check_slides,
+    collect,
 )
+from proportion_ssl.manifest._rules import check_bags, check_columns, check_sums, unreadable
 from proportion_ssl.manifest._table import read_table
-
-ROLES = ("labeled", "bag", "test")
-FINEST_MPP, COARSEST_MPP = 0.02, 20.0
-LONGEST_NAME = 200  # characters; a name becomes part of file names
-_RESERVED = ("slide", "annotation", "role", "mpp", "case")
-_AT_ONCE = 2_000  # rows; more would only burden the garbage collector
-_SHOWN = 12  # problems listed in one message
-_NO_RECORD = "is a bag but has no proportions; give the percentage of every class"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class Finding(NamedTuple):
-    """Something in a manifest that cannot be right."""
-
-    rows: tuple[int, ...]  # counted from 0; none: the table as a whole
-    slide: str | None
-    message: str
-
-
-class Rows(NamedTuple):
-    """The columns of a manifest, one entry per row, as written."""
-
-    lines: list[int]
-    paths: list[str]
-    slides: list[str]  # ids
-    annotations: list[str]
-    roles: list[str]  # in lower case
-    mpps: list[str]
-    cases: list[str]
-
-    def place(self, row: int) -> str:
-        """How messages about a row begin."""
-        return f"line {self.lines[row]}: slide {self.slides[row]!r}"
-
-    def places(self, rows: Iterable[int]) -> str:
-        """How messages call several rows."""
-        listed = [f"{self.slides[row]!r} (line {self.lines[row]})" for row in rows]
-        if len(listed) > _SHOWN:
-            listed[_SHOWN:] = [f"{len(listed) - _SHOWN} more"]
-        return f"slide{'s' * (len(listed) > 1)} {', '.join(listed)}"
 
 
 def load_cohort(
@@ -205,54 +165,41 @@ def read_manifest(
     """
     path = Path(path)
     step, deviation = _check_error(rounding_step, standard_deviation)
-    header, lines = read_table(path, _RESERVED)
+    header, lines = read_table(path, RESERVED)
     reserved, candidates = _find_columns(path, header, classes)
     columns = [Column(name) for name in candidates]
-    rows = _collect(lines, header, reserved, columns)
+    rows = collect(lines, header, reserved, columns)
     if not rows.lines:
         raise ValueError(f"{path} has a header but no slides; give one row per slide.")
     records = gather(columns, len(rows.lines))
     findings = [
-        Finding((), None, _unreadable(column, rows)) for column in columns if column.unreadable
+        Finding((), None, unreadable(column, rows)) for column in columns if column.unreadable
     ]
     widened = records.widened(step, deviation)
     kept = list(range(len(columns)))
     if classes is None:
-        kept, found = _check_columns(rows, records, widened, candidates)
+        kept, found = check_columns(rows, records, widened, candidates)
         findings += found
     records = widened.of(kept)
-    mpps, found = _check_mpps(rows)
+    mpps, found = check_mpps(rows)
     findings += found
-    findings += _check_slides(rows) + _check_roles(rows)
-    findings += _check_sums(rows, records)
-    findings += _check_bags(rows, records)
-    findings += _check_cases(rows, records)
+    findings += check_slides(rows) + check_roles(rows)
+    findings += check_sums(rows, records)
+    findings += check_bags(rows, records)
+    findings += check_cases(rows, records)
     findings.sort(key=lambda finding: finding.rows[:1])
     is_good = records.is_readable
     for finding in findings:
         is_good[list(finding.rows)] = False
     good = np.flatnonzero(is_good).tolist()
     cohort = _make_cohort(path.parent, rows, mpps, records, [candidates[k] for k in kept], good)
-    return cohort, findings, _absent_files(path.parent, rows), candidates
-
-
-def _absent_files(folder: Path, rows: Rows) -> list[Finding]:
-    """Slides and annotations that do not exist."""
-    findings = []
-    for row, (slide, annotation) in enumerate(zip(rows.paths, rows.annotations, strict=True)):
-        for name, what in ((slide, "no file"), (annotation, "no annotation file")):
-            path = os.path.join(folder, name)
-            if name and not os.path.exists(path):
-                hint = " (write / between folders)" if os.sep == "/" and "\\" in name else ""
-                message = f"{rows.place(row)} is incomplete: {what} {path}{hint}."
-                findings.append(Finding((row,), rows.slides[row], message))
-    return findings
+    return cohort, findings, absent_files(path.parent, rows), candidates
 
 
 def _listed(start: str, problems: list[str]) -> str:
-    shown = [f"  - {problem}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        shown.append(f"  - and {len(problems) - _SHOWN} more")
+    shown = [f"  - {problem}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        shown.append(f"  - and {len(problems) - SHOWN} more")
     return "\n".join([start, *shown])
 
 
@@ -287,7 +234,7 @@ def _find_columns(
         )
     columns: dict[str, str] = {}
     for name in header:
-        if name.lower() in _RESERVED:
+        if name.lower() in RESERVED:
             if name.lower() in columns:
                 raise ValueError(
                     f"{path} has columns of the same name: {[columns[name.lower()], name]};"
@@ -312,275 +259,6 @@ def _find_columns(
     if unknown:
         raise ValueError(f"{path} has no class column {unknown}; its header reads {header}.")
     return columns, classes
-
-
-def _collect(
-    lines: Iterable[tuple[int, list[str]]],
-    header: list[str],
-    reserved: dict[str, str],
-    columns: list[Column],
-) -> Rows:
-    """Read all rows; the cells of classes go into `columns`."""
-    rows = Rows([], [], [], [], [], [], [])
-    fields = {
-        "slide": rows.paths,
-        "annotation": rows.annotations,
-        "role": rows.roles,
-        "mpp": rows.mpps,
-        "case": rows.cases,
-    }
-    at = {name: header.index(spelled) for name, spelled in reserved.items()}
-    known: dict[str, str] = {}  # equal texts share one object
-    while block := list(islice(lines, _AT_ONCE)):
-        rows.lines.extend([line for line, _ in block])
-        for name, found in fields.items():
-            if name not in at:
-                found.extend([""] * len(block))
-            elif name in ("role", "mpp"):
-                found.extend([known.setdefault(row[at[name]], row[at[name]]) for _, row in block])
-            else:
-                found.extend([row[at[name]] for _, row in block])
-        for column in columns:
-            position = header.index(column.name)
-            column.add([row[position] for _, row in block])
-    rows.slides.extend(map(_stem, rows.paths))
-    rows.roles[:] = map(str.lower, rows.roles)
-    return rows
-
-
-def _stem(name: str) -> str:
-    """Name of a file without its last suffix, as ``Path(name).stem``."""
-    name = name.rstrip("/")
-    base = name[max(name.rfind("/"), name.rfind(os.sep)) + 1 :]
-    dot = base.rfind(".")
-    return base[:dot] if 0 < dot < len(base) - 1 else base
-
-
-def _plain(name: str) -> str:
-    """What names that some file system takes for equal have in common."""
-    if not name.isascii():
-        name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    return name.lower().rstrip(" .")
-
-
-def _check_slides(rows: Rows) -> list[Finding]:
-    """Names that cannot be ids of slides, since these become names of files."""
-    findings = []
-    first: dict[str, int] = {}
-    for row, (slide, line, path) in enumerate(
-        zip(rows.slides, rows.lines, rows.paths, strict=True)
-    ):
-        if slide in ("", ".", ".."):
-            said = f"{path!r} names no file" if path else "the slide column is empty"
-            findings.append(Finding((row,), None, f"line {line}: {said}; give the slide's file."))
-            continue
-        wrong = None
-        if len(slide) > LONGEST_NAME:
-            wrong = f"has a name of {len(slide)} characters"
-        elif _CONTROL.search(slide):
-            wrong = "has control characters in its name"
-        if wrong:
-            message = (
-                f"{rows.place(row)} {wrong}; results are written to files of that name: rename it"
-                f" (at most {LONGEST_NAME} characters)."
-            )
-            findings.append(Finding((row,), slide, message))
-        before = first.setdefault(_plain(slide), row)
-        if before != row:
-            message = (
-                f"slide {slide!r} occurs twice (lines {rows.lines[before]} and {line}); the file"
-                " name without suffix is a slide's id and must be unique."
-                if slide == rows.slides[before]
-                else f"{rows.places([before, row])} have names that some file systems take for the"
-                " same; rename one."
-            )
-            findings.append(Finding((row,), slide, message))
-    return findings
-
-
-def _check_roles(rows: Rows) -> list[Finding]:
-    findings = []
-    for row, (role, annotation) in enumerate(zip(rows.roles, rows.annotations, strict=True)):
-        if role not in ROLES:
-            wrong = f"has role {role!r}; roles are {', '.join(map(repr, ROLES))}."
-        elif role == "labeled" and not annotation:
-            wrong = (
-                "is labeled but has no annotation; give the file with its outlines, or make it a"
-                " bag or a test slide."
-            )
-        else:
-            continue
-        findings.append(Finding((row,), rows.slides[row], f"{rows.place(row)} {wrong}"))
-    return findings
-
-
-def _check_mpps(rows: Rows) -> tuple[np.ndarray, list[Finding]]:
-    """Microns per pixel, NaN where not stated, and those that cannot be right."""
-    known = {text: read_number(text) for text in set(rows.mpps)}
-    values = np.array([known[text] for text in rows.mpps], dtype=float)
-    stated = np.array([bool(text) for text in rows.mpps])
-    wrong = stated & ~((values >= FINEST_MPP) & (values <= COARSEST_MPP))
-    return values, [
-        Finding(
-            (row,),
-            rows.slides[row],
-            f"{rows.place(row)} has mpp {rows.mpps[row]!r}; give microns per pixel of the"
-            f" full-resolution image, from {FINEST_MPP:g} to {COARSEST_MPP:g}, or leave it empty to"
-            " use what the file says.",
-        )
-        for row in np.flatnonzero(wrong).tolist()
-    ]
-
-
-def _unreadable(column: Column, rows: Rows) -> str:
-    """What is wrong with the cells of a column that are no percentages, in one line."""
-    (row, text), *others = column.unreadable
-    more = column.n_unreadable - len(column.unreadable)
-    listed = [f"line {rows.lines[other]}: {said!r}" for other, said in others]
-    listed += [f"{more} more"] * (more > 0)
-    hint = ""
-    if any(looks_like_a_date(said) for _, said in column.unreadable):
-        hint = " Spreadsheet programs turn 10-12 into a date: format the column as text."
-    return (
-        f"{rows.place(row)} has {text!r} for class {column.name!r}"
-        f"{' (also ' * bool(listed) + ', '.join(listed) + ')' * bool(listed)}; give a percentage"
-        " from 0 to 100, written as 70, 70-80, <5, >90, ~10 or trace (or, if the column is no"
-        f" class, name the classes: load_cohort(..., classes=[...])).{hint}"
-    )
-
-
-def _check_columns(
-    rows: Rows, records: Records, widened: Records, names: list[str]
-) -> tuple[list[int], list[Finding]]:
-    """Columns that may be classes, and a finding for each that does not look like one."""
-    kept, zero, breaking = choose_columns(records, widened)
-    advice = f"name the classes: load_cohort(..., classes={[names[k] for k in kept]})"
-    wrong = dict.fromkeys(zero, "it is 0 in every record")
-    if breaking:
-        total = records.value.sum(axis=1)
-        row = int(np.flatnonzero(records.is_recorded & (np.abs(total - 100) > EXACT_SUM))[0])
-        example = f"with it those of slide {rows.slides[row]!r} sum to {total[row]:.10g}"
-        wrong |= dict.fromkeys(breaking, f"without it the percentages sum to 100, {example}")
-    return kept, [
-        Finding(
-            (),
-            None,
-            f"column {names[k]!r} does not look like a class: {wrong[k]}; {advice}, with"
-            f" {names[k]!r} if it is one.",
-        )
-        for k in sorted(wrong)
-        if records.of([k]).is_readable.all()  # otherwise there is a finding already
-    ]
-
-
-def _check_sums(rows: Rows, records: Records) -> list[Finding]:
-    """Records that cannot sum to 100."""
-    wrong = records.is_recorded & records.is_readable & ~records.can_sum
-    findings = []
-    for row in np.flatnonzero(wrong).tolist():
-        lower, upper = records.lower[row].sum(), records.upper[row].sum()
-        said = f"sum to {lower:.10g}" if lower == upper else f"sum to {lower:.4g} to {upper:.4g}"
-        advice = f"they must sum to 100 within {SUM_TOLERANCE:g} point"
-        if abs(records.value[row].sum() - 1) <= 0.02:
-            advice = "these look like fractions: give percent"
-        elif lower == upper:
-            advice += " (or write ranges, or state rounding_step= or standard_deviation=)"
-        message = f"line {rows.lines[row]}: the percentages of slide {rows.slides[row]!r} {said}; {advice}."
-        findings.append(Finding((row,), rows.slides[row], message))
-    return findings
-
-
-def _check_bags(rows: Rows, records: Records) -> list[Finding]:
-    """Bags without a record, among the slides that are cases of their own."""
-    is_recorded = records.is_recorded
-    return [
-        Finding((row,), rows.slides[row], f"{rows.place(row)} {_NO_RECORD}.")
-        for row, (role, case) in enumerate(zip(rows.roles, rows.cases, strict=True))
-        if role == "bag" and not case and not is_recorded[row]
-    ]
-
-
-def _check_cases(rows: Rows, records: Records) -> list[Finding]:
-    """Cases that would leak from learning to testing, and records that contradict each other."""
-    named = np.flatnonzero([bool(case) for case in rows.cases])
-    if not len(named):
-        return []
-    of_row, cases = pd.factorize(np.array([rows.cases[row] for row in named], dtype=object))
-    in_order = named[np.argsort(of_row, kind="stable")]
-    members = np.split(in_order, np.cumsum(np.bincount(of_row))[:-1])
-    role = np.array([ROLES.index(role) if role in ROLES else -1 for role in rows.roles])[named]
-    n_outlined, n_bags, n_tested = (
-        np.bincount(of_row[role == k], minlength=len(cases)) for k in range(len(ROLES))
-    )
-    is_recorded = records.is_recorded[named]
-    n_recorded = np.bincount(of_row[is_recorded], minlength=len(cases))
-    wrong = {
-        "no record": (n_bags > 0) & (n_recorded == 0),
-        "leak": (n_tested > 0) & (n_outlined + n_bags > 0),
-        "shared": (n_outlined > 0) & (n_bags > 0),
-        "contradiction": _contradictions(records.take(named), of_row, len(cases)),
-    }
-    findings = _check_case_names(rows, dict(zip(cases.tolist(), members, strict=True)))
-    for k in np.flatnonzero(np.any(list(wrong.values()), axis=0)).tolist():
-        own = members[k].tolist()
-        labeled, bags, tested = ([row for row in own if rows.roles[row] == role] for role in ROLES)
-        recorded = [row for row in own if records.is_recorded[row]]
-        messages = {
-            "no record": f"{rows.place(own[0])} {_NO_RECORD}, in a row of case {cases[k]!r}.",
-            "leak": (
-                f"case {cases[k]!r} is learned from ({rows.places(labeled + bags)}) and tested on"
-                f" ({rows.places(tested)}); give all its slides to one of the two."
-            ),
-            "shared": (
-                f"case {cases[k]!r} has outlined slides ({rows.places(labeled)}) beside bags"
-                f" ({rows.places(bags)}), whose record would leak when the outlined ones are left out in"
-                " cross-validation; leave one of the two kinds out."
-            ),
-            "contradiction": (
-                f"the rows of case {cases[k]!r} contradict each other ({rows.places(recorded)}); a"
-                " record is that of the whole case: repeat it or give it once. If records are"
-                " those of slides, leave the case of bags empty."
-            ),
-        }
-        slide = rows.slides[own[0]] if len(own) == 1 else None
-        findings += [
-            Finding(tuple(own), slide, messages[kind]) for kind, found in wrong.items() if found[k]
-        ]
-    return findings
-
-
-def _contradictions(records: Records, case: np.ndarray, n_cases: int) -> np.ndarray:
-    """Cases of which two rows say different things, shape (n_cases,)."""
-    recorded = np.flatnonzero(records.is_recorded)
-    first = np.zeros(n_cases, dtype=int)
-    first[case[recorded[::-1]]] = recorded[::-1]
-    other = first[case[recorded]]
-    differs = np.any([(part[recorded] != part[other]).any(axis=1) for part in records[:3]], axis=0)
-    return np.bincount(case[recorded[differs]], minlength=n_cases) > 0
-
-
-def _check_case_names(rows: Rows, members: dict[str, np.ndarray]) -> list[Finding]:
-    """Different names of perhaps one case, and slides without a case named like a case."""
-    findings = []
-    first: dict[str, str] = {}
-    for case, own in members.items():
-        before = first.setdefault(_plain(case), case)
-        if before != case:
-            both = (*members[before].tolist(), *own.tolist())
-            message = (
-                f"cases {before!r} and {case!r} ({rows.places(both)}) differ in upper and lower"
-                " case or in how accents are stored; spell a case in one way."
-            )
-            findings.append(Finding(both, None, message))
-    for row, (slide, case) in enumerate(zip(rows.slides, rows.cases, strict=True)):
-        if not case and slide in members:
-            own = members[slide].tolist()
-            message = (
-                f"{rows.place(row)} names no case, but {slide!r} is the case of"
-                f" {rows.places(own)}; name its case too, or rename that one."
-            )
-            findings.append(Finding((row, *own), slide, message))
-    return findings
 
 
 def _make_cohort(

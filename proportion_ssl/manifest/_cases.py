@@ -1,0 +1,91 @@
+"""Slides that belong together: one role, one record, one name."""
+
+import numpy as np
+import pandas as pd
+
+from proportion_ssl.manifest._records import Records
+from proportion_ssl.manifest._rows import ROLES, Finding, Rows, plain_name
+from proportion_ssl.manifest._rules import NO_RECORD
+
+
+def check_cases(rows: Rows, records: Records) -> list[Finding]:
+    """Cases that would leak from learning to testing, and records that contradict each other."""
+    named = np.flatnonzero([bool(case) for case in rows.cases])
+    if not len(named):
+        return []
+    of_row, cases = pd.factorize(np.array([rows.cases[row] for row in named], dtype=object))
+    in_order = named[np.argsort(of_row, kind="stable")]
+    members = np.split(in_order, np.cumsum(np.bincount(of_row))[:-1])
+    role = np.array([ROLES.index(role) if role in ROLES else -1 for role in rows.roles])[named]
+    n_outlined, n_bags, n_tested = (
+        np.bincount(of_row[role == k], minlength=len(cases)) for k in range(len(ROLES))
+    )
+    is_recorded = records.is_recorded
+    n_recorded = np.bincount(of_row[is_recorded[named]], minlength=len(cases))
+    wrong = {
+        "no record": (n_bags > 0) & (n_recorded == 0),
+        "leak": (n_tested > 0) & (n_outlined + n_bags > 0),
+        "shared": (n_outlined > 0) & (n_bags > 0),
+        "contradiction": _contradictions(records.take(named), of_row, len(cases)),
+    }
+    findings = _check_case_names(rows, dict(zip(cases.tolist(), members, strict=True)))
+    for k in np.flatnonzero(np.any(list(wrong.values()), axis=0)).tolist():
+        own = members[k].tolist()
+        labeled, bags, tested = ([row for row in own if rows.roles[row] == role] for role in ROLES)
+        recorded = [row for row in own if is_recorded[row]]
+        messages = {
+            "no record": f"{rows.place(own[0])} {NO_RECORD}, in a row of case {cases[k]!r}.",
+            "leak": (
+                f"case {cases[k]!r} is learned from ({rows.places(labeled + bags)}) and tested on"
+                f" ({rows.places(tested)}); give all its slides to one of the two."
+            ),
+            "shared": (
+                f"case {cases[k]!r} has outlined slides ({rows.places(labeled)}) beside bags"
+                f" ({rows.places(bags)}), whose record would leak when the outlined ones are left out in"
+                " cross-validation; leave one of the two kinds out."
+            ),
+            "contradiction": (
+                f"the rows of case {cases[k]!r} contradict each other ({rows.places(recorded)}); a"
+                " record is that of the whole case: repeat it or give it once. If records are"
+                " those of slides, leave the case of bags empty."
+            ),
+        }
+        slide = rows.slides[own[0]] if len(own) == 1 else None
+        findings += [
+            Finding(tuple(own), slide, messages[kind]) for kind, found in wrong.items() if found[k]
+        ]
+    return findings
+
+
+def _contradictions(records: Records, case: np.ndarray, n_cases: int) -> np.ndarray:
+    """Cases of which two rows say different things, shape (n_cases,)."""
+    recorded = np.flatnonzero(records.is_recorded & records.is_readable)
+    first = np.zeros(n_cases, dtype=int)
+    first[case[recorded[::-1]]] = recorded[::-1]
+    other = first[case[recorded]]
+    differs = np.any([(part[recorded] != part[other]).any(axis=1) for part in records[:3]], axis=0)
+    return np.bincount(case[recorded[differs]], minlength=n_cases) > 0
+
+
+def _check_case_names(rows: Rows, members: dict[str, np.ndarray]) -> list[Finding]:
+    """Different names of perhaps one case, and slides without a case named like a case."""
+    findings = []
+    first: dict[str, str] = {}
+    for case, own in members.items():
+        before = first.setdefault(plain_name(case), case)
+        if before != case:
+            both = (*members[before].tolist(), *own.tolist())
+            message = (
+                f"cases {before!r} and {case!r} ({rows.places(both)}) differ in upper and lower"
+                " case or in how accents are stored; spell a case in one way."
+            )
+            findings.append(Finding(both, None, message))
+    for row, (slide, case) in enumerate(zip(rows.slides, rows.cases, strict=True)):
+        if not case and slide in members:
+            own = members[slide].tolist()
+            message = (
+                f"{rows.place(row)} names no case, but {slide!r} is the case of"
+                f" {rows.places(own)}; name its case too, or rename that one."
+            )
+            findings.append(Finding((row, *own), slide, message))
+    return findings

@@ -1,0 +1,184 @@
+"""Rows of a manifest: what is written in them, and what no slide can be like."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from proportion_ssl.manifest._cells import read_number
+from proportion_ssl.manifest._records import Column
+
+ROLES = ("labeled", "bag", "test")
+RESERVED = ("slide", "annotation", "role", "mpp", "case")
+SHOWN = 12  # problems or slides listed in one message
+FINEST_MPP, COARSEST_MPP = 0.02, 20.0
+LONGEST_NAME = 200  # characters; a name becomes part of file names
+_AT_ONCE = 2_000  # rows; more would only burden the garbage collector
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Finding(NamedTuple):
+    """Something in a manifest that cannot be right."""
+
+    rows: tuple[int, ...]  # counted from 0; none: the table as a whole
+    slide: str | None
+    message: str
+
+
+class Rows(NamedTuple):
+    """The columns of a manifest, one entry per row, as written."""
+
+    lines: list[int]
+    paths: list[str]
+    slides: list[str]  # ids
+    annotations: list[str]
+    roles: list[str]  # in lower case
+    mpps: list[str]
+    cases: list[str]
+
+    def place(self, row: int) -> str:
+        """How messages about a row begin."""
+        return f"line {self.lines[row]}: slide {self.slides[row]!r}"
+
+    def places(self, rows: Iterable[int]) -> str:
+        """How messages call several rows."""
+        listed = [f"{self.slides[row]!r} (line {self.lines[row]})" for row in rows]
+        if len(listed) > SHOWN:
+            listed[SHOWN:] = [f"{len(listed) - SHOWN} more"]
+        return f"slide{'s' * (len(listed) > 1)} {', '.join(listed)}"
+
+
+def collect(
+    lines: Iterable[tuple[int, list[str]]],
+    header: list[str],
+    reserved: dict[str, str],
+    columns: list[Column],
+) -> Rows:
+    """Read all rows; the cells of classes go into `columns`."""
+    rows = Rows([], [], [], [], [], [], [])
+    fields = {
+        "slide": rows.paths,
+        "annotation": rows.annotations,
+        "role": rows.roles,
+        "mpp": rows.mpps,
+        "case": rows.cases,
+    }
+    at = {name: header.index(spelled) for name, spelled in reserved.items()}
+    known: dict[str, str] = {}  # equal texts share one object
+    while block := list(islice(lines, _AT_ONCE)):
+        rows.lines.extend([line for line, _ in block])
+        for name, found in fields.items():
+            if name not in at:
+                found.extend([""] * len(block))
+            elif name in ("role", "mpp"):
+                found.extend([known.setdefault(row[at[name]], row[at[name]]) for _, row in block])
+            else:
+                found.extend([row[at[name]] for _, row in block])
+        for column in columns:
+            position = header.index(column.name)
+            column.add([row[position] for _, row in block])
+    rows.slides.extend(map(_stem, rows.paths))
+    rows.roles[:] = map(str.lower, rows.roles)
+    return rows
+
+
+def check_slides(rows: Rows) -> list[Finding]:
+    """Names that cannot be ids of slides, since these become names of files."""
+    findings = []
+    first: dict[str, int] = {}
+    for row, (slide, line, path) in enumerate(
+        zip(rows.slides, rows.lines, rows.paths, strict=True)
+    ):
+        if slide in ("", ".", ".."):
+            said = f"{path!r} names no file" if path else "the slide column is empty"
+            findings.append(Finding((row,), None, f"line {line}: {said}; give the slide's file."))
+            continue
+        wrong = None
+        if len(slide) > LONGEST_NAME:
+            wrong = f"has a name of {len(slide)} characters"
+        elif _CONTROL.search(slide):
+            wrong = "has control characters in its name"
+        if wrong:
+            message = (
+                f"{rows.place(row)} {wrong}; results are written to files of that name: rename it"
+                f" (at most {LONGEST_NAME} characters)."
+            )
+            findings.append(Finding((row,), slide, message))
+        before = first.setdefault(plain_name(slide), row)
+        if before != row:
+            message = (
+                f"slide {slide!r} occurs twice (lines {rows.lines[before]} and {line}); the file"
+                " name without suffix is a slide's id and must be unique."
+                if slide == rows.slides[before]
+                else f"{rows.places([before, row])} have names that some file systems take for the"
+                " same; rename one."
+            )
+            findings.append(Finding((row,), slide, message))
+    return findings
+
+
+def check_roles(rows: Rows) -> list[Finding]:
+    findings = []
+    for row, (role, annotation) in enumerate(zip(rows.roles, rows.annotations, strict=True)):
+        if role not in ROLES:
+            wrong = f"has role {role!r}; roles are {', '.join(map(repr, ROLES))}."
+        elif role == "labeled" and not annotation:
+            wrong = (
+                "is labeled but has no annotation; give the file with its outlines, or make it a"
+                " bag or a test slide."
+            )
+        else:
+            continue
+        findings.append(Finding((row,), rows.slides[row], f"{rows.place(row)} {wrong}"))
+    return findings
+
+
+def check_mpps(rows: Rows) -> tuple[np.ndarray, list[Finding]]:
+    """Microns per pixel, NaN where not stated, and those that cannot be right."""
+    known = {text: read_number(text) for text in set(rows.mpps)}
+    values = np.array([known[text] for text in rows.mpps], dtype=float)
+    stated = np.array([bool(text) for text in rows.mpps])
+    wrong = stated & ~((values >= FINEST_MPP) & (values <= COARSEST_MPP))
+    return values, [
+        Finding(
+            (row,),
+            rows.slides[row],
+            f"{rows.place(row)} has mpp {rows.mpps[row]!r}; give microns per pixel of the"
+            f" full-resolution image, from {FINEST_MPP:g} to {COARSEST_MPP:g}, or leave it empty to"
+            " use what the file says.",
+        )
+        for row in np.flatnonzero(wrong).tolist()
+    ]
+
+
+def absent_files(folder: Path, rows: Rows) -> list[Finding]:
+    """Slides and annotations that do not exist."""
+    findings = []
+    for row, (slide, annotation) in enumerate(zip(rows.paths, rows.annotations, strict=True)):
+        for name, what in ((slide, "no file"), (annotation, "no annotation file")):
+            path = os.path.join(folder, name)
+            if name and not os.path.exists(path):
+                hint = " (write / between folders)" if os.sep == "/" and "\\" in name else ""
+                message = f"{rows.place(row)} is incomplete: {what} {path}{hint}."
+                findings.append(Finding((row,), rows.slides[row], message))
+    return findings
+
+
+def plain_name(name: str) -> str:
+    """What names that some file system takes for equal have in common."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return name.lower().rstrip(" .")
+
+
+def _stem(name: str) -> str:
+    """Name of a file without its last suffix, as ``Path(name).stem``."""
+    name = name.rstrip("/")
+    base = name[max(name.rfind("/"), name.rfind(os.sep)) + 1 :]
+    dot = base.rfind(".")
+    return base[:dot] if 0 < dot < len(base) - 1 else base

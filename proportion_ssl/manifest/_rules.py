@@ -1,0 +1,83 @@
+"""What columns and rows must hold to be classes and records."""
+
+import numpy as np
+
+from proportion_ssl.manifest._cells import looks_like_a_date
+from proportion_ssl.manifest._records import (
+    EXACT_SUM,
+    SUM_TOLERANCE,
+    Column,
+    Records,
+    choose_columns,
+)
+from proportion_ssl.manifest._rows import Finding, Rows
+
+NO_RECORD = "is a bag but has no proportions; give the percentage of every class"
+
+
+def unreadable(column: Column, rows: Rows) -> str:
+    """What is wrong with the cells of a column that are no percentages, in one line."""
+    (row, text), *others = column.unreadable
+    more = column.n_unreadable - len(column.unreadable)
+    listed = [f"line {rows.lines[other]}: {said!r}" for other, said in others]
+    listed += [f"{more} more"] * (more > 0)
+    hint = ""
+    if any(looks_like_a_date(said) for _, said in column.unreadable):
+        hint = " Spreadsheet programs turn 10-12 into a date: format the column as text."
+    return (
+        f"{rows.place(row)} has {text!r} for class {column.name!r}"
+        f"{' (also ' * bool(listed) + ', '.join(listed) + ')' * bool(listed)}; give a percentage"
+        " from 0 to 100, written as 70, 70-80, <5, >90, ~10 or trace (or, if the column is no"
+        f" class, name the classes: load_cohort(..., classes=[...])).{hint}"
+    )
+
+
+def check_columns(
+    rows: Rows, records: Records, widened: Records, names: list[str]
+) -> tuple[list[int], list[Finding]]:
+    """Columns that may be classes, and a finding for each that does not look like one."""
+    kept, zero, breaking = choose_columns(records, widened)
+    advice = f"name the classes: load_cohort(..., classes={[names[k] for k in kept]})"
+    wrong = dict.fromkeys(zero, "it is 0 in every record")
+    if breaking:
+        total = records.value.sum(axis=1)
+        row = int(np.flatnonzero(records.is_recorded & (np.abs(total - 100) > EXACT_SUM))[0])
+        example = f"with it those of slide {rows.slides[row]!r} sum to {total[row]:.10g}"
+        wrong |= dict.fromkeys(breaking, f"without it the percentages sum to 100, {example}")
+    return kept, [
+        Finding(
+            (),
+            None,
+            f"column {names[k]!r} does not look like a class: {wrong[k]}; {advice}, with"
+            f" {names[k]!r} if it is one.",
+        )
+        for k in sorted(wrong)
+        if records.of([k]).is_readable.all()  # otherwise there is a finding already
+    ]
+
+
+def check_sums(rows: Rows, records: Records) -> list[Finding]:
+    """Records that cannot sum to 100."""
+    wrong = records.is_recorded & records.is_readable & ~records.can_sum
+    findings = []
+    for row in np.flatnonzero(wrong).tolist():
+        lower, upper = records.lower[row].sum(), records.upper[row].sum()
+        said = f"sum to {lower:.10g}" if lower == upper else f"sum to {lower:.4g} to {upper:.4g}"
+        advice = f"they must sum to 100 within {SUM_TOLERANCE:g} point"
+        if abs(records.value[row].sum() - 1) <= 0.02:
+            advice = "these look like fractions: give percent"
+        elif lower == upper:
+            advice += " (or write ranges, or state rounding_step= or standard_deviation=)"
+        message = f"line {rows.lines[row]}: the percentages of slide {rows.slides[row]!r} {said}; {advice}."
+        findings.append(Finding((row,), rows.slides[row], message))
+    return findings
+
+
+def check_bags(rows: Rows, records: Records) -> list[Finding]:
+    """Bags without a record, among the slides that are cases of their own."""
+    is_recorded = records.is_recorded
+    return [
+        Finding((row,), rows.slides[row], f"{rows.place(row)} {NO_RECORD}.")
+        for row, (role, case) in enumerate(zip(rows.roles, rows.cases, strict=True))
+        if role == "bag" and not case and not is_recorded[row]
+    ]
