@@ -73,7 +73,7 @@ def test_files_and_manifest(cohort_folder):
         "slides/labeled_01.tif",
         "slides/test_01.tif",
     ]
-    cohort = load_cohort(cohort_folder / "cohort.csv")
+    cohort = load_cohort(cohort_folder / "cohort.csv", classes=CANCER_CLASSES)
     assert cohort.classes == list(CANCER_CLASSES)
     assert (cohort.labeled, cohort.bags, cohort.test) == (["labeled_01"], ["bag_01"], ["test_01"])
     assert_allclose(cohort.proportions.sum(axis=1), 1.0, atol=1e-12)
@@ -132,7 +132,8 @@ def test_outlines_are_what_qupath_writes(cohort_folder, name):
 
 @pytest.mark.parametrize("name", ["labeled_01", "test_01"])
 def test_recorded_percentages_are_areas_of_the_outlines(cohort_folder, name):
-    recorded = load_cohort(cohort_folder / "cohort.csv").proportions.loc[name]
+    cohort = load_cohort(cohort_folder / "cohort.csv", classes=CANCER_CLASSES)
+    recorded = cohort.proportions.loc[name]
     outlines = outlines_of(cohort_folder / "annotations" / f"{name}.geojson")
     areas = pd.Series({c: outlines[c].area if c in outlines else 0.0 for c in CANCER_CLASSES})
     assert_allclose(recorded, areas / areas.sum(), atol=0.001)
