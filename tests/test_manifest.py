@@ -521,3 +521,9 @@ def test_a_slide_without_a_case_is_its_own(write):
 def test_cases_that_leak_or_contradict_are_refused(write, rows, message):
     with pytest.raises(ValueError, match=message):
         load_cohort(write(CASES + rows))
+
+
+def test_very_many_missing_files_are_counted(write):
+    rows = "".join(f"x{k}.svs,,bag,50,50\n" for k in range(1_100))
+    with pytest.raises(FileNotFoundError, match="and 989 more"):  # 1,000 named, 12 of them shown
+        load_cohort(write(HEADER + rows))

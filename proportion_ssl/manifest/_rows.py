@@ -18,6 +18,7 @@ RESERVED = ("slide", "annotation", "role", "mpp", "case")
 SHOWN = 12  # problems or slides listed in one message
 FINEST_MPP, COARSEST_MPP = 0.02, 20.0
 LONGEST_NAME = 200  # characters; a name becomes part of file names
+_ABSENT = 1_000  # missing files that are named
 _AT_ONCE = 2_000  # rows; more would only burden the garbage collector
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -157,15 +158,22 @@ def check_mpps(rows: Rows) -> tuple[np.ndarray, list[Finding]]:
 
 
 def absent_files(folder: Path, rows: Rows) -> list[Finding]:
-    """Slides and annotations that do not exist."""
+    """Slides and annotations that do not exist; very many are counted, not named."""
     findings = []
+    n_absent = 0
     for row, (slide, annotation) in enumerate(zip(rows.paths, rows.annotations, strict=True)):
         for name, what in ((slide, "no file"), (annotation, "no annotation file")):
-            path = os.path.join(folder, name)
-            if name and not os.path.exists(path):
+            if not name or os.path.exists(os.path.join(folder, name)):
+                continue
+            n_absent += 1
+            if len(findings) < _ABSENT:
                 hint = " (write / between folders)" if os.sep == "/" and "\\" in name else ""
+                path = os.path.join(folder, name)
                 message = f"{rows.place(row)} is incomplete: {what} {path}{hint}."
                 findings.append(Finding((row,), rows.slides[row], message))
+    if n_absent > len(findings):
+        message = f"{n_absent - len(findings)} more files do not exist."
+        findings.append(Finding((), None, message))
     return findings
 
 
