@@ -159,7 +159,7 @@ def check_mpps(rows: Rows) -> tuple[np.ndarray, list[Finding]]:
 
 def absent_files(folder: Path, rows: Rows) -> list[Finding]:
     """Slides and annotations that do not exist; very many are counted, not named."""
-    findings = []
+    findings: list[Finding] = []
     n_absent = 0
     for row, (slide, annotation) in enumerate(zip(rows.paths, rows.annotations, strict=True)):
         for name, what in ((slide, "no file"), (annotation, "no annotation file")):
