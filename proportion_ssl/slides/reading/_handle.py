@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection
 
@@ -10,9 +11,11 @@ import numpy as np
 
 from proportion_ssl.slides.reading._errors import SlideError
 from proportion_ssl.slides.reading._jpeg_tiles import JpegLevel, TiffTiles
-from proportion_ssl.slides.reading._large_image import LargeImageTiles
+from proportion_ssl.slides.reading._large_image import ADVICE, LargeImageTiles
+from proportion_ssl.slides.reading._picture import PictureTiles
 from proportion_ssl.slides.reading._resample import Plan
-from proportion_ssl.slides.reading._tile_grid import Layout, read_window
+from proportion_ssl.slides.reading._tiff_gate import PICTURE
+from proportion_ssl.slides.reading._tile_grid import read_window
 
 REGION_CACHE_BYTES = 32 * 2**20
 """Decoded tiles that each thread keeps for the next region."""
@@ -20,6 +23,11 @@ REGION_CACHE_BYTES = 32 * 2**20
 
 class TileError(Exception):
     """A tile that the source cannot decode; the cause is the source's own error."""
+
+
+def closed_error(path: str) -> SlideError:
+    """What reading from a closed slide raises."""
+    return SlideError(f"{path} is closed; open the slide again to read from it.")
 
 
 class TileCache:
@@ -52,8 +60,24 @@ class TileCache:
         return tile
 
 
+def open_tiles(
+    path: str,
+    source: str,
+    stored: Collection[tuple[int, int]] = (),
+    advice: str = ADVICE,
+) -> LargeImageTiles | PictureTiles:
+    """Tiles of a file by a source: the reference for its pixels."""
+    if source == PICTURE:
+        return PictureTiles(path)
+    return LargeImageTiles(path, source, stored, advice)
+
+
 class Handle:
-    """Reads stored pixels, each level by the faster path where it is known to be equal."""
+    """Reads stored pixels, each level by the faster path where it is known to be equal.
+
+    One thread reads by it. Another may close it: that waits for the read in progress, since
+    OpenSlide ends the process if its file is closed under a read.
+    """
 
     def __init__(
         self,
@@ -66,33 +90,46 @@ class Handle:
         self._path = path
         self._source = source
         self._stored = stored
-        self._reference: LargeImageTiles | None = None
+        self._reference: LargeImageTiles | PictureTiles | None = None
         self._jpeg_levels = jpeg_levels
         self._jpeg = TiffTiles(path, jpeg_levels) if jpeg_levels else None
         self._cache = TileCache(REGION_CACHE_BYTES)
+        self._in_use = threading.RLock()
+        self._closed = False
 
     def close(self) -> None:
-        """Close what is open."""
-        if self._jpeg is not None:
-            self._jpeg.close()
-        if self._reference is not None:
-            self._reference.close()
+        """Close what is open, when the read in progress is done; later reads raise SlideError."""
+        with self._in_use:
+            self._closed = True
+            if self._jpeg is not None:
+                self._jpeg.close()
+            if self._reference is not None:
+                self._reference.close()
+            self._jpeg = self._reference = None
 
     @property
-    def reference(self) -> LargeImageTiles:
+    def reference(self) -> LargeImageTiles | PictureTiles:
         """The source, opened when a tile first needs it."""
-        if self._reference is None:
-            self._reference = LargeImageTiles(self._path, self._source, self._stored)
-        return self._reference
+        with self._in_use:
+            self._check_open()
+            if self._reference is None:
+                self._reference = open_tiles(self._path, self._source, self._stored)
+            return self._reference
 
-    def layout(self, level: int) -> Layout:
+    def _check_open(self):
+        if self._closed:
+            raise closed_error(self._path)
+
+    def _layout(self, level):
         """Tiles of a level as they are decoded here."""
         page = self._jpeg_levels.get(level)
         return self.reference.layout(level) if page is None else page.layout
 
     def tiles_of(self, plan: Plan) -> list[tuple[int, int, int]]:
         """Keys (level, column, row) of the tiles that a plan reads."""
-        return [(plan.level, *tile) for tile in self.layout(plan.level).tiles_at(*plan.window)]
+        with self._in_use:
+            layout = self._layout(plan.level)
+        return [(plan.level, *tile) for tile in layout.tiles_at(*plan.window)]
 
     def read_window(
         self, level: int, x: int, y: int, width: int, height: int, cache: TileCache | None = None
@@ -103,7 +140,9 @@ class Handle:
         def decode(column, row):
             return cache.get((level, column, row), self._decode)
 
-        return read_window(self.layout(level), decode, x, y, width, height)
+        with self._in_use:
+            self._check_open()
+            return read_window(self._layout(level), decode, x, y, width, height)
 
     def _decode(self, level, column, row):
         page = self._jpeg_levels.get(level)

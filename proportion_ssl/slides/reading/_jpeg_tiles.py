@@ -8,28 +8,21 @@ by level, and only levels that pass are read this way.
 
 from __future__ import annotations
 
-import logging
 import math
 import struct
 import weakref
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import simplejpeg
-import tifffile
 
-from proportion_ssl.slides.reading._errors import SlideError
 from proportion_ssl.slides.reading._tile_grid import Layout
 
-logger = logging.getLogger(__name__)
+JPEG = 7
+"""TIFF's number of JPEG compression."""
 
-_JPEG = 7
-_PALETTE = 3
-_PHOTOMETRIC = {1: None, 2: 0, 6: 1}  # grey; RGB: Adobe transform 0; YCbCr: Adobe transform 1
+_PHOTOMETRIC = {1: None, 2: 0, 6: 1}  # gray; RGB: Adobe transform 0; YCbCr: Adobe transform 1
 CHECKED_TILES = 4
-LARGEST_TILE = 2**26
-"""Pixels of a tile beyond which its size is taken for damage: OpenSlide would allocate it."""
 
 
 @dataclass(frozen=True)
@@ -42,98 +35,10 @@ class JpegLevel:
     header: bytes
 
 
-@dataclass(frozen=True)
-class TiffContent:
-    """What a TIFF file holds: tiled images, the JPEG ones among them, and whether it is OME.
-
-    ``sizes`` are the (width, height) of all tiled images. ``ome_pyramid`` says that lower
-    resolutions are hidden in sub-directories, as OME-TIFF has them, where OpenSlide does not look.
-    Empty for files of other kinds.
-    """
-
-    sizes: frozenset[tuple[int, int]] = frozenset()
-    jpeg_levels: tuple[JpegLevel, ...] = ()
-    ome_pyramid: bool = False
-
-
-def inspect_tiff(path: str) -> TiffContent:
-    """Directories of a TIFF file; nothing if it is another kind of file.
-
-    Raises
-    ------
-    SlideError
-        If the file is a TIFF whose tiles lie beyond its end (it was truncated), whose sizes cannot
-        be, or which has a colour table.
-    """
-    try:
-        with tifffile.TiffFile(path) as tif:
-            end = tif.filehandle.size
-            pages: list[Any] = list(tif.pages)  # whole pages: frames need useframes=True
-            below: list[Any] = list(pages[0].pages or ()) if pages and pages[0].subifds else []
-            ome_pyramid = bool(tif.is_ome and below)
-    except Exception:  # not a TIFF, or one that only the source understands
-        logger.debug("%s is not read as a TIFF", path, exc_info=True)
-        return TiffContent()
-    if pages and pages[0].photometric == _PALETTE:
-        raise SlideError(
-            f"{path} has a colour table: it is a label mask, not a slide, and averaging would "
-            "invent labels. Read it with read_label_map."
-        )
-    sizes, jpeg_levels = set(), []
-    for page in [*pages, *below]:
-        try:
-            extent = _Extent.of(page) if page.is_tiled else None
-            level = _jpeg_level(page) if page.is_tiled else None
-        except (TypeError, ValueError, OverflowError, struct.error) as error:
-            raise SlideError(
-                f"{path} is damaged: a directory of it cannot be understood ({error}). Copy or "
-                "scan it again."
-            ) from error
-        if extent is not None:
-            extent.check(path, end)
-            sizes.add(extent.dimensions)
-        if level is not None:
-            jpeg_levels.append(level)
-    return TiffContent(frozenset(sizes), tuple(jpeg_levels), ome_pyramid)
-
-
-@dataclass(frozen=True)
-class _Extent:
-    """What one tiled image claims: its sizes, and where each of its tiles ends in the file."""
-
-    dimensions: tuple[int, int]
-    tile_size: tuple[int, int]
-    ends: np.ndarray
-
-    @classmethod
-    def of(cls, page) -> _Extent:
-        sizes = (page.imagewidth, page.imagelength, page.tilewidth, page.tilelength)
-        if not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise ValueError(f"sizes of {sizes}")
-        offsets = np.asarray(page.dataoffsets, dtype=np.uint64)
-        counts = np.asarray(page.databytecounts, dtype=np.uint64)
-        return cls(sizes[:2], sizes[2:], offsets + counts)
-
-    def check(self, path: str, end: int) -> None:
-        """Find what would otherwise surface as garbage, or as a process out of memory."""
-        image = f"its {self.dimensions[0]} x {self.dimensions[1]} image"
-        needed = math.prod(Layout.covering(self.dimensions, self.tile_size).count)
-        if math.prod(self.tile_size) > LARGEST_TILE or len(self.ends) < needed:
-            raise SlideError(
-                f"{path} is damaged: {image} is said to have tiles of {self.tile_size[0]} x "
-                f"{self.tile_size[1]} pixels, {len(self.ends)} of them. Copy or scan it again."
-            )
-        beyond = int(np.count_nonzero(self.ends > end))
-        if beyond:
-            raise SlideError(
-                f"{path} is truncated: {beyond} of {len(self.ends)} tiles of {image} lie beyond "
-                f"the end of the file at {end} bytes. Copy or scan it again."
-            )
-
-
-def _jpeg_level(page) -> JpegLevel | None:
+def jpeg_level(page) -> JpegLevel | None:
+    """Tiles of a page of tifffile's, or None if they cannot be decoded directly."""
     if (
-        page.compression != _JPEG
+        page.compression != JPEG
         or page.photometric not in _PHOTOMETRIC
         or page.planarconfig != 1
         or page.bitspersample != 8
@@ -147,13 +52,13 @@ def _jpeg_level(page) -> JpegLevel | None:
         ),
         offsets=np.asarray(page.dataoffsets, dtype=np.int64),
         counts=np.asarray(page.databytecounts, dtype=np.int64),
-        header=_jpeg_header(page.jpegtables, _PHOTOMETRIC[page.photometric]),
+        header=jpeg_header(page.jpegtables, _PHOTOMETRIC[page.photometric]),
     )
     n_tiles = math.prod(level.layout.count)
     return level if len(level.offsets) == len(level.counts) == n_tiles else None
 
 
-def _jpeg_header(tables: bytes | None, transform: int | None) -> bytes:
+def jpeg_header(tables: bytes | None, transform: int | None) -> bytes:
     """What goes before a tile's own segments to make it a whole JPEG stream.
 
     The shared tables, and an Adobe segment that states whether the components are RGB or YCbCr:
@@ -165,6 +70,19 @@ def _jpeg_header(tables: bytes | None, transform: int | None) -> bytes:
     if tables is not None and len(tables) > 4:
         header += tables[2:-2]
     return header
+
+
+def _without_adobe(stream: bytes) -> bytes:
+    """A JPEG stream without its Adobe segments: the tags say which colors it holds, as above."""
+    if b"\xff\xee" not in stream[:-2]:
+        return stream
+    kept, at = [stream[:2]], 2
+    while at + 4 <= len(stream) and stream[at] == 0xFF and stream[at + 1] != 0xDA:  # start of scan
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        if stream[at + 1] != 0xEE:
+            kept.append(stream[at:end])
+        at = end
+    return b"".join([*kept, stream[at:]])
 
 
 class TiffTiles:
@@ -195,7 +113,7 @@ class TiffTiles:
         if count == 0:
             return None
         self._file.seek(int(page.offsets[index]))
-        stream = page.header + self._file.read(count)[2:]
+        stream = page.header + _without_adobe(self._file.read(count))[2:]
         tile = simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
         width, height = page.layout.tile_size
         if tile.shape != (height, width, 3):
@@ -225,7 +143,7 @@ def verify(tiles: TiffTiles, level: int, read_reference) -> bool:
         True if the tiles with the longest streams (the most texture) and the last one agree. Where
         the reference is offset by a fraction of a pixel (OpenSlide addresses all levels in integer
         level-0 pixels, and interpolates between pixels where the downsample is no whole number),
-        ours must give its values, less than one grey level apart, when interpolated likewise.
+        ours must give its values, less than one gray level apart, when interpolated likewise.
     """
     page = tiles.levels[level]
     layout = page.layout
@@ -249,12 +167,15 @@ def verify(tiles: TiffTiles, level: int, read_reference) -> bool:
 
 def _same(tile, x, y, level, read_reference):
     height, width = tile.shape[:2]
-    reference, (dx, dy) = read_reference(level, x, y, width, height)
+    try:
+        reference, (dx, dy) = read_reference(level, x, y, width, height)
+    except Exception:  # damaged: read by the source, which names the tile when it is asked for
+        return False
     if max(abs(dx), abs(dy)) < 1 / 512:  # below this OpenSlide's renderer does not interpolate
         return np.array_equal(tile, reference)
     if min(width, height) < 4:
         return False
-    # one pixel at each side is left out: there the reference mixes in the neighbouring tile
+    # one pixel at each side is left out: there the reference mixes in the neighboring tile
     ours = _shift(_shift(tile.astype(np.float32), dx, axis=1), dy, axis=0)
     inner = (slice(1, -1), slice(1, -1))
     return bool(np.abs(ours[inner] - reference[inner]).max() < 1.01)
@@ -262,5 +183,5 @@ def _same(tile, x, y, level, read_reference):
 
 def _shift(pixels, fraction, axis):
     """Linear interpolation at `fraction` (-1 to 1) of a pixel further on."""
-    neighbour = np.roll(pixels, -1 if fraction > 0 else 1, axis=axis)
-    return (1 - abs(fraction)) * pixels + abs(fraction) * neighbour
+    neighbor = np.roll(pixels, -1 if fraction > 0 else 1, axis=axis)
+    return (1 - abs(fraction)) * pixels + abs(fraction) * neighbor

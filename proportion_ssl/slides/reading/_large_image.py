@@ -2,20 +2,69 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import itertools
 from collections.abc import Collection
 from typing import Any
 
 import cachetools
 import numpy as np
+import openslide
 
 from proportion_ssl.slides.reading._errors import SlideError
+from proportion_ssl.slides.reading._pixels import to_rgb
 from proportion_ssl.slides.reading._tile_grid import Layout, Level
 
 _HINTS = {
     "openslide": "pip install large-image-source-openslide",
     "tifffile": "pip install large-image-source-tifffile 'zarr<3'",
 }
+
+ADVICE = "Check that the file is whole and a slide of a kind which that source reads."
+
+
+@functools.cache
+def _openslide_source():
+    """large_image's openslide source that does not lose a level by one damaged tile.
+
+    The original reads one pixel of each level, at its top left, and drops the level if that fails;
+    without level 0 the next is then taken for it. Here only a level that fails in several places is
+    dropped (some NDPI files have levels without pixels), and level 0 never is.
+    """
+    module = importlib.import_module("large_image_source_openslide")
+
+    class WholeSlideSource(module.OpenslideFileTileSource):  # type: ignore[name-defined, misc]
+        cacheName = "tilesource"  # read by the metaclass, which does not look at bases
+
+        def _getAvailableLevels(self, path):
+            sizes, downsamples = self._openslide.level_dimensions, self._openslide.level_downsamples
+            levels = [
+                {"level": i, "width": width, "height": height, "downsample": downsamples[i]}
+                for i, (width, height) in enumerate(sizes)
+                if i == 0 or self._has_pixels(path, i)
+            ]
+            return [
+                level
+                for level in levels
+                if module.nearPowerOfTwo(levels[0]["width"], level["width"])
+                and module.nearPowerOfTwo(levels[0]["height"], level["height"])
+            ]
+
+        def _has_pixels(self, path, level):
+            """Whether any of nine pixels spread over a level can be read."""
+            width, height = self._openslide.dimensions
+            for x, y in itertools.product((0.0, 0.5, 0.99), repeat=2):
+                try:
+                    self._openslide.read_region((int(x * width), int(y * height)), level, (1, 1))
+                except openslide.OpenSlideError:  # after which a handle is dead
+                    self._openslide.close()
+                    self._openslide = openslide.OpenSlide(path)
+                else:
+                    return True
+            return False
+
+    return WholeSlideSource
 
 
 class LargeImageTiles:
@@ -25,11 +74,17 @@ class LargeImageTiles:
     depends on the source: Lanczos in one, nearest neighbour in another). OpenSlide lists them; for
     another source, `stored` gives the (width, height) of the images in the file. Its caches are bypassed:
     sources are keyed by path there, and would show the old pixels of a file that was rewritten;
-    the tile cache would grow to a share of the machine's memory in every process. Colour profiles
-    are not applied.
+    the tile cache would grow to a share of the machine's memory in every process. Color profiles
+    are not applied. `advice` ends the message if the source does not open the file.
     """
 
-    def __init__(self, path: str, source: str, stored: Collection[tuple[int, int]] = ()):
+    def __init__(
+        self,
+        path: str,
+        source: str,
+        stored: Collection[tuple[int, int]] = (),
+        advice: str = ADVICE,
+    ):
         try:
             module = importlib.import_module(f"large_image_source_{source}")
         except ImportError as error:
@@ -39,7 +94,8 @@ class LargeImageTiles:
                 f"({hint}) or name another source."
             ) from error
         try:
-            self._tiles = module.open(path, noCache=True)
+            opened = _openslide_source() if source == "openslide" else module.open
+            self._tiles = opened(path, noCache=True)
             self._tiles.cache = cachetools.LRUCache(maxsize=2)
             self.properties = self._openslide_properties()
             self._z, self.levels = self._stored_levels(self._openslide_levels() or set(stored))
@@ -47,8 +103,7 @@ class LargeImageTiles:
         except Exception as error:  # any parser of a foreign file may fail in any way
             reason = str(error) or type(error).__name__
             raise SlideError(
-                f"{path} cannot be opened by large_image's source {source!r}: {reason} Check that "
-                "the file is whole and a slide of a kind which that source reads."
+                f"{path} cannot be opened by large_image's source {source!r}: {reason} {advice}"
             ) from error
 
     def _openslide_properties(self) -> dict[str, str]:
@@ -142,41 +197,3 @@ class LargeImageTiles:
         for name in ("_openslide", "_tf"):  # large_image leaves these to the garbage collector
             if hasattr(tiles, name):
                 getattr(tiles, name).close()
-
-
-def to_rgb(pixels: np.ndarray) -> np.ndarray:
-    """8-bit grey, grey-alpha, RGB or RGBA pixels as RGB over white.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (height, width) or (height, width, 1 to 4), uint8
-        Alpha, if any, comes last and is not multiplied in.
-
-    Returns
-    -------
-    rgb : ndarray of shape (height, width, 3), uint8
-
-    Raises
-    ------
-    ValueError
-        If pixels are not 8-bit or have another number of channels.
-
-    Examples
-    --------
-    A fully transparent black pixel is glass, hence white:
-
-    >>> to_rgb(np.array([[[0, 0, 0, 0], [10, 20, 30, 255]]], dtype=np.uint8))[0].tolist()
-    [[255, 255, 255], [10, 20, 30]]
-    """
-    if pixels.dtype != np.uint8:
-        raise ValueError(f"only slides with 8 bits per channel can be read, got {pixels.dtype}.")
-    if pixels.ndim == 2:
-        pixels = pixels[..., np.newaxis]
-    if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
-        raise ValueError(f"pixels must have 1 to 4 channels, got an array of {pixels.shape}.")
-    channels = pixels.shape[2]
-    color = pixels[..., : 1 if channels < 3 else 3]
-    if channels in (2, 4) and pixels[..., -1].min(initial=255) < 255:
-        alpha = pixels[..., -1:].astype(np.uint16)
-        color = ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(color, (*color.shape[:2], 3)))

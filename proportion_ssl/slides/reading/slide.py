@@ -17,10 +17,26 @@ import openslide
 
 from proportion_ssl.slides.grid import PatchGrid, patch_grid
 from proportion_ssl.slides.reading._errors import NoTissueError, SlideError
-from proportion_ssl.slides.reading._handle import Handle, TileCache, TileError
-from proportion_ssl.slides.reading._jpeg_tiles import JpegLevel, TiffTiles, inspect_tiff, verify
-from proportion_ssl.slides.reading._large_image import LargeImageTiles, to_rgb
+from proportion_ssl.slides.reading._handle import (
+    Handle,
+    TileCache,
+    TileError,
+    closed_error,
+    open_tiles,
+)
+from proportion_ssl.slides.reading._jpeg_tiles import JpegLevel, TiffTiles, verify
+from proportion_ssl.slides.reading._large_image import ADVICE
+from proportion_ssl.slides.reading._picture import Picture, PictureTiles, is_picture
+from proportion_ssl.slides.reading._pixels import to_rgb
 from proportion_ssl.slides.reading._resample import STRIP_PIXELS, choose_level, make_plan, resample
+from proportion_ssl.slides.reading._resolution import check_given_mpp, stated_mpp
+from proportion_ssl.slides.reading._tiff_content import TiffContent, inspect_tiff
+from proportion_ssl.slides.reading._tiff_gate import (
+    PICTURE,
+    choose_source,
+    opening_advice,
+    refusal,
+)
 from proportion_ssl.slides.reading._tile_grid import Level, read_window
 
 __all__ = ["NoTissueError", "Slide", "SlideError", "open_slide"]
@@ -42,15 +58,21 @@ def open_slide(
     ----------
     path : str or path-like
         Slide file: Aperio SVS, generic pyramidal TIFF, NDPI, MRXS and whatever else OpenSlide
-        reads; pyramidal OME-TIFF where large_image's tifffile source is installed.
+        reads; pyramidal OME-TIFF, and tiles in WebP, JPEG XL and other compressions that OpenSlide
+        lacks, where large_image's tifffile source is installed. PNG, JPEG and TIFF without tiles
+        (a core of a tissue microarray, say) are held in memory, at most 20,000 x 20,000 pixels.
     mpp : float or tuple of float, optional
-        Microns per level-0 pixel, (x, y) where the two differ. Takes the place of the file's own;
-        needed where the file has none.
+        Microns per level-0 pixel, (x, y) where the two differ; 0.02 to 200. Takes the place of the
+        file's own; needed where the file states none, none that a slide can have (0.08 to 20), or
+        two that contradict each other by more than a factor of 1.5 (Aperio's AppMag, OME's
+        PhysicalSize). PNG and JPEG always need it.
     source : str, optional
-        large_image source that reads the file. By default "tifffile" for pyramidal OME-TIFF, whose
-        levels OpenSlide does not see (needs ``large-image-source-tifffile`` and ``zarr<3``), and
-        "openslide" for everything else. Damage in tiles which only the tifffile source decodes may
-        go unnoticed; OpenSlide and the direct decoding of JPEG tiles find it.
+        large_image source that reads the file, or "memory" for a plain picture. By default what
+        reads the file as its tags say: "openslide" where it can; else "memory" for pictures
+        without tiles, and "tifffile" for pyramidal OME-TIFF, whose levels OpenSlide does not see,
+        other compressions and large images in strips (needs ``large-image-source-tifffile`` and
+        ``zarr<3``). Damage in tiles which only the tifffile source decodes may go unnoticed;
+        OpenSlide and the direct decoding of JPEG tiles find it.
     fast : bool, default=True
         Decode JPEG tiles of TIFF-family files directly at those levels where a check of some tiles
         shows that the pixels equal the source's. False reads everything through the source.
@@ -65,8 +87,10 @@ def open_slide(
     FileNotFoundError
         If there is no such file.
     SlideError
-        If the file is truncated, of another kind than its name says, or without resolution
-        metadata while `mpp` is not given. It is an ``OSError`` and a ``ValueError``.
+        If the file is truncated, of another kind than its name says, or without believable
+        resolution metadata while `mpp` is not given; if its tags say something that no reader
+        shows, such as 16 bits per channel, several full-size images, or a fourth channel of
+        unknown meaning. It is an ``OSError`` and a ``ValueError``.
     ImportError
         If the source named is not installed.
 
@@ -118,7 +142,7 @@ class Slide:
         Stored resolutions that can be read, finest first: ``factor`` (level-0 pixels per pixel)
         and ``dimensions``.
     source : str
-        Name of the large_image source.
+        Name of the large_image source, or "memory".
     fast_levels : tuple of int
         Levels whose tiles are decoded directly because they were found equal to the source's.
 
@@ -133,8 +157,8 @@ class Slide:
     exception: at levels whose downsample is no whole number (2.0003, from odd dimensions)
     OpenSlide interpolates between stored pixels, by less than a pixel, and so does the reference.
 
-    Parts of a box outside the slide, and transparent parts, are white. Grey slides are read as
-    RGB with equal channels. Colour profiles are not applied. Label masks must not be read with
+    Parts of a box outside the slide, and transparent parts, are white. Gray slides are read as
+    RGB with equal channels. Color profiles are not applied. Label masks must not be read with
     this class, whose averages would invent labels.
     """
 
@@ -154,23 +178,29 @@ class Slide:
             raise FileNotFoundError(f"there is no slide at {self.path!r}.")
         if os.path.isdir(self.path):
             raise SlideError(f"{self.path!r} is a folder; give a slide file.")
+        given_mpp = None if mpp is None else check_given_mpp(mpp)
         self._stamp = _stamp(self.path)
         content = inspect_tiff(self.path)
-        self.source = _choose_source(self.path, source, content.ome_pyramid)
+        self.source = _choose_source(self.path, source, content)
         self._stored = content.sizes
-        reference = LargeImageTiles(self.path, self.source, self._stored)
-        self.dimensions = reference.dimensions
-        self.levels: tuple[Level, ...] = reference.levels
-        self.bounds = reference.bounds
-        self.magnification = reference.magnification()
-        self.mpp_xy = self._resolve_mpp(mpp, reference.resolution())
-        self.mpp = float(np.sqrt(self.mpp_xy[0] * self.mpp_xy[1]))
-        if self.mpp_xy[0] == self.mpp_xy[1]:
-            self.mpp = self.mpp_xy[0]
-        self._jpeg_levels: dict[int, JpegLevel] = {}
-        if fast:
-            self._jpeg_levels = self._verified(reference, content.jpeg_levels)
-        reference.close()
+        advice = opening_advice(content, self.source) if content.images else ADVICE
+        reference = open_tiles(self.path, self.source, self._stored, advice)
+        try:
+            self.dimensions = reference.dimensions
+            self.levels: tuple[Level, ...] = reference.levels
+            self.bounds = reference.bounds
+            self.magnification = reference.magnification()
+            self.mpp_xy = given_mpp or self._stated_mpp(reference, content)
+            self.mpp = float(np.sqrt(self.mpp_xy[0] * self.mpp_xy[1]))
+            if self.mpp_xy[0] == self.mpp_xy[1]:
+                self.mpp = self.mpp_xy[0]
+            self._jpeg_levels: dict[int, JpegLevel] = {}
+            if isinstance(reference, PictureTiles):
+                self._picture = reference.picture
+            elif fast:
+                self._jpeg_levels = self._verified(reference, content.jpeg_levels)
+        finally:
+            reference.close()
 
     @property
     def fast_levels(self) -> tuple[int, ...]:
@@ -312,23 +342,29 @@ class Slide:
             "kernel": kernel,
             "decoder": "jpeg tiles, equal to source" if level in self._jpeg_levels else "source",
             "source": self.source,
-            "source_version": importlib.metadata.version(f"large-image-source-{self.source}"),
+            "source_version": self._source_version(),
         }
 
     def close(self) -> None:
-        """Close the file; later reads raise. Slides unpickled elsewhere are not affected."""
-        self._closed = True
+        """Close the file, once reads in progress in other threads are done; later reads raise.
+
+        Slides unpickled elsewhere are not affected.
+        """
         with self._lock:
+            self._closed = True
             handles = list(self._handles)
         for handle in handles:
-            handle.close()
+            if handle.pid == os.getpid():  # a fork's copies belong to its parent
+                handle.close()
         self._local = threading.local()
+        self._picture = None
 
     def release(self) -> None:
         """Close this thread's files until the next read, which opens them again.
 
-        For working through more slides than a process may keep open.
+        For working through more slides than a process may keep open, or hold in memory.
         """
+        self._picture = None
         handle = getattr(self._local, "handle", None)
         if handle is not None:
             self._local.handle = None
@@ -346,7 +382,7 @@ class Slide:
         return f"<Slide {self.name!r}: {width} x {height}, {self.mpp:g} um/px>"
 
     def __getstate__(self) -> dict:
-        skip = ("_local", "_lock", "_handles")
+        skip = ("_local", "_lock", "_handles", "_picture")
         return {name: value for name, value in self.__dict__.items() if name not in skip}
 
     def __setstate__(self, state: dict) -> None:
@@ -357,6 +393,7 @@ class Slide:
         self._local = threading.local()
         self._lock: threading.Lock = threading.Lock()
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+        self._picture: Picture | None = None  # held so that it is not decoded again
 
     @property
     def _factors(self) -> tuple[float, ...]:
@@ -365,16 +402,18 @@ class Slide:
     def _handle(self):
         """This thread's handle; a forked process does not share its parent's file position."""
         if self._closed:
-            raise SlideError(f"{self.path} is closed; open the slide again to read from it.")
+            raise closed_error(self.path)
         handle = getattr(self._local, "handle", None)
         if handle is None or handle.pid != os.getpid():
             if _stamp(self.path) != self._stamp:
                 raise SlideError(f"{self.path} changed on disk since it was opened; open it again.")
-            handle = self._local.handle = Handle(
-                self.path, self.source, self._stored, self._jpeg_levels
-            )
+            handle = Handle(self.path, self.source, self._stored, self._jpeg_levels)
             with self._lock:
+                if self._closed:  # meanwhile, by another thread
+                    handle.close()
+                    raise closed_error(self.path)
                 self._handles.add(handle)
+            self._local.handle = handle
         return handle
 
     def _read(self, box, size, *, exact, cache=None):
@@ -394,25 +433,23 @@ class Slide:
                 "file is damaged there."
             ) from error.__cause__
 
-    def _resolve_mpp(self, given, found):
-        if given is not None:
-            pair = (given, given) if np.ndim(given) == 0 else tuple(given)
-            if len(pair) != 2 or not all(np.isfinite(v) and v > 0 for v in pair):
-                raise ValueError(
-                    f"mpp must be one or two (x, y) positive numbers of microns, got {given!r}."
+    def _source_version(self) -> str:
+        if self.source != PICTURE:
+            return importlib.metadata.version(f"large-image-source-{self.source}")
+        return open_tiles(self.path, self.source).picture.decoder
+
+    def _stated_mpp(self, reference, content):
+        if isinstance(reference, PictureTiles):
+            tags = content.tag_mpp
+            if tags is None and content.ome_mpp is None:
+                raise SlideError(
+                    f"{self.path} is a plain picture without a resolution in microns; give microns "
+                    "per pixel as mpp=."
                 )
-            return tuple(float(v) for v in pair)
-        if found is not None:
-            return found
-        hint = ""
-        if self.magnification:
-            hint = (
-                f" Its metadata name a magnification of {self.magnification:g}x, which by "
-                f"convention is mpp={10 / self.magnification:g}."
-            )
-        raise SlideError(
-            f"{self.path} has no resolution metadata (openslide.mpp-x); give microns per pixel as "
-            f"mpp=.{hint}"
+        else:
+            tags = reference.resolution()
+        return stated_mpp(
+            self.path, tags, content.ome_mpp, content.aperio_magnification, self.magnification
         )
 
     def _verified(self, reference, jpeg_levels):
@@ -428,8 +465,7 @@ class Slide:
         try:
             if self.source != "openslide":
                 return _equal_levels(tiles, _source_window(reference))
-            with openslide.OpenSlide(self.path) as slide:
-                return _equal_levels(tiles, _openslide_window(slide, self.levels))
+            return _equal_levels(tiles, _openslide_window(self.path, self.levels))
         finally:
             tiles.close()
 
@@ -438,15 +474,15 @@ def _equal_levels(tiles, read_reference):
     return {n: page for n, page in tiles.levels.items() if verify(tiles, n, read_reference)}
 
 
-def _openslide_window(slide, levels):
+def _openslide_window(path, levels):
     """Reference for :func:`verify` by OpenSlide: pixels near a window, and how far beside it."""
-    numbers = {dimensions: i for i, dimensions in enumerate(slide.level_dimensions)}
 
     def read(level, x, y, width, height):
-        number = numbers[levels[level].dimensions]
-        downsample = slide.level_downsamples[number]
-        location = (round(x * downsample), round(y * downsample))
-        pixels = to_rgb(np.asarray(slide.read_region(location, number, (width, height))))
+        with openslide.OpenSlide(path) as slide:  # a handle is dead after an error: a new one
+            number = slide.level_dimensions.index(levels[level].dimensions)
+            downsample = slide.level_downsamples[number]
+            location = (round(x * downsample), round(y * downsample))
+            pixels = to_rgb(np.asarray(slide.read_region(location, number, (width, height))))
         return pixels, (location[0] / downsample - x, location[1] / downsample - y)
 
     return read
@@ -466,17 +502,25 @@ def _source_window(reference):
     return read
 
 
-def _choose_source(path, source, ome_pyramid):
+def _choose_source(path: str, source: str | None, content: TiffContent) -> str:
+    """The source named, or the one that can read the file, if it shows what the tags say."""
+    try:
+        vendor = openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        vendor = None
+    if not content.images:  # no TIFF
+        return source or (PICTURE if vendor is None and is_picture(path) else "openslide")
+    chosen, reason = choose_source(content, vendor, _is_installed)
     if source is not None:
-        return source
-    if not ome_pyramid:
-        return "openslide"
-    if importlib.util.find_spec("large_image_source_tifffile") is None:
-        raise SlideError(
-            f"{path} is a pyramidal OME-TIFF, which OpenSlide reads in part only; install "
-            "large_image's source for it (pip install large-image-source-tifffile 'zarr<3')."
-        )
-    return "tifffile"
+        chosen, reason = source, None
+    reason = refusal(content, vendor, chosen) or reason
+    if reason is not None:
+        raise SlideError(f"{path} {reason}")
+    return chosen
+
+
+def _is_installed(source):
+    return importlib.util.find_spec(f"large_image_source_{source}") is not None
 
 
 def _stamp(path):

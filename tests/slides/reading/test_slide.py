@@ -34,8 +34,10 @@ import proportion_ssl.slides.reading._jpeg_tiles as tiff_tiles
 import proportion_ssl.slides.reading.slide as reader_module
 from proportion_ssl.slides import SlideError, open_slide, patch_grid
 from proportion_ssl.slides.reading._handle import TileCache
-from proportion_ssl.slides.reading._large_image import LargeImageTiles, to_rgb
+from proportion_ssl.slides.reading._large_image import LargeImageTiles
+from proportion_ssl.slides.reading._pixels import to_rgb
 from proportion_ssl.slides.reading._resample import make_plan, resample
+from proportion_ssl.slides.reading._tiff_content import inspect_tiff
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +378,7 @@ def test_label_masks_are_refused_so_that_no_label_is_invented(tmp_path):
     path = write_slide(
         tmp_path / "labels.tif", labels, photometric="palette", colormap=table, compression=None
     )
-    with pytest.raises(SlideError, match=r"labels\.tif has a colour table.*read_label_map"):
+    with pytest.raises(SlideError, match=r"labels\.tif has a color table.*read_label_map"):
         open_slide(path)
 
 
@@ -853,7 +855,7 @@ def test_ome_tiff_is_read_by_the_tifffile_source(tmp_path, pixels, fast):
 
 def test_sources_other_than_openslide_are_compared_too(pyramid):
     # the comparison which the tifffile source goes through, here with openslide's tiles
-    content = tiff_tiles.inspect_tiff(pyramid)
+    content = inspect_tiff(pyramid)
     tiles = tiff_tiles.TiffTiles(pyramid, dict(enumerate(content.jpeg_levels)))
     read = reader_module._source_window(LargeImageTiles(pyramid, "openslide"))
     assert [tiff_tiles.verify(tiles, level, read) for level in range(3)] == [True] * 3

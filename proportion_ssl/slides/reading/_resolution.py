@@ -1,0 +1,126 @@
+"""Microns per pixel of a slide: what was given, or what the file states if that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from proportion_ssl.slides.grid import magnification_to_mpp
+from proportion_ssl.slides.reading._errors import SlideError
+
+PLAUSIBLE_MPP = (0.08, 20.0)
+"""Microns per pixel of the finest level that a file may state and be believed."""
+
+POSSIBLE_MPP = (0.02, 200.0)
+"""Microns per pixel that a user may give."""
+
+CONTRADICTION = 1.5
+"""Ratio beyond which two statements of one file are taken for two different resolutions."""
+
+Pair = tuple[float, float]
+
+
+def check_given_mpp(mpp: float | Sequence[float]) -> Pair:
+    """Given microns per pixel as a pair (x, y).
+
+    Raises
+    ------
+    ValueError
+        If it is not one or two numbers between 0.02 and 200.
+    """
+    try:
+        pair = tuple(float(v) for v in np.broadcast_to(np.asarray(mpp, dtype=float), 2))
+    except (TypeError, ValueError):
+        pair = ()
+    if len(pair) != 2 or not all(np.isfinite(v) and v > 0 for v in pair):
+        raise ValueError(f"mpp must be one or two (x, y) positive numbers of microns, got {mpp!r}.")
+    if not all(POSSIBLE_MPP[0] <= v <= POSSIBLE_MPP[1] for v in pair):
+        raise ValueError(
+            f"mpp must lie between {POSSIBLE_MPP[0]:g} and {POSSIBLE_MPP[1]:g} microns per pixel "
+            f"(0.5 is usual at 20x), got {mpp!r}."
+        )
+    return pair[0], pair[1]
+
+
+def stated_mpp(
+    path: str,
+    tags: Pair | None,
+    ome: Pair | None,
+    aperio_magnification: float | None,
+    magnification: float | None,
+) -> Pair:
+    """Microns per pixel (x, y) that a file states.
+
+    Parameters
+    ----------
+    path : str
+        Named in messages.
+    tags : tuple of float or None
+        What the reader found in resolution tags or in a scanner's own metadata.
+    ome : tuple of float or None
+        PhysicalSizeX and PhysicalSizeY of OME's metadata. Preferred: programs that write it often
+        leave a placeholder such as 72 dpi in the tags.
+    aperio_magnification : float or None
+        AppMag of Aperio's description, which must not contradict `tags`. The magnification of
+        other scanners is not compared: some name the objective and not the whole of the optics.
+    magnification : float or None
+        Nominal magnification, for the hint where there is no resolution.
+
+    Raises
+    ------
+    SlideError
+        If nothing is stated, nothing plausible, or two things that contradict each other.
+    """
+    stated = {"OME's PhysicalSize": ome, "its resolution metadata": tags}
+    stated = {name: pair for name, pair in stated.items() if pair is not None}
+    if not stated:
+        hint = ""
+        if magnification:
+            hint = (
+                f" Its metadata name a magnification of {magnification:g}x, which by convention "
+                f"is mpp={magnification_to_mpp(magnification):g}."
+            )
+        raise SlideError(
+            f"{path} has no resolution metadata (openslide.mpp-x); give microns per pixel as "
+            f"mpp=.{hint}"
+        )
+    said = " and ".join(f"{_text(pair)} in {name}" for name, pair in stated.items())
+    low, high = PLAUSIBLE_MPP
+    plausible = [pair for pair in stated.values() if all(low <= v <= high for v in pair)]
+    if not plausible:
+        hint = ""
+        if magnification:
+            hint = (
+                f" (it also names a magnification of {magnification:g}x, by convention "
+                f"{magnification_to_mpp(magnification):g})"
+            )
+        raise SlideError(
+            f"{path} states {said}{hint}, but a slide has between {low:g} and {high:g}: a slip or "
+            "a placeholder of the program that wrote it. Give the true microns per pixel as mpp=."
+        )
+    resolution = plausible[0]
+    if plausible[0] is not (ome or tags) or _contradict(plausible[0], plausible[-1]):
+        raise SlideError(
+            f"{path} contradicts itself: it states {said}. Give the true microns per pixel as mpp=."
+        )
+    if aperio_magnification is not None:
+        nominal = magnification_to_mpp(aperio_magnification)
+        if _contradict(resolution, (nominal, nominal)):
+            raise SlideError(
+                f"{path} contradicts itself: it states {said}, but also a magnification of "
+                f"{aperio_magnification:g}x (AppMag), which by convention is {nominal:g} um per "
+                "pixel. Give the true microns per pixel as mpp=."
+            )
+    return resolution
+
+
+def _contradict(one, other):
+    return any(
+        max(a / b, b / a) > CONTRADICTION * (1 + 1e-9) for a, b in zip(one, other, strict=True)
+    )
+
+
+def _text(pair):
+    numbers = dict.fromkeys(f"{v:.4g}" for v in pair)
+    return f"{' x '.join(numbers)} um per pixel"
