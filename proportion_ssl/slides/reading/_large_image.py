@@ -25,16 +25,16 @@ ADVICE = "Check that the file is whole and a slide of a kind which that source r
 
 
 @functools.cache
-def _openslide_source():
+def _openslide_source(module):
     """large_image's openslide source that does not lose a level by one damaged tile.
 
     The original reads one pixel of each level, at its top left, and drops the level if that fails;
     without level 0 the next is then taken for it. Here only a level that fails in several places is
     dropped (some NDPI files have levels without pixels), and level 0 never is.
     """
-    module = importlib.import_module("large_image_source_openslide")
 
-    class WholeSlideSource(module.OpenslideFileTileSource):  # type: ignore[name-defined, misc]
+    class WholeSlideSource(module.OpenslideFileTileSource):  # type: ignore[name-defined]
+        _openslide: openslide.OpenSlide
         cacheName = "tilesource"  # read by the metaclass, which does not look at bases
 
         def _getAvailableLevels(self, path):
@@ -94,7 +94,7 @@ class LargeImageTiles:
                 f"({hint}) or name another source."
             ) from error
         try:
-            opened = _openslide_source() if source == "openslide" else module.open
+            opened = _openslide_source(module) if source == "openslide" else module.open
             self._tiles = opened(path, noCache=True)
             self._tiles.cache = cachetools.LRUCache(maxsize=2)
             self.properties = self._openslide_properties()

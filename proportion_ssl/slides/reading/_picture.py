@@ -152,7 +152,7 @@ def _decode_png(path):
             image.load()
             _check_upright(image.getexif())  # may lie behind the pixels
             if "transparency" in image.info:
-                image = image.convert("RGBA")
+                return to_rgb(np.array(image.convert("RGBA")))
             return to_rgb(np.array(image))
 
 

@@ -72,8 +72,8 @@ def stated_mpp(
     SlideError
         If nothing is stated, nothing plausible, or two things that contradict each other.
     """
-    stated = {"OME's PhysicalSize": ome, "its resolution metadata": tags}
-    stated = {name: pair for name, pair in stated.items() if pair is not None}
+    sources = {"OME's PhysicalSize": ome, "its resolution metadata": tags}
+    stated = {name: pair for name, pair in sources.items() if pair is not None}
     if not stated:
         hint = ""
         if magnification:

@@ -237,13 +237,10 @@ def _aperio_magnification(description):
     """AppMag of an Aperio description, or None."""
     if not description.startswith("Aperio"):
         return None
-    fields = dict(
-        (part.strip() for part in field.split("=", 1))
-        for field in description.split("|")
-        if "=" in field
-    )
+    fields = [field.partition("=") for field in description.split("|")]
+    found = [value for name, _, value in fields if name.strip() == "AppMag"]
     try:
-        value = float(fields["AppMag"])
-    except (KeyError, ValueError):
+        value = float(found[0])
+    except (IndexError, ValueError):
         return None
     return value if math.isfinite(value) and value > 0 else None

@@ -7,7 +7,7 @@ plane for a gray picture. So the tags decide, by lists of what each reader was f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tifffile
 
@@ -104,10 +104,12 @@ def refusal(content: TiffContent, vendor: str | None, source: str) -> str | None
         largest = max(images, key=lambda image: image.n_pixels)
         return _pixel_refusal(largest, source)
     if vendor == "aperio":
-        levels = [image for image in images if image.tiled]  # others: thumbnail, label, macro
+        levels: list[TiffImage] = [
+            image for image in images if image.tiled
+        ]  # others: thumbnail, label, macro
         if not levels:
             return f"has no image in tiles. {_CONVERT}."
-        others = levels[1:]
+        others: Sequence[TiffImage] = levels[1:]
     else:
         others = images[1:]
         levels = [images[0], *content.lower]
@@ -183,7 +185,7 @@ def _pixel_refusal(image: TiffImage, source: str) -> str | None:
         )
     if image.sample_format != 1:
         formats = {2: "signed integers", 3: "floating-point numbers"}
-        what = formats.get(image.sample_format, "no plain unsigned integers")
+        what = formats.get(image.sample_format or 0, "no plain unsigned integers")
         return f"has {what} as pixels. {_CONVERT}."
     if image.bits != 8:
         bits = "different numbers of bits" if image.bits is None else _count(image.bits, "bit")
@@ -205,6 +207,7 @@ def _pixel_refusal(image: TiffImage, source: str) -> str | None:
     if image.photometric in (_GRAY_INVERTED, _GRAY, _RGB) and image.samples > (
         3 if image.photometric == _RGB else 1
     ):
+        meaning: dict[tuple[int, ...], str]
         meaning = {(_ASSOCIATED,): "transparency, multiplied in", (_UNASSOCIATED,): "transparency"}
         what = meaning.get(image.extra_samples, "of a meaning that its tags do not state")
         return (

@@ -26,7 +26,7 @@ from proportion_ssl.slides.reading._handle import (
 )
 from proportion_ssl.slides.reading._jpeg_tiles import JpegLevel, TiffTiles, verify
 from proportion_ssl.slides.reading._large_image import ADVICE
-from proportion_ssl.slides.reading._picture import Picture, PictureTiles, is_picture
+from proportion_ssl.slides.reading._picture import Picture, PictureTiles, is_picture, load_picture
 from proportion_ssl.slides.reading._pixels import to_rgb
 from proportion_ssl.slides.reading._resample import STRIP_PIXELS, choose_level, make_plan, resample
 from proportion_ssl.slides.reading._resolution import check_given_mpp, stated_mpp
@@ -173,6 +173,7 @@ class Slide:
         self.path = os.fspath(path)
         self.name = Path(self.path).stem
         self._closed = False
+        self._picture: Picture | None = None  # held so that it is not decoded again
         self._start_handles()
         if not os.path.exists(self.path):
             raise FileNotFoundError(f"there is no slide at {self.path!r}.")
@@ -322,8 +323,8 @@ class Slide:
             Plain values. ``read_mpp`` is the resolution that the pixels really have, within 2% of
             `patch_mpp`.
         """
-        scale = tuple(patch_mpp / own for own in self.mpp_xy)
-        level, blocks = choose_level(tuple(max(s, 1.0) for s in scale), self._factors)
+        scale = (max(patch_mpp / self.mpp_xy[0], 1.0), max(patch_mpp / self.mpp_xy[1], 1.0))
+        level, blocks = choose_level(scale, self._factors)
         factor = self.levels[level].factor
         if blocks == (1, 1):
             kernel = "none: stored pixels"
@@ -393,7 +394,7 @@ class Slide:
         self._local = threading.local()
         self._lock: threading.Lock = threading.Lock()
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
-        self._picture: Picture | None = None  # held so that it is not decoded again
+        self._picture = None
 
     @property
     def _factors(self) -> tuple[float, ...]:
@@ -436,7 +437,7 @@ class Slide:
     def _source_version(self) -> str:
         if self.source != PICTURE:
             return importlib.metadata.version(f"large-image-source-{self.source}")
-        return open_tiles(self.path, self.source).picture.decoder
+        return load_picture(self.path).decoder
 
     def _stated_mpp(self, reference, content):
         if isinstance(reference, PictureTiles):
@@ -463,26 +464,27 @@ class Slide:
             return {}
         tiles = TiffTiles(self.path, matched)
         try:
-            if self.source != "openslide":
-                return _equal_levels(tiles, _source_window(reference))
-            return _equal_levels(tiles, _openslide_window(self.path, self.levels))
+            return {n: page for n, page in matched.items() if self._equal(tiles, n, reference)}
         finally:
             tiles.close()
 
+    def _equal(self, tiles, level, reference):
+        if self.source != "openslide":
+            return verify(tiles, level, _source_window(reference))
+        # one for each level: after an error a handle is dead
+        with openslide.OpenSlide(self.path) as slide:
+            return verify(tiles, level, _openslide_window(slide, self.levels))
 
-def _equal_levels(tiles, read_reference):
-    return {n: page for n, page in tiles.levels.items() if verify(tiles, n, read_reference)}
 
-
-def _openslide_window(path, levels):
+def _openslide_window(slide, levels):
     """Reference for :func:`verify` by OpenSlide: pixels near a window, and how far beside it."""
+    numbers = {dimensions: i for i, dimensions in enumerate(slide.level_dimensions)}
 
     def read(level, x, y, width, height):
-        with openslide.OpenSlide(path) as slide:  # a handle is dead after an error: a new one
-            number = slide.level_dimensions.index(levels[level].dimensions)
-            downsample = slide.level_downsamples[number]
-            location = (round(x * downsample), round(y * downsample))
-            pixels = to_rgb(np.asarray(slide.read_region(location, number, (width, height))))
+        number = numbers[levels[level].dimensions]
+        downsample = slide.level_downsamples[number]
+        location = (round(x * downsample), round(y * downsample))
+        pixels = to_rgb(np.asarray(slide.read_region(location, number, (width, height))))
         return pixels, (location[0] / downsample - x, location[1] / downsample - y)
 
     return read
