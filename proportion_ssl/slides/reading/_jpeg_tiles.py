@@ -74,15 +74,14 @@ def jpeg_header(tables: bytes | None, transform: int | None) -> bytes:
 
 def _without_adobe(stream: bytes) -> bytes:
     """A JPEG stream without its Adobe segments: the tags say which colors it holds, as above."""
-    if b"\xff\xee" not in stream[:-2]:
-        return stream
-    kept, at = [stream[:2]], 2
+    at = 2
     while at + 4 <= len(stream) and stream[at] == 0xFF and stream[at + 1] != 0xDA:  # start of scan
         end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-        if stream[at + 1] != 0xEE:
-            kept.append(stream[at:end])
-        at = end
-    return b"".join([*kept, stream[at:]])
+        if stream[at + 1] == 0xEE:
+            stream = stream[:at] + stream[end:]
+        else:
+            at = end
+    return stream
 
 
 class TiffTiles:

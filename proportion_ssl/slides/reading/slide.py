@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import operator
@@ -464,30 +465,40 @@ class Slide:
             return {}
         tiles = TiffTiles(self.path, matched)
         try:
-            return {n: page for n, page in matched.items() if self._equal(tiles, n, reference)}
+            if self.source != "openslide":
+                return _equal_levels(tiles, _source_window(reference))
+            with contextlib.closing(_OpenSlideWindow(self.path, self.levels)) as window:
+                return _equal_levels(tiles, window)
         finally:
             tiles.close()
 
-    def _equal(self, tiles, level, reference):
-        if self.source != "openslide":
-            return verify(tiles, level, _source_window(reference))
-        # one for each level: after an error a handle is dead
-        with openslide.OpenSlide(self.path) as slide:
-            return verify(tiles, level, _openslide_window(slide, self.levels))
+
+def _equal_levels(tiles, read_reference):
+    return {n: page for n, page in tiles.levels.items() if verify(tiles, n, read_reference)}
 
 
-def _openslide_window(slide, levels):
+class _OpenSlideWindow:
     """Reference for :func:`verify` by OpenSlide: pixels near a window, and how far beside it."""
-    numbers = {dimensions: i for i, dimensions in enumerate(slide.level_dimensions)}
 
-    def read(level, x, y, width, height):
-        number = numbers[levels[level].dimensions]
+    def __init__(self, path, levels):
+        self._path, self._levels, self._slide = path, levels, None
+
+    def __call__(self, level, x, y, width, height):
+        slide = self._slide = self._slide or openslide.OpenSlide(self._path)
+        number = slide.level_dimensions.index(self._levels[level].dimensions)
         downsample = slide.level_downsamples[number]
         location = (round(x * downsample), round(y * downsample))
-        pixels = to_rgb(np.asarray(slide.read_region(location, number, (width, height))))
+        try:
+            pixels = to_rgb(np.asarray(slide.read_region(location, number, (width, height))))
+        except openslide.OpenSlideError:  # after which a handle is dead
+            self.close()
+            raise
         return pixels, (location[0] / downsample - x, location[1] / downsample - y)
 
-    return read
+    def close(self):
+        if self._slide is not None:
+            self._slide.close()
+            self._slide = None
 
 
 def _source_window(reference):
