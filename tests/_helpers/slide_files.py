@@ -142,7 +142,7 @@ def write_ndpi(path, pixels, *, mpp=0.5, magnification=20, n_levels=2):
                     (271, "s", 0, "Hamamatsu", True),
                     (65420, "I", 1, 1, True),  # this is an NDPI
                     (65421, "f", 1, magnification / step, True),
-                    (65422, "i", 1, 0, True),  # offsets of the slide's centre, and focal plane
+                    (65422, "i", 1, 0, True),  # offsets of the slide's center, and focal plane
                     (65423, "i", 1, 0, True),
                     (65424, "i", 1, 0, True),
                 ],

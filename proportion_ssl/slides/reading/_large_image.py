@@ -71,7 +71,7 @@ class LargeImageTiles:
     """Stored tiles of one file by one named large_image source.
 
     Only levels that the file stores are offered, so large_image never resamples (its kernel
-    depends on the source: Lanczos in one, nearest neighbour in another). OpenSlide lists them; for
+    depends on the source: Lanczos in one, nearest neighbor in another). OpenSlide lists them; for
     another source, `stored` gives the (width, height) of the images in the file. Its caches are bypassed:
     sources are keyed by path there, and would show the old pixels of a file that was rewritten;
     the tile cache would grow to a share of the machine's memory in every process. Color profiles

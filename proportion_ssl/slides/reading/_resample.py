@@ -76,7 +76,7 @@ def make_plan(
     """Plan the reading of a level-0 box as `size` pixels; `factors` are the levels' downsamples.
 
     With `exact` the box is covered to its borders, however large; otherwise a resolution within
-    the tolerance may stand for the wanted one, centred in the box.
+    the tolerance may stand for the wanted one, centerd in the box.
     """
     x0, y0, x1, y1 = box
     scale = ((x1 - x0) / size[0], (y1 - y0) / size[1])
@@ -94,9 +94,9 @@ def make_plan(
     if blocks is None:
         start, stop = (x0 / factor, y0 / factor), (x1 / factor, y1 / factor)
     else:
-        centre = ((x0 + x1) / 2 / factor, (y0 + y1) / 2 / factor)
+        center = ((x0 + x1) / 2 / factor, (y0 + y1) / 2 / factor)
         x, y = (
-            int(np.floor(c - k * n / 2 + 0.5)) for c, k, n in zip(centre, blocks, size, strict=True)
+            int(np.floor(c - k * n / 2 + 0.5)) for c, k, n in zip(center, blocks, size, strict=True)
         )
         start, stop = (x, y), (x + blocks[0] * size[0], y + blocks[1] * size[1])
     return Plan(level, (size[0], size[1]), start, stop, blocks)

@@ -116,7 +116,7 @@ def test_levels_of_odd_size_are_read_unresampled_by_the_faster_path(odd_pyramid)
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_missing_resolution_is_the_block_mean_of_the_next_finer_level(tmp_path, pixels, fast):
-    # the kernel is ours: neither Lanczos nor nearest neighbour, whichever source reads the file
+    # the kernel is ours: neither Lanczos nor nearest neighbor, whichever source reads the file
     path = write_slide(tmp_path / "s.tif", pixels, n_levels=3, skip=(1,), mpp=0.5)
     with open_slide(path, fast=fast) as slide:
         assert [level.factor for level in slide.levels] == [1.0, 4.0]
@@ -317,7 +317,7 @@ def test_boxes_and_sizes_are_checked(pyramid, box, size, error, message):
         slide.read_region(box, size)
 
 
-# --- colours ------------------------------------------------------------------------------------
+# --- colors ------------------------------------------------------------------------------------
 
 
 def test_transparent_pixels_are_white_not_black(tmp_path):
@@ -335,10 +335,10 @@ def test_transparent_pixels_are_white_not_black(tmp_path):
     assert np.abs(patch[300, 0].astype(int) - (100 * 128 + 255 * 127) // 255).max() <= 1
 
 
-def test_grey_slides_are_read_as_rgb(tmp_path, pixels):
-    grey = np.ascontiguousarray(pixels[..., 1])
+def test_gray_slides_are_read_as_rgb(tmp_path, pixels):
+    gray = np.ascontiguousarray(pixels[..., 1])
     for options in ({"compression": None}, {}):
-        path = write_slide(tmp_path / "s.tif", grey, photometric="minisblack", **options)
+        path = write_slide(tmp_path / "s.tif", gray, photometric="minisblack", **options)
         with open_slide(path) as slide:
             assert slide.fast_levels == (() if options else (0,))
             patch = slide.read_region((0, 0, 300, 300), 300)
@@ -347,17 +347,17 @@ def test_grey_slides_are_read_as_rgb(tmp_path, pixels):
 
 
 def test_channels_of_other_sources():
-    grey = np.array([[0, 100]], dtype=np.uint8)
-    assert_array_equal(to_rgb(grey), np.repeat(grey[..., None], 3, axis=2))
-    grey_alpha = np.array([[[0, 0], [100, 255]]], dtype=np.uint8)
-    assert_array_equal(to_rgb(grey_alpha)[0], [[255] * 3, [100] * 3])
+    gray = np.array([[0, 100]], dtype=np.uint8)
+    assert_array_equal(to_rgb(gray), np.repeat(gray[..., None], 3, axis=2))
+    gray_alpha = np.array([[[0, 0], [100, 255]]], dtype=np.uint8)
+    assert_array_equal(to_rgb(gray_alpha)[0], [[255] * 3, [100] * 3])
     with pytest.raises(ValueError, match="8 bits"):
         to_rgb(np.zeros((2, 2, 3), dtype=np.uint16))
     with pytest.raises(ValueError, match="1 to 4 channels"):
         to_rgb(np.zeros((2, 2, 5), dtype=np.uint8))
 
 
-def test_colour_profiles_are_not_applied(tmp_path, pixels):
+def test_color_profiles_are_not_applied(tmp_path, pixels):
     # a profile that takes red for blue: pixels that went through it would show
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile.replace(b"rXYZ", b"????", 1).replace(b"bXYZ", b"rXYZ", 1)
@@ -848,7 +848,7 @@ def test_ome_tiff_is_read_by_the_tifffile_source(tmp_path, pixels, fast):
             patch = slide.read_region((40, 80, 40 + 160 * factor, 80 + 160 * factor), 160)
             x, y = 40 // factor, 80 // factor
             assert_array_equal(patch, stored[level][y : y + 160, x : x + 160])
-        # not stored: made by our kernel, not by the source's nearest neighbour
+        # not stored: made by our kernel, not by the source's nearest neighbor
         block = stored[2][:200, :200].astype(int).reshape(100, 2, 100, 2, 3).sum(axis=(1, 3))
         assert_array_equal(slide.read_region((0, 0, 800, 800), 100), (block + 2) // 4)
 
@@ -929,7 +929,7 @@ def test_the_real_slide_is_tiled_at_10x(real_data):
         patches = np.concatenate(list(slide.read_patches(grid)))
         assert patches.shape == (24, 224, 224, 3)
         stored = stored_pixels(slide.path, 0)
-        # 449 pixels for 224: blocks of 2 x 2, centred, so that half a pixel is left at each side
+        # 449 pixels for 224: blocks of 2 x 2, centerd, so that half a pixel is left at each side
         box = grid.boxes[5]
         block = stored[box[1] : box[1] + 448, box[0] : box[0] + 448].astype(int)
         block = (block.reshape(224, 2, 224, 2, 3).sum(axis=(1, 3)) + 2) // 4
