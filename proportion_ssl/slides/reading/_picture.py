@@ -46,6 +46,16 @@ _loaded: weakref.WeakValueDictionary[tuple, Picture] = weakref.WeakValueDictiona
 _loading = threading.Lock()
 
 
+def _forget_the_parents_threads():
+    """In a fork, where a thread that was decoding is gone and would never unlock."""
+    global _loading
+    _loading = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parents_threads)
+
+
 def load_picture(path: str) -> Picture:
     """Decode a picture, or hand out the one that is still held for this state of the file."""
     status = os.stat(path)

@@ -169,7 +169,7 @@ def _stack_refusal(content, first, vendor):
 def _frame_refusal(image):
     if image.depth != 1:
         return f"is a volume of {image.depth} planes. Save one plane as a file of its own."
-    if image.orientation != 1:
+    if image.orientation not in (0, 1):  # 0 is no orientation, and is written by some
         return (
             f"is turned or mirrored by its orientation tag ({image.orientation}), which some "
             "programs follow and others do not. Save it upright."

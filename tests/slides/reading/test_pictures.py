@@ -1,9 +1,11 @@
 """Plain pictures as slides: read right with a given resolution, or refused with the reason."""
 
 import io
+import multiprocessing
 import pickle
 import struct
 import threading
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -270,3 +272,33 @@ def test_a_rewritten_picture_shows_its_new_pixels(tmp_path):
         thread.start()
         thread.join()
         assert "changed on disk" in seen[0]
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot fork here"
+)
+def test_a_fork_while_a_thread_decodes_can_decode_too(monkeypatch, tmp_path):
+    path, other = (save(tmp_path / name, PIXELS) for name in ("a.png", "b.png"))
+    decode, inside, done = module._decode, threading.Event(), threading.Event()
+
+    def slow(path):
+        if path == str(other):
+            inside.set()
+            done.wait(20)
+        return decode(path)
+
+    monkeypatch.setattr(module, "_decode", slow)
+    thread = threading.Thread(target=lambda: open_slide(other, mpp=0.5).close())
+    thread.start()
+    assert inside.wait(20)
+    context = multiprocessing.get_context("fork")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        child = context.Process(target=lambda: open_slide(path, mpp=0.5).close())
+        child.start()
+    child.join(20)
+    alive = child.is_alive()
+    child.kill()
+    done.set()
+    thread.join()
+    assert not alive and child.exitcode == 0
