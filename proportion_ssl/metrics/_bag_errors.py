@@ -220,9 +220,10 @@ def _check_recorded(
         return missing_interval(recorded, recorded)
     if lower is None or upper is None:
         raise ValueError("lower and upper belong together; give both.")
-    ends = [_as_floats(v, n, bags, labels) for v, n in ((lower, "lower"), (upper, "upper"))]
-    check_intervals(*ends, bags, recorded)
-    return ends[0], ends[1]
+    least = _as_floats(lower, "lower", bags, labels)
+    most = _as_floats(upper, "upper", bags, labels)
+    check_intervals(least, most, bags, recorded)
+    return least, most
 
 
 def _as_floats(table, name: str, bags: np.ndarray, labels: np.ndarray) -> np.ndarray:

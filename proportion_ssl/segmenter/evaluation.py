@@ -119,7 +119,7 @@ def evaluate_segmentations(
         by_case.rename_axis("case"),
         pooled,
         confusion,
-        {case: sum(matrices[name] for name in names) for case, names in groups.items()},
+        {case: np.sum([matrices[n] for n in names], axis=0) for case, names in groups.items()},
     )
 
 

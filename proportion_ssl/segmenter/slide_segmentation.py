@@ -196,7 +196,7 @@ class SlideSegmentation:
         write_table(paths["table"], [self.row()])
         return paths
 
-    def record(self) -> dict[str, dict[str, float]]:
+    def record(self) -> dict[str, Any]:
         """Recorded shares and their intervals, as tables and report take them.
 
         Returns

@@ -538,11 +538,8 @@ class SlideSegmenter(BaseEstimator):
                 f"proportions name {unknown}, which are no classes of this model: {self.classes_}."
             )
         recorded = recorded.reindex(self.classes_, fill_value=0.0)
-        check_intervals(
-            *(recorded[[column]].to_numpy().T for column in ("lower", "upper")),
-            [name],
-            recorded[["share"]].to_numpy().T,
-        )
+        lower, upper, share = (recorded[[c]].to_numpy().T for c in ("lower", "upper", "share"))
+        check_intervals(lower, upper, [name], share)
         return recorded
 
     # --- judging ------------------------------------------------------------------------------

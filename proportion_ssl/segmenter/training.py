@@ -173,7 +173,7 @@ def fit_classifier(
     """
     X, y, cases = data.patches(names, data.cohort.classes)
     classifier = clone(classifier)
-    groups = cases
+    groups: np.ndarray | None = cases
     if any(len(np.unique(cases[y == label])) < 2 for label in np.unique(y)):
         logger.info(
             "a class is outlined in one case alone: patches, not cases, are set aside to validate"
