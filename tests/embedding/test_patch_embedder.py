@@ -648,6 +648,7 @@ def test_several_threads_at_once(images, fresh):
         assert_array_equal(result, expected[order])
 
 
+@pytest.mark.slow
 def test_in_worker_processes(images):
     embedder = PatchEmbedder(module=nn.Flatten())
 
@@ -803,6 +804,7 @@ def test_precision_is_part_of_the_fingerprint_on_a_gpu(monkeypatch):
     assert PatchEmbedder(module=Tiny(), precision="float32").fingerprint() == on_cpu
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_nobody_is_told(tmp_path):
     """OpenVINO's telemetry would leave its files in the home directory."""

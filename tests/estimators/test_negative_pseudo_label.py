@@ -462,6 +462,7 @@ def test_divergence_is_an_error():
 # The whole, on data with known truth
 
 
+@pytest.mark.slow
 def test_bags_improve_on_supervised_training():
     gains, falls = [], []
     for seed in range(5):

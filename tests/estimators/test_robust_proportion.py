@@ -152,6 +152,7 @@ def test_blocks_do_not_matter(data, exact, monkeypatch):
     assert_allclose(found, exact.predict_proba(data.X_test), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_images_are_embedded_by_the_net_whose_head_is_solved_for():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)

@@ -63,6 +63,7 @@ def test_slides_without_proposals_are_named():
     assert found.is_tumor[:50].any()
 
 
+@pytest.mark.slow
 def test_three_views():
     views = np.hstack([X, X + 0.1, X - 0.1])
     proposer = TumorProposer(MultiFieldOfViewNet(3, random_state=0)).fit(

@@ -17,6 +17,8 @@ from proportion_ssl.__main__ import DONE, FAILED, WRONG_INPUT, main
 from proportion_ssl.segmenter import cross_validation
 from proportion_ssl.slides import read_annotations
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FIRST_HOUR = ROOT / "docs" / "guide" / "first_hour.rst"
 PATCHES = ["--magnifications", "2.5", "1.25", "--patch-size", "32"]

@@ -12,6 +12,8 @@ import pytest
 import sklearn
 import torch
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLOTS = sorted(path.name for path in EXAMPLES.glob("plot_*.py"))
 IN_PROCESSES = [

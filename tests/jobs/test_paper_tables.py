@@ -10,6 +10,8 @@ import pytest
 
 from proportion_ssl.slides import patch_grid, write_features
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "accuracy"
 pytest.importorskip("matplotlib", reason="the tables come with maps: pip install matplotlib")
 

@@ -80,6 +80,7 @@ def test_mixture_loss_is_finite_where_all_experts_are_wrong():
     assert torch.isfinite(logits.grad).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_slides", [False, True])
 def test_the_gate_prefers_the_view_that_tells(with_slides):
     X, y, _ = make_views(600)

@@ -440,6 +440,7 @@ def fit_robust_on_images(net):
     return RobustProportionClassifier(net, random_state=0).fit(images, labels, bags), images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_file", [True, False])
 def test_robust_on_images(from_file, tmp_path):
     """The layers are frozen, and those of the file even where they came from another one."""
@@ -1471,6 +1472,7 @@ def places(value, path=()):
         yield from places(item, (*path, key))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

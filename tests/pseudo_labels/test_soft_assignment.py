@@ -36,6 +36,7 @@ def slow_optimum(scores, recorded, variance, temperature):
     return softmax(found.x.reshape(scores.shape), axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("deviation", [0.05, 0.3])
 def test_optimum_of_a_general_minimiser(seed, deviation):
@@ -51,6 +52,7 @@ def test_optimum_of_a_general_minimiser(seed, deviation):
         assert_allclose(soft[index == bag], expected, atol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_renewed_variances_are_those_of_the_t_distribution(seed):
     scores, index, recorded = cohort(seed, largest=20)
