@@ -40,7 +40,8 @@ def class_means(
     >>> import numpy as np
     >>> labeled, in_bags = np.array([[0.0], [0.0]]), np.array([[0.0], [4.0], [0.0], [0.0]])
     >>> recorded = np.array([[0.5, 0.5], [1.0, 0.0]])
-    >>> class_means(labeled, np.array([0, 0]), in_bags, np.array([0, 0, 1, 1]), recorded, np.ones(2)).round(6)
+    >>> means = class_means(labeled, np.zeros(2, int), in_bags, np.repeat([0, 1], 2), recorded, np.ones(2))
+    >>> means.round(6) + 0.0
     array([[0.],
            [4.]])
     """
