@@ -80,7 +80,7 @@ def check_images(images: Any, *, min_side: int = MIN_SIDE) -> None:
     if str(images.dtype).removeprefix("torch.") != "uint8":
         raise TypeError(
             f"Images must be uint8 in 0..255, as read from a slide; got {images.dtype}. "
-            "Do not scale or normalise them, the network's own constants are applied here."
+            "Do not scale or normalize them, the network's own constants are applied here."
         )
     if min(shape[1:3]) < min_side:
         raise ValueError(

@@ -70,12 +70,12 @@ class PatchEmbedder(ImageEmbedder):
         same in every run); or the path of a state dict. See
         :func:`~proportion_ssl.embedding.load_mobilenet_v2`. Not looked at if `module` is given.
     module : torch.nn.Module, default=None
-        A network to use in place of MobileNetV2: normalised float images
+        A network to use in place of MobileNetV2: normalized float images
         (n, 3, height, width) to features (n, d), for instance ``timm.create_model(name,
         num_classes=0)``. It is copied, when it is first used and again in every `fit`, and run in
         evaluation mode.
     mean, std : sequence of 3 float
-        Constants of the normalisation: mean and standard deviation of red, green and blue for
+        Constants of the normalization: mean and standard deviation of red, green and blue for
         pixels scaled to [0, 1]. ImageNet's by default.
     batch_size : int, default=32
         Number of images computed at once. Features do not depend on it beyond rounding.

@@ -10,7 +10,7 @@ class RandomFilterFeatures(nn.Module):
 
     At each scale the image is filtered by random zero-mean 5 x 5 filters, rectified, halved, filtered
     by random zero-mean 3 x 3 filters and rectified again; of both answers the mean and standard
-    deviation over all positions are kept, and of the image its colour. Nothing is learnt. Random
+    deviation over all positions are kept, and of the image its color. Nothing is learned. Random
     shallow filters keep more of a tissue's texture than all 52 random layers of an untrained
     MobileNetV2 do, but far less than pretrained layers.
 
@@ -52,7 +52,7 @@ class RandomFilterFeatures(nn.Module):
         self.register_buffer("second", _random_filters(n_filters[1], n_filters[0], 3, generator))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised float images (n, 3, height, width) to features (n, n_features)."""
+        """Normalized float images (n, 3, height, width) to features (n, n_features)."""
         least = 12 * 2**self.n_scales
         if min(images.shape[2:]) < least:
             raise ValueError(

@@ -89,15 +89,15 @@ def embed_slides(
     folder : str or path-like
         Where the files ``<name>.h5`` lie; made if it does not exist.
     magnification : float or sequence of float, default=10
-        Patches lie side by side at the first. The features of the windows with the same centres at
-        the others stand behind, in the same row.
+        Patches lie side by side at the first. Features of the windows with the same centers at the other
+        magnifications are appended to the same row.
     size : int, default=224
         Side of a patch in pixels, at every magnification.
     stride : int, optional
         Step from patch to patch in pixels, at the first magnification. Default: `size`, so that patches lie
         side by side.
     normalizer : MacenkoNormalizer or ReinhardNormalizer, optional
-        Fitted stain normaliser; the colours of each slide are estimated from its patches.
+        Fitted stain normalizer; the colors of each slide are estimated from its patches.
     min_fraction : float, default=0.25
         Least share of a patch that must be tissue; see :func:`tissue_grid`. Other patches are not
         decoded.
@@ -146,7 +146,7 @@ def embed_slides(
     ...     def transform(self, images):
     ...         return images.mean(axis=(1, 2))
     ...     def fingerprint(self):
-    ...         return "mean colour 1"
+    ...         return "mean color 1"
     >>> nuclei = np.random.default_rng(0).integers(-60, 30, (64, 64, 1))
     >>> pixels = (np.array([200, 130, 180]) + nuclei).astype(np.uint8)
     >>> pixels = pixels.repeat(8, axis=0).repeat(8, axis=1)
@@ -316,7 +316,7 @@ def _embedded(
 
 
 def _views(slide: Slide, grids, normalizer) -> Sequence[SlidePatches | NormalizedPatches]:
-    """The patches of every magnification, in the colours of the reference."""
+    """The patches of every magnification, in the colors of the reference."""
     views = [SlidePatches(slide, grid) for grid in grids]
     if normalizer is None:
         return views
@@ -335,7 +335,7 @@ def _read_ahead(views: Sequence[Any]) -> Generator[tuple[np.ndarray, ...], None,
 
 
 def _reference_of(normalizer: MacenkoNormalizer | ReinhardNormalizer) -> list[Any]:
-    """Class, parameters and fitted state of a normaliser, as JSON can hold them."""
+    """Class, parameters and fitted state of a normalizer, as JSON can hold them."""
     fitted = {name: value for name, value in vars(normalizer).items() if name.endswith("_")}
     state = {**normalizer.get_params(), **fitted}
     return [
