@@ -510,7 +510,7 @@ def test_modules_that_look_alike_on_white_glass(images, fresh):
 def test_a_new_module_at_the_place_of_the_old_one(images, fresh):
     """Memory of a module that is gone is often used again, and with it the id."""
     embedder = PatchEmbedder(module=Powered(1.0))
-    for power in np.linspace(1, 3, 25):
+    for power in np.linspace(1, 3, 10):
         embedder.set_params(module=None)
         embedder.set_params(module=Powered(power))
         expected = in_plain_torch(embedder.module, images[:2])
@@ -648,6 +648,7 @@ def test_several_threads_at_once(images, fresh):
         assert_array_equal(result, expected[order])
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_in_worker_processes(images):
     embedder = PatchEmbedder(module=nn.Flatten())
@@ -804,6 +805,7 @@ def test_precision_is_part_of_the_fingerprint_on_a_gpu(monkeypatch):
     assert PatchEmbedder(module=Tiny(), precision="float32").fingerprint() == on_cpu
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @needs_openvino
 def test_nobody_is_told(tmp_path):

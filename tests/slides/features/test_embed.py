@@ -339,6 +339,7 @@ def test_broken_slides_are_named_and_the_others_done(paths, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_two_slides_at_once_give_the_same(paths, tmp_path, capsys):
     embed_slides(paths, Colors(), tmp_path / "one", **SETTINGS)
     embed_slides(paths, Colors(), tmp_path / "two", n_jobs=2, verbose=True, **SETTINGS)
@@ -402,6 +403,7 @@ def probabilities_from(store):
     return model.predict_proba(FeatureSequence(files))
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("n_kills", [int(os.environ.get("PROPORTION_SSL_KILLS", "3"))])
@@ -478,6 +480,7 @@ class SlowColors(Colors):
         return super().transform(images)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_dask_worker_is_killed_and_its_slides_are_done_again(paths, tmp_path):
