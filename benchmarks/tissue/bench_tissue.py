@@ -157,7 +157,9 @@ def summarize(table, by):
     glass = table[table["class"] == "glass"].groupby([*by, "mask"], sort=False)[["kept", "n"]].sum()
     out["glass_kept"] = glass["kept"] / glass["n"]
     out = out.round(4)
-    with pd.option_context("display.width", 200, "display.max_rows", None):
+    with pd.option_context(
+        "display.width", 200, "display.max_rows", None, "display.max_columns", None
+    ):
         print(out, file=sys.stderr)
     return [
         {key: None if value != value else value for key, value in row.items()}
