@@ -17,23 +17,21 @@ from proportion_ssl.segmenter.preparation import LARGEST_DROP
 from proportion_ssl.segmenter.slide_features import (
     NON_CANCER,
     is_feature_file,
+    label_windows,
     read_slide_features,
 )
 from proportion_ssl.slides import (
     PatchGrid,
-    class_fractions,
-    dropped_share,
     magnification_to_mpp,
     open_slide,
-    patch_labels,
     process_slides,
     read_annotations,
     tissue_grid,
 )
 from proportion_ssl.slides.patches.mask_file import read_tissue_mask
+from proportion_ssl.slides.reading._resolution import PLAUSIBLE_MPP
 
 VAGUE = "vague"
-FINEST_MPP, COARSEST_MPP = 0.08, 20.0
 LARGEST_CONTRADICTION = 1.5  # factor between resolution and magnification
 CAN_UPSAMPLE = 1.02  # how much coarser than the patches a slide may be
 
@@ -312,7 +310,8 @@ def _reason(error: Exception) -> str:
 
 
 def _resolution_error(mpp: float, magnification: float) -> str:
-    if not FINEST_MPP <= mpp <= COARSEST_MPP:
+    finest, coarsest = PLAUSIBLE_MPP
+    if not finest <= mpp <= coarsest:
         return f"{mpp:g} microns per pixel cannot be right; state them in the column mpp of the manifest."
     wanted = magnification_to_mpp(magnification)
     if mpp > wanted * CAN_UPSAMPLE:
@@ -334,21 +333,16 @@ def _look_at_outlines(
     except (OSError, ValueError) as error:
         view.outline_error = _reason(error)
         return
-    names = [*entry.classes, NON_CANCER]
-    known = [region for region in regions if region.class_name in {*names, VAGUE}]
+    names = {*entry.classes, NON_CANCER, VAGUE}
     for region in regions:
-        if region.class_name not in {*names, VAGUE}:
+        if region.class_name not in names:
             view.unknown[region.class_name] = view.unknown.get(region.class_name, 0) + 1
-    found = class_fractions(known, grid, names, ignore=(VAGUE,))
-    labels = patch_labels(found.fractions, names, ignored=found.ignored)
-    numbers = np.ravel_multi_index(tuple(grid.cells.T), grid.shape)
-    is_kept = np.isin(numbers, np.ravel_multi_index(tuple(kept.cells.T), grid.shape))
+    known = [region for region in regions if region.class_name in names]
+    found = label_windows(known, grid, kept, entry.classes)
     window = grid.mpp**2 * np.prod(grid.size) / 1e6
-    areas, dropped = found.fractions.sum(axis=0) * window, dropped_share(found, grid, kept)
-    for k, name in enumerate(names):
-        if areas[k] > 0:
-            n_patches = int((labels[is_kept] == name).sum())
-            view.outlines[name] = (float(areas[k]), n_patches, float(dropped[k]))
+    for name, area in found.areas.items():
+        n_patches = int((found.labels == name).sum())
+        view.outlines[name] = (area * window, n_patches, found.dropped[name])
 
 
 # --- tables -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl.manifest import Cohort
+from proportion_ssl.proportions.intervals import proportion_distance
 from proportion_ssl.segmenter.slide_features import NON_CANCER, OutlinedPatches
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 
@@ -95,9 +96,7 @@ def evaluate_segmentations(
     classes = cohort.classes
     matrices, counts = {}, {}
     for name, segmentation in segmentations.items():
-        shares = segmentation.proportions.reindex(classes)
-        cancer = float((segmentation.labels != NON_CANCER).sum())
-        counts[name] = (shares * cancer).fillna(0.0).to_numpy()
+        counts[name] = np.array([(segmentation.labels == label).sum() for label in classes])
         patches = outlined.get(name, OutlinedPatches(np.full(len(segmentation.labels), None), {}))
         matrices[name] = confusion_of(segmentation.labels, patches, classes)
     cases = {name: cohort.case_of(name) for name in segmentations}
@@ -208,14 +207,11 @@ def proportion_error(counts: np.ndarray, lower: np.ndarray, upper: np.ndarray) -
         ``min(1, sum_c |recorded_c - predicted_c|)``, recorded shares being the nearest proportions within
         the intervals.
     """
-    from proportion_ssl.proportions.counts import sum_absolute_error
-    from proportion_ssl.proportions.intervals import nearest_proportions
-
     if not counts.sum() or np.isnan(lower).any():
         return np.nan
     predicted = (counts / counts.sum())[np.newaxis]
-    recorded = nearest_proportions(predicted, lower[np.newaxis], upper[np.newaxis])
-    return float(sum_absolute_error(recorded, predicted)[0])
+    distance = proportion_distance(predicted, lower[np.newaxis], upper[np.newaxis])
+    return float(min(1.0, distance[0]))
 
 
 def _rows(groups, matrices, counts, cases, cohort):

@@ -233,6 +233,7 @@ def _restore(cls: type, about: Mapping[str, Any], members: Mapping[str, bytes]) 
     for name in about["linear"]:
         parts = {part: tensors[f"{name}.{part}"] for part in ("coef", "intercept", "weights")}
         predictors[name] = LinearPredictor(**parts, classes=classes[name])
+    segmenter._is_loaded = True
     segmenter._models = {name: members.get(member) for name, member in MODELS.items()}
     if predictors["classifier"] is None:
         predictors["classifier"] = segmenter.classifier_

@@ -135,7 +135,7 @@ def average_windows(slide: SlideFeatures, values: np.ndarray) -> tuple[PatchGrid
         Cells of the side of the step; the windows themselves if they lie side by side.
     means : ndarray of shape (n_cells, n_values)
     """
-    size, stride = slide.grid.size[0], slide.made_by.get("stride") or slide.grid.size[0]
+    size, stride = slide.grid.size[0], slide.stride
     if stride == size:
         return slide.grid, values
     covered = size // stride  # cells along a side of a window

@@ -141,6 +141,11 @@ class Preparation:
         first = next(iter(slides.values()))
         for slide in slides.values():
             check_made_by(slide, first.made_by, f"those of {first.name}")
+            if slide.stride != slide.grid.size[0]:
+                raise ValueError(
+                    f"The windows of {slide.name} overlap, so that patches would count several times. Fit "
+                    "and evaluate on features of patches side by side."
+                )
         outlined = {
             name: labels for name, (_, labels) in read.results.items() if labels is not None
         }

@@ -9,54 +9,57 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-SUM_TOLERANCE = 1.0  # percentage points
+from proportion_ssl.manifest._records import Column, gather
+from proportion_ssl.manifest._rows import check_slides, collect
+from proportion_ssl.manifest._rules import check_sums, unreadable
+from proportion_ssl.manifest._table import read_table
 
 
-def read_records(path: str | PathLike, classes: Sequence[str]) -> pd.DataFrame:
-    """Percentages by slide as fractions.
+def read_records(path: str | PathLike, classes: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Percentages by slide, as :meth:`SlideSegmenter.segment` takes them.
 
     Parameters
     ----------
     path : path-like
-        A table with a header; fields separated by comma, semicolon or tab. Column ``slide``: file name of the
-        slide, with or without folder and suffix; one column per class with percentages, an empty one is 0.
-        Other columns are left unread.
+        A text table with a header, read as a manifest is. Column ``slide``: file name of the slide, with or
+        without folder; one column per class with percentages, ranges or limits, an empty cell is 0. Other
+        columns are left unread, and so are rows without any percentage.
     classes : sequence of str
         Of the model.
 
     Returns
     -------
-    proportions : DataFrame
-        Slide names by classes; fractions.
+    records : dict of str to DataFrame
+        By slide name: classes by ``share``, ``lower`` and ``upper``, in fractions.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such table.
     ValueError
-        If a column is missing, or a row is no list of percentages that sum to 100 within 1 point; the row is
-        named.
+        If a column is missing, a cell cannot be read, a row cannot sum to 100 within 1 point, or a slide
+        occurs twice; the line is named.
     """
-    table = pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig")
-    missing = [name for name in ("slide", *classes) if name not in table.columns]
+    path = Path(path)
+    header, lines = read_table(path, ("slide",))
+    missing = [name for name in ("slide", *classes) if name not in header]
     if missing:
         raise ValueError(
-            f"{path} has no column {', '.join(map(repr, missing))}; its header reads {list(table.columns)}."
+            f"{path} has no column {', '.join(map(repr, missing))}; its header reads {header}."
         )
-    shares = table[list(classes)].apply(pd.to_numeric, errors="coerce")
-    unreadable = shares.isna() & table[list(classes)].notna()
-    shares = shares.fillna(0.0)
-    wrong = unreadable.any(axis=1) | (shares < 0).any(axis=1)
-    wrong |= np.abs(shares.sum(axis=1) - 100) > SUM_TOLERANCE + 1e-9
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(
-            f"{path}, line {row + 2}: the percentages of {table['slide'][row]!r} are "
-            f"{table[list(classes)].iloc[row].to_dict()}; give numbers from 0 that sum to 100 within 1 point."
+    columns = [Column(name) for name in classes]
+    rows = collect(lines, header, {"slide": "slide"}, columns)
+    if not rows.lines:
+        raise ValueError(f"{path} has a header but no slides; give one row per slide.")
+    records = gather(columns, len(rows.lines))
+    problems = [unreadable(column, rows) for column in columns if column.unreadable]
+    problems += [finding.message for finding in check_slides(rows) + check_sums(rows, records)]
+    if problems:
+        raise ValueError("\n".join([f"{path} cannot be used:", *(f"  - {p}" for p in problems)]))
+    tables = {"share": records.points(), "lower": records.lower, "upper": records.upper}
+    return {
+        rows.slides[row]: pd.DataFrame(
+            {name: table[row] / 100 for name, table in tables.items()}, index=list(classes)
         )
-    names = [
-        Path(str(name)).stem if Path(str(name)).suffix else str(name) for name in table["slide"]
-    ]
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"{path} has several rows of {', '.join(twice)}; give one row per slide.")
-    shares.index = pd.Index(names, name="slide")
-    return shares / 100
+        for row in np.flatnonzero(records.is_recorded).tolist()
+    }

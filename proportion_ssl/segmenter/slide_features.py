@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from proportion_ssl.slides import (
     FeatureFileError,
     PatchGrid,
+    Region,
     class_fractions,
     dropped_share,
     patch_grid,
@@ -41,8 +43,8 @@ class SlideFeatures:
     origin : tuple of int
         Level-0 (x, y) of the scanned part, from which some programs count.
     made_by : dict
-        What the features depend on: ``embedder`` (fingerprint or name), ``magnifications``,
-        ``size``.
+        What the features depend on: ``embedder`` (fingerprint or name), ``magnifications``, ``size``,
+        ``colors`` (the reference of the normalizer, or None); ``stride`` if windows overlap.
     """
 
     name: str
@@ -59,6 +61,11 @@ class SlideFeatures:
         return len(self.made_by["magnifications"])
 
     @property
+    def stride(self) -> int:
+        """Step from window to window, in pixels; the side of a patch where they lie side by side."""
+        return self.made_by.get("stride") or self.grid.size[0]
+
+    @property
     def first_view(self) -> np.ndarray:
         """Features at the first magnification."""
         return self.features[:, : self.features.shape[1] // self.n_views]
@@ -72,7 +79,12 @@ class SlideFeatures:
     def full_grid(self) -> PatchGrid:
         """All windows of the grid, those without tissue too."""
         return patch_grid(
-            self.dimensions, self.mpp, patch_mpp=self.grid.mpp, size=self.grid.size, edge="drop"
+            self.dimensions,
+            self.mpp,
+            patch_mpp=self.grid.mpp,
+            size=self.grid.size,
+            overlap=self.grid.size[0] - self.stride,
+            edge="drop",
         )
 
 
@@ -110,6 +122,7 @@ def read_slide_features(path: str | Path, name: str) -> SlideFeatures:
         "embedder": settings.get("embedder"),
         "magnifications": tuple(settings.get("magnifications", [10.0 / stored.grid.mpp])),
         "size": stored.grid.size[0],
+        "colors": settings.get("colors"),
     }
     if "stride" in settings:
         made_by["stride"] = settings["stride"]
@@ -136,11 +149,14 @@ class OutlinedPatches:
         Windows by label that have no features: the tissue rule dropped them.
     dropped : dict of str to float
         Share of the outlined area of each class that lies in such windows.
+    areas : dict of str to float
+        Outlined area of each class, in windows.
     """
 
     labels: np.ndarray
     missed: Mapping[str, int]
     dropped: Mapping[str, float] = field(default_factory=dict)
+    areas: Mapping[str, float] = field(default_factory=dict)
 
 
 def outlined_patches(
@@ -159,20 +175,40 @@ def outlined_patches(
     -------
     patches : OutlinedPatches
     """
-    names = [*classes, NON_CANCER]
     regions = read_annotations(annotation, slide=slide)
-    full = slide.full_grid()
-    fractions = class_fractions(regions, full, names)
-    labels = patch_labels(fractions.fractions, names, ignored=fractions.ignored)
+    return label_windows(regions, slide.full_grid(), slide.grid, classes)
+
+
+def label_windows(
+    regions: Sequence[Region], full: PatchGrid, kept: PatchGrid, classes: Sequence[str]
+) -> OutlinedPatches:
+    """Labels of the windows that are kept, and what of the outlines lies in the others.
+
+    Parameters
+    ----------
+    regions : sequence of Region
+        Of the classes, "non-cancer" or "vague".
+    full, kept : PatchGrid
+        All windows of the slide, and those with enough tissue.
+    classes : sequence of str
+        Of the cohort.
+
+    Returns
+    -------
+    patches : OutlinedPatches
+    """
+    names = [*classes, NON_CANCER]
+    found = class_fractions(regions, full, names)
+    labels = patch_labels(found.fractions, names, ignored=found.ignored)
     position = np.full(full.shape, -1)
     position[tuple(full.cells.T)] = np.arange(len(full))
-    kept = position[tuple(slide.grid.cells.T)]
-    others = np.delete(labels, kept)
-    others = others[others != None].astype(str)  # noqa: E711
-    counted = np.unique(others, return_counts=True)
-    missed = dict(zip(*(values.tolist() for values in counted), strict=True))
-    shares = dropped_share(fractions, full, slide.grid)
-    dropped = {
-        name: float(share) for name, share in zip(names, shares, strict=True) if share == share
-    }
-    return OutlinedPatches(labels[kept], missed, dropped)
+    at = position[tuple(kept.cells.T)]
+    missed = Counter(label for label in np.delete(labels, at).tolist() if label is not None)
+    areas, shares = found.fractions.sum(axis=0), dropped_share(found, full, kept)
+    outlined = np.flatnonzero(areas > 0).tolist()
+    return OutlinedPatches(
+        labels=labels[at],
+        missed=dict(missed),
+        dropped={names[k]: float(shares[k]) for k in outlined},
+        areas={names[k]: float(areas[k]) for k in outlined},
+    )

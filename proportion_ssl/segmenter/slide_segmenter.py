@@ -35,6 +35,7 @@ from proportion_ssl.segmenter.stain_reference import find_reference
 from proportion_ssl.segmenter.systems import System
 from proportion_ssl.segmenter.training import (
     CohortFeatures,
+    check_every_class,
     dropped_table,
     fit_classifier,
     fit_proposer,
@@ -190,6 +191,10 @@ class SlideSegmenter(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    _is_loaded = (
+        False  # a file does not hold the parameters classifier and proposer, but what they became
+    )
+
     # --- fitting ------------------------------------------------------------------------------
 
     def fit(
@@ -269,6 +274,7 @@ class SlideSegmenter(BaseEstimator):
                 "No outlined slide of the role 'labeled' can be used, so there is nothing to learn from."
                 + reasons
             )
+        check_every_class(data, data.labeled)
         proposer = fit_proposer(data, data.labeled, self._make_proposer(data))
         bags, empty = make_bags(data, proposer)
         if empty:
@@ -308,8 +314,8 @@ class SlideSegmenter(BaseEstimator):
     def _make_classifier(self):
         if self.classifier is not None:
             return self.classifier
-        if isinstance(vars(self).get("_models", {}).get("classifier"), bytes):
-            return clone(self.classifier_)  # of a loaded file
+        if self._is_loaded:
+            return clone(self.classifier_)
         from proportion_ssl.estimators import RobustProportionClassifier
 
         return RobustProportionClassifier(random_state=self.random_state)
@@ -317,8 +323,8 @@ class SlideSegmenter(BaseEstimator):
     def _make_proposer(self, data):
         if not isinstance(self.proposer, str):
             return self.proposer
-        if isinstance(vars(self).get("_models", {}).get("proposer"), bytes):
-            return clone(self.proposer_)  # of a loaded file
+        if self._is_loaded:
+            return None if self.proposer_ is None else clone(self.proposer_)
         from proportion_ssl.estimators import TumorProposer
         from proportion_ssl.nets import MultiFieldOfViewNet
 
@@ -374,9 +380,8 @@ class SlideSegmenter(BaseEstimator):
     def _check_stride(self) -> None:
         if self.stride is not None and self.patch_size % self.stride:
             raise ValueError(
-                f"stride={self.stride} does not divide patch_size={self.patch_size}, so that "
-                "windows would not "
-                "lie on the cells of the map."
+                f"stride={self.stride} does not divide patch_size={self.patch_size}, so that windows "
+                "would not lie on the cells of the map."
             )
 
     # --- segmenting ---------------------------------------------------------------------------
@@ -424,12 +429,9 @@ class SlideSegmenter(BaseEstimator):
         recorded = None if proportions is None else self._check_record(proportions, name)
         if is_feature_file(path):
             return self._segment(read_slide_features(path, name), None, recorded)
-        with open_slide(path, mpp=mpp) as opened:
-            longer_um = max(opened.dimensions) * opened.mpp
-            overview = opened.thumbnail(max(longer_um / OVERVIEW_PIXELS, opened.mpp))
+        overview = _overview(path, mpp)
         with _folder(features) as folder:
-            known = {} if mpp is None else {name: mpp}
-            run = self._embed({name: path}, folder, known)
+            run = self._embed({name: path}, folder, {} if mpp is None else {name: mpp})
             run.check("raise")
             data = read_slide_features(run.results[name], name)
         return self._segment(data, overview, recorded)
@@ -441,7 +443,7 @@ class SlideSegmenter(BaseEstimator):
         *,
         features: str | PathLike | None = None,
         slides: Sequence[str] | None = None,
-        proportions: pd.DataFrame | None = None,
+        proportions: Mapping[str, Any] | None = None,
         mpp: float | None = None,
     ) -> CohortRun:
         """Segment many slides and write the files of each, on joblib or Dask.
@@ -456,8 +458,8 @@ class SlideSegmenter(BaseEstimator):
             As in :meth:`fit`.
         slides : sequence of str, optional
             Names of the slides to segment. Default: those of the role "test" of a cohort, all of a sequence.
-        proportions : DataFrame, optional
-            Recorded fractions, slide names by classes, for a sequence of files.
+        proportions : mapping of str to mapping or DataFrame, optional
+            Recorded proportions by slide name, each as :meth:`segment` takes them, for a sequence of files.
         mpp : float, optional
             Microns per level-0 pixel, for a sequence of files that do not state them.
 
@@ -474,41 +476,38 @@ class SlideSegmenter(BaseEstimator):
         with _folder(features) as folder:
             images = {n: e.path for n, e in entries.items() if not is_feature_file(e.path)}
             known = {n: e.mpp for n, e in entries.items() if e.mpp is not None and n in images}
-            failures = self._embed(images, folder, known).failures if images else {}
+            run = self._embed(images, folder, known) if images else CohortRun({}, {})
 
             def write(entry):
-                segmentation = self.segment(
-                    entry.path,
-                    proportions=entry.recorded,
-                    mpp=entry.mpp,
-                    name=entry.name,
-                    features=folder,
-                )
+                data = read_slide_features(run.results.get(entry.name, entry.path), entry.name)
+                overview = _overview(entry.path, entry.mpp) if entry.name in images else None
+                record = entry.recorded
+                record = None if record is None else self._check_record(record, entry.name)
+                segmentation = self._segment(data, overview, record)
                 segmentation.write(output)
                 return segmentation
 
-            left = {name: entry for name, entry in entries.items() if name not in failures}
+            left = {name: entry for name, entry in entries.items() if name not in run.failures}
             written = process_slides(left, write, on_error="skip", verbose=self.verbose)
         if written.results:
             write_table(output / "slides.csv", [one.row() for one in written.results.values()])
-        return CohortRun(written.results, {**failures, **written.failures})
+        return CohortRun(written.results, {**run.failures, **written.failures})
 
     def _embed(self, paths, folder, mpp) -> CohortRun:
         """Features of new slides, made as those of the fit."""
+        self._check_stride()
         if not hasattr(self, "embedder_"):
             if self.embedder is None:
                 raise ValueError(
-                    "This model was fitted from feature files, or saved without its network, so "
-                    "it cannot embed a "
-                    "slide: give embedder=, the one that made those features."
+                    "This model was fitted from feature files, or saved without its network, so it "
+                    "cannot embed a slide: give embedder=, the one that made those features."
                 )
             self.embedder_ = self.embedder
         fingerprint = self.embedder_.fingerprint()
         if fingerprint != self.made_by_["embedder"]:
             raise ValueError(
-                "The embedder is not that of the fit: its fingerprint begins "
-                f"{fingerprint[:12]}, that of the fit "
-                f"{str(self.made_by_['embedder'])[:12]}."
+                f"The embedder is not that of the fit: its fingerprint begins {fingerprint[:12]}, "
+                f"that of the fit {str(self.made_by_['embedder'])[:12]}."
             )
         stride = None if self.stride == self.patch_size else self.stride
         return self._preparation().embed(paths, folder, mpp=mpp, stride=stride)
@@ -732,14 +731,21 @@ class _Entry(NamedTuple):
     name: str
     path: Any
     mpp: float | None
-    recorded: pd.Series | pd.DataFrame | None
+    recorded: Any  # as `segment` takes it, or None
+
+
+def _overview(path: Path, mpp: float | None) -> np.ndarray:
+    """Picture of a whole slide."""
+    with open_slide(path, mpp=mpp) as slide:
+        longer_um = max(slide.dimensions) * slide.mpp
+        return slide.thumbnail(max(longer_um / OVERVIEW_PIXELS, slide.mpp))
 
 
 def _entries(cohort, slides, proportions, mpp) -> dict[str, _Entry]:
     if not isinstance(cohort, Cohort | str | PathLike):
         names = named_slides(cohort)
         chosen = names if slides is None else {name: names[name] for name in slides}
-        known = {} if proportions is None else dict(proportions.iterrows())
+        known = {} if proportions is None else proportions
         return {name: _Entry(name, path, mpp, known.get(name)) for name, path in chosen.items()}
     if proportions is not None or mpp is not None:
         raise ValueError("A cohort has its own proportions and resolutions; leave them out.")

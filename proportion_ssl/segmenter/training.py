@@ -151,6 +151,33 @@ def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
     )
 
 
+def check_every_class(data: CohortFeatures, names: Sequence[str]) -> None:
+    """Raise unless the outlines of some slides show every class of the cohort.
+
+    Parameters
+    ----------
+    data : CohortFeatures
+    names : sequence of str
+        Outlined slides.
+
+    Raises
+    ------
+    ValueError
+        Naming the classes that no patch is labeled with.
+    """
+    shown: set[str] = set()
+    for name in names:
+        labels = data.outlined[name].labels
+        shown.update(label for label in labels.tolist() if label is not None)
+    missing = sorted(set(data.cohort.classes) - shown)
+    if missing:
+        raise ValueError(
+            f"No patch of the outlined slides {', '.join(names)} is labeled {', '.join(missing)}, so "
+            "nothing shows what these classes look like. Outline them, or leave their columns out by "
+            "classes=[...]."
+        )
+
+
 def fit_classifier(
     data: CohortFeatures, names: Sequence[str], bags: Any, classifier: Any, records: bool = True
 ) -> Any:
@@ -182,13 +209,7 @@ def fit_classifier(
     if "classes" in classifier.get_params():  # bags may teach what these slides do not show
         classifier.set_params(classes=list(data.cohort.classes))
         return classifier.fit(X, y, bags if records else None, groups=groups)
-    missing = sorted(set(data.cohort.classes) - set(y.tolist()))
-    if missing:
-        raise ValueError(
-            f"No patch of the outlined slides {', '.join(names)} is labeled "
-            f"{', '.join(missing)}, so nothing shows "
-            "what these classes look like. Outline them, or leave their columns out by classes=[...]."
-        )
+    check_every_class(data, names)
     return classifier.fit(X, y, bags if records else None, groups=groups)
 
 

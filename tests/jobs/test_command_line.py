@@ -78,7 +78,7 @@ def test_run_then_apply(tmp_path, quick, capsys):
     pd.testing.assert_series_equal(here, applied)
     records.write_text("slide,acinar,solid\ntest_9,80,10\n")
     assert main([*arguments, "--proportions", str(records)]) == WRONG_INPUT
-    assert "line 2: the percentages of 'test_9'" in capsys.readouterr().err
+    assert "line 2: the percentages of slide 'test_9' sum to 90" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_and_does_not_overwrite_another(tmp_path, quick, capsys):

@@ -8,7 +8,7 @@ from proportion_ssl import HeadClassifier, MultiFieldOfViewNet, SlideSegmenter, 
 
 def make_segmenter(**settings):
     """Not fitted; with a proposer that takes a second."""
-    net = MultiFieldOfViewNet(2, expert=HeadClassifier(max_epochs=8), random_state=0)
+    net = MultiFieldOfViewNet(2, expert=HeadClassifier(max_epochs=40), random_state=0)
     proposer = TumorProposer(net, n_folds=2)
     return SlideSegmenter(
         **{"embedder": Texture(), "random_state": 0, "proposer": proposer, **SETTINGS, **settings}

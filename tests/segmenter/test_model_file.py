@@ -49,8 +49,12 @@ def test_equal_models_give_equal_files_also_after_loading(fitted, path, tmp_path
 def test_it_can_be_fitted_again(path, manifest, features):
     loaded = SlideSegmenter.load(path, embedder=Texture())
     kinds = type(loaded.classifier_), type(loaded.proposer_)
-    loaded.fit(manifest, features=features)
-    assert (type(loaded.classifier_), type(loaded.proposer_)) == kinds
+    settings = loaded.classifier_.get_params(), loaded.proposer_.get_params()["n_folds"]
+    for _ in range(2):  # a second fit starts from the same models as the first
+        loaded.fit(manifest, features=features)
+        assert (type(loaded.classifier_), type(loaded.proposer_)) == kinds
+        assert loaded.proposer_.get_params()["n_folds"] == settings[1] == 2
+        assert loaded.classifier_.get_params().keys() == settings[0].keys()
 
 
 def test_another_embedder_is_refused(path, manifest):

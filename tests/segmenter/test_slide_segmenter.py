@@ -17,16 +17,17 @@ from slide_files import write_slide
 
 from proportion_ssl import NegativePseudoLabelClassifier, SlideSegmenter, load_cohort
 from proportion_ssl.segmenter import System
-from proportion_ssl.slides import CohortError, SlideError, read_features
+from proportion_ssl.segmenter.slide_features import outlined_patches, read_slide_features
+from proportion_ssl.slides import CohortError, SlideError, embed_slides, read_features
 
 
 def test_a_cohort_with_known_truth_is_segmented(fitted, manifest, features, tmp_path):
     names = write_one(tmp_path / "new.tif", 0.5, seed=99)
     segmentation = fitted.segment(tmp_path / "new.tif")
     truth = names[tuple(segmentation.grid.cells.T)]
-    assert (segmentation.labels == truth).mean() >= 0.85
+    assert (segmentation.labels == truth).mean() > 0.97
     assert segmentation.classes == [*CLASSES, "non-cancer"]
-    assert_allclose(segmentation.proportions["acinar"], 0.5, atol=0.1)
+    assert_allclose(segmentation.proportions["acinar"], 0.5, atol=0.03)
     assert_allclose(segmentation.probabilities.sum(axis=1), 1)
     assert ((segmentation.uncertainty >= 0) & (segmentation.uncertainty <= 1)).all()
     label_map = segmentation.label_map()
@@ -35,7 +36,7 @@ def test_a_cohort_with_known_truth_is_segmented(fitted, manifest, features, tmp_
 
 def test_scores_on_test_slides_and_in_folds(fitted, manifest, features):
     evaluation = fitted.evaluate(manifest, features=features)
-    assert evaluation.pooled["mIoU"] > 0.9 and evaluation.pooled["proportion_error"] < 0.1
+    assert evaluation.pooled["mIoU"] > 0.95 and evaluation.pooled["proportion_error"] < 0.05
     assert evaluation.by_slide.index.tolist() == ["test_9", "test_10"]
     assert evaluation.confusion.to_numpy().sum() == 2 * 100
     low, high = evaluation.interval("mIoU")
@@ -130,8 +131,9 @@ def test_a_class_that_no_outline_shows(tmp_path, new):
     manifest = write_cohort(tmp_path, labeled=1, bags=1, test=0)
     for path in tmp_path.glob("labeled_0.geojson"):
         write_outlines(path, np.where(layout(0.5) == "solid", "", layout(0.5)))
-    with pytest.raises(ValueError, match="labeled solid"):
-        new(classifier=WithoutClasses(), proposer=None).fit(manifest)
+    for classifier in (WithoutClasses(), None):  # bags may teach a class in folds alone
+        with pytest.raises(ValueError, match="labeled solid"):
+            new(classifier=classifier, proposer=None).fit(manifest)
 
 
 class WithoutClasses(NegativePseudoLabelClassifier):
@@ -197,9 +199,7 @@ def test_overlapping_windows_are_averaged_on_the_cells_of_the_step(fitted, manif
     segmentation = finer.segment(manifest.parent / "test_9.tif", features=tmp_path)
     assert segmentation.grid.size == (16, 16)
     stored = read_features(tmp_path / "stride_16" / "test_9.h5")
-    slide = pytest.importorskip("proportion_ssl.segmenter.slide_features").read_slide_features(
-        tmp_path / "stride_16" / "test_9.h5", "test_9"
-    )
+    slide = read_slide_features(tmp_path / "stride_16" / "test_9.h5", "test_9")
     windows = fitted.models_.probabilities(slide, fitted.classes_)
     sums, counts = {}, Counter()
     for (row, column), values in zip(stored.grid.cells.tolist(), windows, strict=True):
@@ -213,6 +213,8 @@ def test_overlapping_windows_are_averaged_on_the_cells_of_the_step(fitted, manif
     assert_array_equal(boxes, 16)
     with pytest.raises(ValueError, match="does not divide"):
         clone(fitted).set_params(stride=15).fit(manifest)
+    with pytest.raises(ValueError, match="does not divide"):  # set after the fit
+        finer.set_params(stride=15).segment(manifest.parent / "test_9.tif")
 
 
 def test_a_mask_of_the_user_decides_what_tissue_is(manifest, new, tmp_path):
@@ -308,3 +310,33 @@ def test_torch_is_not_loaded_by_the_package():
 def test_it_has_the_parameters_that_it_documents():
     documented = SlideSegmenter.__doc__
     assert all(f"\n    {name} : " in documented for name in SlideSegmenter().get_params())
+
+
+def test_overlapping_windows_are_segmented_but_not_learned_from(fitted, manifest, tmp_path, new):
+    """Labels of outlines lie on the overlapping windows, and patches would count several times."""
+    slides = load_cohort(manifest).slides["path"].to_dict()
+    embed_slides(slides, Texture(), tmp_path, magnification=(2.5, 1.25), size=32, stride=16)
+    slide = read_slide_features(tmp_path / "labeled_0.h5", "labeled_0")
+    assert slide.stride == 16 and len(slide.full_grid()) == (2 * N - 1) ** 2
+    outlined = outlined_patches(slide, manifest.parent / "labeled_0.geojson", list(CLASSES))
+    names = layout(0.3)
+    even = (slide.grid.cells % 2 == 0).all(axis=1)
+    expected = names[tuple(slide.grid.cells[even].T // 2)]
+    assert_array_equal(outlined.labels[even], np.where(expected == "", None, expected))
+    table = pd.read_csv(manifest)
+    table["slide"] = [str(tmp_path / name.replace(".tif", ".h5")) for name in table["slide"]]
+    table["annotation"] = [
+        "" if isinstance(name, float) else str(manifest.parent / name)
+        for name in table["annotation"]
+    ]
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    with pytest.raises(ValueError, match="windows of labeled_0 overlap"):
+        new(embedder=None).fit(tmp_path / "cohort.csv")
+
+
+def test_features_in_other_colors_are_refused(fitted, manifest, tmp_path):
+    embed_slides(
+        [manifest.parent / "test_9.tif"], Texture(), tmp_path, magnification=(2.5, 1.25), size=32
+    )
+    with pytest.raises(ValueError, match="those of the fit: colors None instead of"):
+        fitted.segment(tmp_path / "test_9.h5")
