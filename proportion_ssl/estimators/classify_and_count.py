@@ -8,8 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._fitting import all_or_nothing
 from proportion_ssl.proportions.bags import Bags
-from proportion_ssl.proportions.counts import sum_absolute_error
-from proportion_ssl.proportions.intervals import nearest_proportions
+from proportion_ssl.proportions.intervals import proportion_distance
 
 
 class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
@@ -128,9 +127,9 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         """
         predicted = self.predict(X)
         bags = self.bags_.select(_names(X)).with_classes(self.estimator_.classes_)
-        nearest = nearest_proportions(predicted, bags.lower, bags.upper)
+        error = np.minimum(1.0, proportion_distance(predicted, bags.lower, bags.upper))
         weights = bags.weights if sample_weight is None else np.asarray(sample_weight)
-        return -float(np.average(sum_absolute_error(nearest, predicted), weights=weights))
+        return -float(np.average(error, weights=weights))
 
 
 def _names(X: Any) -> np.ndarray:
