@@ -14,8 +14,9 @@ and negative pseudo labels as the rounds go by (Figures 2 and 7), and what that 
 # patch is labelled negatively.
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
-from proportion_ssl import AdaptiveSelector, NegativePseudoLabelClassifier
+from proportion_ssl import AdaptiveSelector, Bags, NegativePseudoLabelClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.displays import LearningDisplay, PseudoLabelDisplay, SelectivityDisplay
 from proportion_ssl.proportions import class_proportions, sum_absolute_error
@@ -55,7 +56,8 @@ y_bags = np.array(sorted(CLASSES))[data.y_bags]
 clf = NegativePseudoLabelClassifier(
     positive_selector=ObservedSelector(), max_epochs=40, random_state=0
 )
-clf.fit(data.X_labeled, y, data.bags)
+proportions = pd.DataFrame(data.bags.proportions, data.bags.names, sorted(CLASSES))
+clf.fit(data.X_labeled, y, Bags(data.bags.X, data.bags.names[data.bags.index], proportions))
 
 # %%
 # The slide whose predicted shares improve most, from the first round to the last. Its patches stand in
