@@ -39,6 +39,7 @@ numpydoc_class_members_toctree = False
 
 nitpicky = True
 nitpick_ignore_regex = [  # names of other projects; the build needs no network to look them up
+    (r"py:obj", r"signed_labels_|label_rounds_"),  # numpydoc links properties among the attributes
     (r"py:.*", r"(skorch|sklearn|torch|torchvision|numpy|pandas|matplotlib|joblib|h5py)\..*"),
 ]
 

@@ -58,7 +58,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         included; None: in all that follow, as the paper has it.
     positive_loss, negative_loss : loss module, default=None
         Losses of positive and negative labels. Default: ``PositiveLoss()`` and
-        ``NegativeLoss(multi_negative_loss)`` of :mod:`proportion_ssl.losses`.
+        ``NegativeLoss(multi_negative_loss)`` of ``proportion_ssl.losses``.
     max_epochs : int, default=100
         Most epochs of the supervised step, again of all rounds together, and again of the refit.
     epochs_per_round : int, default=1

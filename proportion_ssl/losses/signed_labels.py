@@ -245,7 +245,7 @@ class NegativeLoss(_SignedLoss):
     loss : callable, default=negative_loss
         Logits and signed labels, both (n_instances, n_classes), to one loss per instance (n_instances,):
         :func:`negative_loss`, :func:`multi_negative_loss`, one of the losses of complementary labels
-        (:mod:`proportion_ssl.losses`), or your own. Further arguments are set by ``functools.partial``.
+        (``proportion_ssl.losses``), or your own. Further arguments are set by ``functools.partial``.
 
     Examples
     --------

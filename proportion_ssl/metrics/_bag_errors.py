@@ -55,7 +55,7 @@ def proportion_error(
 
     See Also
     --------
-    bag_proportion_error : for bags whose proportions are recorded and labels unknown.
+    proportion_ssl.bag_proportion_error : for bags whose proportions are recorded and labels unknown.
 
     Notes
     -----
@@ -142,7 +142,7 @@ def bag_proportion_error(
 
     See Also
     --------
-    proportion_error : for bags whose instances have labels.
+    proportion_ssl.metrics.proportion_error : for bags whose instances have labels.
 
     Notes
     -----

@@ -274,7 +274,7 @@ def overall_pixel_score(
     Parameters
     ----------
     y_true, y_pred, labels, ignore_label, sample_weight
-        As in :func:`segmentation_confusion_matrix`.
+        As in :func:`~proportion_ssl.metrics.segmentation_confusion_matrix`.
 
     Returns
     -------
@@ -284,7 +284,7 @@ def overall_pixel_score(
     Raises
     ------
     ValueError, TypeError
-        As in :func:`segmentation_confusion_matrix`.
+        As in :func:`~proportion_ssl.metrics.segmentation_confusion_matrix`.
 
     Notes
     -----
@@ -320,7 +320,7 @@ def per_class_score(
     Parameters
     ----------
     y_true, y_pred, labels, ignore_label, sample_weight
-        As in :func:`segmentation_confusion_matrix`.
+        As in :func:`~proportion_ssl.metrics.segmentation_confusion_matrix`.
     definition : {"precision", "recall"}, default="precision"
         "precision" is the printed equation, ``TP / (TP + FP)``; "recall" is the per-class
         accuracy of most of the segmentation literature, ``TP / (TP + FN)``.
@@ -339,7 +339,7 @@ def per_class_score(
     Raises
     ------
     ValueError, TypeError
-        As in :func:`segmentation_confusion_matrix`, or for unknown options.
+        As in :func:`~proportion_ssl.metrics.segmentation_confusion_matrix`, or for unknown options.
 
     Notes
     -----
@@ -387,7 +387,7 @@ def mean_iou_score(
     Parameters
     ----------
     y_true, y_pred, labels, ignore_label, sample_weight
-        As in :func:`segmentation_confusion_matrix`.
+        As in :func:`~proportion_ssl.metrics.segmentation_confusion_matrix`.
     average : {"macro", None}, default="macro"
         "macro" is the plain mean over classes; None returns one score per class.
 
@@ -399,7 +399,7 @@ def mean_iou_score(
     Raises
     ------
     ValueError, TypeError
-        As in :func:`segmentation_confusion_matrix`, or for an unknown average.
+        As in :func:`~proportion_ssl.metrics.segmentation_confusion_matrix`, or for an unknown average.
 
     Notes
     -----

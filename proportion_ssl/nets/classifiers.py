@@ -304,7 +304,7 @@ class HeadClassifier(SignedLabelNet):
         Learning rate. Default: ``1e-3 * sqrt(1280 / n_features)``. A step of RAdam moves each weight
         by about the learning rate, so that a logit moves the less, the fewer features there are.
     **kwargs
-        As in :class:`SignedLabelNet`.
+        As in :class:`~proportion_ssl.nets.SignedLabelNet`.
 
     Examples
     --------
@@ -359,7 +359,7 @@ class MobileNetV2Classifier(SignedLabelNet):
         False: everything is fine-tuned.
     dropout : float in [0, 1), default=0.2
     **kwargs
-        As in :class:`SignedLabelNet`.
+        As in :class:`~proportion_ssl.nets.SignedLabelNet`.
 
     Notes
     -----

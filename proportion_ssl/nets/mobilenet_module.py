@@ -23,7 +23,7 @@ class MobileNetV2Module(nn.Module):
     n_classes : int
         Number of logits.
     weights : "imagenet", None, str or path-like, default=None
-        Start of the convolutional layers, see :func:`load_mobilenet_v2`.
+        Start of the convolutional layers, see :func:`~proportion_ssl.embedding.load_mobilenet_v2`.
     freeze : bool, default=True
         True: the convolutional layers are constants: no gradients, batch norm always in
         evaluation mode; only the head trains. False: everything trains. Batch norm then

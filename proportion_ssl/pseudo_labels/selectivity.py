@@ -22,7 +22,8 @@ def positive_selectivity(
 
     Notes
     -----
-    Equation (5) of [1]_: ``(1 - SAE) * min(TCR, PCR)``, SAE from :func:`sum_absolute_error`.
+    Equation (5) of [1]_: ``(1 - SAE) * min(TCR, PCR)``, SAE from
+    :func:`~proportion_ssl.proportions.sum_absolute_error`.
 
     References
     ----------

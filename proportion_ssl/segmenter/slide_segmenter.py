@@ -453,7 +453,8 @@ class SlideSegmenter(BaseEstimator):
         cohort : path-like, Cohort or sequence of path-like
             A cohort, whose records stand beside the predictions, or a sequence of slide files.
         output : path-like
-            Folder of the files of :meth:`SlideSegmentation.write`; ``slides.csv`` holds a row per slide.
+            Folder of the files that :meth:`proportion_ssl.segmenter.SlideSegmentation.write` makes;
+            ``slides.csv`` holds a row per slide.
         features : path-like, optional
             As in :meth:`fit`.
         slides : sequence of str, optional
@@ -466,8 +467,8 @@ class SlideSegmenter(BaseEstimator):
         Returns
         -------
         run : CohortRun
-            ``results``: :class:`SlideSegmentation` by slide; ``failures``: slides that could not
-            be segmented.
+            ``results``: :class:`~proportion_ssl.segmenter.SlideSegmentation` by slide; ``failures``:
+            slides that could not be segmented.
         """
         check_is_fitted(self, "classes_")
         entries = _entries(cohort, slides, proportions, mpp)
