@@ -64,7 +64,7 @@ def main():
     here, seconds_here = embed_on("sequential", paths, folder / "here")
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -452,7 +452,7 @@ from test_embed import SETTINGS, SlowColors
 from proportion_ssl.slides import embed_slides
 
 def main():
-    with LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
         pids = client.run(os.getpid)
         assert len(pids) == 2
         def kill():
