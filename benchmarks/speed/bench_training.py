@@ -2,7 +2,7 @@
 
 - `times_bare_loop`: milliseconds per step of `train_epochs` (skorch's loop, callbacks and history included)
   by those of a loop in plain torch that does the same steps: same module, loss, optimiser and instances,
-  which it gathers from one tensor. Taken in turns, for batches of 18 and of 256.
+  which it gathers from one tensor. Taken in turns, for batches of 18, 64 and 256.
 - `share_of_embedding` (with `--fit`): seconds of one fit of the proposed method, default settings, from
   cached features, by those of embedding all 72,604 patches, extrapolated from `--images` of them.
 
@@ -115,7 +115,7 @@ def main(arguments=None):
     X, y, X_bags, y_bags, slides = make_study()
     milliseconds = {
         size: step_ratio(X, y, X_bags, y_bags, size, options.steps, options.rounds)
-        for size in (18, 256)
+        for size in (18, 64, 256)
     }
     result = {
         "benchmark": "training",

@@ -21,6 +21,7 @@ from proportion_ssl.embedding.mobilenet import N_FEATURES
 from proportion_ssl.embedding.patch_embedder import PatchEmbedder
 from proportion_ssl.losses.signed_labels import SignedLabelLoss
 from proportion_ssl.nets.head import LinearHead
+from proportion_ssl.nets.linear_steps import Positions, is_known, train_epoch
 from proportion_ssl.nets.mobilenet_module import MobileNetV2Module
 from proportion_ssl.nets.random_numbers import generator
 from proportion_ssl.nets.signed_dataset import BatchesInOrder, SignedDataset, keep_batch
@@ -218,18 +219,30 @@ class SignedLabelNet(NeuralNetClassifier):
         return [(name, call) for name, call in super()._default_callbacks if name not in unwanted]
 
     def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
-        """An epoch as in skorch; a head is trained on one thread of torch.
+        """An epoch as in skorch; steps of a linear head are computed in numpy where they come out the same.
 
-        Its steps are too small to be shared: threads gain nothing, lose much where other work needs the
-        cores, and would round differently on other machines.
+        A head is trained on one thread: its steps are too small to be shared. Threads gain nothing, lose much
+        where other work needs the cores, and would round differently on other machines.
         """
         small = training and self.head is not None and len(getattr(self, "data_shape_", ())) == 1
         with one_thread() if small else nullcontext():
-            super().run_single_epoch(iterator, training, *args, **kwargs)
+            if not isinstance(getattr(iterator, "dataset", None), Positions):
+                super().run_single_epoch(iterator, training, *args, **kwargs)
+                return
+            self._set_training(True)
+            losses = train_epoch(self, self.head, iterator)
+            for loss, batch_size in losses:
+                self.history.new_batch()
+                self.history.record_batch("train_loss", loss)
+                self.history.record_batch("train_batch_size", batch_size)
+            self.history.record("train_batch_count", len(losses))
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Batches in skorch's way; outside training a head reads features in large parts, without a copy."""
-        if training or self.head is None or len(dataset.shape) != 2:
+        of_features = self.head is not None and len(getattr(dataset, "shape", ())) == 2
+        if training and of_features and is_known(self, self.head):
+            dataset = Positions(dataset)
+        if training or not of_features:
             return super().get_iterator(dataset, training=training)
         return BatchesInOrder(dataset, PREDICTED_AT_ONCE)
 

@@ -72,8 +72,25 @@ class SignedDataset(Dataset):
 
     def __getitems__(self, positions: Sequence[int]):
         """Batch of instances (n, ...) and signed labels (n, n_classes)."""
-        rows = self.rows[np.asarray(positions)]
-        signed = torch.from_numpy(self.signed[rows])
+        instances, signed = self.gather(np.asarray(positions))
+        return torch.from_numpy(np.ascontiguousarray(instances)), torch.from_numpy(signed)
+
+    def gather(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Instances and signed labels at some positions, as arrays.
+
+        Parameters
+        ----------
+        positions : ndarray of int, shape (n,)
+
+        Returns
+        -------
+        instances : ndarray of shape (n, ...)
+        signed : ndarray of shape (n, n_classes)
+        """
+        rows = self.rows[positions]
+        signed = self.signed[rows]
+        if len(self.parts) == 1:
+            return _single_precision(np.asarray(self.parts[0][rows])), signed
         part_of = np.searchsorted(self.starts, rows, side="right") - 1
         batch = None
         for number, part in enumerate(self.parts):
@@ -82,11 +99,11 @@ class SignedDataset(Dataset):
                 continue
             instances = _single_precision(np.asarray(part[rows[here] - self.starts[number]]))
             if len(here) == len(rows):
-                return torch.from_numpy(np.ascontiguousarray(instances)), signed
+                return instances, signed
             if batch is None:
                 batch = np.empty((len(rows), *instances.shape[1:]), dtype=instances.dtype)
             batch[here] = instances
-        return torch.from_numpy(batch), signed
+        return batch, signed
 
 
 class BatchesInOrder:
