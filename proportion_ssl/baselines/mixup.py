@@ -1,11 +1,9 @@
 """mixup of the labeled patches."""
 
-from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
-import torch
 
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
@@ -28,13 +26,13 @@ class MixedDataset(SignedDataset):
         super().__init__(X, signed, rows)
         self.alpha, self.random_state = alpha, random_state
 
-    def __getitems__(self, positions: Sequence[int]):
-        """Batch of mixed instances (n, ...) and signed labels (n, n_classes), both real numbers."""
-        X, signed = super().__getitems__(positions)
-        share = self.random_state.beta(self.alpha, self.alpha)
-        other = torch.from_numpy(self.random_state.permutation(len(X)))
-        signed = signed.to(X.dtype)
-        return torch.lerp(X[other], X, share), torch.lerp(signed[other], signed, share)
+    def gather(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mixed instances (n, ...) and signed labels (n, n_classes), both real numbers."""
+        X, signed = super().gather(positions)
+        rest = X.dtype.type(1 - self.random_state.beta(self.alpha, self.alpha))
+        other = self.random_state.permutation(len(X))
+        signed = signed.astype(X.dtype)
+        return X - rest * (X - X[other]), signed - rest * (signed - signed[other])
 
 
 class MixupClassifier(TwoStreamClassifier):

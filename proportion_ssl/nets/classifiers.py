@@ -224,13 +224,14 @@ class SignedLabelNet(NeuralNetClassifier):
         A head is trained on one thread: its steps are too small to be shared. Threads gain nothing, lose much
         where other work needs the cores, and would round differently on other machines.
         """
-        small = training and self.head is not None and len(getattr(self, "data_shape_", ())) == 1
+        head = self.head
+        small = training and head is not None and len(getattr(self, "data_shape_", ())) == 1
         with one_thread() if small else nullcontext():
-            if not isinstance(getattr(iterator, "dataset", None), Positions):
+            if head is None or not isinstance(getattr(iterator, "dataset", None), Positions):
                 super().run_single_epoch(iterator, training, *args, **kwargs)
                 return
             self._set_training(True)
-            losses = train_epoch(self, self.head, iterator)
+            losses = train_epoch(self, head, iterator)
             for loss, batch_size in losses:
                 self.history.new_batch()
                 self.history.record_batch("train_loss", loss)
@@ -240,7 +241,7 @@ class SignedLabelNet(NeuralNetClassifier):
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Batches in skorch's way; outside training a head reads features in large parts, without a copy."""
         of_features = self.head is not None and len(getattr(dataset, "shape", ())) == 2
-        if training and of_features and is_known(self, self.head):
+        if training and of_features and is_known(self, self.head, dataset):
             dataset = Positions(dataset)
         if training or not of_features:
             return super().get_iterator(dataset, training=training)

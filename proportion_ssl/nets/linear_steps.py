@@ -48,7 +48,7 @@ class Positions(Dataset):
         return np.asarray(positions)
 
 
-def is_known(net: NeuralNetClassifier, head: LinearHead | None) -> bool:
+def is_known(net: NeuralNetClassifier, head: LinearHead | None, data: Any) -> bool:
     """Whether an epoch of this net is what :func:`train_epoch` computes.
 
     Parameters
@@ -57,6 +57,8 @@ def is_known(net: NeuralNetClassifier, head: LinearHead | None) -> bool:
         Initialized.
     head : LinearHead or None
         The module that is trained.
+    data : Dataset
+        What it is trained on.
 
     Returns
     -------
@@ -65,7 +67,9 @@ def is_known(net: NeuralNetClassifier, head: LinearHead | None) -> bool:
         :class:`~proportion_ssl.losses.SignedLabelLoss`, with callbacks that do nothing within an epoch.
     """
     return (
-        type(head) is LinearHead
+        isinstance(data, SignedDataset)
+        and type(data).__getitems__ is SignedDataset.__getitems__
+        and type(head) is LinearHead
         and type(head.dropout) is FastDropout
         and head.linear.weight.dtype == torch.float32
         and head.linear.weight.device.type == "cpu"

@@ -92,7 +92,7 @@ class SignedDataset(Dataset):
         if len(self.parts) == 1:
             return _single_precision(np.asarray(self.parts[0][rows])), signed
         part_of = np.searchsorted(self.starts, rows, side="right") - 1
-        batch = None
+        batch: Any = None
         for number, part in enumerate(self.parts):
             here = np.flatnonzero(part_of == number)
             if not len(here):

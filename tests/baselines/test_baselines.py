@@ -179,6 +179,7 @@ def fit_images(system, freeze):
     return clf.fit(images(8, 0), [0, 1] * 4, IMAGE_BAGS)
 
 
+@pytest.mark.slow
 @every_system
 def test_images_with_frozen_layers(system):
     clf = fit_images(system, freeze=True)

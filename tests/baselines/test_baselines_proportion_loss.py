@@ -57,6 +57,7 @@ def test_finite_for_saturated_logits(recorded):
         assert loss > 50 and gradient.abs().max() > 0.01, "still pushes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_fit_brings_predicted_and_recorded_proportions_together(seed):
     data = make_bags(20, bag_size=30, n_features=16, class_separation=1.0, random_state=seed)

@@ -4,10 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 USE = """
 from proportion_ssl import Bags, NegativePseudoLabelClassifier
+
+import pytest
 
 bags = Bags([], rounding_step="ten per cent")
 n_bags: str = bags.n_bags
@@ -20,6 +24,7 @@ def mypy(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_package():
     """As ``python -m mypy`` says, with the settings of pyproject.toml."""
     result = mypy()

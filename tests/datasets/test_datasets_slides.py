@@ -155,11 +155,13 @@ def test_tissue_lies_inside_the_outlines(cohort_folder):
     assert np.percentile(dark[outside], 99.9) < 60
 
 
+@pytest.mark.slow
 def test_same_seed_same_files_whatever_the_number_of_workers(cohort_folder, tmp_path):
     make_slides(tmp_path / "again", **SMALL, n_jobs=2)
     assert digests(tmp_path / "again") == digests(cohort_folder)
 
 
+@pytest.mark.slow
 def test_slides_do_not_depend_on_how_many_there_are_nor_on_recording(cohort_folder, tmp_path):
     settings = {**SMALL, "n_labeled": 0, "n_bags": 2, "n_test": 0}
     make_slides(tmp_path, **settings, proportion_noise=15.0, rounding=5)
@@ -200,6 +202,7 @@ def test_a_cohort_is_not_replaced_unless_asked(tmp_path):
     assert after["slides/labeled_01.tif"] == before["slides/labeled_01.tif"]
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_no_manifest(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise OSError("disk full")

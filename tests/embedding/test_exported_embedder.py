@@ -115,6 +115,7 @@ assert not {"torch", "torchvision", "skorch"} & sys.modules.keys()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_images_to_probabilities_in_a_process_without_torch(file, images, tmp_path, n_classes):
     import joblib
@@ -391,6 +392,7 @@ def test_a_machine_that_computes_something_else(file, tmp_path, images):
         ExportedEmbedder(other).transform(images)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_exporting_replaces_a_file_or_leaves_it(tmp_path, monkeypatch):
     path = tmp_path / "network.zip"
@@ -408,6 +410,7 @@ def test_exporting_replaces_a_file_or_leaves_it(tmp_path, monkeypatch):
     assert ExportedEmbedder(path).fingerprint() == PatchEmbedder(module=Net(1)).fingerprint()
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_slides_are_not_embedded_again_by_the_exported_network(tmp_path):
     """Feature files of one are those of the other."""

@@ -132,6 +132,7 @@ def bare_mobilenet(weights=None):
 # What the features are
 
 
+@pytest.mark.slow
 def test_features_are_those_of_torchvision(images):
     expected = in_plain_torch(bare_mobilenet(), images)
     features = PatchEmbedder(weights=None).transform(images)
@@ -139,6 +140,7 @@ def test_features_are_those_of_torchvision(images):
     assert_equal_features(features, expected)
 
 
+@pytest.mark.slow
 def test_features_of_real_patches_with_real_weights(real_data):
     weights = real_data / "weights" / "mobilenet_v2_imagenet.pth"
     paths = sorted((real_data / "patches" / "lc25000").glob("*/*.jpeg"))[::400]
@@ -186,6 +188,7 @@ def test_a_module_is_copied_until_the_next_fit(images):
     assert embedder.fingerprint() != hash_before
 
 
+@pytest.mark.slow
 def test_small_images_for_a_module_that_takes_them(images):
     small = images[:, :8, :8]
     assert_equal_features(
@@ -383,6 +386,7 @@ def test_an_image_is_computed_once(images, computed, tmp_path):
     assert_equal_features(features, PatchEmbedder(module=Tiny()).transform(changed), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"module": Tiny(seed=1)}, {"mean": (0, 0, 0)}, {"module": nn.Flatten()}]
 )
@@ -417,6 +421,7 @@ def test_a_memory_of_joblib(images, computed, tmp_path):
 # Fingerprint
 
 
+@pytest.mark.slow
 def test_fingerprint_is_of_content(tmp_path):
     torch.save(load_mobilenet_v2(None).state_dict(), tmp_path / "weights.pth")
     here = PatchEmbedder(weights=None).fingerprint()
@@ -475,6 +480,7 @@ def other_forward():
     return Powered()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [Powered(2.0), Powered(1.003), other_forward()])
 def test_equal_weights_and_another_computation(images, tmp_path, other, fresh):
     given = PatchEmbedder(module=Powered(), memory=tmp_path)
@@ -496,6 +502,7 @@ class Raised(nn.Module):
         return x.clamp(min=self.least).mean(dim=(2, 3))
 
 
+@pytest.mark.slow
 def test_modules_that_look_alike_on_white_glass(images, fresh):
     """What tells two modules apart need not show in the first image."""
     modules = [Raised(-1.0), Raised(-3.0)]
@@ -507,6 +514,7 @@ def test_modules_that_look_alike_on_white_glass(images, fresh):
         assert_equal_features(embedder.transform(images), features, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_new_module_at_the_place_of_the_old_one(images, fresh):
     """Memory of a module that is gone is often used again, and with it the id."""
     embedder = PatchEmbedder(module=Powered(1.0))
@@ -525,6 +533,7 @@ class Shaken(nn.Module):
         return features * (1 + 1e-12 * torch.randn_like(features))
 
 
+@pytest.mark.slow
 def test_rounding_errors_do_not_change_the_fingerprint():
     torch.manual_seed(0)
     assert len({PatchEmbedder(module=Shaken()).fingerprint() for _ in range(30)}) == 1
@@ -547,6 +556,7 @@ print(PatchEmbedder(module=module).fingerprint(), end="")
 """
 
 
+@pytest.mark.slow
 def test_fingerprint_in_another_process(capsys):
     exec(FINGERPRINT, {})
     command = [sys.executable, "-c", FINGERPRINT]
@@ -596,11 +606,13 @@ def test_clone_copy_and_files(images, tmp_path):
         assert_array_equal(other.transform(images), expected)
 
 
+@pytest.mark.slow
 def test_a_pickle_does_not_hold_the_network_of_a_file(images):
     embedder = PatchEmbedder(weights=None).fit(images)
     assert len(pickle.dumps(embedder)) < 2000
 
 
+@pytest.mark.slow
 def test_settings_can_change_after_fit(images):
     embedder = PatchEmbedder(module=Tiny()).fit(images)
     embedder.set_params(module=Tiny(seed=1))
@@ -618,6 +630,7 @@ def test_names_of_features(images):
     assert frame.columns[0] == "patchembedder0"
 
 
+@pytest.mark.slow
 def test_in_a_grid_search(images, computed, tmp_path):
     y = np.arange(11) % 2
     pipe = make_pipeline(
@@ -665,6 +678,7 @@ def test_in_worker_processes(images):
     assert os.getpid() not in processes
 
 
+@pytest.mark.slow
 def test_engines_are_shared_by_equal_embedders_and_few(images, monkeypatch, fresh):
     compiled = []
 

@@ -332,6 +332,7 @@ def images():
     return pixels, labels, bags
 
 
+@pytest.mark.slow
 def test_frozen_images_give_the_same_model_as_embedding_first(images):
     pixels, labels, bags = images
     on_images = make(estimator=MobileNetV2Classifier(weights=None), max_epochs=3)

@@ -47,6 +47,7 @@ def run(manifest, output, *more):
     return main(["run", str(manifest), "--output", str(output), *PATCHES, *more])
 
 
+@pytest.mark.slow
 def test_run_then_apply(tmp_path, quick, capsys):
     manifest = write_cohort(tmp_path / "cohort")
     output = tmp_path / "out"
@@ -81,6 +82,7 @@ def test_run_then_apply(tmp_path, quick, capsys):
     assert "line 2: the percentages of slide 'test_9' sum to 90" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_does_not_overwrite_another(tmp_path, quick, capsys):
     manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=2, test=1)
     output = tmp_path / "out"
@@ -93,6 +95,7 @@ def test_a_run_goes_on_and_does_not_overwrite_another(tmp_path, quick, capsys):
     assert run(manifest, output, "--no-cv", "--compare", "--seed", "1", "--overwrite") == DONE
 
 
+@pytest.mark.slow
 def test_a_failing_stage_loses_nothing(tmp_path, quick, monkeypatch, capsys):
     manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=3, test=1)
     (tmp_path / "cohort" / "bag_4.tif").write_bytes(b"no slide")
@@ -110,6 +113,7 @@ def test_a_failing_stage_loses_nothing(tmp_path, quick, monkeypatch, capsys):
         assert (output / name).exists(), name
 
 
+@pytest.mark.slow
 def test_one_outlined_slide_and_no_test_slide(tmp_path, quick, capsys, recwarn):
     manifest = write_cohort(tmp_path / "cohort", labeled=1, bags=2, test=0)
     assert run(manifest, tmp_path / "out", "--system", "published", "--compare") == DONE
@@ -118,6 +122,7 @@ def test_one_outlined_slide_and_no_test_slide(tmp_path, quick, capsys, recwarn):
     assert any("Only one case is outlined" in str(w.message) for w in recwarn)
 
 
+@pytest.mark.slow
 def test_the_supervised_system_sees_no_bag(tmp_path, quick):
     manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=2, test=1)
     output = tmp_path / "out"
@@ -169,6 +174,7 @@ def test_embed(tmp_path, capsys):
     assert "Problem: broken: SlideError" in captured.err
 
 
+@pytest.mark.slow
 def test_check(tmp_path, capsys):
     manifest = write_cohort(tmp_path / "cohort")
     assert main(["check", str(manifest), *PATCHES]) == DONE
@@ -203,6 +209,7 @@ def code_blocks(page):
     return [textwrap.dedent(re.split(r"\n(?=\S)", block, maxsplit=1)[0]) for block in blocks]
 
 
+@pytest.mark.slow
 def test_grid_search_of_the_guide(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     *_, make_files, search = code_blocks(FIRST_HOUR)

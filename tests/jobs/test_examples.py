@@ -51,6 +51,7 @@ def test_example_is_in_gallery_form(name):
     assert len(re.findall(r"^# %%\n# \S", text, re.MULTILINE)) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PLOTS if name not in IN_PROCESSES])
 def test_example_runs(name, _agg, capsys):
     with warnings.catch_warnings():
@@ -64,6 +65,7 @@ def test_example_runs(name, _agg, capsys):
     assert all(any(ax.has_data() for ax in axes) for axes in drawn), "an empty figure"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_PROCESSES)
 def test_example_with_processes_runs(name):
     flags = ["-W", "error", "-W", "ignore:FigureCanvasAgg is non-interactive:UserWarning"]

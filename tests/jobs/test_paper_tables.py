@@ -114,6 +114,7 @@ def short(monkeypatch):
     return paper_tables
 
 
+@pytest.mark.slow
 def test_one_command_writes_all_and_goes_on_where_it_stopped(short, tmp_path, monkeypatch, capsys):
     command = ["--data", "synthetic", "--folds", "2", "--n-jobs", "1", "--output", str(tmp_path)]
     systems = ["Supervised", "VAT", "Adaptive", "Proposed", "Proportion loss", "Ceiling"]
@@ -189,6 +190,7 @@ def own_data(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_own_slides_are_read_from_manifest_and_feature_files(short, own_data):
     from study import own_slides
 

@@ -210,6 +210,7 @@ def test_copies_score_the_same_and_keep_their_requests(scorer, duplicate, slides
     assert_allclose(scores[0], scores[1], rtol=0)
 
 
+@pytest.mark.slow
 def test_parallel_workers_give_the_same(slides):
     X, y, slide_ids = slides
     with config_context(enable_metadata_routing=True):

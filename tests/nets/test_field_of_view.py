@@ -95,6 +95,7 @@ def test_the_gate_prefers_the_view_that_tells(with_slides):
     assert (adaptive.predict(X_new) == y_new).mean() > (fixed.predict(X_new) == y_new).mean() + 0.01
 
 
+@pytest.mark.slow
 def test_same_seed_same_net_and_pickle():
     X, y, _ = make_views(120)
     names = np.array(["rest", "cancer"])[y]

@@ -92,6 +92,7 @@ def test_torch_goes_on_where_numpy_stopped(monkeypatch):
         assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_partial_fit_and_copies_go_on(monkeypatch):
     net, data = trained(monkeypatch, known=True, dropout=0.2)
     copied = copy.deepcopy(net)
@@ -131,6 +132,7 @@ def test_dropout_keeps_the_mean_and_drops_its_share(probability):
     assert rows.std() < 1.2 * np.sqrt(probability * (1 - probability) / X.shape[1]) + 1e-12
 
 
+@pytest.mark.slow
 def test_dropout_trains_like_that_of_torch(monkeypatch):
     settings = {"dropout": 0.3, "epochs": 25, "lr": 0.01}
     nets = {
@@ -141,6 +143,16 @@ def test_dropout_trains_like_that_of_torch(monkeypatch):
     assert_allclose(np.mean(losses[True]), np.mean(losses[False]), rtol=0.02)
     ours, theirs = (np.mean([states(net)[2] for net in nets[known]], axis=0) for known in nets)
     assert_allclose(ours, theirs, atol=0.15 * np.abs(theirs).max())
+
+
+DATA = SignedDataset(np.eye(6, dtype=np.float32), np.eye(3, dtype=np.int8)[[0, 1, 2] * 2])
+
+
+class MyData(SignedDataset):
+    """Batches of one's own."""
+
+    def __getitems__(self, positions):
+        return super().__getitems__(positions)
 
 
 class MyLoss(PositiveLoss):
@@ -180,19 +192,20 @@ class Counter(Callback):
 )
 def test_what_is_not_known_is_left_to_skorch(net):
     net.initialize_for(np.eye(6, dtype=np.float32), np.arange(6), np.arange(3))
-    assert not linear_steps.is_known(net, net.head)
+    assert not linear_steps.is_known(net, net.head, DATA)
 
 
 def test_what_is_known():
     net = HeadClassifier()
     net.initialize_for(np.eye(6, dtype=np.float32), np.arange(6), np.arange(3))
-    assert linear_steps.is_known(net, net.head)
+    assert linear_steps.is_known(net, net.head, DATA)
+    assert not linear_steps.is_known(net, net.head, MyData(DATA.parts, DATA.signed))
     net.module_.linear.register_forward_hook(lambda *_: None)
-    assert not linear_steps.is_known(net, net.head)
+    assert not linear_steps.is_known(net, net.head, DATA)
     frozen = HeadClassifier()
     frozen.initialize_for(np.eye(6, dtype=np.float32), np.arange(6), np.arange(3))
     frozen.module_.linear.bias.requires_grad_(False)
-    assert not linear_steps.is_known(frozen, frozen.head)
+    assert not linear_steps.is_known(frozen, frozen.head, DATA)
 
 
 def test_callbacks_of_batches_are_called():

@@ -85,6 +85,7 @@ def test_a_file_is_loaded(saved, kind):
     assert not network.training
 
 
+@pytest.mark.slow
 def test_a_file_without_classification_layer(tmp_path):
     network = load_mobilenet_v2(None, seed=5)
     state = {k: v for k, v in network.state_dict().items() if k.startswith("features.")}

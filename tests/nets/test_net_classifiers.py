@@ -48,6 +48,7 @@ def test_it_is_a_skorch_classifier_with_the_settings_of_the_paper():
     )
 
 
+@pytest.mark.slow
 def test_string_labels_come_back(images):
     pixels, names = images
     net = seeded_fit(small(), pixels, names)
@@ -84,6 +85,7 @@ def test_it_survives_the_disk(images, how, tmp_path):
     assert_array_equal(again.predict_proba(images[0]), net.predict_proba(images[0]))
 
 
+@pytest.mark.slow
 def test_weights_of_a_file_are_those_it_uses(images, tmp_path):
     path = tmp_path / "weights.pth"
     backbone = load_mobilenet_v2(None, seed=5)
@@ -120,6 +122,7 @@ def test_features_in_place_of_images(images):
     assert_array_equal(on_images.predict_proba(pixels), on_features.predict_proba(features))
 
 
+@pytest.mark.slow
 def test_it_cross_validates(images):
     pixels, names = images
     torch.manual_seed(0)
@@ -151,6 +154,7 @@ def test_bad_input(X, y, error, message):
         small().fit(X, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [True, False])
 def test_a_head_trains_on_one_thread_and_convolutions_on_all(images, freeze):
     seen = {True: set(), False: set()}

@@ -99,6 +99,7 @@ def test_fits_in_threads_are_equal_and_leave_torchs_generator(model, torch_state
     assert torch.equal(torch.get_rng_state(), torch_state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [OWN[0], OWN[1], FOREIGN], ids=name_of)
 def test_threads_and_processes_of_joblib(model):
     alone = [fit(model, seed) for seed in range(4)]
@@ -128,6 +129,7 @@ def at(state, skip=0):
     return found
 
 
+@pytest.mark.slow
 def test_several_fields_of_view(torch_state):
     for model in (
         MultiFieldOfViewNet(2, fusion=AdaptiveFusion()),

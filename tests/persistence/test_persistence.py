@@ -234,6 +234,7 @@ def test_selectors_losses_and_nets_with_parameters(data, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [True, False])
 def test_images(freeze, tmp_path):
     """Layers come from the file: the weights it was trained from may be gone."""
@@ -255,6 +256,7 @@ def test_images(freeze, tmp_path):
     assert pickle.loads(pickle.dumps(loaded)).predict(images[:2]).shape == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [True, False])
 def test_images_with_bags_and_the_settings_of_the_paper(freeze, tmp_path):
     rng = np.random.default_rng(1)
@@ -336,6 +338,7 @@ def test_net_within_a_classifier_alone(model, data, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("freeze", "as_features"), [(True, True), (True, False), (False, False)])
 def test_mobilenet_alone(freeze, as_features, tmp_path):
     rng = np.random.default_rng(0)
@@ -1397,6 +1400,7 @@ def test_other_safetensors_file(tmp_path):
         load(tmp_path / "m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [True, False])
 def test_path_of_weights_in_a_file_is_not_opened(freeze, tmp_path):
     """A file may say where weights came from; that place is neither read nor downloaded."""
@@ -1485,6 +1489,7 @@ def test_any_description_with_a_right_hash(rich, data, tmp_path, choice, value):
         loaded.label_log_.to_frame()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

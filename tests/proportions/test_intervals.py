@@ -236,6 +236,7 @@ def bags_of(true, written, **error):
     return Bags([np.zeros((3, 2)) for _ in true], proportions=written, **error)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(counts=COUNTS, step=STEPS)
 def test_truth_lies_within_the_interval_of_its_rounded_record(counts, step):

@@ -433,6 +433,7 @@ def test_controls_are_large_enough_for_a_finger(page):
             assert min(element.size["height"], element.size["width"]) >= 32, selector
 
 
+@pytest.mark.slow
 def test_everything_is_reached_by_tab(page):
     """Once through the page: no control is left out, the focus never sticks, and it can be seen."""
     wanted = {"skip", "sort", "layer", "fade", "zoom", "view", "all", "summary"}
@@ -493,6 +494,7 @@ def test_page_works_without_script(browser, page_path):
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
+@pytest.mark.slow
 def test_page_of_40_slides_opens(browser, tmp_path, capsys):
     path = write(tmp_path / "cohort.html", 40, np.random.default_rng(1), side=700)
     size = path.stat().st_size

@@ -71,6 +71,7 @@ def test_text_names_slides_tables_and_counts(folder):
     assert text.splitlines()[-1].startswith("Error: bag_4: ")
 
 
+@pytest.mark.slow
 def test_a_cohort_in_memory_is_looked_at_as_its_manifest(folder):
     cohort = load_cohort(folder / "cohort.csv")
     check, expected = check_cohort(cohort, **HOW), look(folder)
@@ -234,6 +235,7 @@ def test_intervals_are_shown_as_they_were_read(folder):
     assert row["intervals"] == "acinar 90 to 100, solid 5 to 15"
 
 
+@pytest.mark.slow
 def test_slides_may_be_feature_files(folder, new, tmp_path):
     manifest, features = folder / "cohort.csv", tmp_path / "features"
     expected = look(folder)
@@ -246,6 +248,7 @@ def test_slides_may_be_feature_files(folder, new, tmp_path):
     pd.testing.assert_frame_equal(check.outlines, expected.outlines)
 
 
+@pytest.mark.slow
 def test_slides_are_looked_at_in_parallel_with_the_same_result(folder):
     (folder / "bag_3.tif").write_bytes(b"no slide")
     one, two = look(folder), look(folder, n_jobs=2)

@@ -46,6 +46,7 @@ def test_equal_models_give_equal_files_also_after_loading(fitted, path, tmp_path
     assert (tmp_path / "again").read_bytes() == first == (tmp_path / "loaded").read_bytes()
 
 
+@pytest.mark.slow
 def test_it_can_be_fitted_again(path, manifest, features):
     loaded = SlideSegmenter.load(path, embedder=Texture())
     kinds = type(loaded.classifier_), type(loaded.proposer_)
@@ -70,6 +71,7 @@ def test_an_embedder_without_export_is_named(fitted, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_process_that_applies_loads_no_torch(path, manifest):
     code = f"""
 import sys
@@ -83,6 +85,7 @@ sys.exit("torch" in sys.modules)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_network_goes_into_the_file(manifest, tmp_path, new):
     pytest.importorskip("openvino", reason="pip install proportion_ssl[fast]")
     torch.manual_seed(0)
@@ -169,6 +172,7 @@ def test_flipped_bits_are_noticed(path, tmp_path):
         assert loaded.colors_ == reference.colors_
 
 
+@pytest.mark.slow
 def test_a_foreign_classifier_that_is_linear_is_not_written_in_silence(manifest, new, tmp_path):
     segmenter = new(classifier=Plain(), proposer=None).fit(manifest)
     with pytest.raises(TypeError, match="Plain"):

@@ -34,6 +34,7 @@ def test_a_cohort_with_known_truth_is_segmented(fitted, manifest, features, tmp_
     assert label_map.shape == (N, N) and label_map[0, 0] == -1
 
 
+@pytest.mark.slow
 def test_scores_on_test_slides_and_in_folds(fitted, manifest, features):
     evaluation = fitted.evaluate(manifest, features=features)
     assert evaluation.pooled["mIoU"] > 0.95 and evaluation.pooled["proportion_error"] < 0.05
@@ -50,6 +51,7 @@ def test_scores_on_test_slides_and_in_folds(fitted, manifest, features):
     assert scores["fold"].tolist() == [1, 2, 3] and (scores["system"] == "outlines").all()
 
 
+@pytest.mark.slow
 def test_a_second_fit_embeds_only_what_is_new(tmp_path, new):
     manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=3, test=0)
     counting = Counting()
@@ -75,6 +77,7 @@ class Counting(Texture):
         return super().transform(images)
 
 
+@pytest.mark.slow
 def test_an_added_first_slide_leaves_the_reference_of_colors(tmp_path, new):
     manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=2, test=0)
     before = new(proposer=None).fit(manifest, features=tmp_path / "features")
@@ -89,6 +92,7 @@ def test_an_added_first_slide_leaves_the_reference_of_colors(tmp_path, new):
         assert_array_equal(segmenter.normalizer_.mean_, before.normalizer_.mean_)
 
 
+@pytest.mark.slow
 def test_slides_that_fail_are_named_and_the_others_go_on(tmp_path, new):
     manifest = write_cohort(tmp_path, labeled=2, bags=4, test=1)
     (tmp_path / "bag_3.tif").write_bytes(b"no slide")
@@ -108,6 +112,7 @@ def test_no_slide_at_all_says_why(tmp_path, new):
         new().fit(manifest)
 
 
+@pytest.mark.slow
 def test_one_outlined_slide_is_enough_to_fit(tmp_path, new):
     manifest = write_cohort(tmp_path, labeled=1, bags=2, test=1)
     segmenter = new()
@@ -127,6 +132,7 @@ def test_a_test_slide_without_outlines_or_record(tmp_path, new, fitted):
         fitted.evaluate(manifest)
 
 
+@pytest.mark.slow
 def test_a_class_that_no_outline_shows(tmp_path, new):
     manifest = write_cohort(tmp_path, labeled=1, bags=1, test=0)
     for path in tmp_path.glob("labeled_0.geojson"):
@@ -141,6 +147,7 @@ class WithoutClasses(NegativePseudoLabelClassifier):
         return {k: v for k, v in super().get_params(deep).items() if k != "classes"}
 
 
+@pytest.mark.slow
 def test_cases_make_one_bag_and_are_left_out_together(tmp_path, new):
     cases = ["p1", "p1", "p2", "p3", "p3", "p4", "p5"]
     manifest = write_cohort(tmp_path, labeled=3, bags=3, test=1, cases=cases)
@@ -154,6 +161,7 @@ def test_cases_make_one_bag_and_are_left_out_together(tmp_path, new):
     assert sorted(scores["cases"]) == ["p1", "p2"]
 
 
+@pytest.mark.slow
 def test_the_same_from_feature_files_without_slides(fitted, manifest, features, tmp_path, new):
     fitted.read_cohort(manifest, features=features)
     table = pd.read_csv(manifest)
@@ -177,6 +185,7 @@ def test_the_same_from_feature_files_without_slides(fitted, manifest, features, 
         from_files.segment(manifest.parent / "test_9.tif")
 
 
+@pytest.mark.slow
 def test_other_features_are_refused(fitted, manifest, features, tmp_path, new):
     path = manifest.parent / "test_9.tif"
     other = clone(fitted).set_params(embedder=Texture("2"), proposer=None)
@@ -284,6 +293,7 @@ def test_before_fit(new, manifest):
     assert clone(segmenter).get_params().keys() == segmenter.get_params().keys()
 
 
+@pytest.mark.slow
 def test_outlines_dropped_by_the_tissue_rule_are_reported(tmp_path, new, caplog):
     manifest = write_cohort(tmp_path, labeled=2, bags=2, test=0)
     names = write_one(tmp_path / "labeled_0.tif", 0.5, seed=0)
@@ -302,6 +312,7 @@ def test_a_picture(fitted, manifest):
     assert len(display.axes_) == 2
 
 
+@pytest.mark.slow
 def test_torch_is_not_loaded_by_the_package():
     code = "import sys; from proportion_ssl import SlideSegmenter; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -312,6 +323,7 @@ def test_it_has_the_parameters_that_it_documents():
     assert all(f"\n    {name} : " in documented for name in SlideSegmenter().get_params())
 
 
+@pytest.mark.slow
 def test_overlapping_windows_are_segmented_but_not_learned_from(fitted, manifest, tmp_path, new):
     """Labels of outlines lie on the overlapping windows, and patches would count several times."""
     slides = load_cohort(manifest).slides["path"].to_dict()

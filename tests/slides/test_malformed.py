@@ -286,6 +286,7 @@ def read_bounded(read, path, **arguments):
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", OUTLINES)
 def test_malformed_outlines(tmp_path, case):
     content = OUTLINES[case]
@@ -300,6 +301,7 @@ def test_malformed_outlines(tmp_path, case):
     assert "object at 0x" not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "words"),
     [

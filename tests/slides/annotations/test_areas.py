@@ -166,6 +166,7 @@ def shapes_with_holes(draw):
     return shapes
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(shapes_with_holes())
 def test_the_same_holes_in_every_dialect(tmp_path_factory, shapes):
@@ -177,6 +178,7 @@ def test_the_same_holes_in_every_dialect(tmp_path_factory, shapes):
         assert read_cells(path).tolist() == expected, name
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(names, st.lists(lattice_rings(), min_size=1, max_size=1)), max_size=4))
 def test_the_same_crossing_outlines_in_every_dialect(tmp_path_factory, shapes):
@@ -195,6 +197,7 @@ def test_the_same_crossing_outlines_in_every_dialect(tmp_path_factory, shapes):
     assert areas == {n: (cells == n).sum() for n in ("a", "b", "vague") if (cells == n).any()}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(

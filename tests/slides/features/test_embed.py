@@ -107,6 +107,7 @@ def test_files_hold_what_was_embedded(paths, tmp_path):
     assert not list((tmp_path / "store").glob(".*"))
 
 
+@pytest.mark.slow
 def test_views_stand_side_by_side_in_the_reference_colours(paths, tmp_path):
     with open_slide(paths[0]) as slide:
         reference = ReinhardNormalizer().fit(SlidePatches(slide, slide.grid(**SETTINGS)))
@@ -123,6 +124,7 @@ def test_views_stand_side_by_side_in_the_reference_colours(paths, tmp_path):
     assert not np.allclose(*slide_1)
 
 
+@pytest.mark.slow
 def test_a_second_run_reads_and_changed_settings_recompute(paths, tmp_path, caplog):
     embedder = Colors()
     first = embed_slides(paths, embedder, tmp_path, **SETTINGS).results

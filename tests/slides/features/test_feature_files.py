@@ -411,6 +411,7 @@ def contents(path):
     return repr(sorted(facts.items())) + "".join(array.tobytes().hex() for array in arrays)
 
 
+@pytest.mark.slow
 def test_flipped_bits(path):
     """Every flip is noticed, or changes nothing; benchmarks/faults/bit_flips.py does more of them."""
     whole, expected = path.read_bytes(), contents(path)
@@ -461,6 +462,7 @@ print("ended by itself")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 def test_a_full_disk_is_an_error_wherever_it_strikes(tmp_path):
     """HDF5 itself may end the process if it cannot write when it closes a file."""

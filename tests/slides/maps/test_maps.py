@@ -147,6 +147,7 @@ def agreement(before, after):
     return np.mean(before[labelled] == after[labelled])
 
 
+@pytest.mark.slow
 def test_agreement_is_complete_on_a_synthetic_slide(tmp_path):
     pixels = texture(2300, 1900)
     path = write_slide(tmp_path / "slide.tif", pixels, mpp=0.4987, n_levels=2)
@@ -167,6 +168,7 @@ def test_agreement_is_complete_on_a_real_slide(real_data, tmp_path):
             assert after.tolist() == before.tolist()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_round_trip_of_any_label_map(tmp_path_factory, data):
@@ -362,6 +364,7 @@ def colors_of(values):
     return table[values]
 
 
+@pytest.mark.slow
 def test_label_map_opens_in_openslide_and_large_image(tmp_path, large_grid):
     labels = random_labels(np.random.default_rng(0), large_grid)
     path = tmp_path / "labels.tif"

@@ -155,6 +155,7 @@ def test_batches_hold_the_same_pixels_as_single_regions(pyramid):
             assert_array_equal(patch, slide.read_region(box, grid.size))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -579,6 +580,7 @@ def test_sizes_that_cannot_be_are_found_before_memory_is_asked_for(tmp_path, pix
         open_slide(path)
 
 
+@pytest.mark.slow
 def test_changed_bytes_end_in_an_error_of_ours_or_in_pixels(tmp_path, caplog):
     # the directories of a TIFF, a few bytes of them changed at random
     caplog.set_level(logging.CRITICAL, logger="tifffile")
@@ -651,6 +653,7 @@ def test_use_after_close_is_a_clear_error(pyramid):
     slide.close()
 
 
+@pytest.mark.slow
 def test_files_are_opened_when_first_read_and_closed_again(tmp_path, pixels):
     path = write_slide(tmp_path / "s.tif", pixels)
 
@@ -719,6 +722,7 @@ def _checksums(slide, boxes):
     return [int(slide.read_region(box, 100).sum()) for box in boxes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [True, False])
 def test_worker_processes_share_a_slide(pyramid, fast):
     with open_slide(pyramid, fast=fast) as slide:
@@ -893,6 +897,7 @@ def test_a_plan_covers_its_box_to_within_the_tolerance(x, width, n, factors):
 # --- a real slide -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "CMU-1-Small-Region_pyramid.tif"])
 def test_a_real_slide_equals_openslide_pixel_by_pixel(real_data, name):
     path = real_data / "slides" / name
