@@ -11,8 +11,6 @@ ROOT = Path(__file__).parents[2]
 USE = """
 from proportion_ssl import Bags, NegativePseudoLabelClassifier
 
-import pytest
-
 bags = Bags([], rounding_step="ten per cent")
 n_bags: str = bags.n_bags
 NegativePseudoLabelClassifier(max_epoch=3)
