@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils.validation import _check_n_features as check_n_features
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = [
     "HasMethods",
@@ -22,6 +23,7 @@ __all__ = [
     "RealNotInt",
     "StrOptions",
     "check_n_features",
+    "check_sample_weight",
     "fit_context",
     "validate_parameter_constraints",
     "visual_block",

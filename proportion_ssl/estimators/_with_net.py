@@ -83,7 +83,7 @@ class NetBagClassifier(BagClassifier):
     def _build_net(self) -> NeuralNet:
         """The estimator or the default, for signed labels; without weights yet."""
         if self.estimator is None:
-            net = MobileNetV2Classifier() if self.is_images_ else HeadClassifier()
+            net = new_head_net(self.is_images_)
         else:
             net = clone(self.estimator)
             net.callbacks__valid_acc = None  # skorch's accuracy cannot read signed labels
@@ -228,6 +228,21 @@ class TrainedNetClassifier(NetBagClassifier):
         known = signed.copy()
         known[rows] = 0
         return known, validation
+
+
+def new_head_net(is_images: bool) -> SignedLabelNet:
+    """The net by default: a head on features, or MobileNetV2 on images.
+
+    Parameters
+    ----------
+    is_images : bool
+
+    Returns
+    -------
+    net : HeadClassifier or MobileNetV2Classifier
+    """
+    net = MobileNetV2Classifier() if is_images else HeadClassifier()
+    return net.set_params(**SIGNED_LABEL_SETTINGS)
 
 
 def weighted_labels(signed: np.ndarray, bags: Bags) -> np.ndarray:

@@ -1,24 +1,29 @@
 """Negative pseudo labeling: labeled patches and bags with known proportions in one estimator."""
 
 import copy
-from dataclasses import dataclass
 from numbers import Integral
 from types import NoneType
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from skorch import NeuralNet
 from tqdm import tqdm
 
 from proportion_ssl._sklearn import HasMethods, Interval, StrOptions, visual_block
-from proportion_ssl.estimators._with_net import TrainedNetClassifier, weighted_labels
+from proportion_ssl.estimators._learners import NetLearner, SolvedLearner, rounds
+from proportion_ssl.estimators._with_net import (
+    TrainedNetClassifier,
+    new_head_net,
+)
+from proportion_ssl.heads import SoftLabelHead
 from proportion_ssl.losses.signed_labels import NegativeLoss, PositiveLoss, multi_negative_loss
-from proportion_ssl.nets.content_order import content_order
-from proportion_ssl.nets.signed_dataset import SignedDataset
-from proportion_ssl.nets.training import train_epochs, train_until_settled, training_rows
 from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
 from proportion_ssl.pseudo_labels.picking import merge_rounds
 from proportion_ssl.pseudo_labels.selectors import AdaptiveSelector, NegativeSelector
+
+#: Rounds of a head that is solved for.
+N_SOLVED_ROUNDS = 11
 
 #: The settings that the paper states; see :class:`NegativePseudoLabelClassifier`.
 PAPER_SETTINGS = {
@@ -41,9 +46,11 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
 
     Parameters
     ----------
-    estimator : skorch.NeuralNet, default=None
+    estimator : skorch.NeuralNet or SoftLabelHead, default=None
         Net whose module returns logits. Default: :class:`~proportion_ssl.HeadClassifier` on features,
-        :class:`~proportion_ssl.MobileNetV2Classifier` on images.
+        :class:`~proportion_ssl.MobileNetV2Classifier` on images. Or a head that is solved for, such as
+        :class:`~proportion_ssl.heads.DiscriminantClassifier`: a fit then has 11 rounds, takes seconds, and
+        what concerns training (losses, epochs, patience, validation, learning rate, batches) has no effect.
     positive_selector : transformer or None, default="default"
         Chooses positive pseudo labels: class probabilities to signed labels, such as
         :class:`~proportion_ssl.ThresholdSelector`. "default" is :class:`~proportion_ssl.AdaptiveSelector`;
@@ -96,7 +103,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
     ----------
     classes_ : ndarray of shape (n_classes,)
     estimator_ : skorch.NeuralNet
-        The trained net.
+        The trained net, or the one whose head was solved for.
     n_iter_ : int
         Number of rounds of pseudo labels.
     history_ : list of dict
@@ -118,8 +125,17 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         The round since which each of these labels has stood without a break; 0: no label.
     bag_index_, bag_names_ : ndarray
         Bag of each instance of ``signed_labels_`` as a position in ``bag_names_``.
+    fell_back_ : bool
+        Whether the classifier is that of the labeled patches alone, since the pseudo labels did harm.
     n_features_in_ : int
         Number of features, or of channels of an image.
+
+    Warns
+    -----
+    HarmfulLabelsWarning
+        When labeled slides that were left out are predicted worse with pseudo labels than without, beyond
+        chance: the supervised classifier is then kept. Judging takes ``groups`` and three slides; for a net,
+        three that validate.
 
     Notes
     -----
@@ -156,6 +172,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **TrainedNetClassifier._parameter_constraints,
+        "estimator": [HasMethods(["fit_loop", "initialize"]), HasMethods(["solve"]), None],
         "positive_selector": [StrOptions({"default"}), HasMethods("transform"), None],
         "negative_selector": [StrOptions({"default"}), HasMethods("transform"), None],
         "multi_negative": ["boolean"],
@@ -175,7 +192,8 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             "n_iter_": (int,),
             "refit_history_": (dict, NoneType),
             "termination_condition_": (str,),
-        }
+        },
+        sometimes={"fell_back_": (bool,)},
     )
 
     def __init__(
@@ -231,6 +249,8 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             self.estimator_ = copy.deepcopy(net)
 
     def _build_net(self):
+        if isinstance(self.estimator, SoftLabelHead):
+            return new_head_net(self.is_images_)
         return (
             super()
             ._build_net()
@@ -241,28 +261,47 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         )
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):
-        is_warm = self.warm_start and net.initialized_
+        is_warm = self.warm_start and getattr(net, "initialized_", False)
         if is_warm:
             self._check_goes_on(net, X)
-        known, validation = self._split_labeled(X, codes, groups, random_state)
-        order = np.arange(len(known))
-        if bags is not None:
-            order = np.append(order, len(known) + content_order(bags.X, bags.index))
-        data = _Data(X, None if bags is None else bags.X, known, validation, order)
+        learner = self._learner(net, X, codes, bags, groups, random_state)
         self.n_iter_, self.termination_condition_, self.refit_history_ = 0, "no_bags", None
         with self._progress(bags) as progress:
             progress.set_description("supervised")
             if is_warm and bags is not None:
                 losses: dict = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
             else:
-                losses = self._train(net, data, known, random_state, new_weights=not is_warm)
+                losses = learner.fit_labeled(new_weights=not is_warm)
             self.history_ = [{"round": 0, **losses}]
             progress.update()
             if bags is not None:
-                self._fit_rounds(net, data, bags, random_state, progress)
+                self._fit_rounds(learner, bags, progress)
+        learner.finish()
+        self.fell_back_ = learner.fell_back
 
-    def _fit_rounds(self, net, data, bags, random_state, progress):
-        """Renew the pseudo labels and train on, until the epochs are used up; then train new weights."""
+    def _learner(self, net, X, codes, bags, groups, random_state):
+        """What learns in the rounds: a net that is trained, or a head that is solved for."""
+        if isinstance(self.estimator, SoftLabelHead):
+            if self.warm_start:
+                raise ValueError(
+                    "warm_start=True goes on training a net; a head that is solved for starts anew in every "
+                    "fit, which takes seconds: set warm_start=False."
+                )
+            return SolvedLearner(
+                *(clone(self.estimator), net, X, codes, bags, groups, self.classes_, random_state)
+            )
+        known, validation = self._split_labeled(X, codes, groups, random_state)
+        settings = ("max_epochs", "patience", "epoch_size", "oversample")
+        return NetLearner(
+            *(net, X, bags, known, validation),
+            initialize=lambda: self._initialize(net, X, np.flatnonzero(known.any(axis=1))),
+            settings={name: getattr(self, name) for name in settings},
+            groups=groups,
+            random_state=random_state,
+        )
+
+    def _fit_rounds(self, learner, bags, progress):
+        """Renew the pseudo labels and learn from them, in turns; then train new weights."""
         positive_selector, negative_selector = self._make_selectors()
         self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
         last_negative = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int32)
@@ -271,44 +310,25 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             return
         self.termination_condition_ = "max_epochs"
 
-        for n_epochs in self._epochs_of_rounds():
+        def give_labels(probabilities):
             self.n_iter_ += 1
-            progress.set_description(f"round {self.n_iter_}")
-            probabilities = net.predict_proba(SignedDataset(bags.X))
             positive = self._select(positive_selector, probabilities, bags)
             negative = self._select(negative_selector, probabilities, bags)
             last_negative[negative < 0] = self.n_iter_
             labels = merge_rounds(positive, negative, self._remembered(last_negative))
-            self.label_log_.record(labels, remembered=negative == 0)
+            return labels, negative == 0
 
-            signed = np.concatenate([data.known, weighted_labels(labels, bags)])
-            rows = data.rows(signed, random_state, balance=self.oversample)
-            train_epochs(
-                *(net, SignedDataset([data.X, bags.X], signed, rows), data.validation, n_epochs),
-                epoch_size=self.epoch_size,
-            )
-            self._record_round(net, n_epochs, probabilities, bags)
+        epochs = self._epochs_of_rounds()
+        trained = rounds(learner, give_labels, bags, self.label_log_, epochs)
+        for n_epochs, (probabilities, losses) in zip(epochs, trained, strict=True):
+            self._record_round(n_epochs, losses, probabilities, bags)
+            progress.set_description(f"round {self.n_iter_}")
             progress.update()
 
         if self.refit:
             progress.set_description("refit")
-            self.refit_history_ = self._train(net, data, signed, random_state, new_weights=True)
+            self.refit_history_ = learner.refit()
             progress.update()
-
-    def _train(self, net, data, signed, random_state, *, new_weights):
-        """Train on what carries a signed label until the validation loss settles; returns the losses."""
-        if new_weights:
-            self._initialize(net, data.X, np.flatnonzero(data.known.any(axis=1)))
-        n_before = len(net.history)
-        parts = data.X if len(signed) == len(data.known) else [data.X, data.X_bags]
-        rows = data.rows(signed, random_state, balance=self.oversample)
-        train_until_settled(
-            *(net, SignedDataset(parts, signed, rows), data.validation),
-            max_epochs=self.max_epochs,
-            patience=self.patience,
-            epoch_size=self.epoch_size,
-        )
-        return {"n_epochs": len(net.history) - n_before, **_losses(net, n_before)}
 
     def _check_goes_on(self, net, X):
         """Raise unless the net of the last fit can learn from these data."""
@@ -324,7 +344,9 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             )
 
     def _epochs_of_rounds(self):
-        """Epochs of each round."""
+        """Epochs of each round; a head that is solved for needs few rounds."""
+        if isinstance(self.estimator, SoftLabelHead):
+            return [self.epochs_per_round] * N_SOLVED_ROUNDS
         whole, rest = divmod(self.max_epochs, self.epochs_per_round)
         return [self.epochs_per_round] * whole + [rest] * (rest > 0)
 
@@ -373,43 +395,15 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         oldest = 1 if self.negative_memory is None else self.n_iter_ - self.negative_memory + 1
         return -(last_negative >= max(1, oldest)).astype(np.int8)
 
-    def _record_round(self, net, n_epochs, probabilities, bags):
+    def _record_round(self, n_epochs, losses, probabilities, bags):
         signed = self.label_log_.signed_labels
         self.history_.append(
             {
                 "round": self.n_iter_,
                 "n_epochs": n_epochs,
-                **_losses(net),
+                **losses,
                 "sum_absolute_error": self._sum_absolute_error(probabilities.argmax(axis=1), bags),
                 "n_positive": (signed > 0).sum(axis=0).tolist(),
                 "n_negative": (signed < 0).sum(axis=0).tolist(),
             }
         )
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What a fit trains on: instances of both sides, signed labels of the labeled ones, validation data.
-
-    ``order`` holds the rows of both sides in the order from which they are drawn.
-    """
-
-    X: Any
-    X_bags: Any
-    known: np.ndarray
-    validation: SignedDataset | None
-    order: np.ndarray
-
-    def rows(self, signed, random_state, *, balance):
-        """Rows to train on, by signed labels of the labeled instances alone or of both sides."""
-        return training_rows(signed, random_state, balance=balance, order=self.order[: len(signed)])
-
-
-def _losses(net: NeuralNet, best_since: int | None = None) -> dict:
-    """Losses of the last epoch, or of the best since an earlier one; None where not measured."""
-    row = net.history[-1]
-    if best_since is not None and "valid_loss" in row:
-        row = min(net.history[best_since:], key=lambda epoch: epoch["valid_loss"])
-    return {
-        name: float(row[name]) if name in row else None for name in ("train_loss", "valid_loss")
-    }

@@ -6,20 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.special import softmax
-from sklearn.decomposition import PCA
 
 from proportion_ssl._sklearn import Interval
-from proportion_ssl.estimators._class_means import class_means
-from proportion_ssl.estimators._discriminant import linear_discriminant
-from proportion_ssl.estimators._with_net import NetBagClassifier, weighted_labels
-from proportion_ssl.nets.classifiers import (
-    PREDICTED_AT_ONCE,
-    HeadClassifier,
-    MobileNetV2Classifier,
-)
-from proportion_ssl.nets.content_order import content_order
-from proportion_ssl.nets.signed_dataset import BatchesInOrder, SignedDataset
+from proportion_ssl.estimators._learners import SolvedLearner, rounds
+from proportion_ssl.estimators._with_net import NetBagClassifier
+from proportion_ssl.heads import DiscriminantClassifier
+from proportion_ssl.nets.classifiers import HeadClassifier, MobileNetV2Classifier
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
 from proportion_ssl.proportions.intervals import consistent_proportions, nearest_proportions
@@ -35,23 +27,11 @@ FIRST_DEVIATION = 0.02
 #: In the rounds that follow, and at most and at least once the records have been judged.
 LARGEST_DEVIATION, SMALLEST_DEVIATION = 0.1, 0.01
 
-#: Standard deviations from the mean beyond which squares overflow in float32.
-FARTHEST = 1e15
-
 #: Degrees of freedom of the t distribution that errors of a whole record follow.
 DEGREES_OF_FREEDOM = 3.0
 
 #: Rounds with the deviation that the records were found to have.
 N_LAST_ROUNDS = 4
-
-#: Instances from which scale and principal components are taken, drawn at random where there are more.
-N_COMPONENT_INSTANCES = 20_000
-
-#: Features of which the whole covariance is decomposed; of more, only the components that are needed.
-N_EXACT_FEATURES = 1536
-
-#: Values (instances times features) from which components are taken: memory and time have this bound.
-N_COMPONENT_VALUES = N_COMPONENT_INSTANCES * N_EXACT_FEATURES
 
 
 class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
@@ -69,13 +49,14 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     estimator : HeadClassifier or MobileNetV2Classifier, default=None
         Net whose head is solved for, with frozen layers. Default: :class:`~proportion_ssl.HeadClassifier` on
         features, :class:`~proportion_ssl.MobileNetV2Classifier` on images.
-    n_components : int, default=400
-        Principal components of the standardized features that the discriminant functions are made of; at most
-        the number of features.
-    shrinkage : float in (0, 1], default=0.3
-        How far the covariance within classes is moved towards a multiple of the identity matrix.
-    temperature : float, default=5.0
-        Logits are divided by it: the normal distributions of many features are far too sure.
+    n_components : int, default=None
+        As in :class:`~proportion_ssl.heads.DiscriminantClassifier`.
+    shrinkage : float in (0, 1], default=None
+        As in :class:`~proportion_ssl.heads.DiscriminantClassifier`; bags count as slides.
+    temperature : float, default=None
+        Logits are divided by it in the end: the normal distributions of many features are far too sure.
+        Default: as labels say that are left out in turn, by slide where ``groups`` are given; with bags the
+        geometric mean of that and of what the soft labels of left-out bags say.
     n_rounds : int, default=7
         Rounds before the records are judged; four more follow.
     doubt : float in [0, 2], default=0.4
@@ -100,6 +81,12 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         The most doubtful bags first, indexed by name: ``distance`` in [0, 2], the sum over the classes of the
         absolute differences between recorded (nearest within the interval) and supported proportions;
         ``doubtful``; and per class ``recorded_...`` and ``supported_...``. Only with bags.
+    fell_back_ : bool
+        Whether the classifier is that of the labeled instances alone, since the bags did harm.
+    record_deviation_ : float in [0.01, 0.1]
+        Standard deviation of a recorded share, as the judgment found it. Only with bags.
+    temperature_ : float
+        What the logits of ``estimator_`` were divided by.
     trust_ : float in [0, 1]
         How exact the records are as a whole: ``max(0, 1 - median(distance) / 0.2)``. Only with bags.
     bags_ : Bags
@@ -109,6 +96,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
 
     Warns
     -----
+    HarmfulLabelsWarning
+        As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     IdentifiabilityWarning
         When the recorded proportions cannot tell classes apart; see
         :func:`~proportion_ssl.proportions.identifiability`.
@@ -141,9 +130,9 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **NetBagClassifier._parameter_constraints,
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "shrinkage": [Interval(Real, 0, 1, closed="right")],
-        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "shrinkage": [Interval(Real, 0, 1, closed="right"), None],
+        "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
         "doubt": [Interval(Real, 0, 2, closed="both")],
     }
@@ -153,6 +142,9 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             "history_": (list,),
             "bag_reliability_": (pd.DataFrame,),
             "trust_": (float,),
+            "temperature_": (float,),
+            "fell_back_": (bool,),
+            "record_deviation_": (float,),
         },
         left_out={"bags_": "training data"},
     )
@@ -161,9 +153,9 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         self,
         estimator: HeadClassifier | MobileNetV2Classifier | None = None,
         *,
-        n_components: int = 400,
-        shrinkage: float = 0.3,
-        temperature: float = 5.0,
+        n_components: int | None = None,
+        shrinkage: float | None = None,
+        temperature: float | None = None,
         n_rounds: int = 7,
         doubt: float = 0.4,
         classes: Any = None,
@@ -185,75 +177,51 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
                 f"{tuple(X.shape[1:])}; its head is solved for, which needs features or, "
                 "for images, a MobileNetV2Classifier with freeze=True."
             )
-        parts = [X] if bags is None else [X, bags.X]
-        sample = self._sample(parts, bags, random_state)
-        net.initialize_for(sample, np.arange(len(sample)), self.classes_)
-        sample = _standardized(net, sample, out=sample)
-        components = _principal_components(sample, self.n_components, random_state)
-        del sample  # as large as N_COMPONENT_VALUES
-        projected = np.concatenate([_project(net, components, part) for part in parts])
-        known = np.eye(len(self.classes_), dtype=projected.dtype)[codes]
-        if bags is None:
-            head = linear_discriminant(projected, known, shrinkage=self.shrinkage)
-        else:
+        head = DiscriminantClassifier(
+            self.n_components, shrinkage=self.shrinkage, temperature=self.temperature
+        )
+        if bags is not None:
             shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
             warn_if_not_identifiable(shares, self.classes_)
-            first = _with_unlabeled_classes(projected, codes, known, bags, shares)
-            head = linear_discriminant(*first, shrinkage=self.shrinkage)
-            head = self._fit_rounds(head, projected, known, bags)
-        self._set_head(net, components, *head)
+        learner = SolvedLearner(head, net, X, codes, bags, groups, self.classes_, random_state)
+        learner.fit_labeled()
+        if bags is not None:
+            self._fit_rounds(learner, bags)
+        self.temperature_ = learner.finish()
+        self.fell_back_ = learner.fell_back
 
-    def _fit_rounds(self, head, X, known, bags):
+    def _fit_rounds(self, learner, bags):
         """Label the bags and solve for a new head, in turns; judge the records in between."""
         self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
         self.history_ = []
-        logits = _logits(X[len(known) :], head)
         for deviation in [FIRST_DEVIATION] + [LARGEST_DEVIATION] * (self.n_rounds - 1):
-            head, logits = self._round(logits, X, known, bags, deviation)
-
-        predicted = self.classes_[logits.argmax(axis=1)]
+            self._round(learner, bags, deviation)
+        predicted = self.classes_[learner.logits().argmax(axis=1)]
         supported = bags.proportions_of(predicted, self.classes_)
         self.bags_, deviation = self._judge(bags, supported)
-        deviation = float(np.clip(deviation, SMALLEST_DEVIATION, LARGEST_DEVIATION))
+        self.record_deviation_ = float(np.clip(deviation, SMALLEST_DEVIATION, LARGEST_DEVIATION))
         for _ in range(N_LAST_ROUNDS):
-            head, logits = self._round(logits, X, known, self.bags_, deviation)
-        return head
+            self._round(learner, self.bags_, self.record_deviation_)
 
-    def _round(self, logits, X, known, bags, deviation):
-        """Label the bags by the logits of the last head; a new head, and its logits."""
+    def _round(self, learner, bags, deviation):
+        """Label the bags with records of this standard deviation, and learn from the labels."""
         selector = SoftAssignmentSelector(deviation, degrees_of_freedom=DEGREES_OF_FREEDOM)
-        soft = selector.transform(
-            softmax(logits / self.temperature, axis=1),
-            bag_ids=bags.index,
-            bag_proportions=bags.recorded,
-        )
-        soft = np.asarray(soft)  # a DataFrame where scikit-learn is set to give these
-        self.label_log_.record(soft)
-        labels = np.concatenate([known, weighted_labels(soft, bags)])
-        head = linear_discriminant(X, labels, shrinkage=self.shrinkage)
-        logits = _logits(X[len(known) :], head)
-        self.history_.append(
-            {
-                "round": len(self.history_) + 1,
-                "standard_deviation": deviation,
-                "sum_absolute_error": self._sum_absolute_error(logits.argmax(axis=1), bags),
-            }
-        )
-        return head, logits
 
-    def _sample(self, parts, bags, random_state):
-        """The instances that give scale and principal components: all, or some of many."""
-        everything = SignedDataset(parts)
-        n_instances, n_features = everything.shape
-        most = max(N_COMPONENT_VALUES // n_features, 2 * self.n_components)
-        most = min(N_COMPONENT_INSTANCES, most)
-        rows = np.arange(n_instances)
-        if n_instances > most:
-            if bags is not None:  # the order of instances in a bag must not matter
-                n_labeled = n_instances - bags.n_instances
-                rows[n_labeled:] = n_labeled + content_order(bags.X, bags.index)
-            rows = np.sort(random_state.choice(rows, most, replace=False))
-        return everything.__getitems__(rows.tolist())[0].numpy()
+        def give_labels(probabilities):
+            labels = selector.transform(
+                probabilities, bag_ids=bags.index, bag_proportions=bags.recorded
+            )
+            return np.asarray(labels), None  # a DataFrame where scikit-learn is set to give these
+
+        for _ in rounds(learner, give_labels, bags, self.label_log_, [0]):
+            codes = learner.logits().argmax(axis=1)
+            self.history_.append(
+                {
+                    "round": len(self.history_) + 1,
+                    "standard_deviation": deviation,
+                    "sum_absolute_error": self._sum_absolute_error(codes, bags),
+                }
+            )
 
     def _judge(self, bags: Bags, supported: np.ndarray) -> tuple[Bags, float]:
         """The same bags, with weight 0 where doubtful, and the standard deviation of the records."""
@@ -272,63 +240,6 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         judged = bags.with_instances(bags.X)
         judged.weights = np.where(doubtful, 0.0, bags.weights)
         return judged, _standard_deviation(differences)
-
-    def _set_head(self, net, components, coef, intercept):
-        """Write discriminant functions of principal components into the linear layer of the head."""
-        weight = (components.T @ coef / self.temperature).T
-        net.head.set_linear(weight, intercept / self.temperature)
-
-
-def _with_unlabeled_classes(X, codes, known, bags, shares):
-    """Labeled instances and their labels, and for a class that has none the mean that the bags tell."""
-    n_labeled, without = len(known), np.flatnonzero(known.sum(axis=0) == 0)
-    if not len(without):
-        return X[:n_labeled], known
-    means = class_means(X[:n_labeled], codes, X[n_labeled:], bags.index, shares, bags.weights)
-    labels = np.eye(known.shape[1], dtype=known.dtype)[without]
-    return np.concatenate([X[:n_labeled], means[without].astype(X.dtype)]), np.concatenate(
-        [known, labels]
-    )
-
-
-def _logits(X, head):
-    """Values of the discriminant functions (coef, intercept), before the temperature."""
-    coef, intercept = head
-    return X @ coef.astype(np.float32) + intercept
-
-
-def _standardized(net, features, out=None):
-    """Features as the linear layer of a head sees them."""
-    with np.errstate(over="ignore"):  # what is too large is refused by _project
-        standardized = np.subtract(features, net.head.mean.numpy(force=True), out=out)
-        standardized /= net.head.scale.numpy(force=True)
-    return standardized
-
-
-def _principal_components(X, n_components, random_state):
-    """Directions (n_components, n_features) of the largest variance; writes to X."""
-    n_components = min(n_components, *X.shape)
-    # of many features: a randomized method, or with few instances the singular vectors
-    solver = "covariance_eigh" if X.shape[1] <= N_EXACT_FEATURES else "auto"
-    pca = PCA(n_components, svd_solver=solver, copy=False, random_state=random_state)
-    with np.errstate(invalid="ignore"):  # shares of the variance where there is none
-        return pca.fit(X).components_
-
-
-def _project(net, components, X):
-    """Principal components of features, read a part at a time: (n_instances, n_components)."""
-    projected = []
-    for part, _ in BatchesInOrder(SignedDataset(X), PREDICTED_AT_ONCE):
-        with np.errstate(over="ignore", invalid="ignore"):
-            projected.append(_standardized(net, part.numpy()) @ components.T)
-        wrong = ~(np.abs(projected[-1]) <= FARTHEST).all(axis=1)
-        if wrong.any():
-            largest = float(np.abs(part.numpy()[wrong][0]).max())
-            raise ValueError(
-                f"An instance has a feature of size {largest:.3g}, over {FARTHEST:.0e} standard deviations "
-                "from the others, where float32 overflows; look for wrong values in X."
-            )
-    return np.concatenate(projected)
 
 
 def _standard_deviation(differences: np.ndarray) -> float:

@@ -38,12 +38,13 @@ EQUATIONS = (
     *("pseudo_labels.selectivity", "pseudo_labels.picking"),
     *("pseudo_labels.exact_assignment", "pseudo_labels.soft_assignment"),
     *("pseudo_labels._dual", "pseudo_labels._augmenting_paths"),
-    "estimators._discriminant",
+    "heads._discriminant",
+    "heads._temperature",
 )
 
 LEARNING = (
     *("proportions", "pseudo_labels", "losses", "metrics", "datasets", "embedding", "nets"),
-    *("estimators", "baselines", "persistence"),
+    *("heads", "estimators", "baselines", "persistence"),
 )
 
 ROWS = {
@@ -82,15 +83,25 @@ ROWS = {
     "nets": Row(
         ("nets", "embedding", "losses", *NEUTRAL), (*ARRAYS, *TORCH, "sklearn", "threadpoolctl")
     ),
+    "heads": Row(("heads", *NEUTRAL), (*ARRAYS, "sklearn")),
     "estimators": Row(
-        ("estimators", "nets", "embedding", "losses", "pseudo_labels", "proportions", *NEUTRAL),
+        (
+            "estimators",
+            "heads",
+            "nets",
+            "embedding",
+            "losses",
+            "pseudo_labels",
+            "proportions",
+            *NEUTRAL,
+        ),
         (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm"),
     ),
     "estimators.tumor_proposer": Row(("nets", *NEUTRAL), ("numpy", "sklearn")),
     "estimators.classify_and_count": Row(("proportions", *NEUTRAL), ("numpy", "sklearn")),
     "baselines": Row(
         (
-            *("baselines", "estimators", "nets", "embedding", "losses"),
+            *("baselines", "estimators", "heads", "nets", "embedding", "losses"),
             *("pseudo_labels", "proportions", *NEUTRAL),
         ),
         (*ARRAYS, *TORCH, "sklearn", "joblib", "pandas", "tqdm"),

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from sklearn.covariance import shrunk_covariance
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from proportion_ssl.estimators._discriminant import linear_discriminant
+from proportion_ssl.heads._discriminant import linear_discriminant
 
 
 def make_case(n=80, n_features=6, n_classes=3, seed=0):

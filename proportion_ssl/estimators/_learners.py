@@ -1,0 +1,513 @@
+"""What the rounds of pseudo labels need of a head: predict the bags, learn from labels, say how it went.
+
+Two kinds of head have the same three verbs. A net is trained on, for some epochs; a head that is solved for
+starts again from every new set of labels.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+from skorch import NeuralNet
+
+from proportion_ssl.estimators._class_means import class_means
+from proportion_ssl.estimators._with_net import weighted_labels
+from proportion_ssl.heads import SoftLabelHead
+from proportion_ssl.heads._base import typical_temperature
+from proportion_ssl.heads._discriminant import ABSENT
+from proportion_ssl.heads._projection import (
+    Projection,
+    default_components,
+    gather,
+    principal_components,
+    sample_rows,
+)
+from proportion_ssl.heads._temperature import fit_temperature
+from proportion_ssl.nets.content_order import content_order
+from proportion_ssl.nets.signed_dataset import SignedDataset
+from proportion_ssl.nets.training import train_epochs, train_until_settled, training_rows
+from proportion_ssl.proportions.bags import Bags
+from proportion_ssl.proportions.counts import class_proportions
+from proportion_ssl.proportions.intervals import consistent_proportions, proportion_distance
+from proportion_ssl.pseudo_labels.label_log import LabelLog
+
+#: What logits are divided by in the rounds: discriminant functions of many features are far too sure.
+ROUND_TEMPERATURE = 5.0
+
+#: Normal quantile below which a change of left-out slides counts as harm.
+HARM = -1.645
+
+#: Bags from which, and up to which, it is judged whether their records say anything.
+FEWEST_JUDGED, MOST_JUDGED = 10, 500
+
+#: Folds in which bags are left out to choose the temperature.
+N_BAG_FOLDS = 3
+
+
+def rounds(
+    learner: "NetLearner | SolvedLearner",
+    give_labels: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]],
+    bags: Bags,
+    log: LabelLog,
+    epochs: Sequence[int],
+) -> Iterator[tuple[np.ndarray, dict]]:
+    """Rounds of pseudo labels: predict the bags, give labels, learn from them, and again.
+
+    Parameters
+    ----------
+    learner : NetLearner or SolvedLearner
+    give_labels : callable
+        From class probabilities of the instances of the bags to their signed labels, and which of these were
+        not given now but remembered (or None).
+    bags : Bags
+    log : LabelLog
+        Keeps the labels.
+    epochs : sequence of int
+        Of each round.
+
+    Yields
+    ------
+    probabilities : ndarray of shape (n_bag_instances, n_classes)
+        Under which the labels of the round were given.
+    losses : dict
+        Of learning from them.
+    """
+    for n_epochs in epochs:
+        probabilities = learner.probabilities()
+        labels, remembered = give_labels(probabilities)
+        log.record(labels, remembered=remembered)
+        yield probabilities, learner.learn(weighted_labels(labels, bags), n_epochs)
+
+
+# --- nets ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class NetLearner:
+    """A net that is trained by gradients.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    X : array of shape (n_labeled, ...)
+    bags : Bags or None
+    known : ndarray of shape (n_labeled, n_classes)
+        Signed labels of the labeled instances; 0 for those that validate.
+    validation : SignedDataset or None
+    initialize : callable
+        Gives the net new weights.
+    settings : dict
+        ``max_epochs``, ``patience`` and ``epoch_size`` of training until it settles, and ``oversample``.
+    groups : array-like of shape (n_labeled,) or None
+        Slide of each labeled instance.
+    random_state : numpy.random.RandomState
+    """
+
+    net: NeuralNet
+    X: Any
+    bags: Bags | None
+    known: np.ndarray
+    validation: SignedDataset | None
+    initialize: Callable[[], None]
+    settings: dict
+    groups: Any
+    random_state: np.random.RandomState
+    signed: np.ndarray | None = field(default=None, init=False)
+    supervised: dict | None = field(default=None, init=False)  # weights
+    fell_back: bool = field(default=False, init=False)
+
+    def __post_init__(self):
+        order = np.arange(len(self.known))
+        if self.bags is not None:
+            order = np.append(order, len(order) + content_order(self.bags.X, self.bags.index))
+        self.order = order  # of the rows of both sides, from which they are drawn
+
+    def fit_labeled(self, *, new_weights: bool = True) -> dict:
+        """Train on the labeled instances alone; returns the losses."""
+        losses = self._settle(self.known, new_weights)
+        if self.bags is not None:
+            self.supervised = copy.deepcopy(self.net.module_.state_dict())
+        return losses
+
+    def probabilities(self) -> np.ndarray:
+        """Class probabilities of the instances of the bags."""
+        return self.net.predict_proba(SignedDataset(self.bags.X))
+
+    def learn(self, labels: np.ndarray, n_epochs: int) -> dict:
+        """Train on, on the labeled instances and the signed labels of the bags; returns the losses."""
+        self.signed = np.concatenate([self.known, labels])
+        data = self._data(self.signed)
+        train_epochs(
+            *(self.net, data, self.validation, n_epochs), epoch_size=self.settings["epoch_size"]
+        )
+        return losses_of(self.net)
+
+    def refit(self) -> dict:
+        """Train new weights on the last labels; returns the losses."""
+        return self._settle(self.signed, new_weights=True)
+
+    def finish(self) -> None:
+        """Go back to the supervised weights if validation slides say that pseudo labels did harm."""
+        needed = (self.supervised, self.signed, self.groups, self.validation)
+        if any(one is None for one in needed):
+            return
+        rows = self.validation.rows
+        codes = self.validation.signed[rows].argmax(axis=1)
+        found = copy.deepcopy(self.net.module_.state_dict())
+        after = self.net.predict_proba(self.validation).argmax(axis=1) == codes
+        self.net.module_.load_state_dict(self.supervised)
+        before = self.net.predict_proba(self.validation).argmax(axis=1) == codes
+        self.fell_back = do_harm(before, after, codes, np.asarray(self.groups)[rows])
+        if not self.fell_back:
+            self.net.module_.load_state_dict(found)
+
+    def _settle(self, signed, new_weights):
+        if new_weights:
+            self.initialize()
+        n_before = len(self.net.history)
+        settings = {name: self.settings[name] for name in ("max_epochs", "patience", "epoch_size")}
+        train_until_settled(self.net, self._data(signed), self.validation, **settings)
+        return {"n_epochs": len(self.net.history) - n_before, **losses_of(self.net, n_before)}
+
+    def _data(self, signed):
+        parts = self.X if len(signed) == len(self.known) else [self.X, self.bags.X]
+        order = self.order[: len(signed)]
+        rows = training_rows(
+            signed, self.random_state, balance=self.settings["oversample"], order=order
+        )
+        return SignedDataset(parts, signed, rows)
+
+
+def losses_of(net: NeuralNet, best_since: int | None = None) -> dict:
+    """Losses of the last epoch, or of the best since an earlier one; None where not measured.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    best_since : int, optional
+
+    Returns
+    -------
+    losses : dict
+        ``train_loss`` and ``valid_loss``.
+    """
+    row = net.history[-1]
+    if best_since is not None and "valid_loss" in row:
+        row = min(net.history[best_since:], key=lambda epoch: epoch["valid_loss"])
+    return {
+        name: float(row[name]) if name in row else None for name in ("train_loss", "valid_loss")
+    }
+
+
+# --- heads that are solved for ------------------------------------------------------------------
+
+
+class SolvedLearner:
+    """A head that is solved for, from the labeled instances and the labels of the bags.
+
+    Its solution is written into the head of a net, which predicts, is saved and exported like any other.
+
+    Parameters
+    ----------
+    head : SoftLabelHead
+    net : HeadClassifier or MobileNetV2Classifier
+        With frozen layers.
+    X : array of shape (n_labeled, n_features)
+    codes : ndarray of int, shape (n_labeled,)
+    bags : Bags or None
+    groups : array-like of shape (n_labeled,) or None
+        Slide of each labeled instance.
+    classes : ndarray of shape (n_classes,)
+    random_state : numpy.random.RandomState
+
+    Raises
+    ------
+    ValueError
+        If the net learns from something else than features.
+    """
+
+    def __init__(
+        self,
+        head: SoftLabelHead,
+        net: Any,
+        X: Any,
+        codes: np.ndarray,
+        bags: Bags | None,
+        groups: Any,
+        classes: np.ndarray,
+        random_state: np.random.RandomState,
+    ):
+        self.head, self.net, self.bags, self.codes = head, net, bags, codes
+        parts = [X] if bags is None else [X, bags.X]
+        self.projection = self._project(parts, classes, random_state)
+        n_instances = sum(part.shape[0] for part in parts)
+        self.X_all = np.empty((n_instances, len(self.projection.components)), dtype=np.float32)
+        self.X, self.X_bags = self.X_all[: len(codes)], self.X_all[len(codes) :]
+        for part, out in zip(parts, (self.X, self.X_bags), strict=False):
+            self.projection(part, out)
+        self.known = np.eye(len(classes), dtype=np.float32)[codes]
+        self.groups = np.full(len(codes), -1)
+        if groups is not None:
+            self.groups = np.unique(np.asarray(groups), return_inverse=True)[1]
+        self.labels: np.ndarray | None = None  # soft, of the bags
+        self.fell_back = False
+
+    def _project(self, parts, classes, random_state) -> Projection:
+        n_labeled, n_features = parts[0].shape
+        n_instances = sum(part.shape[0] for part in parts)
+        order = np.arange(n_instances)
+        if self.bags is not None:  # the order of instances in a bag must not matter
+            order[n_labeled:] = n_labeled + content_order(self.bags.X, self.bags.index)
+        n_components = self.head.n_components or default_components(n_instances)
+        rows = sample_rows(n_instances, n_features, n_components, random_state, order)
+        sample = gather(parts, rows)
+        self.net.initialize_for(sample, np.arange(len(sample)), classes)
+        scales = (part.numpy(force=True) for part in (self.net.head.mean, self.net.head.scale))
+        return principal_components(sample, *scales, n_components, random_state)
+
+    def fit_labeled(self, *, new_weights: bool = True) -> dict:
+        """Solve on the labeled instances alone; a class without any takes the mean that the bags tell."""
+        X, labels, groups = self.X, self.known, self.groups
+        without = np.flatnonzero(self.known.sum(axis=0) == 0)
+        if len(without) and self.bags is not None:
+            bags = self.bags
+            shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
+            means = class_means(X, self.codes, self.X_bags, bags.index, shares, bags.weights)
+            X = np.concatenate([X, means[without].astype(X.dtype)])
+            labels = np.concatenate([labels, np.eye(labels.shape[1], dtype=labels.dtype)[without]])
+            groups = np.append(groups, np.full(len(without), -1))
+        self.solution = self.supervised = self.head.solve(X, labels, groups)
+        return {"n_epochs": 0, "train_loss": None, "valid_loss": None}
+
+    def probabilities(self) -> np.ndarray:
+        """Class probabilities of the instances of the bags, at the temperature of the rounds."""
+        return softmax(self.logits() / np.float32(ROUND_TEMPERATURE), axis=1)
+
+    def logits(self) -> np.ndarray:
+        """Logits of the instances of the bags."""
+        return _logits(self.X_bags, self.solution)
+
+    def learn(self, labels: np.ndarray, n_epochs: int | None = None) -> dict:
+        """Solve on the labeled instances and the signed labels of the bags."""
+        self.labels = soft_labels(labels, self.probabilities())
+        every = (np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups()))
+        self.solution = self.head.solve(self.X_all, *every)
+        return {"n_epochs": 0, "train_loss": None, "valid_loss": None}
+
+    def refit(self) -> None:
+        """Nothing: every solution starts anew."""
+
+    def _all_groups(self):
+        return self.groups, self.bags.index + self.groups.max(initial=-1) + 1
+
+    def finish(self) -> float:
+        """Choose the temperature and write the solution into the net; returns the temperature.
+
+        The solution is that of the labeled instances alone if left-out slides say that the bags did harm.
+        """
+        if self.labels is not None:
+            beside = (self.X_bags, self.labels, self._all_groups()[1])
+            left_out = self.head.left_out(self.X, self.known, self.groups, beside=beside)
+            unseen = self.left_out_logits()
+            self.fell_back = self._records_say_nothing(unseen) or self._bags_do_harm(*left_out)
+            if self.fell_back:
+                self.solution, self.labels = self.supervised, None
+        temperature = self.head.temperature
+        if temperature is None and self.labels is None:
+            temperature = self.head.temperature_of(self.X, self.known, self.groups)
+        elif temperature is None:
+            by_bags = fit_temperature(unseen, self.labels * (unseen > 0.5 * ABSENT))
+            by_labels = typical_temperature(*left_out, self.known) or by_bags
+            temperature = float(np.sqrt(by_labels * by_bags))
+        coef, intercept = self.solution
+        weight = self.projection.on_features(coef) / temperature
+        self.net.head.set_linear(weight, intercept / temperature)
+        return temperature
+
+    def _bags_do_harm(self, logits, fold):
+        if (self.groups < 0).any():
+            return False
+        alone, of_alone = self.head.left_out(self.X, self.known, self.groups)
+        rows = (fold >= 0) & (of_alone >= 0)
+        before, after = (one[rows].argmax(axis=1) == self.codes[rows] for one in (alone, logits))
+        return do_harm(before, after, self.codes[rows], self.groups[rows])
+
+    def _records_say_nothing(self, logits):
+        bags = self.bags
+        shares = class_proportions(
+            logits.argmax(axis=1), bags.index, n_bags=bags.n_bags, n_classes=logits.shape[1]
+        )
+        return records_say_nothing(shares, bags.lower, bags.upper)
+
+    def left_out_logits(self) -> np.ndarray:
+        """Logits of the instances of the bags, by heads that have not learned from their bag."""
+        logits = np.zeros(self.labels.shape)
+        n_bags = self.bags.n_bags
+        fold = (np.arange(n_bags) % min(N_BAG_FOLDS, max(2, n_bags)))[self.bags.index]
+        labels, groups = (
+            np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups())
+        )
+        for number in np.unique(fold):
+            here = fold == number
+            kept = np.append(np.full(len(self.X), True), ~here)
+            solution = self.head.solve(self.X_all, labels * kept[:, np.newaxis], groups)
+            logits[here] = _logits(self.X_bags[here], solution)
+        return logits
+
+
+# --- what the labels did -------------------------------------------------------------------------
+
+
+class HarmfulLabelsWarning(UserWarning):
+    """Pseudo labels did harm, and the classifier of the labeled instances alone is kept."""
+
+
+def do_harm(before: np.ndarray, after: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether left-out slides are predicted worse with pseudo labels than without; warns if so.
+
+    Parameters
+    ----------
+    before, after : ndarray of bool, shape (n_instances,)
+        Whether an instance is predicted right without and with pseudo labels.
+    codes : ndarray of int, shape (n_instances,)
+        Class of each instance; all classes count the same.
+    groups : ndarray of shape (n_instances,)
+        Slide of each instance.
+
+    Returns
+    -------
+    harm : bool
+        With ``d_g`` the change of slide g in balanced accuracy, whether ``sum d_g / sqrt(sum d_g^2)`` is
+        below -1.645, the one-sided level of 5%. Fewer than three slides cannot say so.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> slides, right = np.arange(4), np.ones(4, dtype=bool)
+    >>> do_harm(right, right, np.zeros(4, dtype=int), slides)
+    False
+    """
+    if not len(codes):
+        return False
+    weights = 1 / np.bincount(codes)[codes]
+    index = np.unique(groups, return_inverse=True)[1]
+    changes = np.bincount(index, weights * (after.astype(float) - before))
+    size = float(np.sqrt((changes**2).sum()))
+    if size == 0 or changes.sum() / size >= HARM:
+        return False
+    n_classes = len(np.unique(codes))
+    right = [float((weights * one).sum() / n_classes) for one in (before, after)]
+    _warn(
+        f"left-out labeled slides are predicted with a balanced accuracy of {right[1]:.2f}, without bags "
+        f"with {right[0]:.2f} ({len(changes)} slides)"
+    )
+    return True
+
+
+def records_say_nothing(predicted: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> bool:
+    """Whether bags are as far from their own records as from those of other bags; warns if so.
+
+    Parameters
+    ----------
+    predicted : ndarray of shape (n_bags, n_classes)
+        Predicted proportions, by a classifier that has not learned from the records of these bags.
+    lower, upper : ndarray of shape (n_bags, n_classes)
+        Intervals of the recorded proportions.
+
+    Returns
+    -------
+    nothing : bool
+        Whether the mean distance to the own records is not among the smallest 5% of 999 random exchanges of
+        the records. Fewer than ten bags, or records that are all alike, are not judged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> predicted = np.random.default_rng(0).dirichlet(np.ones(3), 12)
+    >>> records_say_nothing(predicted, predicted, predicted)
+    False
+    """
+    rng = np.random.default_rng(0)
+    n_bags = len(predicted)
+    if n_bags > MOST_JUDGED:
+        chosen = rng.choice(n_bags, MOST_JUDGED, replace=False)
+        predicted, lower, upper = predicted[chosen], lower[chosen], upper[chosen]
+        n_bags = MOST_JUDGED
+    if n_bags < FEWEST_JUDGED:
+        return False
+    distance = np.stack(
+        [proportion_distance(np.tile(one, (n_bags, 1)), lower, upper) for one in predicted]
+    )
+    bags = np.arange(n_bags)
+    exchanged = np.array([distance[bags, rng.permutation(n_bags)].mean() for _ in range(999)])
+    own = float(distance[bags, bags].mean())
+    if np.ptp(exchanged) < 1e-9 or (exchanged <= own).sum() + 1 <= 0.05 * 1000:
+        return False
+    _warn(
+        f"recorded and predicted proportions differ by {own:.2f} on average (sum over the classes), and by "
+        f"{exchanged.mean():.2f} when the records of the {n_bags} bags are exchanged at random, which is no "
+        "less. Are the records those of other slides, or the classes in another order?"
+    )
+    return True
+
+
+def _warn(reason):
+    warnings.warn(
+        f"The pseudo labels do harm or say nothing: {reason}. The classifier of the labeled instances "
+        "alone is kept (fell_back_).",
+        HarmfulLabelsWarning,
+        stacklevel=3,
+    )
+
+
+def soft_labels(signed: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Soft labels that say to a head without gradients what signed labels say to a loss.
+
+    Parameters
+    ----------
+    signed : ndarray of shape (n_instances, n_classes)
+        Signed labels; their size is the weight of the instance.
+    probabilities : ndarray of shape (n_instances, n_classes)
+        Predictions under which the labels were given.
+
+    Returns
+    -------
+    soft : ndarray of float32, shape (n_instances, n_classes)
+        Positive labels as they are. Where all labels are negative, the prediction among the classes that are
+        not excluded, which sums to ``(C - n) / (C - 1)`` times the weight for n negative labels. 0
+        without labels, or with none but negative ones.
+
+    Notes
+    -----
+    For one negative label c this is equation (3) of the paper: ``-log(1 - f_c)`` and the cross-entropy of
+    ``q = f / (1 - f_c)`` without c have the same gradient at f, and the second lies above the first
+    everywhere else, so that solving for q and renewing it descends on equation (3), as EM does. Several
+    negative labels are excluded together, with the weight of equation (4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> signed = np.array([[1, 0, 0], [-1, 0, 0], [-1, -1, 0]])
+    >>> soft_labels(signed, np.array([[0.5, 0.3, 0.2]] * 3)).round(2).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.6000000238418579, 0.4000000059604645], [0.0, 0.0, 0.5]]
+    """
+    soft = np.maximum(signed, 0).astype(np.float32)
+    rows = np.flatnonzero((signed < 0).any(axis=1) & ~(signed > 0).any(axis=1))
+    excluded = signed[rows] < 0
+    n_classes, n_negative = signed.shape[1], excluded.sum(axis=1, keepdims=True)
+    left = np.where(excluded, 0, probabilities[rows]).astype(np.float64)
+    total = left.sum(axis=1, keepdims=True)
+    even = np.where(excluded, 0.0, 1.0) / np.maximum(n_classes - n_negative, 1)
+    left = np.where(total > 0, left / np.where(total > 0, total, 1), even)
+    size = np.abs(signed[rows]).sum(axis=1, keepdims=True) / n_negative
+    soft[rows] = left * size * (n_classes - n_negative) / (n_classes - 1)
+    return soft
+
+
+def _logits(X, solution):
+    coef, intercept = solution
+    return X @ coef.astype(np.float32) + intercept.astype(np.float32)

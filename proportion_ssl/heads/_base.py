@@ -1,0 +1,278 @@
+"""What heads share that are solved for: linear classifiers of features that learn from soft labels."""
+
+from abc import ABC, abstractmethod
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+
+from proportion_ssl._fitting import all_or_nothing
+from proportion_ssl._kept import Array, Kept
+from proportion_ssl._sklearn import Interval, check_sample_weight, fit_context
+from proportion_ssl.heads._projection import (
+    default_components,
+    gather,
+    principal_components,
+    sample_rows,
+    scale_of,
+)
+from proportion_ssl.heads._temperature import fit_temperature
+
+#: Folds in which labeled slides are left out to choose the temperature.
+N_FOLDS = 5
+
+
+class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
+    """Base of the linear classifiers whose weights are solved for, from labels or from soft labels.
+
+    A subclass writes :meth:`solve`; its constructor has the parameters below.
+
+    Parameters
+    ----------
+    n_components : int or None
+        Principal components of the standardized features that the logits are made of.
+    temperature : float or None
+        Logits are divided by it; None: as left-out labels say.
+    random_state : int, RandomState instance or None
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    coef_ : ndarray of float64, shape (n_classes, n_features)
+    intercept_ : ndarray of float64, shape (n_classes,)
+    temperature_ : float
+        What the logits were divided by; ``coef_`` and ``intercept_`` contain it.
+    n_features_in_ : int
+    """
+
+    __metadata_request__fit = {"groups": False}  # noqa: RUF012 - scikit-learn's protocol
+
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "temperature": [Interval(Real, 0, None, closed="neither"), None],
+        "random_state": ["random_state"],
+    }
+
+    _kept = Kept(
+        always={
+            "classes_": (np.ndarray,),
+            "n_features_in_": (int,),
+            "temperature_": (float,),
+        },
+        arrays={
+            "coef_": Array("float64", ("classes", "features")),
+            "intercept_": Array("float64", ("classes",)),
+        },
+    )
+
+    n_components: int | None
+    temperature: float | None
+    random_state: Any
+
+    @abstractmethod
+    def solve(
+        self, X: np.ndarray, labels: np.ndarray, groups: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weights for instances and their soft labels.
+
+        Parameters
+        ----------
+        X : ndarray of float32, shape (n_instances, n_components)
+        labels : ndarray of float, shape (n_instances, n_classes)
+            Share of each instance in each class, times the weight of the instance; not negative.
+        groups : ndarray of int, shape (n_instances,)
+            Slide of each instance; -1: not known.
+
+        Returns
+        -------
+        coef : ndarray of float64, shape (n_components, n_classes)
+        intercept : ndarray of float64, shape (n_classes,)
+            Of a class without labels very low, so that its probability is 0.
+        """
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "SoftLabelHead":
+        """Solve for the weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, n_features)
+        y : array-like of shape (n_instances,)
+        sample_weight : array-like of shape (n_instances,), optional
+            At least 0.
+        groups : array-like of shape (n_instances,), optional
+            Slide of each instance: patches of one slide are then not taken as independent.
+
+        Returns
+        -------
+        self : SoftLabelHead
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two classes, or the input does not fit together.
+        """
+        with all_or_nothing(self):
+            return self._fit(X, y, sample_weight, groups)
+
+    def _fit(self, X, y, sample_weight, groups):
+        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y holds one class ({self.classes_[0]!r}); at least two classes are needed: label instances "
+                "of another class."
+            )
+        labels = np.eye(len(self.classes_), dtype=np.float32)[codes]
+        if sample_weight is not None:
+            labels *= check_sample_weight(
+                sample_weight, X, dtype=np.float32, ensure_non_negative=True
+            )[:, np.newaxis]
+        slides = np.full(len(X), -1)
+        if groups is not None:
+            check_consistent_length(X, groups)
+            slides = np.unique(np.asarray(groups), return_inverse=True)[1]
+        random_state = check_random_state(self.random_state)
+        n_components = self.n_components or default_components(len(X))
+        rows = sample_rows(*X.shape, n_components, random_state)
+        sample = gather([X], rows)
+        projection = principal_components(sample, *scale_of(sample), n_components, random_state)
+        projected = projection(X)
+        coef, intercept = self.solve(projected, labels, slides)
+        self.temperature_ = self.temperature or self.temperature_of(projected, labels, slides)
+        weight = projection.on_features(coef) / self.temperature_ / projection.scale
+        self.coef_ = weight
+        self.intercept_ = intercept / self.temperature_ - weight @ projection.mean.astype(
+            np.float64
+        )
+        return self
+
+    def temperature_of(self, X: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+        """Temperature by labeled instances, left out in turn: whole slides where these are known.
+
+        Parameters
+        ----------
+        X, labels, groups
+            As in :meth:`solve`.
+
+        Returns
+        -------
+        temperature : float
+            1 where nothing can be left out.
+        """
+        return typical_temperature(*self.left_out(X, labels, groups), labels) or 1.0
+
+    def left_out(
+        self, X: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, beside: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of labeled instances by heads that have not seen their slides.
+
+        Parameters
+        ----------
+        X, labels, groups
+            As in :meth:`solve`.
+        beside : tuple (X, labels, groups), optional
+            What every head learns from besides.
+
+        Returns
+        -------
+        logits : ndarray of float64, shape (n_instances, n_classes)
+        fold : ndarray of int, shape (n_instances,)
+            In which fold an instance was left out; -1: the others did not show its class, or it has no
+            label.
+        """
+        logits = np.zeros(labels.shape)
+        fold = np.full(len(X), -1)
+        for number, (train, test) in enumerate(_folds(labels.argmax(axis=1), groups)):
+            data = (X[train], labels[train], groups[train])
+            if beside is not None:
+                data = tuple(np.concatenate(pair) for pair in zip(data, beside, strict=True))
+            known = data[1].sum(axis=0) > 0
+            if known.sum() < 2:
+                continue
+            coef, intercept = self.solve(*data)
+            logits[test] = X[test] @ coef + intercept
+            fold[test] = np.where((labels[test] > 0)[:, ~known].any(axis=1), -1, number)
+        return logits, np.where(labels.sum(axis=1) > 0, fold, -1)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Logits; of two classes the difference.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, n_features)
+
+        Returns
+        -------
+        logits : ndarray of shape (n_instances, n_classes), or (n_instances,) for two classes
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def _logits(self, X):
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        return X @ self.coef_.T + self.intercept_
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_instances, n_features)
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_instances, n_classes)
+        """
+        return softmax(self._logits(X), axis=1)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of the class probabilities, shape (n_instances, n_classes)."""
+        return log_softmax(self._logits(X), axis=1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable class, shape (n_instances,)."""
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(axis=1)]
+
+
+def typical_temperature(logits: np.ndarray, fold: np.ndarray, labels: np.ndarray) -> float | None:
+    """Median over the folds of the most probable temperature of each.
+
+    The slides of one fold may be so unlike the others that no temperature is large enough; it has one vote.
+
+    Parameters
+    ----------
+    logits, fold
+        As :meth:`SoftLabelHead.left_out` returns them.
+    labels : ndarray of shape (n_instances, n_classes)
+
+    Returns
+    -------
+    temperature : float or None
+        None if nothing was left out.
+    """
+    folds = np.unique(fold[fold >= 0])
+    if not len(folds):
+        return None
+    found = [fit_temperature(logits[fold == one], labels[fold == one]) for one in folds]
+    return float(np.exp(np.median(np.log(found))))
+
+
+def _folds(codes, groups):
+    """Pairs of training and test instances; none where nothing can be left out."""
+    if (groups >= 0).all():
+        n_folds = min(N_FOLDS, len(np.unique(groups)))
+        return list(GroupKFold(n_folds).split(codes, groups=groups)) if n_folds > 1 else []
+    n_folds = min(N_FOLDS, int(np.bincount(codes).max()), len(codes))
+    if n_folds < 2:
+        return []
+    return list(StratifiedKFold(n_folds, shuffle=True, random_state=0).split(codes, codes))
