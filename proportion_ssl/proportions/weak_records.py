@@ -307,7 +307,7 @@ def refuse_weak_records(record: PartialRecord | OrderRecord | None, what: str) -
         )
         raise ValueError(
             f"{what} needs the share of every class of each bag, but {kind} alone is recorded. Take "
-            "one of the classifiers of proportion_ssl itself, ProportionLossClassifier or AssignmentClassifier."
+            "a classifier of proportion_ssl itself, ProportionLossClassifier or AssignmentClassifier."
         )
 
 
