@@ -33,7 +33,7 @@ class BagBatch:
     lower, upper : torch.Tensor of float64, shape (n_bags, n_classes)
         Intervals of the recorded proportions; equal where these are exact and whole bags are drawn. Where a
         random part of a bag is drawn, one standard deviation of the share in such a part wider
-        (:func:`~proportion_ssl.proportions.intervals.spread_interval`). Rounded to float32, ends that are
+        (``proportion_ssl.proportions.intervals.spread_interval``). Rounded to float32, ends that are
         whole numbers of instances would no longer be.
     weights : torch.Tensor of float32, shape (n_bags,)
         Weight of each bag.

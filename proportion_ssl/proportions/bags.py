@@ -293,7 +293,7 @@ class Bags:
     def recorded(self) -> Any:
         """What a selector compares with.
 
-        The proportions, or ends of intervals, shape (2, n_bags, n_classes), or the :attr:`record`.
+        The proportions, or ends of intervals, shape (2, n_bags, n_classes), or the ``record``.
         """
         if self.record is not None:
             return self.record

@@ -24,7 +24,7 @@ class PartialRecord:
     among : ndarray of bool, shape (n_bags, n_classes)
         A row that is True for all classes is a complete record.
     sampling_variance : ndarray of shape (n_bags, 1) or float, default=0.0
-        See :func:`~proportion_ssl.proportions.intervals.sampling_variance`; 0 where predictions are of whole
+        See ``proportion_ssl.proportions.intervals.sampling_variance``; 0 where predictions are of whole
         bags.
 
     Notes
@@ -158,7 +158,7 @@ class PartialRecord:
         Parameters
         ----------
         variance : ndarray of shape (n_bags, 1)
-            As from :func:`~proportion_ssl.proportions.intervals.sampling_variance`.
+            As from ``proportion_ssl.proportions.intervals.sampling_variance``.
 
         Returns
         -------

@@ -246,8 +246,8 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Notes
         -----
-        Unless a selector defines otherwise: :meth:`select_within` the intervals that the record admits given
-        the predicted proportions, which every round renews.
+        Unless a selector defines otherwise: ``select_within`` the intervals that the record admits given the
+        predicted proportions, which every round renews.
         """
         predicted = _predicted_shares(_predict(probabilities)[0], probabilities.shape[1], bag_index)
         return self.select_within(probabilities, bag_index, *record.ends(predicted))

@@ -72,7 +72,7 @@ def smooth_probabilities(
 
     With ``keep_shares`` the bound is raised among the q with these means. All patches are renewed at once:
     what the neighbors make of the probabilities goes through
-    :func:`~proportion_ssl.pseudo_labels.exact_assignment.sinkhorn`, and half way to the result.
+    ``proportion_ssl.pseudo_labels.exact_assignment.sinkhorn``, and half way to the result.
 
     References
     ----------
