@@ -4,9 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.isotonic import IsotonicRegression
 
-from proportion_ssl import Bags
+from proportion_ssl import Bags, NegativePseudoLabelClassifier, RobustProportionClassifier
+from proportion_ssl.baselines import (
+    MeanMapClassifier,
+    MixBag,
+    ProportionLossClassifier,
+    ProportionSVMClassifier,
+)
+from proportion_ssl.datasets import make_bags
 from proportion_ssl.proportions import OrderRecord, PartialRecord
 from proportion_ssl.proportions.bags import check_bags
 
@@ -255,3 +263,52 @@ class TestFromPredominant:
         X = np.zeros((2, 1))
         with pytest.warns(UserWarning, match="The rows of predominant"):
             Bags.from_predominant(X, ["y", "x"], ["a", "b"], classes=["a", "b"])
+
+
+class TestFits:
+    """Labeled patches of three slides, and bags with what is recorded of them."""
+
+    DATA = make_bags(
+        n_bags=16, class_separation=1.1, slide_shift=1.3, n_labeled_slides=3, random_state=1
+    )
+
+    def weak(self, kind):
+        bags, shares = self.DATA.bags, self.DATA.bags.proportions
+        if kind == "predominant":
+            return Bags.from_predominant(
+                bags.X, bags.index, shares.argmax(axis=1), classes=range(4)
+            )
+        among = shares[:, :3].sum(axis=1)
+        table = shares.copy()
+        table[among > 0, 3] = np.nan
+        table[among > 0, :3] /= among[among > 0, np.newaxis]
+        return Bags(bags.X, bags.index, pd.DataFrame(table), among=[0, 1, 2])
+
+    def score(self, clf, bags):
+        clf = clone(clf).fit(self.DATA.X_labeled, self.DATA.y, bags)
+        return clf.score(self.DATA.X_test, self.DATA.y_test)
+
+    @pytest.mark.parametrize("kind", ["partial", "predominant"])
+    def test_they_teach_what_labeled_patches_do_not(self, kind):
+        clf = NegativePseudoLabelClassifier(max_epochs=8, random_state=0)
+        assert self.score(clf, self.weak(kind)) > self.score(clf, None) + 0.1
+
+    @pytest.mark.parametrize("kind", ["partial", "predominant"])
+    @pytest.mark.filterwarnings("ignore::proportion_ssl.proportions.IdentifiabilityWarning")
+    def test_where_complete_records_teach_nothing_they_do_no_harm(self, kind):
+        clf = RobustProportionClassifier(random_state=0)
+        assert self.score(clf, self.weak(kind)) > self.score(clf, self.DATA.bags) - 0.02
+
+    @pytest.mark.parametrize(
+        "clf",
+        [
+            MeanMapClassifier(),
+            ProportionSVMClassifier(max_iter=2),
+            ProportionLossClassifier(augmentation=MixBag(), max_epochs=1),
+        ],
+        ids=lambda clf: type(clf).__name__,
+    )
+    @pytest.mark.parametrize("kind", ["partial", "predominant"])
+    def test_what_needs_all_shares_refuses_them(self, clf, kind):
+        with pytest.raises(ValueError, match="needs the share of every class of each bag"):
+            clf.fit(self.DATA.X_labeled, self.DATA.y, self.weak(kind))
