@@ -16,6 +16,8 @@ from torch import nn
 
 from proportion_ssl.nets.content_order import content_order
 from proportion_ssl.nets.signed_dataset import SignedDataset
+from proportion_ssl.proportions.intervals import sampling_variance, spread_interval
+from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,18 @@ class BagBatch:
     bag : torch.Tensor of int64, shape (n_instances,)
         Bag of each, 0 to n_bags - 1.
     lower, upper : torch.Tensor of float64, shape (n_bags, n_classes)
-        Intervals of the recorded proportions; equal where these are exact. Rounded to float32, ends that
-        are whole numbers of instances would no longer be.
+        Intervals of the recorded proportions; equal where these are exact and whole bags are drawn. Where a
+        random part of a bag is drawn, one standard deviation of the share in such a part wider
+        (``proportion_ssl.proportions.intervals.spread_interval``). Rounded to float32, ends that are
+        whole numbers of instances would no longer be.
     weights : torch.Tensor of float32, shape (n_bags,)
         Weight of each bag.
     labeled : torch.Tensor of shape (n_labeled, ...)
         Labeled instances, drawn at random; their labels do not come along.
     scale : torch.Tensor of shape (n_features,)
         Standard deviation of each feature over the labeled instances: the unit of noise.
+    record : PartialRecord, OrderRecord or None
+        What is recorded besides intervals, as in :class:`~proportion_ssl.Bags`.
     """
 
     X: torch.Tensor
@@ -46,6 +52,7 @@ class BagBatch:
     weights: torch.Tensor
     labeled: torch.Tensor
     scale: torch.Tensor
+    record: PartialRecord | OrderRecord | None = None
 
     @property
     def n_bags(self) -> int:
@@ -56,6 +63,24 @@ class BagBatch:
     def everything(self) -> torch.Tensor:
         """Instances of the bags, then the labeled ones: what is taken as unlabeled."""
         return torch.cat([self.X, self.labeled])
+
+    def ends(self, means: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Intervals of the shares of all classes, given the mean predictions of the bags.
+
+        Parameters
+        ----------
+        means : torch.Tensor of shape (n_bags, n_classes)
+
+        Returns
+        -------
+        lower, upper : torch.Tensor of float64, shape (n_bags, n_classes)
+            Those of the batch, unless records say less than the share of every class.
+        """
+        if self.record is None:
+            return self.lower, self.upper
+        ends = self.record.ends(means.detach().double().cpu().numpy())
+        lower, upper = (torch.as_tensor(end, device=self.lower.device) for end in ends)
+        return lower, upper
 
     def bag_means(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over each bag of one row per instance, shape (n_bags, n_columns)."""
@@ -73,7 +98,8 @@ class BagStream:
     labeled : SignedDataset
         Labeled instances that are trained on; their labels are not looked at.
     bags_per_batch, instances_per_bag, n_labeled : int
-        Sizes of one batch; of larger bags a random part is taken, without replacement.
+        Sizes of one batch; of larger bags a random part is taken, without replacement, whose shares differ
+        from those of the bag by chance.
     random_state : numpy.random.RandomState
     device : str or torch.device, default="cpu"
         Where the net is, and the batches are to be.
@@ -96,11 +122,7 @@ class BagStream:
         self.instances, self.labeled = SignedDataset(bags.X), labeled
         order = content_order(bags.X, bags.index)
         self._rows = np.split(order, np.cumsum(bags.sizes)[:-1])
-        self._recorded = (
-            torch.as_tensor(bags.lower, dtype=torch.float64),
-            torch.as_tensor(bags.upper, dtype=torch.float64),
-            torch.as_tensor(bags.weights, dtype=torch.float32),
-        )
+        self._weights = torch.as_tensor(bags.weights, dtype=torch.float32)
         self.scale = torch.ones((), device=device)
         instances, _ = labeled.__getitems__([0])
         if instances.ndim == 2:  # features
@@ -129,7 +151,13 @@ class BagStream:
             for bag in chosen
         ]
         labeled = self.random_state.randint(len(self.labeled), size=self.n_labeled)
-        lower, upper, weights = (values[chosen].to(self.device) for values in self._recorded)
+        sizes = self.bags.sizes[chosen]
+        variance = sampling_variance(sizes, np.minimum(sizes, self.instances_per_bag))[
+            :, np.newaxis
+        ]
+        ends = spread_interval(self.bags.lower[chosen], self.bags.upper[chosen], variance)
+        lower, upper = (torch.as_tensor(end, device=self.device) for end in ends)
+        record = self.bags.record
         X, _ = self.instances.__getitems__(np.concatenate(rows).tolist())
         X_labeled, _ = self.labeled.__getitems__(labeled.tolist())
         return BagBatch(
@@ -137,9 +165,10 @@ class BagStream:
             bag=bag_of_each(rows).to(self.device),
             lower=lower,
             upper=upper,
-            weights=weights,
+            weights=self._weights[chosen].to(self.device),
             labeled=X_labeled.to(self.device),
             scale=self.scale,
+            record=None if record is None else record[chosen].sampled(variance),
         )
 
 

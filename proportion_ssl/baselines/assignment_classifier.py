@@ -35,7 +35,8 @@ class AssignmentLoss(BagLoss):
     def targets(self, logits: torch.Tensor, batch: BagBatch) -> torch.Tensor:
         """Labels of all instances of the batch, shape (n_instances, n_classes); rows sum to 1."""
         scores = logits.detach().double().log_softmax(dim=1).cpu().numpy()
-        bag, lower, upper = (part.cpu().numpy() for part in (batch.bag, batch.lower, batch.upper))
+        means = batch.bag_means(logits.detach().double().softmax(dim=1))
+        bag, lower, upper = (part.cpu().numpy() for part in (batch.bag, *batch.ends(means)))
         if self.temperature is None:
             labels = assign(scores, bag, *count_bounds(lower, upper, np.bincount(bag)))
             soft = np.eye(scores.shape[1])[labels]
@@ -57,7 +58,8 @@ class AssignmentClassifier(TwoStreamClassifier):
     """Pseudo labels for every patch of a bag, chosen jointly so that they fit its recorded proportions.
 
     Labels are renewed in every step, for the patches of that step: from a bag that is larger than
-    ``instances_per_bag`` another part each time, with the proportions of the whole.
+    ``instances_per_bag`` another part each time, with the proportions of the whole, one standard deviation
+    of the share in such a part up or down.
 
     Parameters
     ----------

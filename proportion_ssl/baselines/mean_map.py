@@ -15,6 +15,7 @@ from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.intervals import consistent_proportions
+from proportion_ssl.proportions.weak_records import refuse_weak_records
 
 
 class MeanMapClassifier(LinearBagClassifier):
@@ -185,4 +186,5 @@ class MeanMapClassifier(LinearBagClassifier):
 
 def _shares(bags: Bags) -> np.ndarray:
     """Recorded proportions, freed of the rounding that lets a row miss 1."""
+    refuse_weak_records(bags.record, "MeanMapClassifier")
     return consistent_proportions(bags.proportions, bags.lower, bags.upper)

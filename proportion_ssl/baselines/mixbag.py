@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagBatch, bag_of_each
 from proportion_ssl.nets.random_numbers import generator
+from proportion_ssl.proportions.weak_records import refuse_weak_records
 
 
 class MixBag(BaseEstimator):
@@ -47,6 +48,7 @@ class MixBag(BaseEstimator):
     def __call__(self, batch: BagBatch) -> BagBatch:
         """As many bags as there are in the batch, some of them mixed."""
         self._validate_params()
+        refuse_weak_records(batch.record, "MixBag")
         z = float(norm.ppf(0.5 + self.confidence / 2))
         order = torch.randperm(batch.n_bags, generator=generator())
         partner = torch.empty_like(order)

@@ -8,6 +8,7 @@ from torch import nn
 from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
 from proportion_ssl.losses.signed_labels import proportion_loss
+from proportion_ssl.proportions.weak_records import PartialRecord
 
 
 class MeanProportionLoss(BagLoss):
@@ -33,7 +34,15 @@ class MeanProportionLoss(BagLoss):
         """Loss of a batch, a scalar, for logits (n_instances, n_classes) of its instances."""
         # in double precision the logarithm of a mean stays finite for logits that differ by 700
         means = batch.bag_means(logits.double().softmax(dim=1))
-        return (proportion_loss(means, batch.lower, batch.upper) * batch.weights).mean()
+        if isinstance(batch.record, PartialRecord):
+            mass = batch.record.mass(means.detach().cpu().numpy())
+            recorded = (*batch.record.within(mass), batch.record.among)
+            of_bags = proportion_loss(
+                means, *(torch.as_tensor(part, device=means.device) for part in recorded)
+            )
+        else:
+            of_bags = proportion_loss(means, *batch.ends(means))
+        return (of_bags * batch.weights).mean()
 
 
 class ProportionLossClassifier(TwoStreamClassifier):

@@ -11,6 +11,7 @@ from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square
 from proportion_ssl.baselines._svm_steps import alternate, fit_machines, objectives_of
 from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.nets.content_order import content_order
+from proportion_ssl.proportions.weak_records import refuse_weak_records
 
 
 class ProportionSVMClassifier(LinearMachines):
@@ -139,6 +140,7 @@ class ProportionSVMClassifier(LinearMachines):
             weights = fit_machines(X.astype(np.float64), labels, costs, start, 1e-8)
             self.objective_ = objectives_of(weights, X, labels, costs)
         else:
+            refuse_weak_records(bags.record, "ProportionSVMClassifier")
             ends = np.stack([bags.lower, bags.upper])[:, :, kept]
             settings: Any = {"growth": self.growth, "tol": self.tol, "max_iter": self.max_iter}
             order, starts = content_order(bags.X, bags.index), []

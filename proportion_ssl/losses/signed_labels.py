@@ -157,7 +157,12 @@ def multi_negative_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Ten
     return negative_loss(logits, signed) * (n_classes - n_negative) / (n_classes - 1)
 
 
-def proportion_loss(means: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
+def proportion_loss(
+    means: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    among: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Divergence of the recorded proportions from a bag's mean prediction, per bag.
 
     Parameters
@@ -166,6 +171,9 @@ def proportion_loss(means: torch.Tensor, lower: torch.Tensor, upper: torch.Tenso
         Mean over each bag of its instances' class probabilities; rows sum to 1.
     lower, upper : torch.Tensor of shape (n_bags, n_classes)
         Intervals of the recorded proportions; equal where these are exact.
+    among : torch.Tensor of bool, shape (n_bags, n_classes), optional
+        The recorded proportions are those among these classes of each bag, 0 for the others. Default: among
+        all classes.
 
     Returns
     -------
@@ -180,10 +188,16 @@ def proportion_loss(means: torch.Tensor, lower: torch.Tensor, upper: torch.Tenso
     the prediction; p then need not sum to 1, and ``sum_c (mean f_c - p_c)`` is added, which keeps the
     divergence at least 0.
 
+    With ``among`` the mean f is divided by its sum s over these classes: the proportion loss of LPLP [2]_,
+    in which every instance counts as much as it is predicted to be of these classes. Its gradient does not
+    push s up or down in all instances alike.
+
     References
     ----------
     .. [1] Ardehaly, Culotta. "Co-training for Demographic Classification Using Deep Learning from
        Label Proportions". ICDM workshops 2017.
+    .. [2] Matsuo, Suehiro, Uchida, Ito, Terada, Yoshizawa, Bise. "Learning from Partial Label Proportions for
+       Whole Slide Image Segmentation". MICCAI 2024.
 
     Examples
     --------
@@ -192,6 +206,11 @@ def proportion_loss(means: torch.Tensor, lower: torch.Tensor, upper: torch.Tenso
     >>> proportion_loss(torch.tensor([[0.75, 0.25]]), recorded, recorded)
     tensor([0.1438])
     """
+    if among is not None:
+        recorded = means.where(among, 0.0)
+        total = recorded.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(means.dtype).tiny)
+        # a record of all classes is compared with the means as they are
+        means = recorded / total.where(~among.all(dim=-1, keepdim=True), 1.0)
     target = torch.clamp(means.detach(), lower, upper)
     positive = means.clamp(min=torch.finfo(means.dtype).tiny)  # a probability may underflow to 0
     divergence = torch.xlogy(target, target) - torch.xlogy(target, positive)

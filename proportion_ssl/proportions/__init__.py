@@ -3,10 +3,13 @@
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.counts import class_proportions, count_per_bag, sum_absolute_error
 from proportion_ssl.proportions.identifiability import IdentifiabilityWarning, identifiability
+from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 
 __all__ = [
     "Bags",
     "IdentifiabilityWarning",
+    "OrderRecord",
+    "PartialRecord",
     "class_proportions",
     "count_per_bag",
     "identifiability",

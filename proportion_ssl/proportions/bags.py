@@ -14,9 +14,15 @@ from proportion_ssl.proportions.intervals import (
     deviation_interval,
     fill_missing,
     missing_interval,
+    nearest_proportions,
     readers_interval,
     rounding_interval,
 )
+from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
+
+#: Attributes that hold what is recorded of all bags, and those with a row for each bag.
+_OF_RECORD = ("proportions", "lower", "upper", "record", "_is_partial", "class_names", "among")
+_PER_BAG = _OF_RECORD[:5]
 
 
 class Bags:
@@ -42,6 +48,11 @@ class Bags:
         the class was not seen, NaN that nothing is stated: it may take whatever share the stated ones
         leave. Several readers: an array of shape (n_readers, n_bags, n_classes), with rows of NaN where a
         reader did not read a bag.
+    among : sequence of class names, optional
+        The shares are those among these classes, such as the growth patterns of a tumor; the share of all
+        other classes in the bag is not known. The columns of an array are in this order; a DataFrame has a
+        column for each, and may have columns for other classes: a bag with a share there has a complete
+        record (1 for "normal": a slide without tumor), one with NaN in all of these a partial one.
     rounding_step : float in (0, 1], optional
         Shares were rounded to multiples of this: each may be half a step off.
     standard_deviation : float, or array-like or DataFrame broadcastable to (n_bags, n_classes), optional
@@ -64,9 +75,16 @@ class Bags:
         Bag names: as given with one array per bag; sorted with one array for all.
     proportions : ndarray of shape (n_bags, n_classes) or None
         As they were written, the mean of several readers; what was not stated is filled in. Rows whose
-        error is stated need not sum to 1.
+        error is stated need not sum to 1. Where the record says less than shares of all classes: an
+        example of what it admits.
     lower, upper : ndarray of shape (n_bags, n_classes) or None
-        Interval of each share; both equal to ``proportions`` where these are exact.
+        Interval of each share; both equal to ``proportions`` where these are exact. They contain the shares
+        whatever the kind of the record.
+    record : PartialRecord, OrderRecord or None
+        What is recorded besides intervals: shares among some classes once the others are known
+        (:meth:`with_classes`), or an order of the classes (:meth:`from_predominant`).
+    among : ndarray or None
+        As given.
     weights : ndarray of float, shape (n_bags,)
     class_names : ndarray of shape (n_classes,) or None
         Columns of ``proportions`` where a DataFrame named them.
@@ -101,6 +119,9 @@ class Bags:
     >>> rounded = Bags([np.zeros((3, 2))], proportions=[[0.3, 0.6]], rounding_step=0.1)
     >>> rounded.lower.round(3), rounded.upper.round(3)
     (array([[0.25, 0.55]]), array([[0.35, 0.65]]))
+    >>> tumor = Bags([np.zeros((3, 2))], proportions=[[0.7, 0.3]], among=["acinar", "solid"])
+    >>> tumor.with_classes(np.array(["acinar", "normal", "solid"])).upper
+    array([[0.7, 1. , 0.3]])
     """
 
     def __init__(
@@ -109,6 +130,7 @@ class Bags:
         bag_ids: Any = None,
         proportions: Any = None,
         *,
+        among: Any = None,
         rounding_step: float | None = None,
         standard_deviation: Any = None,
         lower: Any = None,
@@ -127,7 +149,10 @@ class Bags:
         self.proportions: np.ndarray | Any = None
         self.lower: np.ndarray | Any = None
         self.upper: np.ndarray | Any = None
+        self.record: PartialRecord | OrderRecord | None = None
+        self._is_partial: np.ndarray | None = None
         self.class_names: np.ndarray | None = None
+        self.among: np.ndarray | None = None
         error = {
             "rounding_step": rounding_step,
             "standard_deviation": standard_deviation,
@@ -137,13 +162,80 @@ class Bags:
         error = {name: value for name, value in error.items() if value is not None}
         self._warn_of_order(proportions=proportions, weights=weights, **error)
         if proportions is not None:
-            self._record(proportions, **error)
-        elif error:
-            raise ValueError(f"{next(iter(error))} is given without proportions; give both here.")
+            self._take(proportions, among, **error)
+        elif error or among is not None:
+            name = next(iter(error), "among")
+            raise ValueError(f"{name} is given without proportions; give both here.")
 
-    def _record(self, proportions, **error):
+    @classmethod
+    def from_predominant(
+        cls,
+        X: Any,
+        bag_ids: Any = None,
+        predominant: Any = None,
+        *,
+        classes: Any,
+        weights: Any = None,
+    ) -> "Bags":
+        """Bags of which only the predominant class, or an order of the classes, is recorded.
+
+        Parameters
+        ----------
+        X, bag_ids, weights
+            As in :class:`Bags`.
+        predominant : sequence of length n_bags, or Series
+            For each bag the class that has the largest share; or a list or tuple of classes, that of the
+            largest share first, each of them with at least the share of the next and of all that are not
+            named. In the order of ``names``; a Series is indexed by bag.
+        classes : sequence of n_classes class names
+            All classes that a bag can hold.
+
+        Returns
+        -------
+        bags : Bags
+            ``record`` holds the order. Of C classes the predominant one has a share of at least 1 / C, the
+            others of at most 1/2: ``lower`` and ``upper``. Selectors and losses compare with the nearest
+            shares in the recorded order; see :class:`~proportion_ssl.proportions.OrderRecord`.
+
+        Raises
+        ------
+        ValueError
+            Naming the bag: no class, a class that ``classes`` does not name, or one that is named twice; or
+            as :class:`Bags`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> slides = [np.zeros((3, 2)), np.ones((4, 2))]
+        >>> bags = Bags.from_predominant(slides, predominant=["b", ("a", "c")], classes=["a", "b", "c"])
+        >>> bags.upper.round(2)
+        array([[0.5 , 1.  , 0.5 ],
+               [1.  , 0.33, 0.5 ]])
+        """
+        bags = cls(X, bag_ids, weights=weights)
+        if predominant is None:
+            raise ValueError("predominant is not given; name the most frequent class of each bag.")
+        bags._warn_of_order(predominant=predominant)
+        if _is_named(predominant):
+            missing = [name for name in bags.names.tolist() if name not in predominant.index]
+            if missing:
+                raise ValueError(
+                    f"predominant has no entry for bag {missing[0]!r}; index it by bag."
+                )
+            predominant = predominant.loc[bags.names.tolist()]
+        bags.class_names = _check_names(classes)
+        bags.record = OrderRecord(_ranks(list(predominant), bags.names, bags.class_names))
+        bags.proportions, bags.lower, bags.upper = bags.record.bounds()
+        return bags
+
+    def _take(self, proportions, among=None, **error):
         """Take proportions of one or several readers, and what is stated of their error."""
         written, self.class_names = _written(proportions, self.names)
+        if among is not None:
+            among = np.asarray(among)
+            self.class_names, is_partial = _check_among(
+                among, written, self.class_names, self.names
+            )
         find_ends = _check_error(error, written.shape[-2:], self.names, self.class_names)
         is_exact = not error
         if written.ndim == 2:
@@ -151,6 +243,19 @@ class Bags:
         else:
             found = _read_all(written, self.names, find_ends, is_exact)
         self.proportions, self.lower, self.upper = found
+        self.record = self._is_partial = None
+        self.among = among
+        if among is not None:
+            self._is_partial = is_partial
+            self._adopt(_partial_record(found, is_partial, self.class_names, among))
+
+    def _adopt(self, record):
+        """Hold a partial record, unless it is about all classes."""
+        self.record = None if record.among.all() else record
+        complete = record.shares, record.lower, record.upper
+        self.proportions, self.lower, self.upper = (
+            complete if self.record is None else record.bounds()
+        )
 
     def _warn_of_order(self, **given):
         """Warn where an array speaks of bags whose names are strings, which appear in another order."""
@@ -185,8 +290,13 @@ class Bags:
         return np.bincount(self.index, minlength=self.n_bags)
 
     @property
-    def recorded(self) -> np.ndarray:
-        """What a selector compares with: the proportions, or (2, n_bags, n_classes) ends of intervals."""
+    def recorded(self) -> Any:
+        """What a selector compares with.
+
+        The proportions, or ends of intervals, shape (2, n_bags, n_classes), or the ``record``.
+        """
+        if self.record is not None:
+            return self.record
         is_exact = np.array_equal(self.lower, self.proportions) and np.array_equal(
             self.upper, self.lower
         )
@@ -234,7 +344,8 @@ class Bags:
         Raises
         ------
         ValueError
-            When classes and columns do not match. A column of zeros for another class is dropped.
+            When classes and columns do not match. A column of zeros for another class is dropped. Where all
+            records are partial, classes without a column are those whose share is not known.
         """
         if self.class_names is None:
             if self.proportions.shape[1] != len(classes):
@@ -246,7 +357,7 @@ class Bags:
             return self
         columns, wanted = self.class_names.tolist(), classes.tolist()
         without_column = [c for c in wanted if c not in columns]
-        if without_column:
+        if without_column and not (self._is_partial is not None and self._is_partial.all()):
             raise ValueError(
                 f"Class {without_column[0]!r} has no column in bag_proportions (columns: {_list(columns)}); "
                 "give it one, with 0 in bags that do not hold it."
@@ -261,11 +372,38 @@ class Bags:
                 "the column."
             )
         aligned = self.with_instances(self.X)
-        order = [columns.index(c) for c in wanted]
+        order = np.array([columns.index(c) if c in columns else -1 for c in wanted])
+        aligned.class_names = classes
+        if self.among is not None:
+            record = self.record
+            if record is None:  # the columns are those classes alone
+                everywhere = np.ones(self.lower.shape, dtype=bool)
+                record = PartialRecord(self.proportions, self.lower, self.upper, everywhere)
+            aligned._adopt(record.with_columns(order))
+            return aligned
         for name in ("proportions", "lower", "upper"):
             setattr(aligned, name, getattr(self, name)[:, order])
-        aligned.class_names = classes
+        if self.record is not None:
+            aligned.record = self.record.with_columns(order)
         return aligned
+
+    def nearest(self, predicted: np.ndarray) -> np.ndarray:
+        """Shares that the records admit and that are nearest to predicted ones.
+
+        Parameters
+        ----------
+        predicted : ndarray of shape (n_bags, n_classes)
+            Predicted shares; rows sum to 1.
+
+        Returns
+        -------
+        shares : ndarray of shape (n_bags, n_classes)
+            The prediction itself where the record admits it. Of a partial record the recorded shares
+            times the predicted share of its classes.
+        """
+        if self.record is not None:
+            return self.record.nearest(predicted)
+        return nearest_proportions(predicted, self.lower, self.upper)
 
     def proportions_of(self, labels: Any, classes: np.ndarray) -> np.ndarray:
         """Share of each bag's instances that carry each class.
@@ -309,8 +447,8 @@ class Bags:
             names=self.names[positions],
             weights=self.weights[positions],
         )
-        if self.proportions is not None:
-            for name in ("proportions", "lower", "upper"):
+        for name in _PER_BAG:
+            if getattr(self, name) is not None:
                 setattr(new, name, getattr(self, name)[positions])
         return new
 
@@ -351,7 +489,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
             bags = grouping.with_instances(X_bags[0])
         else:
             bags = Bags(X_bags, grouping.names, weights=grouping.weights)
-            for name in ("proportions", "lower", "upper", "class_names"):
+            for name in _OF_RECORD:
                 setattr(bags, name, getattr(grouping, name))
             if bags.n_bags != grouping.n_bags:
                 raise ValueError(
@@ -362,7 +500,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
         bags = X_bags.with_instances(X_bags.X)
         if bag_proportions is not None:
             bags._warn_of_order(bag_proportions=bag_proportions)
-            bags._record(bag_proportions)
+            bags._take(bag_proportions)
     else:
         bags = Bags(_check_sequence(X_bags), _index_of(bag_proportions), bag_proportions)
     if bags.proportions is None:
@@ -591,6 +729,62 @@ def _rounded_ends(written, step):
             "Steps of one per cent are 0.01."
         )
     return rounding_interval(written, step)
+
+
+def _check_among(among, written, class_names, names):
+    """Class of each column, and which bags have a partial record; there, 0 is written for other classes."""
+    wanted = _check_names(among).tolist()
+    if class_names is None:
+        if written.shape[-1] != len(wanted):
+            raise ValueError(
+                f"bag_proportions has {written.shape[-1]} columns, but among names {len(wanted)} classes "
+                f"({_list(wanted)}); give one column for each, in this order."
+            )
+        return among, np.ones(len(names), dtype=bool)
+    columns = class_names.tolist()
+    missing = [c for c in wanted if c not in columns]
+    if missing:
+        raise ValueError(
+            f"among names {missing[0]!r}, which has no column in bag_proportions (columns: {_list(columns)})."
+        )
+    others = ~np.isin(class_names, among)
+    is_missing = np.isnan(written)
+    is_partial = is_missing[:, others].all(axis=1) & ~is_missing.all(axis=1)
+    written[np.ix_(is_partial, others)] = 0.0
+    return class_names, is_partial
+
+
+def _partial_record(found, is_partial, class_names, among):
+    """Record from shares and intervals in which classes without a record have the share 0."""
+    mask = np.isin(class_names, among) | ~is_partial[:, np.newaxis]
+    shares, lower, upper = (np.where(mask, part, 0.0) for part in found)
+    return PartialRecord(shares, lower, upper, mask)
+
+
+def _ranks(orders, names, classes):
+    """Rank of each class in each bag, (n_bags, n_classes), from the classes that are named for it."""
+    if len(orders) != len(names):
+        raise ValueError(
+            f"predominant has {len(orders)} entries but there are {len(names)} bags; give one for each."
+        )
+    columns = {c: column for column, c in enumerate(classes.tolist())}
+    ranks = np.empty((len(names), len(classes)), dtype=np.int64)
+    for bag, order in enumerate(orders):
+        order = list(order) if isinstance(order, list | tuple | np.ndarray) else [order]
+        wrong = [c for c in order if c not in columns]
+        if not order or wrong:
+            given = f"class {wrong[0]!r}" if wrong else "no class"
+            raise ValueError(
+                f"predominant has {given} for bag {_show(names[bag])}; name one of {_list(columns)}, or "
+                "several in a list."
+            )
+        if len(set(order)) < len(order):
+            raise ValueError(
+                f"predominant names a class of bag {_show(names[bag])} twice: {_list(order)}."
+            )
+        ranks[bag] = len(order) + 1
+        ranks[bag, [columns[c] for c in order]] = np.arange(1, len(order) + 1)
+    return ranks
 
 
 def _per_bag(values, what, names, class_names):

@@ -198,6 +198,60 @@ def readers_interval(readings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return np.nanmean(readings, axis=0), np.nanmin(readings, axis=0), np.nanmax(readings, axis=0)
 
 
+def sampling_variance(n_instances: np.ndarray, n_drawn: np.ndarray) -> np.ndarray:
+    """Variance of the share of a class in a random part of a bag, divided by ``p (1 - p)``.
+
+    Parameters
+    ----------
+    n_instances, n_drawn : array-like of int, shape (n_bags,)
+        Instances of each bag, and how many of them are drawn without replacement; at least 1.
+
+    Returns
+    -------
+    variance : ndarray of shape (n_bags,)
+        ``(n - m) / (m (n - 1))``, in [0, 1]; 0 where the whole bag is drawn.
+
+    Notes
+    -----
+    Counts of a class in the part follow a hypergeometric distribution.
+
+    Examples
+    --------
+    >>> sampling_variance([100, 64], [4, 64]).round(4)
+    array([0.2424, 0.    ])
+    """
+    n, m = np.asarray(n_instances, dtype=np.float64), np.asarray(n_drawn, dtype=np.float64)
+    return (n - m) / (m * np.maximum(n - 1, 1))
+
+
+def spread_interval(
+    lower: np.ndarray, upper: np.ndarray, variance: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of the shares in random parts of bags: one standard deviation wider at either end.
+
+    Parameters
+    ----------
+    lower, upper : ndarray of shape (n_bags, n_classes)
+        Intervals of the shares in whole bags.
+    variance : ndarray of shape (n_bags, 1) or float
+        As from :func:`sampling_variance`.
+
+    Returns
+    -------
+    lower, upper : ndarray of shape (n_bags, n_classes)
+        Within [0, 1]; shares of 0 and 1 are certain in every part. Unchanged where the variance is 0.
+
+    Examples
+    --------
+    >>> half = np.array([[0.5, 0.5, 0.0]])
+    >>> lower, upper = spread_interval(half, half, sampling_variance([121], [25])[:, np.newaxis])
+    >>> lower.round(3).tolist(), upper.round(3).tolist()
+    ([[0.411, 0.411, 0.0]], [[0.589, 0.589, 0.0]])
+    """
+    low, high = (np.sqrt(end * (1.0 - end) * variance) for end in (lower, upper))
+    return np.clip(lower - low, 0.0, 1.0), np.clip(upper + high, 0.0, 1.0)
+
+
 def proportion_distance(predicted: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Distance of predicted proportions from the intervals of recorded ones.
 

@@ -18,6 +18,7 @@ from proportion_ssl._checks import (
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.proportions.counts import class_proportions
 from proportion_ssl.proportions.intervals import nearest_proportions, proportion_distance
+from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 from proportion_ssl.pseudo_labels._dual import BLOCK, blocks_of_bags
 from proportion_ssl.pseudo_labels.exact_assignment import (
     AT_ONCE,
@@ -83,7 +84,9 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             Recorded class proportions of the bags, rows in sorted order of ``bag_ids``; or, of shape (2,
             n_bags, n_classes), the lower and the upper ends of their intervals. A DataFrame is indexed by
             bag, with the columns of ``X`` in any order (of an array: sorted). A selector that compares with
-            proportions labels nothing where none are recorded.
+            proportions labels nothing where none are recorded. Records that say less than the share of every
+            class, :class:`~proportion_ssl.proportions.PartialRecord` and
+            :class:`~proportion_ssl.proportions.OrderRecord`, are taken as well: ``Bags.recorded``.
 
         Returns
         -------
@@ -121,6 +124,14 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             )
         if bag_proportions is None:
             return self.select(probabilities, index, None)
+        if isinstance(bag_proportions, PartialRecord | OrderRecord):
+            if bag_proportions.shape != (len(names), n_classes):
+                raise ValueError(
+                    f"bag_proportions is a record of shape {bag_proportions.shape}; {len(names)} bags and "
+                    f"{n_classes} classes need {(len(names), n_classes)}. Bags.with_classes(classes) brings "
+                    "it into the columns of a classifier."
+                )
+            return self.select_record(probabilities, index, bag_proportions)
         if hasattr(bag_proportions, "columns"):
             classes = getattr(self, "feature_names_in_", None)
             bag_proportions = _by_name(bag_proportions, names, classes)
@@ -214,6 +225,33 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         predicted = _predicted_shares(_predict(probabilities)[0], probabilities.shape[1], bag_index)
         return self.select(probabilities, bag_index, nearest_proportions(predicted, lower, upper))
 
+    def select_record(
+        self,
+        probabilities: np.ndarray,
+        bag_index: np.ndarray,
+        record: PartialRecord | OrderRecord,
+    ) -> np.ndarray:
+        """Signed labels for records that say less than the share of every class.
+
+        Parameters
+        ----------
+        probabilities : ndarray of float, shape (n_instances, n_classes)
+        bag_index : ndarray of int, shape (n_instances,)
+        record : PartialRecord or OrderRecord
+            Of shape (n_bags, n_classes).
+
+        Returns
+        -------
+        signed : ndarray of int8, shape (n_instances, n_classes)
+
+        Notes
+        -----
+        Unless a selector defines otherwise: ``select_within`` the intervals that the record admits given the
+        predicted proportions, which every round renews.
+        """
+        predicted = _predicted_shares(_predict(probabilities)[0], probabilities.shape[1], bag_index)
+        return self.select_within(probabilities, bag_index, *record.ends(predicted))
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
@@ -246,7 +284,7 @@ class _BagwiseSelector(Selector):
         return signed
 
     def _label(self, probabilities, bag_index, *of_bags):
-        """Signed labels; ``of_bags`` are the recorded proportions, or both ends of their intervals."""
+        """Signed labels; ``of_bags``: recorded proportions, both ends of their intervals, or a record."""
         raise NotImplementedError
 
 
@@ -481,15 +519,22 @@ class SoftAssignmentSelector(_IntervalSelector):
         self.instance_weight = instance_weight
         self.temperature = temperature
 
-    def _label(self, probabilities, bag_index, lower, upper):
+    def select_record(
+        self,
+        probabilities: np.ndarray,
+        bag_index: np.ndarray,
+        record: PartialRecord | OrderRecord,
+    ) -> np.ndarray:
+        return self._label_all(probabilities, bag_index, record)
+
+    def _label(self, probabilities, bag_index, *recorded):
         scores = np.maximum(probabilities, SMALLEST_PROBABILITY)
         np.log(scores, out=scores)
         scores *= self.instance_weight
         return posterior_labels(
             scores,
             bag_index,
-            lower,
-            upper,
+            *recorded,
             standard_deviation=self.standard_deviation,
             degrees_of_freedom=self.degrees_of_freedom,
             temperature=self.temperature,

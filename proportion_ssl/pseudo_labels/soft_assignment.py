@@ -5,14 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from proportion_ssl.proportions.intervals import nearest_proportions
+from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 from proportion_ssl.pseudo_labels._dual import BLOCK, BagDuals, blocks_of_bags
+
+#: Share of a bag that the classes of a partial record have at least, for the error of their record: of none
+#: at all it would be certain.
+SMALLEST_MASS = 0.01
 
 
 def posterior_labels(
     scores: np.ndarray,
     bag_index: np.ndarray,
-    lower: np.ndarray,
-    upper: np.ndarray,
+    lower: np.ndarray | PartialRecord | OrderRecord,
+    upper: np.ndarray | None = None,
     *,
     standard_deviation: float,
     degrees_of_freedom: float,
@@ -28,7 +33,8 @@ def posterior_labels(
     bag_index : ndarray of int, shape (n_instances,)
         0 to n_bags - 1, each at least once.
     lower, upper : ndarray of shape (n_bags, n_classes)
-        Interval of each recorded share; equal where it is exact.
+        Interval of each recorded share; equal where it is exact. A record that says less than the share of
+        every class takes the place of ``lower``.
     standard_deviation : float
         Of the recorded shares, above 0.
     degrees_of_freedom : float
@@ -55,7 +61,9 @@ def posterior_labels(
     convex in one variable per class and is minimized by Newton's method. In turn, with nu degrees of freedom
     and C classes,
     ``v = (nu * standard_deviation^2 + |m - p|^2) / (nu + C - 1)``: the EM algorithm for errors with a t
-    distribution [2]_.
+    distribution [2]_. What a partial record expects, its recorded shares times the share s of its K classes
+    in m, is renewed in turn as well; of these, the standard deviation is s times that of the recorded
+    shares, and C is K.
 
     References
     ----------
@@ -84,16 +92,25 @@ def posterior_labels(
         n = bags.sizes[:, np.newaxis]
         for turn in range(n_renewals):
             means = bags.counts / n
-            nearest = nearest_proportions(means, lower[here], upper[here])
+            nearest, mass, n_free = _expected(means, lower, upper, here)
             # at first the scores have not met the record: their distance says nothing about it yet
             distance = ((means - nearest) ** 2).sum(axis=1, keepdims=True) if turn else 0.0
-            variances = (nu * variance + distance) / (nu + lower.shape[1] - 1)
+            variances = (nu * variance * mass**2 + distance) / (nu + n_free)
             penalty = _Misfit(n * nearest, temperature * variances * n**2)
             bags.minimize(penalty, tol=1e-5)
         # class by class: numpy transposes many times more slowly
         for of_class, found in zip(soft.T, bags.soft, strict=True):
             of_class[rows] = found
     return soft
+
+
+def _expected(means, lower, upper, bags):
+    """Shares that the records of some bags expect, by how much their errors are scaled, and how many err."""
+    if upper is not None:
+        return nearest_proportions(means, lower[bags], upper[bags]), 1.0, lower.shape[1] - 1
+    record = lower[bags]
+    mass = np.maximum(record.mass(means), SMALLEST_MASS)
+    return record.nearest(means), mass, record.n_free
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Whole slides in, segmented slides out: the one place where slides and learning meet."""
 
 from proportion_ssl.segmenter.check import CohortCheck, CohortProblem, check_cohort
+from proportion_ssl.segmenter.context import choose_weight, smooth_probabilities
 from proportion_ssl.segmenter.evaluation import Evaluation
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 from proportion_ssl.segmenter.slide_segmenter import SlideSegmenter
@@ -16,5 +17,7 @@ __all__ = [
     "SlideSegmenter",
     "System",
     "check_cohort",
+    "choose_weight",
+    "smooth_probabilities",
     "standard_systems",
 ]

@@ -9,11 +9,12 @@ from bag_batches import PassThrough, batch_of
 from numpy.testing import assert_array_equal
 from scipy.stats import norm
 
-from proportion_ssl import NegativePseudoLabelClassifier
+from proportion_ssl import Bags, NegativePseudoLabelClassifier
 from proportion_ssl.baselines import MixBag, ProportionLossClassifier
+from proportion_ssl.baselines.assignment_classifier import AssignmentLoss
 from proportion_ssl.baselines.proportion_loss import MeanProportionLoss
 from proportion_ssl.datasets import make_bags
-from proportion_ssl.proportions import class_proportions
+from proportion_ssl.proportions import OrderRecord, PartialRecord, class_proportions
 
 
 def test_probabilities_are_averaged_not_their_logarithms():
@@ -191,3 +192,79 @@ def test_confidence_is_checked_and_a_fit_uses_the_augmentation():
     assert mixed.get_params()["augmentation__confidence"] == 0.99
     plain, mixed = (c.fit(data.X_labeled, data.y, data.bags) for c in (plain, mixed))
     assert not np.array_equal(plain.predict_proba(data.X_test), mixed.predict_proba(data.X_test))
+
+
+class TestWeakRecords:
+    LOGITS = torch.randn(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def batch(self, record, **settings):
+        batch = batch_of(self.LOGITS, np.repeat([0, 1], [5, 7]), **settings)
+        return replace(batch, record=record)
+
+    def test_partial_records_by_hand(self):
+        shares = np.array([[0.3, 0.7, 0.0], [0.2, 0.2, 0.6]])
+        among = np.array([[True, True, False], [True, True, True]])
+        batch = self.batch(PartialRecord(shares, shares, shares, among), weights=[1.0, 0.5])
+        means = batch.bag_means(self.LOGITS.softmax(dim=1)).numpy()
+        tumor = means[0, :2] / means[0, :2].sum()
+        each = [
+            (shares[0, :2] * np.log(shares[0, :2] / tumor)).sum(),
+            (shares[1] * np.log(shares[1] / means[1])).sum(),
+        ]
+        loss = MeanProportionLoss()(PassThrough(), batch).item()
+        assert loss == pytest.approx((each[0] + 0.5 * each[1]) / 2)
+
+    def test_nothing_where_predictions_are_in_the_recorded_order(self):
+        means = self.batch(None).bag_means(self.LOGITS.softmax(dim=1)).numpy()
+        ranks = np.argsort(np.argsort(-means, axis=1), axis=1) + 1
+        for record, is_wrong in ((OrderRecord(ranks), False), (OrderRecord(4 - ranks), True)):
+            loss = MeanProportionLoss()(PassThrough(), self.batch(record)).item()
+            assert (loss > 1e-3) == is_wrong
+
+    def test_an_order_pulls_towards_the_nearest_shares(self):
+        batch = self.batch(OrderRecord(np.array([[3, 2, 1], [3, 2, 1]])))
+        means = batch.bag_means(self.LOGITS.softmax(dim=1))
+        nearest = torch.as_tensor(batch.record.nearest(means.numpy()))
+        exact = replace(batch, record=None, lower=nearest, upper=nearest)
+        loss = MeanProportionLoss()
+        torch.testing.assert_close(loss(PassThrough(), batch), loss(PassThrough(), exact))
+
+    def test_labels_by_assignment_keep_the_shares_among_the_recorded_classes(self):
+        shares = np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+        among = np.array([[True, True, False], [True, True, False]])
+        batch = self.batch(PartialRecord(shares, shares, shares, among))
+        targets = AssignmentLoss(0.5, 0.0, None).targets(self.LOGITS, batch)
+        counts = torch.zeros(2, 3, dtype=torch.float64).index_add(0, batch.bag, targets)
+        assert abs(counts[0, 0] - counts[0, 1]) <= 1 and counts[1, 1] == 0
+        predicted = batch.bag_means(self.LOGITS.softmax(dim=1))[:, 2] * torch.tensor([5, 7])
+        assert (counts[:, 2] - predicted).abs().max() < 1
+
+
+@pytest.mark.slow
+def test_partial_records_are_worth_nearly_as_much_as_complete_ones():
+    """Each fit with records is far above the one without: the share of the fourth class is not recorded."""
+    scores: dict[str, list] = {"without": [], "complete": [], "partial": [], "predominant": []}
+    for seed in range(2):
+        data = make_bags(
+            n_bags=24, class_separation=1.1, slide_shift=1.3, n_labeled_slides=3, random_state=seed
+        )
+        bags, shares = data.bags, data.bags.proportions
+        has_some = shares[:, :3].sum(axis=1) > 0
+        bags, shares = bags.select(bags.names[has_some]), shares[has_some]
+        among = shares[:, :3] / shares[:, :3].sum(axis=1, keepdims=True)
+        given = {
+            "without": None,
+            "complete": bags,
+            "partial": Bags(bags.X, bags.index, among, among=[0, 1, 2]),
+            "predominant": Bags.from_predominant(
+                bags.X, bags.index, shares.argmax(axis=1), classes=range(4)
+            ),
+        }
+        for name, each in given.items():
+            clf = ProportionLossClassifier(max_epochs=15, random_state=0)
+            clf.fit(data.X_labeled, data.y, each)
+            scores[name].append(clf.score(data.X_test, data.y_test))
+    means = {name: np.mean(values) for name, values in scores.items()}
+    assert means["partial"] > means["complete"] - 0.05
+    assert means["predominant"] > means["complete"] - 0.1
+    assert min(means["partial"], means["predominant"]) > means["without"] + 0.1

@@ -34,7 +34,7 @@ NEUTRAL = ("_atomic", "_checks", "_fitting", "_kept", "_moved", "_sklearn", "_ve
 
 #: Files that hold equations: arrays in, arrays out, readable next to the paper.
 EQUATIONS = (
-    *("proportions.counts", "proportions.intervals"),
+    *("proportions.counts", "proportions.intervals", "proportions.weak_records"),
     *("pseudo_labels.selectivity", "pseudo_labels.picking"),
     *("pseudo_labels.exact_assignment", "pseudo_labels.soft_assignment"),
     *("pseudo_labels._dual", "pseudo_labels._augmenting_paths"),

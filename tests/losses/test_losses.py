@@ -483,3 +483,59 @@ def test_proportion_loss_of_probabilities_that_underflow():
     assert torch.isfinite(loss).all() and torch.isfinite(gradient).all()
     assert_allclose(loss.detach()[0], 0, atol=1e-7)
     assert loss[2] > loss[1] > 30
+
+
+class TestPartialProportions:
+    """Proportion loss of shares that are recorded among some classes only."""
+
+    AMONG = torch.tensor([[True, True, False, True]])
+    RECORDED = torch.tensor([[0.5, 0.2, 0.0, 0.3]], dtype=torch.float64)
+
+    def loss(self, means, among=AMONG):
+        return proportion_loss(means, self.RECORDED, self.RECORDED, among)
+
+    def test_is_that_of_lplp(self):
+        """Subtypes of an instance weighted by its tumor score: ``sum_i s_i q_i / sum_i s_i``."""
+        logits = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        f = logits.softmax(dim=1)
+        tumor = self.AMONG[0]
+        score = f[:, tumor].sum(dim=1, keepdim=True)
+        subtypes = logits[:, tumor].softmax(dim=1)
+        estimate = (score * subtypes).sum(dim=0) / score.sum()
+        recorded = self.RECORDED[0, tumor]
+        expected = (recorded * (recorded / estimate).log()).sum()
+        torch.testing.assert_close(self.loss(f.mean(dim=0, keepdim=True))[0], expected)
+
+    def test_among_all_classes_is_the_loss_of_a_complete_record(self):
+        means = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
+        recorded = torch.tensor([[0.25, 0.25, 0.5, 0.0], [0.1, 0.2, 0.3, 0.4]])
+        everywhere = torch.ones(2, 4, dtype=torch.bool)
+        complete = proportion_loss(means, recorded, recorded)
+        assert torch.equal(proportion_loss(means, recorded, recorded, everywhere), complete)
+
+    def test_share_of_the_other_classes_does_not_count(self):
+        means = torch.tensor([[0.4, 0.1, 0.3, 0.2]], dtype=torch.float64)
+        less = torch.where(self.AMONG, means / 7, 0.9)
+        torch.testing.assert_close(self.loss(means), self.loss(less))
+        means.requires_grad_()
+        (gradient,) = torch.autograd.grad(self.loss(means).sum(), means)
+        assert (gradient * means).sum().item() == pytest.approx(0, abs=1e-12)
+
+    def test_nothing_where_shares_among_the_classes_agree(self):
+        means = torch.where(self.AMONG, 0.3 * self.RECORDED, 0.7).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.loss(means).sum(), means)
+        assert self.loss(means).item() == pytest.approx(0, abs=1e-12)
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+
+    def test_finite_where_none_of_the_classes_is_predicted(self):
+        logits = torch.zeros(3, 4, dtype=torch.float64)
+        logits[:, 2] = 200.0
+        logits[:, 0] = -50.0
+        logits.requires_grad_()
+        loss = self.loss(logits.softmax(dim=1).mean(dim=0, keepdim=True)).sum()
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+
+    def test_gradient_check(self):
+        means = torch.tensor([[0.4, 0.1, 0.3, 0.2]], dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(self.loss, (means,))
