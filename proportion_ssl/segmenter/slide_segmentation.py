@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl.colors import class_colors, to_hex
+from proportion_ssl.evaluation import entropy_uncertainty
 from proportion_ssl.segmenter.slide_features import NON_CANCER
 from proportion_ssl.slides import (
     PatchGrid,
@@ -79,8 +80,7 @@ class SlideSegmentation:
     @property
     def uncertainty(self) -> np.ndarray:
         """Entropy of the probabilities of each cell, divided by its largest value: in [0, 1]."""
-        p = np.clip(self.probabilities, 1e-300, 1.0)
-        return -(p * np.log(p)).sum(axis=1) / np.log(max(p.shape[1], 2))
+        return entropy_uncertainty(self.probabilities)
 
     def label_map(self) -> np.ndarray:
         """Index of the class in every cell of the grid, -1 where there is none.
