@@ -90,7 +90,7 @@ def bootstrap_scores(
     The interval is :math:`g^{-1}(g(s) \pm t_{n-1} \sqrt{n / (n-1)}\, g'(s)\, \sigma)` with the standard
     deviation :math:`\sigma` of the resampled scores, Student's t of the number of groups n, and
     :math:`g` the logit for named scores, which lie in [0, 1], the identity for functions. In simulations of
-    slides with unequal classes it covers 91 to 97% from 5 slides on, for ``OP``, ``PC`` and ``mIoU``
+    slides with unequal classes it covers 93 to 95% from 5 slides on, for ``OP``, ``PC`` and ``mIoU``
     (``benchmarks/accuracy/coverage.py``). Percentile intervals covered only 74 to 84% there with 5
     slides and 81 to 89% with 8: means over classes are biased in resamples that lack a class.
     Expanding by t follows [1]_.
