@@ -46,6 +46,27 @@ class GradingScheme:
     def __post_init__(self):
         check_fraction(self.cutoff, "cutoff", closed="right")
 
+    def knows(self, names: Sequence[str]) -> bool:
+        """Whether all of these classes are patterns of the scheme.
+
+        Parameters
+        ----------
+        names : sequence of str
+
+        Returns
+        -------
+        knows : bool
+
+        Examples
+        --------
+        >>> IASLC_2020.knows(["lepidic", "Micro-papillary"]), IASLC_2020.knows(["normal"])
+        (True, False)
+        """
+        try:
+            return len([self.pattern(str(name)) for name in names]) > 0
+        except ValueError:
+            return False
+
     def pattern(self, name: str) -> str:
         """Name of a class in this scheme.
 

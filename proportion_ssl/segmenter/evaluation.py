@@ -38,6 +38,9 @@ class Evaluation:
         that the tissue rule dropped.
     confusion_by_case : dict of str to ndarray
         The same by case, for intervals.
+    recorded, predicted : DataFrame
+        Shares of the classes by case: as they are on record, and of the predicted cancer of all its slides.
+        Rows of NaN where there is no record or no cancer, or a slide of the case is missing.
     """
 
     by_slide: pd.DataFrame
@@ -45,6 +48,8 @@ class Evaluation:
     pooled: pd.Series
     confusion: pd.DataFrame
     confusion_by_case: Mapping[str, np.ndarray]
+    recorded: pd.DataFrame
+    predicted: pd.DataFrame
 
     def interval(
         self, score: str = "mIoU", *, level: float = 0.95, n_resamples: int = 10_000
@@ -120,6 +125,7 @@ def evaluate_segmentations(
         pooled,
         confusion,
         {case: np.sum([matrices[n] for n in names], axis=0) for case, names in groups.items()},
+        *_proportions(groups, counts, cohort),
     )
 
 
@@ -195,6 +201,20 @@ def proportion_error(counts: np.ndarray, lower: np.ndarray, upper: np.ndarray) -
     predicted = (counts / counts.sum())[np.newaxis]
     distance = proportion_distance(predicted, lower[np.newaxis], upper[np.newaxis])
     return float(min(1.0, distance[0]))
+
+
+def _proportions(groups, counts, cohort):
+    """Recorded and predicted shares of the cases whose slides are all there."""
+    recorded, predicted = {}, {}
+    for case, names in groups.items():
+        total = np.sum([counts[name] for name in names], axis=0).astype(float)
+        is_whole = set(cohort.case_slides(case)) == set(names)
+        recorded[case] = cohort.proportions.loc[case].to_numpy(dtype=float)
+        predicted[case] = total / total.sum() if is_whole and total.sum() else total * np.nan
+    return (
+        pd.DataFrame.from_dict(table, orient="index", columns=cohort.classes).rename_axis("case")
+        for table in (recorded, predicted)
+    )
 
 
 def _rows(groups, matrices, counts, cases, cohort):

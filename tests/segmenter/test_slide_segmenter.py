@@ -179,7 +179,7 @@ def test_the_same_from_feature_files_without_slides(fitted, manifest, features, 
     )
     assert_allclose(here.probabilities, there.probabilities, atol=1e-6)
     assert there.overview is None and there.write(tmp_path / "out").keys() == {
-        *("labels", "geojson", "table")
+        *("labels", "uncertainty", "geojson", "table")
     }
     with pytest.raises(ValueError, match="give embedder="):
         from_files.segment(manifest.parent / "test_9.tif")
