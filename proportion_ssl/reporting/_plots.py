@@ -9,6 +9,8 @@ import pandas as pd
 
 from proportion_ssl.evaluation import Reliability
 
+#: A bias nearer to a limit than this has no label of its own, in percent of the height.
+NEAR = 12
 #: Least half height of the panels of differences.
 LEAST_REACH = 0.05
 
@@ -19,7 +21,7 @@ class Panel(NamedTuple):
     code: int  # of the class
     name: str
     points: tuple[tuple[float, float], ...]
-    lines: tuple[tuple[float, str], ...]  # place and value of lower limit, bias, upper limit
+    lines: tuple[tuple[float, str], ...]  # place and label of lower limit, bias, upper limit
     reach: float
 
 
@@ -51,7 +53,7 @@ def agreement_panels(
     mean = ((predicted + recorded) / 2)[complete]
     limits = table[["limit_low", "bias", "limit_high"]].to_numpy(dtype=float)
     widest = np.nanmax(np.abs(np.append(difference.to_numpy(dtype=float), limits)))
-    reach = max(LEAST_REACH, 1.1 * float(widest))
+    reach = max(LEAST_REACH, np.ceil(20 * 1.05 * float(widest)) / 20)  # to the next 5 points
     panels = []
     for name, lines in zip(recorded.columns, limits, strict=True):
         x, y = 100 * mean[name], 50 - 50 * difference[name] / reach
@@ -60,15 +62,19 @@ def agreement_panels(
                 classes.index(name),
                 name,
                 tuple(zip(x.round(2).tolist(), y.round(2).tolist(), strict=True)),
-                tuple(
-                    (round(50 - 50 * v / reach, 2), f"{100 * v:+.0f}")
-                    for v in lines.tolist()
-                    if np.isfinite(v)
-                ),
+                _lines(lines[np.isfinite(lines)], reach),
                 reach,
             )
         )
     return panels
+
+
+def _lines(values, reach):
+    places = np.round(50 - 50 * values / reach, 2)
+    texts = [f"{100 * value:+.0f}" for value in values]
+    if len(places) == 3 and np.abs(np.diff(places)).min() < NEAR:
+        texts[1] = ""
+    return tuple(zip(places.tolist(), texts, strict=True))
 
 
 def reliability_diagram(found: Reliability) -> Diagram:

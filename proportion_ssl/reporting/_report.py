@@ -568,6 +568,7 @@ def _view(slide, classes, palette):
         ],
         "shares": _shares(slide, classes),
         "ends": {code: slide.ends[name] for code, name in enumerate(classes) if name in slide.ends},
+        "is_rough": any(high - low > 0.0005 for low, high in slide.ends.values()),
         # rounded shares may sum to more than 1
         "whole": [max(1.0, sum((s or {}).values())) for s in (slide.recorded, slide.predicted)],
         "has": (slide.recorded is not None, slide.predicted is not None),

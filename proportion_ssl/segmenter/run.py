@@ -31,7 +31,11 @@ from proportion_ssl.segmenter.anonymous import anonymize_cohort
 from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
 from proportion_ssl.segmenter.prediction import Models, models_of, segment_known
 from proportion_ssl.segmenter.slide_features import NON_CANCER
-from proportion_ssl.segmenter.slide_segmentation import UNCERTAIN, SlideSegmentation
+from proportion_ssl.segmenter.slide_segmentation import (
+    UNCERTAIN,
+    UNCERTAIN_COLOR,
+    SlideSegmentation,
+)
 from proportion_ssl.segmenter.slide_segmenter import SlideSegmenter
 from proportion_ssl.segmenter.systems import System, standard_systems
 from proportion_ssl.segmenter.training import CohortFeatures, fit_classifier, make_bags
@@ -431,7 +435,7 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str, sc
             "slides left out": sorted(data.failures) or "none",
             **systems[chosen].classifier.get_params(),
         },
-        colors=segmenter.colors_,
+        colors={**segmenter.colors_, **({UNCERTAIN: UNCERTAIN_COLOR} if is_rejected else {})},
         features=segmenter.features_,
     )
 

@@ -38,6 +38,8 @@ from proportion_ssl.slides import (
 UNCERTAIN = "uncertain"
 """Class of cells whose largest probability is below ``reject_below``."""
 
+UNCERTAIN_COLOR = (70, 70, 70)
+
 #: Steps of the picture of the uncertainty, from sure to unsure.
 STEPS = {
     "0 to 0.2": (68, 1, 84),
@@ -353,7 +355,7 @@ class SlideSegmentation:
         return {name: self.recorded[column].to_dict() for name, column in names.items()}
 
     def _palette(self):
-        return class_colors(self.map_classes, {UNCERTAIN: (150, 150, 150), **self.colors})
+        return class_colors(self.map_classes, {UNCERTAIN: UNCERTAIN_COLOR, **self.colors})
 
     def _map_probabilities(self):
         """Probabilities with a column of zeros for "uncertain", if there are such cells."""

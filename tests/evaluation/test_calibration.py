@@ -70,21 +70,34 @@ def test_temperature_is_found_again(temperature):
         )
 
 
-def test_temperature_by_records_is_found_again():
-    """Bags of one dominant class each: sharpened probabilities have means that are too extreme."""
-    rng = np.random.default_rng(3)
-    n_bags, size = 30, 200
-    prior = rng.dirichlet(np.ones(3), n_bags)
-    logits = np.log(np.repeat(prior, size, axis=0) + 1e-6) + rng.normal(size=(n_bags * size, 3))
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    bags = np.repeat(np.arange(n_bags), size)
-    record = np.array([p[bags == b].mean(axis=0) for b in range(n_bags)])
-    sharpened = apply_temperature(p, 0.5)
-    found = fit_temperature_to_records(sharpened, bags, record, record)
-    assert found == pytest.approx(2.0, rel=0.02)
-    # records that say nothing leave the probabilities as they are
+def test_temperature_by_records_makes_bags_as_sure_as_they_may_be():
+    """By hand: the shares predicted and recorded overlap by 0.7, so that 0.9 sure is too sure."""
+    probabilities = np.tile([[0.9, 0.1], [0.1, 0.9]], (5, 1))
+    record = np.array([[0.8, 0.2]])
+    bags = np.zeros(10, dtype=int)
+    found = fit_temperature_to_records(probabilities, bags, record, record)
+    assert found == pytest.approx(np.log(9) / np.log(7 / 3), abs=1e-3)
+    assert_allclose(apply_temperature(probabilities, found).max(axis=1), 0.7, atol=1e-4)
+    rough = record - 0.1, record + 0.1  # now 0.8 may be right
+    rougher = fit_temperature_to_records(probabilities, bags, *rough)
+    assert rougher == pytest.approx(np.log(9) / np.log(4), abs=1e-3)
     nothing = np.zeros_like(record), np.ones_like(record)
-    assert fit_temperature_to_records(sharpened, bags, *nothing) == pytest.approx(1.0, abs=0.01)
+    assert fit_temperature_to_records(probabilities, bags, *nothing) == 1
+    impossible = np.array([[1.0, 0.0]])
+    one = np.array([[0.1, 0.9]])
+    assert fit_temperature_to_records(one, [0], impossible, impossible) == 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_temperature_by_records_helps_on_new_slides(seed):
+    data = make_bags(n_labeled_slides=6, n_test_slides=12, class_separation=0.7, random_state=seed)
+    model = LogisticRegression(max_iter=2000).fit(data.X_labeled, data.y)
+    new, bags = model.predict_proba(data.X_test), data.bags
+    found = fit_temperature_to_records(
+        model.predict_proba(bags.X), bags.index, bags.lower, bags.upper
+    )
+    before, after = (reliability(data.y_test, p).ece for p in (new, apply_temperature(new, found)))
+    assert after < 0.6 * before
 
 
 def test_temperature_of_training_patches_makes_new_slides_worse():
