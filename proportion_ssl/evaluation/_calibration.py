@@ -111,9 +111,8 @@ def fit_temperature(y_true: Any, probabilities: Any, *, classes: Any = None) -> 
     ----------
     y_true, probabilities, classes
         As in :func:`reliability`. **Never of patches that the classifier was trained on**: it is surer
-        there than
-        elsewhere, so that the temperature comes out too low and calibration on new slides gets worse.
-        Fit on slides that were left out in a cross-validation; without any, by their records
+        there than elsewhere, so that the temperature comes out too low and calibration on new slides gets
+        worse. Fit on slides that were left out in a cross-validation; without any, by their records
         (:func:`fit_temperature_to_records`).
 
     Returns
@@ -173,16 +172,14 @@ def fit_temperature_to_records(probabilities: Any, bags: Any, lower: Any, upper:
 
     Notes
     -----
-    If :math:`\hat p_c` is the share of the patches of a bag that are predicted as class c and :math:`u_c`
-    the most that the record allows, no more than :math:`\sum_c \min(\hat p_c, u_c)` of them are right. The
-    temperature is
-    the one at which the mean of the largest probabilities equals this bound, averaged over all
-    patches. Errors that cancel within a bag are not seen, so that probabilities stay too sure rather than
-    become too unsure, the more the rougher the records. In 16 synthetic cohorts the expected calibration
-    error on
-    new slides fell from a median of .19 to .05; a temperature fitted to outlines that were left out
-    reached .03, one fitted to training patches raised it. Matching mean probabilities to the
-    records instead made it worse in half of the cohorts.
+    If :math:`\hat p_c` is the share of the patches of a bag that are predicted as class c and
+    :math:`u_c` the most that the record allows, no more than :math:`\sum_c \min(\hat p_c, u_c)` of them
+    are right. The temperature is the one at which the mean of the largest probabilities equals this
+    bound, averaged over all patches. Errors that cancel within a bag are not seen, so that probabilities
+    stay too sure rather than become too unsure, the more the rougher the records. In 16 synthetic
+    cohorts the expected calibration error on new slides fell from a median of .19 to .05; a temperature
+    fitted to outlines that were left out reached .03, one fitted to training patches raised it. Matching
+    mean probabilities to the records instead made it worse in half of the cohorts.
 
     Examples
     --------
