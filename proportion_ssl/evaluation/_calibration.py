@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq, minimize_scalar
 
+from proportion_ssl.evaluation._codes import class_codes
+
 #: Temperatures that are looked through.
 COLDEST, HOTTEST = 0.05, 20.0
 #: Probabilities below this are raised to it before their logarithm is taken.
@@ -86,7 +88,7 @@ def reliability(
         raise ValueError(f"n_bins must be at least 1, got {n_bins}.")
     p = check_probabilities(probabilities)
     names = list(range(p.shape[1])) if classes is None else np.asarray(classes).tolist()
-    codes = class_codes(y_true, names, len(p))
+    codes = _true_codes(y_true, names, len(p))
     true = np.eye(p.shape[1])[codes]
     confidence, right = p.max(axis=1), (p.argmax(axis=1) == codes).astype(float)
     per_class = pd.DataFrame(
@@ -136,13 +138,23 @@ def fit_temperature(y_true: Any, probabilities: Any, *, classes: Any = None) -> 
     """
     p = check_probabilities(probabilities)
     names = list(range(p.shape[1])) if classes is None else np.asarray(classes).tolist()
-    codes = class_codes(y_true, names, len(p))
+    codes = _true_codes(y_true, names, len(p))
 
-    def loss(temperature):
-        changed = apply_temperature(p, temperature)[np.arange(len(p)), codes]
-        return -np.log(np.maximum(changed, LEAST)).mean()
+    logits = np.log(np.maximum(p, LEAST))
+    logits -= logits.max(axis=1, keepdims=True)
+    of_truth = logits[np.arange(len(p)), codes].mean()
 
-    return _minimize(loss)
+    def loss(log_temperature):  # convex in the inverse of the temperature
+        inverse = np.exp(-log_temperature)
+        return np.log(np.exp(logits * inverse).sum(axis=1)).mean() - inverse * of_truth
+
+    found = minimize_scalar(
+        loss,
+        bounds=(np.log(COLDEST), np.log(HOTTEST)),
+        method="bounded",
+        options={"xatol": 1e-3},
+    )
+    return float(np.exp(found.x))
 
 
 def fit_temperature_to_records(probabilities: Any, bags: Any, lower: Any, upper: Any) -> float:
@@ -256,16 +268,12 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
     return p
 
 
-def class_codes(y_true: Any, names: list, n: int) -> np.ndarray:
+def _true_codes(y_true: Any, names: list, n: int) -> np.ndarray:
     """Column of each true class, or a ValueError."""
     true = np.asarray(y_true)
     if true.shape != (n,):
         raise ValueError(f"y_true has shape {true.shape}, but there are {n} patches.")
-    position = {name: code for code, name in enumerate(names)}
-    unknown = [label for label in np.unique(true).tolist() if label not in position]
-    if unknown:
-        raise ValueError(f"y_true holds {unknown[0]!r}, which is not among the classes {names}.")
-    return np.array([position[label] for label in true.tolist()], dtype=int)
+    return class_codes(true, names, "y_true")
 
 
 def _bins(confidence, right, n_bins):
@@ -289,14 +297,3 @@ def _ece(bins):
     return float(
         (bins["n"] * (bins["accuracy"] - bins["confidence"]).abs()).sum() / bins["n"].sum()
     )
-
-
-def _minimize(loss):
-    """Temperature with the least loss: the best of a grid, then between its neighbors."""
-    grid = np.linspace(np.log(COLDEST), np.log(HOTTEST), 25)
-    best = int(np.argmin([loss(np.exp(t)) for t in grid]))
-    ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = minimize_scalar(
-        lambda t: loss(np.exp(t)), bounds=ends, method="bounded", options={"xatol": 1e-4}
-    )
-    return float(np.exp(found.x))

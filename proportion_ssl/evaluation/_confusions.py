@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from proportion_ssl.evaluation._codes import class_codes, factorize
+
 #: Names of the scores of :func:`confusion_scores`.
 SCORES = ("OP", "PC", "mIoU", "tumor_recall", "tumor_precision")
 
@@ -98,19 +100,14 @@ def slide_confusions(
             "y_true, y_pred and slides need one value per patch, got shapes "
             f"{true.shape}, {predicted.shape} and {slides.shape}."
         )
-    labels = np.union1d(true, predicted) if classes is None else np.asarray(classes)
-    order = np.argsort(labels, kind="stable")
-    codes = []
-    for what, values in (("y_true", true), ("y_pred", predicted)):
-        at = np.clip(np.searchsorted(labels[order], values), 0, len(labels) - 1)
-        unknown = labels[order][at] != values
-        if unknown.any():
-            raise ValueError(
-                f"{what} holds {values[unknown].tolist()[0]!r}, which is not among the classes "
-                f"{labels.tolist()}."
-            )
-        codes.append(order[at])
-    names, slide_codes = np.unique(slides, return_inverse=True)
+    if classes is None:
+        labels = sorted({*factorize(true)[1], *factorize(predicted)[1]})
+    else:
+        labels = np.asarray(classes).tolist()
+    codes = [class_codes(true, labels, "y_true"), class_codes(predicted, labels, "y_pred")]
+    first, seen = factorize(slides)
+    names, order = np.unique(np.asarray(seen), return_inverse=True)
+    slide_codes = order[first]
     n = len(labels)
     flat = (slide_codes * n + codes[0]) * n + codes[1]
     counts = np.bincount(flat, minlength=len(names) * n * n)

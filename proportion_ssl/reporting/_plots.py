@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ class Diagram(NamedTuple):
 
 
 def agreement_panels(
-    recorded: pd.DataFrame, predicted: pd.DataFrame, table: pd.DataFrame, classes: list[str]
+    recorded: pd.DataFrame, predicted: pd.DataFrame, table: pd.DataFrame, classes: Sequence[str]
 ) -> list[Panel]:
     """Bland-Altman panels, all of the same height.
 
@@ -45,7 +46,7 @@ def agreement_panels(
     recorded, predicted : DataFrame of shape (n_cases, n_classes)
     table : DataFrame
         Of :func:`~proportion_ssl.evaluation.proportion_agreement`.
-    classes : list of str
+    classes : sequence of str
         Of the report, for the colors.
     """
     complete = ~(recorded.isna().any(axis=1) | predicted.isna().any(axis=1))

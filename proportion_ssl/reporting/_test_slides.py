@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ class ReportTest:
     note: str = ""
 
 
-def view_test(test: Any, classes: list[str]) -> dict[str, Any]:
+def view_test(test: Any, classes: Sequence[str]) -> dict[str, Any]:
     """What the template writes of the test slides; everything empty without them."""
     empty = dict.fromkeys(("test_scores", "comparisons", "agreement", "panels", "patterns"))
     if test is None:

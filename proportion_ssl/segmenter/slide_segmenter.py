@@ -288,7 +288,8 @@ class SlideSegmenter(BaseEstimator):
         classifier = fit_classifier(data, data.labeled, bags, self._make_classifier())
         self._models = {"classifier": classifier, "proposer": proposer}
         self.models_ = models_of(classifier, proposer)
-        self.temperature_, self.proportion_errors_ = 1.0, None
+        self.temperature_ = 1.0
+        self.proportion_errors_: np.ndarray | None = None
         self.classes_ = list(data.cohort.classes)
         self.colors_ = class_colors([*self.classes_, NON_CANCER])
         self.made_by_, self.failures_ = data.made_by, dict(data.failures)
