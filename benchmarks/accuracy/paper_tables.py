@@ -13,7 +13,8 @@ with all epochs, and tested. No test slide takes part in the choice.
 Into `--output` go `table1.md`, `table2.md`, `table3.md` (rivals and ceiling), `table.csv` (mean, spread,
 paired differences to "Proposed" with a paired t test over folds and seeds, corrected by Holm for the number
 of systems), `runs.csv` (one line per fit, with the settings chosen), `grid.json` and maps of test slides. A
-run that was interrupted goes on where it stopped. Protocol "paper" takes the paper's learning rate and batch size, "fast" the package's defaults.
+run that was interrupted goes on where it stopped. Protocol "paper" takes the paper's learning rate and
+batch size, "fast" the package's defaults.
 """
 
 from __future__ import annotations

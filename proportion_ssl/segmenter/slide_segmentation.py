@@ -324,8 +324,9 @@ class SlideSegmentation:
             paths["overlay"] = folder / f"{self.name}_overlay.png"
             paths["uncertainty_overlay"] = folder / f"{self.name}_uncertainty.png"
             steps = np.minimum((unsure * len(STEPS)).astype(int), len(STEPS) - 1)
+            occurring = [name for name in self.map_classes if (self.labels == name).any()]
             for name, codes, classes, colors in (
-                ("overlay", labels, self.map_classes, palette),
+                ("overlay", labels, occurring, {name: palette[name] for name in occurring}),
                 ("uncertainty_overlay", steps.tolist(), list(STEPS), STEPS),
             ):
                 picture = overlay_picture(
