@@ -262,6 +262,8 @@ def test_many_slides(fitted, manifest, features, tmp_path):
         "test_9.geojson",
         "test_9_labels.tif",
         "test_9_overlay.png",
+        "test_9_uncertainty.png",
+        "test_9_uncertainty.tif",
     }
     run = fitted.segment_cohort(manifest, tmp_path / "cohort", features=features)
     table = pd.read_csv(tmp_path / "cohort" / "slides.csv", index_col="slide")
