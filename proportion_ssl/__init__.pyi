@@ -3,6 +3,7 @@ from . import datasets as datasets
 from . import displays as displays
 from . import embedding as embedding
 from . import estimators as estimators
+from . import evaluation as evaluation
 from . import losses as losses
 from . import metrics as metrics
 from . import nets as nets

@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="weights of the embedder, for a model saved without its network",
     )
+    _add_privacy_options(apply)
     _add_output_options(apply, "segmented")
     embed = add(
         "embed",
@@ -173,6 +174,23 @@ def _add_patch_options(parser) -> None:
     )
 
 
+def _add_privacy_options(parser) -> None:
+    parser.add_argument(
+        "--anonymize",
+        action="store_true",
+        help=(
+            "numbers instead of the names of slides and cases in everything that is written; FOLDER_key.csv "
+            "beside the output folder tells which is which"
+        ),
+    )
+    parser.add_argument(
+        "--reject-below",
+        type=float,
+        metavar="PROBABILITY",
+        help="cells of the map whose largest probability is below are 'uncertain'",
+    )
+
+
 def _add_output_options(parser, default: str) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path(default), metavar="FOLDER", help=f"default: {default}"
@@ -224,6 +242,7 @@ def _add_run_options(parser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="write to a folder that holds another run"
     )
+    _add_privacy_options(parser)
     _add_output_options(parser, "segmentation")
 
 
@@ -295,6 +314,8 @@ def _run_job(manifest: Path, embedder: Any, options) -> int:
             classes=options.classes,
             features=options.features,
             overwrite=options.overwrite,
+            anonymize=options.anonymize,
+            reject_below=options.reject_below,
         ),
     )
     _print_run(result, options)
@@ -310,8 +331,12 @@ def _print_run(result, options) -> None:
         print("\nCross-validation over outlined cases (mean +- sd over folds)")
         print(mean_and_spread(result.cross_validation).to_string())
     if len(result.scores):
-        print("\nTest slides (patches of all slides pooled)")
+        print("\nTest slides (patches of all slides pooled; 95% intervals over cases)")
         print(result.scores.round(3).to_string())
+    if len(result.comparisons):
+        print("\nDifferences between systems (paired by case, p corrected by Holm)")
+        shown = ["score", "system", "reference", "difference", "low", "high", "p_adjusted"]
+        print(result.comparisons[shown].round(3).to_string(index=False))
     if result.segmentations:
         print("\nTest slides, predicted / recorded percent")
         print(_percentages(result.segmentations).to_string())
@@ -369,8 +394,15 @@ def _apply(options) -> int:
         from proportion_ssl.segmenter.records import read_records
 
         records = read_records(options.proportions, segmenter.classes_)
+    slides = options.slides
+    if options.anonymize:
+        slides, records = _numbered(slides, records, options.output)
     run = segmenter.segment_cohort(
-        options.slides, options.output, proportions=records, mpp=options.mpp
+        slides,
+        options.output,
+        proportions=records,
+        mpp=options.mpp,
+        reject_below=options.reject_below,
     )
     if run.results:
         print(_percentages(run.results).to_string())
@@ -379,6 +411,18 @@ def _apply(options) -> int:
     for failure in run.failures.values():
         print(f"Problem: {failure}", file=sys.stderr)
     return FAILED if run.failures else DONE
+
+
+def _numbered(slides, records, output):
+    """Slides and their records by number; the key is written beside the output folder."""
+    from proportion_ssl.segmenter.anonymous import numbers, write_key
+    from proportion_ssl.slides.features.batch import named_slides
+
+    paths = named_slides(slides)
+    number = numbers(paths, "slide")
+    write_key(output, list(number), list(number.values()))
+    records = {number[name]: record for name, record in (records or {}).items() if name in number}
+    return {number[name]: path for name, path in paths.items()}, records
 
 
 def _embed(options) -> int:

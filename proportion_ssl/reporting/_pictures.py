@@ -57,6 +57,27 @@ def label_map_uri(codes: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> 
     return _uri("image/png", _encode(picture, "PNG", transparency=NO_PATCH, optimize=True))
 
 
+#: Anchors of the color scale of numbers from 0 to 1 (viridis), evenly spaced.
+SCALE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+
+
+def value_map_uri(values: np.ndarray) -> str:
+    """PNG of numbers from 0 to 1 in the color scale, transparent where there is no patch.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (n_rows, n_columns)
+        In [0, 1]; NaN: no patch.
+    """
+    there = ~np.isnan(values)
+    codes = np.full(values.shape, -1)
+    codes[there] = np.rint((NO_PATCH - 1) * values[there]).astype(int)
+    at = np.linspace(0, 1, NO_PATCH)
+    anchors = np.linspace(0, 1, len(SCALE))
+    table = np.array([np.interp(at, anchors, channel) for channel in np.array(SCALE).T]).T
+    return label_map_uri(codes, [tuple(color) for color in np.rint(table).astype(int).tolist()])
+
+
 def _encode(picture, file_format, **options):
     file = io.BytesIO()
     picture.save(file, file_format, **options)

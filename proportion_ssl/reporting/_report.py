@@ -20,9 +20,15 @@ from numpy.typing import ArrayLike
 from proportion_ssl._atomic import replacing
 from proportion_ssl._checks import check_intervals, check_shares
 from proportion_ssl._version import __version__
-from proportion_ssl.reporting._pictures import NO_PATCH, label_map_uri, thumbnail_uri
+from proportion_ssl.reporting._pictures import (
+    NO_PATCH,
+    label_map_uri,
+    thumbnail_uri,
+    value_map_uri,
+)
 from proportion_ssl.reporting._rounds import draw_counts, draw_lines, has_counts, read_history
-from proportion_ssl.reporting._scores import figure, score_table
+from proportion_ssl.reporting._scores import EXPLAINED, figure, score_table
+from proportion_ssl.reporting._test_slides import ReportTest, view_test
 
 #: Packages whose versions the page states.
 PACKAGES = (
@@ -67,6 +73,16 @@ class ReportSlide:
         By default the maps cover the thumbnail.
     mpp : float, optional
         Microns per pixel of ``thumbnail``; gives a scale bar.
+    probability, uncertainty : array-like of float, shape (n_rows, n_columns), optional
+        Further layers, in [0, 1]; NaN where there is no patch.
+    others : mapping of str to array-like of int, shape (n_rows, n_columns), optional
+        Predictions of other systems by name, as layers to compare.
+    intervals : mapping of str to (low, high), optional
+        Intervals of the predicted proportions by class, in [0, 1].
+    facts : mapping of str to str, optional
+        Short facts about the slide, such as the predominant class.
+    used_record : bool, default=False
+        Whether the record entered the prediction: it is then listed apart, without an error.
 
     Examples
     --------
@@ -89,6 +105,12 @@ class ReportSlide:
     doubt: float | None = None
     cell_pixels: float | None = None
     mpp: float | None = None
+    probability: ArrayLike | None = None
+    uncertainty: ArrayLike | None = None
+    others: Mapping[str, ArrayLike] | None = None
+    intervals: Mapping[str, tuple[float, float]] | None = None
+    facts: Mapping[str, str] | None = None
+    used_record: bool = False
 
 
 def report(
@@ -96,12 +118,14 @@ def report(
     *,
     slides: Iterable[ReportSlide],
     classes: Sequence[str],
+    test: ReportTest | None = None,
     metrics: Any = None,
     history: Sequence[Mapping[str, Any]] | None = None,
     history_classes: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     colors: Mapping[str, Color] | None = None,
     title: str = "Segmentation report",
+    features: str = "",
 ) -> Path:
     """Write one HTML page that shows a run to people.
 
@@ -118,6 +142,8 @@ def report(
         May be empty. Names must differ.
     classes : sequence of str, at most 255
         Names of the classes that the label maps hold, in the order of their indices.
+    test : ReportTest, optional
+        Results on slides that were kept aside; they come first.
     metrics : DataFrame, or mapping of str to float or array-like of shape (n_repeats,), optional
         One column per score and one row per fold, or other repeat; a column "system" tells apart
         the systems compared.
@@ -132,6 +158,8 @@ def report(
         Colours by class, 0..255; by default those of the paper's Figure 5 for its classes, distinct ones for
         others.
     title : str, default="Segmentation report"
+    features : str, default=""
+        What the features are, in words, for the head of the page.
 
     Returns
     -------
@@ -181,13 +209,33 @@ def report(
     slides = [_check_slide(slide, classes) for slide in _check_slides(slides)]
     palette = _palette(classes, colors)
     own_scores = [slide.metrics for slide in slides if slide.metrics]
+    with_maps = _occurring(slides, classes)
+    groups = [
+        (
+            used,
+            [
+                _view(s, classes, palette)
+                for s in _most_doubtful_first(slides)
+                if s.used_record == used
+            ],
+        )
+        for used in (False, True)
+    ]
+    views = [view for _, group in groups for view in group]
     page = {
+        **view_test(test, classes),
+        "features": str(features),
+        "occurring": with_maps,
+        "groups": [(used, group) for used, group in groups if group],
+        "spreadsheet": _spreadsheet(views, classes),
+        "layer_names": list(dict.fromkeys(name for v in views for _, name, _ in v["layers"])),
+        "metrics_explained": _explained(metrics, own_scores),
         "title": str(title),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "classes": classes,
         "scores": None if metrics is None else score_table(metrics),
         "slide_scores": score_table(pd.DataFrame(own_scores), system=None) if own_scores else None,
-        "slides": [_view(slide, classes, palette) for slide in _most_doubtful_first(slides)],
+        "slides": views,
         "metric_names": list(dict.fromkeys(name for scores in own_scores for name in scores)),
         "doubt_is_given": any(slide.doubt is not None for slide in slides),
         **_rounds(history, history_classes, classes),
@@ -230,6 +278,17 @@ class _Checked(NamedTuple):
     error: float | None  # uncut sum of absolute differences of the proportions
     cell_pixels: float | None
     mpp: float | None
+    values: dict[str, np.ndarray]
+    others: dict[str, np.ndarray]
+    intervals: dict[str, tuple[float, float]]
+    facts: dict[str, str]
+    used_record: bool
+
+    @property
+    def unsure(self):
+        """Mean uncertainty of the patches, or None."""
+        values = self.values.get("uncertainty")
+        return None if values is None or np.isnan(values).all() else float(np.nanmean(values))
 
     @property
     def shown_error(self):
@@ -310,7 +369,8 @@ def _check_slide(slide, classes):
             name: np.clip(predicted[name], *ends.get(name, (share, share)))
             for name, share in recorded.items()
         }
-        error = float(sum(abs(nearest[name] - predicted[name]) for name in recorded))
+        if not slide.used_record:  # an error against what the prediction was made from says nothing
+            error = float(sum(abs(nearest[name] - predicted[name]) for name in recorded))
     return _Checked(
         *(slide.name, thumbnail, prediction, truth, recorded, predicted, ends),
         metrics=_check_metrics(slide.metrics, where),
@@ -318,7 +378,53 @@ def _check_slide(slide, classes):
         error=error,
         cell_pixels=_check_number(slide.cell_pixels, f"{where}: cell_pixels", positive=True),
         mpp=_check_number(slide.mpp, f"{where}: mpp", positive=True),
+        values={
+            name: _check_values(values, f"{where}: {name}", prediction.shape)
+            for name, values in (
+                ("probability", slide.probability),
+                ("uncertainty", slide.uncertainty),
+            )
+            if values is not None
+        },
+        others=_check_others(slide.others, where, classes, prediction.shape),
+        intervals=_check_reported_intervals(slide.intervals, where, classes),
+        facts={str(name): str(value) for name, value in (slide.facts or {}).items()},
+        used_record=bool(slide.used_record),
     )
+
+
+def _check_values(values, what, shape):
+    numbers = np.asarray(values, dtype=float)
+    if numbers.shape != shape:
+        raise ValueError(f"{what} has shape {numbers.shape} but prediction {shape}.")
+    there = numbers[~np.isnan(numbers)]
+    if ((there < 0) | (there > 1)).any():
+        raise ValueError(f"{what} must lie in [0, 1], got {there.min()} to {there.max()}.")
+    return numbers
+
+
+def _check_others(others, where, classes, shape):
+    checked = {}
+    for name, codes in (others or {}).items():
+        checked[str(name)] = _check_map(codes, f"{where}: others[{name!r}]", classes)
+        if checked[str(name)].shape != shape:
+            raise ValueError(
+                f"{where}: others[{name!r}] has shape {checked[str(name)].shape} but prediction {shape}."
+            )
+    return checked
+
+
+def _check_reported_intervals(intervals, where, classes):
+    checked = {}
+    for name, (low, high) in (intervals or {}).items():
+        what = f"{where}: intervals[{name!r}]"
+        if name not in classes:
+            raise ValueError(f"{what} is of no class of {classes}.")
+        low, high = _check_number(low, what), _check_number(high, what)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"{what} must rise within [0, 1], got {low} to {high}.")
+        checked[name] = (low, high)
+    return checked
 
 
 def _check_map(values, what, classes):
@@ -419,9 +525,7 @@ def _shortened(text):
 
 
 def _palette(classes, colors):
-    from proportion_ssl.colors import (
-        class_colors,
-    )  # slides stay out of "import proportion_ssl"
+    from proportion_ssl.colors import class_colors  # slides stay out of "import proportion_ssl"
 
     return list(class_colors(classes, colors).values())
 
@@ -430,11 +534,11 @@ def _palette(classes, colors):
 
 
 def _most_doubtful_first(slides):
-    """By doubt, or else by error; those without come last, in the given order."""
+    """By doubt, or else by error; those without come last, by their mean uncertainty or as given."""
 
     def key(slide):
         doubt = slide.error if slide.doubt is None else slide.doubt
-        return (doubt is None, -(doubt or 0.0))
+        return (doubt is None, -(doubt or 0.0), -(slide.unsure or 0.0) if doubt is None else 0.0)
 
     return sorted(slides, key=key)
 
@@ -458,16 +562,13 @@ def _view(slide, classes, palette):
         "height": height,
         "map_size": (n_columns, n_rows),
         "cover": cover,
-        "layers": [
-            (layer, label_map_uri(codes, palette))
-            for layer, codes in (("prediction", slide.prediction), ("truth", slide.truth))
-            if codes is not None
-        ],
+        "layers": _layers(slide, palette),
         "legend": [
             (i, classes[i], _counts(slide, i)) for i in np.unique(codes[codes >= 0]).tolist()
         ],
         "shares": _shares(slide, classes),
         "ends": {code: slide.ends[name] for code, name in enumerate(classes) if name in slide.ends},
+        "is_rough": any(high - low > 0.0005 for low, high in slide.ends.values()),
         # rounded shares may sum to more than 1
         "whole": [max(1.0, sum((s or {}).values())) for s in (slide.recorded, slide.predicted)],
         "has": (slide.recorded is not None, slide.predicted is not None),
@@ -475,7 +576,73 @@ def _view(slide, classes, palette):
         "doubt": doubt,
         "error": slide.shown_error,
         "mpp": slide.mpp,
+        "intervals": {
+            code: slide.intervals[n] for code, n in enumerate(classes) if n in slide.intervals
+        },
+        "facts": slide.facts,
+        "used_record": slide.used_record,
+        "unsure": slide.unsure,
     }
+
+
+def _layers(slide, palette):
+    """(class in the style sheet, name, picture) of the layers of a slide."""
+    labels = {"prediction": slide.prediction, "truth": slide.truth}
+    found = [
+        (name, name, label_map_uri(codes, palette))
+        for name, codes in labels.items()
+        if codes is not None
+    ]
+    found += [(name, name, value_map_uri(values)) for name, values in slide.values.items()]
+    others = enumerate(slide.others.items())
+    return found + [
+        (f"other-{i}", name, label_map_uri(codes, palette)) for i, (name, codes) in others
+    ]
+
+
+def _occurring(slides, classes):
+    """(code, name) of the classes that a map or a share of some slide has."""
+    seen = set()
+    for slide in slides:
+        maps = (slide.prediction, slide.truth, *slide.others.values())
+        seen |= {int(code) for m in maps if m is not None for code in np.unique(m) if code >= 0}
+        for shares in (slide.recorded, slide.predicted):
+            seen |= {classes.index(name) for name, share in (shares or {}).items() if share}
+    return [(code, name) for code, name in enumerate(classes) if code in seen]
+
+
+def _explained(metrics, own_scores):
+    """(name, meaning) of the known scores in the tables of folds and slides."""
+    names = [*(() if metrics is None else metrics), *(n for scores in own_scores for n in scores)]
+    return [(name, EXPLAINED[name]) for name in dict.fromkeys(names) if name in EXPLAINED]
+
+
+def _spreadsheet(views, classes):
+    """One line per slide with tabs between, which spreadsheets take as cells; shares in percent."""
+    if not views:
+        return ""
+    covered = [n for n in classes if any(n in [s[1] for s in view["shares"]] for view in views)]
+    facts = list(dict.fromkeys(name for view in views for name in view["facts"]))
+    metrics = list(dict.fromkeys(name for view in views for name in view["metrics"]))
+    head = ["slide", "record used", *facts]
+    for name in covered:
+        head += [f"{name} recorded %", f"{name} predicted %", f"{name} low %", f"{name} high %"]
+    lines = [[*head, "sum absolute error", "mean uncertainty", *metrics]]
+    for view in views:
+        cells = [view["name"], "yes" if view["used_record"] else "no"]
+        cells += [view["facts"].get(name, "") for name in facts]
+        shares = {name: (code, recorded, guess) for code, name, recorded, guess in view["shares"]}
+        for name in covered:
+            code, recorded, guess = shares.get(name, (None, None, None))
+            ends = view["intervals"].get(code, (None, None))
+            cells += [_cell(v, 100, 1) for v in (recorded, guess, *ends)]
+        cells += [_cell(view["error"]), _cell(view["unsure"])]
+        lines.append([*cells, *(_cell(view["metrics"].get(name)) for name in metrics)])
+    return "\n".join("\t".join(" ".join(cell.split()) for cell in line) for line in lines)
+
+
+def _cell(value, factor=1.0, digits=3):
+    return "" if value is None or not np.isfinite(value) else f"{factor * value:.{digits}f}"
 
 
 def _counts(slide, code):
@@ -557,7 +724,13 @@ def _own_rules(page, palette):
     for i, slide in enumerate(page["slides"]):
         width, height = slide["cover"]
         rules.append(f"#s{i} .map{{width:{width:.4f}%;height:{height:.4f}%}}")
+        for layer, _, _ in slide["layers"]:
+            if layer.startswith("other-"):
+                rules.append(f"#s{i} .layer.{layer}:checked ~ .frame .map.{layer}{{display:block}}")
         rules.append(f"#s{i} .stage{{max-width:calc(75vh*{slide['width'] / slide['height']:.5f})}}")
+    for i, panel in enumerate(page["panels"] or []):
+        places = [f"#ba{i} .at{j}{{top:{y}%}}" for j, (y, _) in enumerate(panel.lines)]
+        rules += places
     if page["counts"] is not None:
         rules.append(f"#counts .zero{{top:{page['counts'].zero:.3f}%}}")
     return "\n".join(["", *rules, ""])

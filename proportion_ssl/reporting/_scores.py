@@ -9,6 +9,19 @@ import pandas as pd
 
 SYSTEM = "system"
 
+#: What the scores of this package mean, for readers of the page.
+EXPLAINED = {
+    "OP": "overall pixel score: share of the outlined patches of cancer that have the right class",
+    "PC": "per-class precision: share of right ones among the patches given a class, mean over the classes",
+    "mIoU": "intersection over union of predicted and outlined patches, mean over the classes",
+    "proportion_error": (
+        "distance of predicted from recorded proportions: 0 if they agree, 1 if half of the tumor or more is "
+        "misplaced; counted from the nearest proportions that the record allows"
+    ),
+    "tumor_recall": "share of the outlined cancer that is found as cancer",
+    "tumor_precision": "share of outlined cancer among the outlined patches that are found as cancer",
+}
+
 
 class Score(NamedTuple):
     """Values of one score of one system."""

@@ -91,7 +91,7 @@ class Viewer {
   onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const zooms = { "+": STEP, "=": STEP, "-": 1 / STEP, "_": 1 / STEP, 0: 0 };
-    const layers = { p: "prediction", t: "truth", n: "none" };
+    const layers = { p: "prediction", t: "truth", b: "probability", u: "uncertainty", n: "none" };
     const key = event.key.toLowerCase();
     if (key in zooms) this.magnify(this.zoom * zooms[key]);
     else if (key in layers) this.show(layers[key]);
@@ -154,4 +154,16 @@ for (const button of document.querySelectorAll("[data-all]")) {
 const fadeAll = document.getElementById("fade-all");
 if (fadeAll) {
   fadeAll.addEventListener("input", () => viewers.forEach((viewer) => viewer.fade(fadeAll.value)));
+}
+
+// The table for spreadsheets: selected, and where the browser allows it copied.
+for (const button of document.querySelectorAll(".copy")) {
+  button.addEventListener("click", () => {
+    const box = button.closest("details");
+    const text = box.querySelector("textarea");
+    text.focus();
+    text.select();
+    const done = document.execCommand("copy");
+    box.querySelector(".copied").textContent = done ? "copied" : "selected; press Ctrl+C";
+  });
 }

@@ -1,5 +1,6 @@
 """Whole slides in, segmented slides out: the one place where slides and learning meet."""
 
+from proportion_ssl.segmenter.calibration import Calibration
 from proportion_ssl.segmenter.check import CohortCheck, CohortProblem, check_cohort
 from proportion_ssl.segmenter.context import choose_weight, smooth_probabilities
 from proportion_ssl.segmenter.evaluation import Evaluation
@@ -9,6 +10,7 @@ from proportion_ssl.segmenter.systems import System, standard_systems
 from proportion_ssl.segmenter.training import CohortFeatures
 
 __all__ = [
+    "Calibration",
     "CohortCheck",
     "CohortFeatures",
     "CohortProblem",

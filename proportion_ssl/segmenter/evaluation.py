@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from proportion_ssl.evaluation import bootstrap_scores, confusion_scores
 from proportion_ssl.manifest import Cohort
 from proportion_ssl.proportions.intervals import proportion_distance
 from proportion_ssl.segmenter.slide_features import NON_CANCER, OutlinedPatches
@@ -37,6 +38,9 @@ class Evaluation:
         that the tissue rule dropped.
     confusion_by_case : dict of str to ndarray
         The same by case, for intervals.
+    recorded, predicted : DataFrame
+        Shares of the classes by case: as they are on record, and of the predicted cancer of all its slides.
+        Rows of NaN where there is no record or no cancer, or a slide of the case is missing.
     """
 
     by_slide: pd.DataFrame
@@ -44,33 +48,35 @@ class Evaluation:
     pooled: pd.Series
     confusion: pd.DataFrame
     confusion_by_case: Mapping[str, np.ndarray]
+    recorded: pd.DataFrame
+    predicted: pd.DataFrame
 
     def interval(
-        self, score: str = "mIoU", *, level: float = 0.95, n_resamples: int = 2000
+        self, score: str = "mIoU", *, level: float = 0.95, n_resamples: int = 10_000
     ) -> tuple[float, float]:
-        """Percentile bootstrap interval of a pooled score, by resampling cases.
+        """Bootstrap interval of a pooled score, by resampling cases.
 
         Parameters
         ----------
         score : {"OP", "PC", "mIoU", "tumor_recall", "tumor_precision"}, default="mIoU"
         level : float in (0, 1), default=0.95
-        n_resamples : int, default=2000
+        n_resamples : int, default=10000
 
         Returns
         -------
         low, high : float
-            NaN with fewer than two outlined cases. With few cases the interval is too narrow.
+            As :func:`~proportion_ssl.evaluation.bootstrap_scores` computes them; NaN with fewer than
+            two outlined cases.
         """
-        matrices = [matrix for matrix in self.confusion_by_case.values() if matrix.sum()]
-        if len(matrices) < 2:
-            return np.nan, np.nan
-        stacked, n = np.stack(matrices), len(matrices)
-        rng = np.random.default_rng(0)
-        draws = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples)
-        n_classes = stacked.shape[1] - 1
-        scores = [scores_of(total, n_classes)[score] for total in np.tensordot(draws, stacked, 1)]
-        low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        stacked = np.stack(list(self.confusion_by_case.values()))
+        found = bootstrap_scores(
+            stacked,
+            metric=score,
+            n_classes=stacked.shape[1] - 1,
+            level=level,
+            n_resamples=n_resamples,
+        )
+        return found.low, found.high
 
 
 def evaluate_segmentations(
@@ -119,6 +125,7 @@ def evaluate_segmentations(
         pooled,
         confusion,
         {case: np.sum([matrices[n] for n in names], axis=0) for case, names in groups.items()},
+        *_proportions(groups, counts, cohort),
     )
 
 
@@ -169,26 +176,8 @@ def scores_of(matrix: np.ndarray, n_classes: int) -> dict[str, float]:
     >>> {name: round(score, 3) for name, score in scores_of(matrix, 2).items()}["mIoU"]
     0.739
     """
-    of_cancer = matrix[:n_classes]
-    right = np.diagonal(of_cancer).astype(float)
-    n_true, n_predicted = of_cancer.sum(axis=1), of_cancer[:, :n_classes].sum(axis=0)
-    n = int(n_true.sum())
-    occurs = (n_true > 0) | (n_predicted > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        iou = right / (n_true + n_predicted - right)
-        precision = np.where(n_predicted > 0, right / n_predicted, 0.0)
-        tumor_recall = of_cancer[:, :n_classes].sum() / n_true.sum()
-        proposed = matrix[:, :n_classes].sum()
-        tumor_precision = of_cancer[:, :n_classes].sum() / proposed
-    has_rest = matrix[n_classes].sum() > 0
-    return {
-        "patches": n,
-        "OP": float(right.sum() / n) if n else np.nan,
-        "PC": _mean(precision[occurs]),
-        "mIoU": _mean(iou[occurs]),
-        "tumor_recall": float(tumor_recall) if n and has_rest else np.nan,
-        "tumor_precision": float(tumor_precision) if has_rest and proposed else np.nan,
-    }
+    scores = {name: float(score) for name, score in confusion_scores(matrix, n_classes).items()}
+    return {"patches": int(matrix[:n_classes].sum()), **scores}
 
 
 def proportion_error(counts: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
@@ -214,6 +203,20 @@ def proportion_error(counts: np.ndarray, lower: np.ndarray, upper: np.ndarray) -
     return float(min(1.0, distance[0]))
 
 
+def _proportions(groups, counts, cohort):
+    """Recorded and predicted shares of the cases whose slides are all there."""
+    recorded, predicted = {}, {}
+    for case, names in groups.items():
+        total = np.sum([counts[name] for name in names], axis=0).astype(float)
+        is_whole = set(cohort.case_slides(case)) == set(names)
+        recorded[case] = cohort.proportions.loc[case].to_numpy(dtype=float)
+        predicted[case] = total / total.sum() if is_whole and total.sum() else total * np.nan
+    return (
+        pd.DataFrame.from_dict(table, orient="index", columns=cohort.classes).rename_axis("case")
+        for table in (recorded, predicted)
+    )
+
+
 def _rows(groups, matrices, counts, cases, cohort):
     rows = {}
     for group, names in groups.items():
@@ -229,8 +232,3 @@ def _rows(groups, matrices, counts, cases, cohort):
             "proportion_error": error if is_whole else np.nan,
         }
     return pd.DataFrame(rows).T.astype({"patches": int})
-
-
-def _mean(values):
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else np.nan

@@ -164,11 +164,18 @@ def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[st
         "normalizer": None if normalizer is None else stain_reference.describe(normalizer),
         "has_proposer": segmenter.models_.proposer is not None,
         "threshold": float(segmenter.models_.threshold),
+        "temperature": float(segmenter.temperature_),
+        "proportion_errors": _numbers(segmenter.proportion_errors_),
         "linear": [n for n, p in predictors.items() if isinstance(p, LinearPredictor)],
         "classifier_classes": _classes_of(segmenter.models_.classifier).tolist(),
         "has_network": network,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }
+
+
+def _numbers(errors: np.ndarray | None) -> list | None:
+    """For JSON, which has no infinity: None says that too few bags were left out."""
+    return None if errors is None else [e if np.isfinite(e) else None for e in errors.tolist()]
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -239,7 +246,14 @@ def _restore(cls: type, about: Mapping[str, Any], members: Mapping[str, bytes]) 
         predictors["classifier"] = segmenter.classifier_
     if about["has_proposer"] and predictors["proposer"] is None:
         predictors["proposer"] = segmenter.proposer_.net_
-    segmenter.models_ = Models(**predictors, threshold=float(about["threshold"]))
+    segmenter.temperature_ = float(about.get("temperature", 1.0))
+    errors = about.get("proportion_errors")  # files of earlier versions have none
+    segmenter.proportion_errors_ = (
+        None if errors is None else np.array([np.inf if e is None else e for e in errors])
+    )
+    segmenter.models_ = Models(
+        **predictors, threshold=float(about["threshold"]), temperature=segmenter.temperature_
+    )
     return segmenter
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from proportion_ssl.evaluation import apply_temperature
 from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
 from proportion_ssl.segmenter.linear_predictor import of_classifier, of_proposer
 from proportion_ssl.segmenter.slide_features import NON_CANCER, SlideFeatures
@@ -29,11 +30,22 @@ class Models:
         ``predict_proba`` of features of all magnifications, whose second column is tumor.
     threshold : float
         Probability of tumor from which a patch is proposed.
+    temperature : float, default=1.0
+        Of the probabilities of the classes; see :func:`~proportion_ssl.evaluation.apply_temperature`.
     """
 
     classifier: Any
     proposer: Any
     threshold: float
+    temperature: float = 1.0
+
+    def shares(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
+        """Probabilities of the classes, given that a patch is cancer, shape (n_patches, n_classes)."""
+        own = getattr(self.classifier, "classes_", None)
+        names = np.asarray(self.classifier.classes if own is None else own).tolist()
+        order = [names.index(name) for name in classes]
+        shares = self.classifier.predict_proba(slide.first_view)[:, order]
+        return shares if self.temperature == 1 else apply_temperature(shares, self.temperature)
 
     def probabilities(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
         """Probabilities of the classes and, with a proposer, of "non-cancer".
@@ -41,10 +53,7 @@ class Models:
         The probability of tumor is rescaled so that the threshold becomes one half, linearly below and above
         it; each class takes its share of that.
         """
-        own = getattr(self.classifier, "classes_", None)
-        names = np.asarray(self.classifier.classes if own is None else own).tolist()
-        order = [names.index(name) for name in classes]
-        shares = self.classifier.predict_proba(slide.first_view)[:, order]
+        shares = self.shares(slide, classes)
         if self.proposer is None:
             return shares
         tumor = self.proposer.predict_proba(slide.features)[:, 1]
@@ -80,6 +89,7 @@ def segment_features(
     overview: np.ndarray | None,
     recorded: pd.DataFrame | None,
     features: str,
+    proportion_errors: np.ndarray | None = None,
 ) -> SlideSegmentation:
     """Classify the patches of a slide; overlapping windows are averaged.
 
@@ -93,6 +103,8 @@ def segment_features(
     recorded : DataFrame or None
     features : str
         What the features are.
+    proportion_errors : ndarray of shape (n_classes,) or None
+        As in :func:`~proportion_ssl.evaluation.conformal_errors`.
 
     Returns
     -------
@@ -117,6 +129,7 @@ def segment_features(
         overview=overview,
         colors=dict(colors),
         features=features,
+        proportion_errors=proportion_errors,
     )
 
 
@@ -155,6 +168,36 @@ def average_windows(slide: SlideFeatures, values: np.ndarray) -> tuple[PatchGrid
     return fine, total[at] / n_windows[at][:, np.newaxis]
 
 
+def segment_known(
+    data: CohortFeatures, names: Sequence[str], models: Models
+) -> dict[str, SlideSegmentation]:
+    """Segment slides whose features are at hand, without pictures and records.
+
+    Parameters
+    ----------
+    data : CohortFeatures
+    names : sequence of str
+        Slides.
+    models : Models
+
+    Returns
+    -------
+    segmentations : dict of str to SlideSegmentation
+    """
+    return {
+        name: segment_features(
+            data.slides[name],
+            models,
+            classes=data.cohort.classes,
+            colors={},
+            overview=None,
+            recorded=None,
+            features="",
+        )
+        for name in names
+    }
+
+
 def evaluate_models(data: CohortFeatures, names: Sequence[str], models: Models) -> Evaluation:
     """Segment slides whose features are at hand, and score them.
 
@@ -169,17 +212,5 @@ def evaluate_models(data: CohortFeatures, names: Sequence[str], models: Models) 
     -------
     evaluation : Evaluation
     """
-    segmented = {
-        name: segment_features(
-            data.slides[name],
-            models,
-            classes=data.cohort.classes,
-            colors={},
-            overview=None,
-            recorded=None,
-            features="",
-        )
-        for name in names
-    }
     outlined = {name: data.outlined[name] for name in names if name in data.outlined}
-    return evaluate_segmentations(segmented, outlined, data.cohort)
+    return evaluate_segmentations(segment_known(data, names, models), outlined, data.cohort)

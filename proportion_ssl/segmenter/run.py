@@ -17,11 +17,25 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl._atomic import replacing
+from proportion_ssl.evaluation import (
+    IASLC_2020,
+    adjust_p_values,
+    compare_systems,
+    grade,
+    predominant_class,
+    proportion_agreement,
+    reliability,
+)
 from proportion_ssl.manifest import Cohort, load_cohort
-from proportion_ssl.segmenter.evaluation import Evaluation
-from proportion_ssl.segmenter.prediction import Models, evaluate_models, models_of
+from proportion_ssl.segmenter.anonymous import anonymize_cohort
+from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
+from proportion_ssl.segmenter.prediction import Models, models_of, segment_known
 from proportion_ssl.segmenter.slide_features import NON_CANCER
-from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
+from proportion_ssl.segmenter.slide_segmentation import (
+    UNCERTAIN,
+    UNCERTAIN_COLOR,
+    SlideSegmentation,
+)
 from proportion_ssl.segmenter.slide_segmenter import SlideSegmenter
 from proportion_ssl.segmenter.systems import System, standard_systems
 from proportion_ssl.segmenter.training import CohortFeatures, fit_classifier, make_bags
@@ -29,6 +43,9 @@ from proportion_ssl.slides import stitch, write_table
 
 MODEL = "model.segmenter"
 RUN = "run.json"
+
+#: Scores that have intervals in the tables.
+WITH_INTERVAL = ("OP", "PC", "mIoU")
 
 
 class OutputFolderError(ValueError):
@@ -55,6 +72,11 @@ class RunOptions:
         Folder of feature files; None: ``features`` in the output folder.
     overwrite : bool
         Whether an output folder of another run is written to.
+    anonymize : bool
+        Whether numbers take the place of the names of slides and cases in all that is written; the key is
+        written beside the output folder.
+    reject_below : float or None
+        Cells of the test slides whose largest probability is below are "uncertain".
     """
 
     output: Path
@@ -65,6 +87,8 @@ class RunOptions:
     classes: Sequence[str] | None = None
     features: Path | None = None
     overwrite: bool = False
+    anonymize: bool = False
+    reject_below: float | None = None
 
 
 @dataclass
@@ -76,6 +100,8 @@ class RunResult:
     segmenter : SlideSegmenter
     scores : DataFrame
         Of the systems on the test slides, pooled; empty if none has outlines or a record.
+    comparisons : DataFrame
+        Differences between the system that was chosen and the others, paired by case.
     cross_validation : DataFrame
         One row per fold and system; empty if there was none.
     segmentations : dict of str to SlideSegmentation
@@ -88,6 +114,7 @@ class RunResult:
 
     segmenter: SlideSegmenter
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     cross_validation: pd.DataFrame = field(default_factory=pd.DataFrame)
     segmentations: dict[str, SlideSegmentation] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -144,6 +171,9 @@ def run_cohort_job(
     systems = _chosen(options)
     output = options.output
     _claim(output, _identity(Path(manifest), segmenter, options), options.overwrite)
+    if options.anonymize:
+        cohort, masks = anonymize_cohort(cohort, segmenter.tissue_mask, output)
+        segmenter.set_params(tissue_mask=masks)
     result = RunResult(segmenter)
     features = options.features or output / "features"
     with result.stage("tissue, reading and embedding", needed=True):
@@ -153,18 +183,22 @@ def run_cohort_job(
         chosen = systems[options.system]
         segmenter.set_params(classifier=chosen.classifier)
         segmenter.fit_features(data if chosen.records else _without_bags(data))
+    if options.folds:
+        with result.stage("calibration"):
+            _calibrate(segmenter, data, options.folds, chosen.records, output)
     with result.stage("model file"):
         _save(segmenter, output / MODEL)
     with result.stage("test slides"):
-        _segment_test_slides(result, cohort, data, output, features)
+        _segment_test_slides(result, cohort, data, options, features)
+    scored = _Scored()
     with result.stage("scores"):
-        evaluations = _score(result, systems, data, options.system)
-        _write_scores(result, evaluations, output, options.system)
+        scored = _score(result, systems, data, options.system)
+        _write_scores(result, scored, output, options.system)
     if options.folds:
         with result.stage("cross-validation"):
             _cross_validate(result, systems, data, options.folds, output)
     with result.stage("report"):
-        _report(result, systems, data, output, options.system)
+        _report(result, systems, data, output, options.system, scored)
     return result
 
 
@@ -234,56 +268,127 @@ def _save(segmenter: SlideSegmenter, path: Path) -> None:
 # --- test slides and scores ---------------------------------------------------------------------
 
 
-def _segment_test_slides(result, cohort: Cohort, data, output: Path, features: Path) -> None:
+@dataclass
+class _Scored:
+    """The systems on the test slides."""
+
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    maps: dict[str, dict[str, SlideSegmentation]] = field(default_factory=dict)
+
+
+def _calibrate(segmenter, data: CohortFeatures, folds: int, records: bool, output: Path) -> None:
+    n_cases = len({*data.cases_of(data.labeled).tolist(), *data.cohort.bag_cases})
+    if n_cases < 2:
+        print(f"{n_cases} case to learn from: no calibration.", file=sys.stderr)
+        return
+    found = segmenter.calibrate_features(data, folds, records=records)
+    print(f"temperature {found.temperature:.2f}, from {found.source}", file=sys.stderr)
+    if found.suggestions is not None:
+        write_table(output / "suggested_slides.csv", found.suggestions.reset_index())
+
+
+def _segment_test_slides(result, cohort: Cohort, data, options: RunOptions, features: Path) -> None:
     names = [name for name in cohort.test if name in data.slides]
     if not names:
         print("No test slide: nothing to segment.", file=sys.stderr)
         return
     run = result.segmenter.segment_cohort(
-        cohort, output / "slides", features=features, slides=names
+        cohort,
+        options.output / "slides",
+        features=features,
+        slides=names,
+        reject_below=options.reject_below,
     )
     result.segmentations = run.results
     result.problems += [f"slide {failure}" for failure in run.failures.values()]
 
 
-def _score(result, systems, data: CohortFeatures, chosen: str) -> dict[str, Evaluation]:
-    """Scores of every system on the test slides, on the same proposals."""
+def _score(result, systems, data: CohortFeatures, chosen: str) -> _Scored:
+    """Every system on the test slides, on the same proposals."""
     names = [name for name in data.cohort.test if name in data.slides]
     judged = [name for name in names if name in data.outlined or _has_record(data.cohort, name)]
+    scored = _Scored()
     if not judged:
         print("No test slide has outlines or a record: no scores.", file=sys.stderr)
-        return {}
+        return scored
     segmenter = result.segmenter
     bags, _ = make_bags(data, segmenter.proposer_)
-    evaluations = {}
+    outlined = {name: data.outlined[name] for name in judged if name in data.outlined}
     for name, system in systems.items():
         models: Models = segmenter.models_
         if name != chosen:
             model = fit_classifier(data, data.labeled, bags, system.classifier, system.records)
             models = models_of(model, segmenter.proposer_)
-        evaluations[name] = evaluate_models(data, judged, models)
-    return evaluations
+        scored.maps[name] = segment_known(data, names, models)
+        maps = {slide: scored.maps[name][slide] for slide in judged}
+        scored.evaluations[name] = evaluate_segmentations(maps, outlined, data.cohort)
+    return scored
 
 
 def _has_record(cohort: Cohort, name: str) -> bool:
     return bool(cohort.proportions.loc[cohort.case_of(name)].notna().all())
 
 
-def _write_scores(result, evaluations: Mapping[str, Evaluation], output: Path, chosen: str) -> None:
+def _write_scores(result, scored: _Scored, output: Path, chosen: str) -> None:
+    evaluations = scored.evaluations
     if not evaluations:
         return
     pooled = {name: evaluation.pooled for name, evaluation in evaluations.items()}
-    result.scores = pd.DataFrame(pooled).T.rename_axis("system").astype({"patches": int})
-    intervals = {name: evaluation.interval("mIoU") for name, evaluation in evaluations.items()}
-    place = result.scores.columns.get_loc("mIoU") + 1
-    for offset, bound in enumerate(("mIoU_low", "mIoU_high")):
-        values = [intervals[name][offset] for name in result.scores.index]
-        result.scores.insert(place + offset, bound, values)
-    write_table(output / "test.csv", result.scores.reset_index())
+    scores = pd.DataFrame(pooled).T.rename_axis("system").astype({"patches": int})
+    for score in WITH_INTERVAL:
+        ends = [evaluations[name].interval(score) for name in scores.index]
+        place = scores.columns.get_loc(score) + 1
+        scores.insert(place, f"{score}_low", [low for low, _ in ends])
+        scores.insert(place + 1, f"{score}_high", [high for _, high in ends])
+    result.scores = scores
+    result.comparisons = _compare(evaluations, chosen)
+    write_table(output / "test.csv", scores.reset_index())
+    if len(result.comparisons):
+        write_table(output / "comparisons.csv", result.comparisons)
     for level in ("by_slide", "by_case"):
         parts = {name: getattr(evaluation, level) for name, evaluation in evaluations.items()}
         write_table(output / f"test_{level}.csv", pd.concat(parts, names=["system"]).reset_index())
-    write_table(output / "confusion.csv", evaluations[chosen].confusion.reset_index())
+    own = evaluations[chosen]
+    write_table(output / "confusion.csv", own.confusion.reset_index())
+    known = own.recorded.notna().all(axis=1) & own.predicted.notna().all(axis=1)
+    if known.any():
+        agreement = proportion_agreement(own.recorded[known], own.predicted[known])
+        write_table(output / "agreement.csv", agreement.reset_index())
+    write_table(output / "patterns.csv", _patterns(own).reset_index())
+
+
+def _compare(evaluations: Mapping[str, Evaluation], chosen: str) -> pd.DataFrame:
+    """The chosen system against each other one, by OP and mIoU, corrected together."""
+    cases = list(evaluations[chosen].confusion_by_case)
+    stacks = {
+        name: np.stack([evaluation.confusion_by_case[case] for case in cases])
+        for name, evaluation in evaluations.items()
+    }
+    if len(stacks) < 2 or not stacks[chosen].sum():
+        return pd.DataFrame()
+    n_classes = stacks[chosen].shape[1] - 1
+    tables = [
+        compare_systems(
+            {chosen: stacks[chosen], name: stack}, metric=score, n_classes=n_classes
+        ).assign(score=score)
+        for score in ("OP", "mIoU")
+        for name, stack in stacks.items()
+        if name != chosen
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    table["p_adjusted"] = adjust_p_values(table["p"])
+    return table
+
+
+def _patterns(evaluation: Evaluation) -> pd.DataFrame:
+    """Predominant class and grade of each case, as recorded and as predicted."""
+    columns = {}
+    for name in ("recorded", "predicted"):
+        shares = getattr(evaluation, name)
+        columns[f"predominant_{name}"] = predominant_class(shares)
+        if IASLC_2020.knows(shares.columns):
+            columns[f"grade_{name}"] = grade(shares)
+    return pd.DataFrame(columns, index=evaluation.recorded.index)
 
 
 def _cross_validate(result, systems, data: CohortFeatures, folds: int, output: Path) -> None:
@@ -299,7 +404,7 @@ def _cross_validate(result, systems, data: CohortFeatures, folds: int, output: P
 # --- report -------------------------------------------------------------------------------------
 
 
-def _report(result, systems, data: CohortFeatures, output: Path, chosen: str) -> None:
+def _report(result, systems, data: CohortFeatures, output: Path, chosen: str, scored: _Scored):
     from proportion_ssl.reporting import report
 
     segmenter = result.segmenter
@@ -309,10 +414,16 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str) ->
         write_table(output / "doubtful_records.csv", doubtful.reset_index())
     folds = result.cross_validation
     shown = ["system", "OP", "PC", "mIoU", "proportion_error"]
+    others = {name: maps for name, maps in scored.maps.items() if name != chosen}
+    is_rejected = any(UNCERTAIN in one.map_classes for one in result.segmentations.values())
     report(
         output / "report.html",
-        slides=[report_slide(one, data) for one in result.segmentations.values()],
-        classes=[*data.cohort.classes, NON_CANCER],
+        slides=[
+            report_slide(one, data, {name: maps[one.name] for name, maps in others.items()})
+            for one in result.segmentations.values()
+        ],
+        classes=[*data.cohort.classes, NON_CANCER, *([UNCERTAIN] if is_rejected else [])],
+        test=_report_test(result, data, chosen, scored),
         metrics=folds[shown] if len(folds) else None,
         history=getattr(model, "history_", None),
         history_classes=getattr(model, "classes_", None),
@@ -320,14 +431,57 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str) ->
             "system": chosen,
             "features": segmenter.features_,
             "reference of colors": segmenter.reference_slide_,
+            "temperature of the probabilities": round(segmenter.temperature_, 3),
             "slides left out": sorted(data.failures) or "none",
             **systems[chosen].classifier.get_params(),
         },
-        colors=segmenter.colors_,
+        colors={**segmenter.colors_, **({UNCERTAIN: UNCERTAIN_COLOR} if is_rejected else {})},
+        features=segmenter.features_,
     )
 
 
-def report_slide(segmentation: SlideSegmentation, data: CohortFeatures) -> Any:
+def _report_test(result, data: CohortFeatures, chosen: str, scored: _Scored) -> Any:
+    from proportion_ssl.reporting import ReportTest
+
+    if not scored.evaluations:
+        return None
+    own = scored.evaluations[chosen]
+    n_slides, n_cases = len(own.by_slide), len(own.by_case)
+    return ReportTest(
+        scores=result.scores,
+        comparisons=result.comparisons if len(result.comparisons) else None,
+        recorded=own.recorded,
+        predicted=own.predicted,
+        reliability=_test_reliability(result.segmenter, data),
+        note=(
+            f"{n_slides} slides of {n_cases} cases, predicted without their records; what follows the "
+            f"tables of systems is about {chosen}."
+        ),
+    )
+
+
+def _test_reliability(segmenter, data: CohortFeatures) -> Any:
+    """Calibration of the classes on outlined cancer of the test slides; None without any."""
+    names = [n for n in data.cohort.test if n in data.outlined and n in data.slides]
+    true, probabilities = [], []
+    for name in names:
+        labels = data.outlined[name].labels.astype(str)
+        of_cancer = np.isin(labels, data.cohort.classes)
+        true.append(labels[of_cancer])
+        shares = segmenter.models_.shares(data.slides[name], data.cohort.classes)
+        probabilities.append(shares[of_cancer])
+    if not sum(len(labels) for labels in true):
+        return None
+    return reliability(
+        np.concatenate(true), np.concatenate(probabilities), classes=data.cohort.classes
+    )
+
+
+def report_slide(
+    segmentation: SlideSegmentation,
+    data: CohortFeatures,
+    others: Mapping[str, SlideSegmentation] | None = None,
+) -> Any:
     """The part of a report about one slide.
 
     Parameters
@@ -335,6 +489,8 @@ def report_slide(segmentation: SlideSegmentation, data: CohortFeatures) -> Any:
     segmentation : SlideSegmentation
     data : CohortFeatures
         For the outlines of the slide, if it has any.
+    others : mapping of str to SlideSegmentation, optional
+        The same slide by other systems; those on another grid are left out.
 
     Returns
     -------
@@ -342,21 +498,45 @@ def report_slide(segmentation: SlideSegmentation, data: CohortFeatures) -> Any:
     """
     from proportion_ssl.reporting import ReportSlide
 
-    grid, names = segmentation.grid, [*data.cohort.classes, NON_CANCER]
+    grid, names = segmentation.grid, [*data.cohort.classes, NON_CANCER, UNCERTAIN]
+    position = {name: code for code, name in enumerate(names)}
     truth, outlined = None, data.outlined.get(segmentation.name)
     if outlined is not None and len(outlined.labels) == len(grid):
-        codes = [names.index(label) if label in names else -1 for label in outlined.labels]
+        codes = [position.get(label, -1) for label in outlined.labels]
         truth = stitch(np.array(codes), grid.cells, grid.shape)
-    proportions = segmentation.proportions
+    proportions, intervals = segmentation.proportions, segmentation.proportion_intervals
+    has_shares = not proportions.isna().any()
+    facts = {"predominant": segmentation.predominant or "none"}
+    if segmentation.grade() is not None:
+        facts["grade of this slide"] = str(segmentation.grade())
+
+    def in_place(one):
+        codes = np.array([position[label] for label in one.labels.tolist()], dtype=int)
+        return stitch(codes, one.grid.cells, one.grid.shape)
+
     return ReportSlide(
         segmentation.name,
         _picture(segmentation),
-        segmentation.label_map(),
+        in_place(segmentation),
         truth=truth,
         **segmentation.record(),
-        predicted=None if proportions.isna().any() else proportions.to_dict(),
+        predicted=proportions.to_dict() if has_shares else None,
         cell_pixels=segmentation.cell_um / _picture_mpp(segmentation),
         mpp=_picture_mpp(segmentation),
+        probability=np.minimum(segmentation.value_map(segmentation.probabilities.max(axis=1)), 1.0),
+        uncertainty=np.minimum(segmentation.value_map(segmentation.uncertainty), 1.0),
+        others={
+            name: in_place(one)
+            for name, one in (others or {}).items()
+            if one.grid.shape == grid.shape
+        },
+        intervals=(
+            {name: (row.low, row.high) for name, row in intervals.iterrows()}
+            if intervals is not None and has_shares
+            else None
+        ),
+        facts=facts,
+        used_record=segmentation.used_record,
     )
 
 

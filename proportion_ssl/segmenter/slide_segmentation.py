@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from proportion_ssl._checks import check_fraction
 from proportion_ssl.colors import class_colors, to_hex
+from proportion_ssl.evaluation import (
+    IASLC_2020,
+    GradingScheme,
+    conformal_intervals,
+    entropy_uncertainty,
+    grade,
+    predominant_class,
+)
 from proportion_ssl.segmenter.slide_features import NON_CANCER
 from proportion_ssl.slides import (
     PatchGrid,
@@ -22,8 +31,23 @@ from proportion_ssl.slides import (
     write_geojson,
     write_label_map,
     write_picture,
+    write_probability_map,
     write_table,
 )
+
+UNCERTAIN = "uncertain"
+"""Class of cells whose largest probability is below ``reject_below``."""
+
+UNCERTAIN_COLOR = (70, 70, 70)
+
+#: Steps of the picture of the uncertainty, from sure to unsure.
+STEPS = {
+    "0 to 0.2": (68, 1, 84),
+    "0.2 to 0.4": (59, 82, 139),
+    "0.4 to 0.6": (33, 145, 140),
+    "0.6 to 0.8": (94, 201, 98),
+    "0.8 to 1": (253, 231, 37),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +62,7 @@ class SlideSegmentation:
     classes : list of str
         Classes of the map: those of the cohort, then "non-cancer" if tumor was proposed.
     labels : ndarray of str, shape (n_cells,)
+        Classes, or "uncertain" after :meth:`reject`.
     probabilities : ndarray of shape (n_cells, n_classes)
         Columns in the order of `classes`; rows sum to 1.
     dimensions : tuple of int
@@ -47,13 +72,18 @@ class SlideSegmentation:
     origin : tuple of int
         Level-0 (x, y) of the scanned part; QuPath counts from there.
     recorded : DataFrame or None
-        Recorded proportions, if they were given: by class, ``share`` as written and its interval, ``lower``
-        and ``upper``. They did not enter the prediction.
+        Recorded proportions, if they were given: by class, ``share`` as written and its interval,
+        ``lower`` and ``upper``.
     overview : ndarray of shape (height, width, 3), uint8, or None
         Picture of the whole slide; None if only its features were at hand.
     colors : dict of str to (red, green, blue)
     features : str
         What the features are.
+    used_record : bool
+        Whether the record entered the prediction; scores against that record then say nothing.
+    proportion_errors : ndarray of shape (n_classes of cancer,) or None
+        Errors of predicted proportions, of :func:`~proportion_ssl.evaluation.conformal_errors`; None if
+        the segmenter was not calibrated.
     """
 
     name: str
@@ -68,30 +98,114 @@ class SlideSegmentation:
     overview: np.ndarray | None = None
     colors: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     features: str = ""
+    used_record: bool = False
+    proportion_errors: np.ndarray | None = None
+
+    @property
+    def cancer_classes(self) -> list[str]:
+        """Classes without "non-cancer"."""
+        return [name for name in self.classes if name != NON_CANCER]
+
+    @property
+    def map_classes(self) -> list[str]:
+        """Classes of the labels: `classes`, and "uncertain" if there are such cells."""
+        return [*self.classes, UNCERTAIN] if (self.labels == UNCERTAIN).any() else self.classes
 
     @property
     def proportions(self) -> pd.Series:
         """Share of each class of cancer in the cells that are cancer; NaN where none is."""
-        names = [name for name in self.classes if name != NON_CANCER]
+        names = self.cancer_classes
         counts = pd.Series({name: int((self.labels == name).sum()) for name in names}, dtype=float)
         return counts / counts.sum() if counts.sum() else counts * np.nan
 
     @property
+    def proportion_intervals(self) -> pd.DataFrame | None:
+        """Intervals that hold the true share of a class, each by itself, in 90% of such slides.
+
+        ``low`` and ``high`` by class, from the errors on bags that were left out; NaN where no cell is
+        cancer. None if the segmenter was not calibrated, or if the record entered the prediction.
+        """
+        if self.proportion_errors is None or self.used_record:
+            return None
+        shares = self.proportions
+        low, high = conformal_intervals(shares.to_numpy()[np.newaxis], self.proportion_errors)
+        return pd.DataFrame({"low": low[0], "high": high[0]}, index=shares.index)
+
+    @property
+    def predominant(self) -> str | None:
+        """Class with the largest share of the cancer; None where no cell is cancer."""
+        return predominant_class(self.proportions.to_frame().T)[0]
+
+    def grade(self, scheme: GradingScheme = IASLC_2020) -> int | None:
+        """Grade of this slide; that of a tumor needs the cells of all its slides.
+
+        Parameters
+        ----------
+        scheme : GradingScheme, default=IASLC_2020
+
+        Returns
+        -------
+        grade : int or None
+            None where no cell is cancer, or where the scheme does not know a class.
+        """
+        if not scheme.knows(self.cancer_classes):
+            return None
+        return grade(self.proportions.to_frame().T, scheme)[0]
+
+    def reject(self, below: float) -> SlideSegmentation:
+        """The same with class "uncertain" where the largest probability is too small.
+
+        Proportions, predominant class and grade then count the other cells alone.
+
+        Parameters
+        ----------
+        below : float in [0, 1]
+
+        Returns
+        -------
+        segmentation : SlideSegmentation
+
+        Raises
+        ------
+        ValueError
+            If `below` is not in [0, 1].
+        """
+        check_fraction(below, "reject_below")
+        unsure = self.probabilities.max(axis=1) < below
+        return replace(self, labels=np.where(unsure, UNCERTAIN, self.labels).astype(object))
+
+    @property
     def uncertainty(self) -> np.ndarray:
         """Entropy of the probabilities of each cell, divided by its largest value: in [0, 1]."""
-        p = np.clip(self.probabilities, 1e-300, 1.0)
-        return -(p * np.log(p)).sum(axis=1) / np.log(max(p.shape[1], 2))
+        return entropy_uncertainty(self.probabilities)
 
     def label_map(self) -> np.ndarray:
-        """Index of the class in every cell of the grid, -1 where there is none.
+        """Index in `map_classes` of the class of every cell of the grid, -1 where there is none.
 
         Returns
         -------
         label_map : ndarray of int, shape ``grid.shape``
         """
-        position = {name: index for index, name in enumerate(self.classes)}
+        position = {name: index for index, name in enumerate(self.map_classes)}
         codes = np.array([position[name] for name in self.labels.tolist()], dtype=int)
         return stitch(codes, self.grid.cells, self.grid.shape)
+
+    def value_map(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of the cells in their places on the grid.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_cells,)
+            Such as `uncertainty`.
+
+        Returns
+        -------
+        value_map : ndarray of float, shape ``grid.shape``
+            NaN where there is no cell.
+        """
+        return stitch(
+            np.asarray(values, dtype=float), self.grid.cells, self.grid.shape, fill=np.nan
+        )
 
     @property
     def cell_um(self) -> float:
@@ -111,19 +225,32 @@ class SlideSegmentation:
         Returns
         -------
         row : dict
-            As of :func:`~proportion_ssl.slides.slide_summary`, and ``mean_uncertainty`` of the cancer.
+            That of :func:`~proportion_ssl.slides.slide_summary`, and ``mean_uncertainty`` of the cancer;
+            ``predominant`` class and ``grade``, if the classes are patterns of IASLC 2020;
+            ``predicted_low_<class>`` and ``predicted_high_<class>`` if the segmenter was calibrated;
+            ``share_uncertain`` of the cells; ``used_record``.
         """
         row = slide_summary(
             self.name,
             self.labels.tolist(),
             self.grid,
-            self.classes,
+            self.map_classes,
             mpp=self.mpp,
-            probabilities=self.probabilities,
+            probabilities=self._map_probabilities(),
+            not_tumor=(NON_CANCER, UNCERTAIN),
             **self.record(),
         )
-        cancer = self.labels != NON_CANCER
+        cancer = np.isin(self.labels.astype(str), self.cancer_classes)
         row["mean_uncertainty"] = float(self.uncertainty[cancer].mean()) if cancer.any() else np.nan
+        row["predominant"] = self.predominant or ""
+        if IASLC_2020.knows(self.cancer_classes):
+            row["grade"] = self.grade() or ""
+        intervals = self.proportion_intervals
+        if intervals is not None:
+            for name, (low, high) in intervals.iterrows():
+                row[f"predicted_low_{name}"], row[f"predicted_high_{name}"] = low, high
+        row["share_uncertain"] = float((self.labels == UNCERTAIN).mean())
+        row["used_record"] = self.used_record
         return row
 
     def plot(self, ax: Any = None, *, alpha: float = 0.6) -> Any:
@@ -145,7 +272,7 @@ class SlideSegmentation:
         return SegmentationDisplay.from_predictions(
             None,
             {self.name: self.label_map()},
-            classes=self.classes,
+            classes=self.map_classes,
             thumbnail=self.overview,
             cell_pixels=cell_pixels,
             patch_um=self.cell_um,
@@ -165,34 +292,53 @@ class SlideSegmentation:
         Returns
         -------
         paths : dict of str to Path
-            ``"labels"``: label map, a pyramidal TIFF with colors; ``"geojson"``: outlines for
-            QuPath, with the mean probability of each; ``"overlay"``: PNG over the overview, if
-            there is one; ``"table"``: one row of numbers.
+            ``"labels"``: label map, a pyramidal TIFF with colors; ``"uncertainty"``: the same in
+            grey, coded as :func:`~proportion_ssl.slides.write_probability_map` codes probabilities;
+            ``"geojson"``: outlines for QuPath, with the mean probability and uncertainty of each;
+            ``"overlay"`` and ``"uncertainty_overlay"``: PNG over the overview, if there is one;
+            ``"table"``: one row of numbers.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         palette, labels = self._palette(), self.labels.tolist()
         paths = {
             "labels": folder / f"{self.name}_labels.tif",
+            "uncertainty": folder / f"{self.name}_uncertainty.tif",
             "geojson": folder / f"{self.name}.geojson",
             "table": folder / f"{self.name}.csv",
         }
-        write_label_map(paths["labels"], labels, self.grid, self.classes, colors=palette)
+        write_label_map(paths["labels"], labels, self.grid, self.map_classes, colors=palette)
+        unsure = np.clip(self.uncertainty, 0.0, 1.0)
+        write_probability_map(paths["uncertainty"], unsure, self.grid, "uncertainty")
         regions = prediction_regions(
             labels,
             self.grid,
-            self.classes,
+            self.map_classes,
             mpp=self.mpp,
-            probabilities=self.probabilities,
+            probabilities=self._map_probabilities(),
+            values={"Mean uncertainty": unsure},
             colors=palette,
         )
         write_geojson(paths["geojson"], regions, offset=self.origin)
         if self.overview is not None:
             paths["overlay"] = folder / f"{self.name}_overlay.png"
-            picture = overlay_picture(
-                self.overview, self.dimensions, labels, self.grid, self.classes, colors=palette
-            )
-            write_picture(paths["overlay"], picture)
+            paths["uncertainty_overlay"] = folder / f"{self.name}_uncertainty.png"
+            steps = np.minimum((unsure * len(STEPS)).astype(int), len(STEPS) - 1)
+            occurring = [name for name in self.map_classes if (self.labels == name).any()]
+            for name, codes, classes, colors in (
+                ("overlay", labels, occurring, {name: palette[name] for name in occurring}),
+                ("uncertainty_overlay", steps.tolist(), list(STEPS), STEPS),
+            ):
+                picture = overlay_picture(
+                    self.overview,
+                    self.dimensions,
+                    codes,
+                    self.grid,
+                    classes,
+                    colors=colors,
+                    mpp=self.overview_mpp,
+                )
+                write_picture(paths[name], picture)
         write_table(paths["table"], [self.row()])
         return paths
 
@@ -210,4 +356,9 @@ class SlideSegmentation:
         return {name: self.recorded[column].to_dict() for name, column in names.items()}
 
     def _palette(self):
-        return class_colors(self.classes, dict(self.colors))
+        return class_colors(self.map_classes, {UNCERTAIN: UNCERTAIN_COLOR, **self.colors})
+
+    def _map_probabilities(self):
+        """Probabilities with a column of zeros for "uncertain", if there are such cells."""
+        more = len(self.map_classes) - len(self.classes)
+        return np.pad(self.probabilities, ((0, 0), (0, more)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,7 @@ from proportion_ssl._sklearn import HasMethods, Interval, StrOptions
 from proportion_ssl.colors import class_colors
 from proportion_ssl.manifest import Cohort, load_cohort
 from proportion_ssl.segmenter import model_file
+from proportion_ssl.segmenter.calibration import Calibration, calibrate, leave_out
 from proportion_ssl.segmenter.cross_validation import cross_validate_cases
 from proportion_ssl.segmenter.evaluation import Evaluation
 from proportion_ssl.segmenter.prediction import evaluate_models, models_of, segment_features
@@ -116,6 +118,10 @@ class SlideSegmenter(BaseEstimator):
     made_by_ : dict
         What features must have been made by: fingerprint of the embedder, magnifications, patch size.
     colors_ : dict of str to (red, green, blue)
+    temperature_ : float
+        Of the probabilities of the classes; 1 before :meth:`calibrate`.
+    proportion_errors_ : ndarray of shape (n_classes,) or None
+        Errors of predicted proportions on slides that were left out; None before :meth:`calibrate`.
     failures_ : dict of str to SlideFailure
         Slides that could not be used, by name; the others went on.
     dropped_ : DataFrame
@@ -282,6 +288,8 @@ class SlideSegmenter(BaseEstimator):
         classifier = fit_classifier(data, data.labeled, bags, self._make_classifier())
         self._models = {"classifier": classifier, "proposer": proposer}
         self.models_ = models_of(classifier, proposer)
+        self.temperature_ = 1.0
+        self.proportion_errors_: np.ndarray | None = None
         self.classes_ = list(data.cohort.classes)
         self.colors_ = class_colors([*self.classes_, NON_CANCER])
         self.made_by_, self.failures_ = data.made_by, dict(data.failures)
@@ -291,6 +299,74 @@ class SlideSegmenter(BaseEstimator):
         self.n_slides_ = len(data.slides)
         self.n_patches_ = sum(len(slide.grid) for slide in data.slides.values())
         return self
+
+    def calibrate(
+        self,
+        cohort: str | PathLike | Cohort,
+        folds: int = 5,
+        *,
+        features: str | PathLike | None = None,
+    ) -> Calibration:
+        """Learn from left-out slides how far probabilities and proportions can be believed.
+
+        Proposer and classifier are trained anew without a part of the outlined and recorded cases in turn,
+        and predict these. Afterwards probabilities have the temperature that fits the outlines (without
+        any to spare: the records) that were left out, and segmentations have ``proportion_intervals``.
+
+        Parameters
+        ----------
+        cohort : path-like or Cohort
+            That of the fit.
+        folds : int, default=5
+        features : path-like, optional
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        calibration : Calibration
+            It also suggests which recorded cases to outline next, and which records to read again.
+
+        Raises
+        ------
+        ValueError
+            If fewer than two cases could be left out.
+        """
+        check_is_fitted(self, "classes_")
+        cohort = _as_cohort(cohort)
+        with _folder(features) as folder:
+            data = self.read_cohort(cohort, features=folder, slides=cohort.labeled + cohort.bags)
+        return self.calibrate_features(data, folds)
+
+    def calibrate_features(
+        self, data: CohortFeatures, folds: int = 5, *, records: bool = True
+    ) -> Calibration:
+        """As :meth:`calibrate`, of slides whose features and labels were read.
+
+        Parameters
+        ----------
+        data : CohortFeatures
+        folds : int, default=5
+        records : bool, default=True
+            Whether the classifier learns from recorded proportions.
+
+        Returns
+        -------
+        calibration : Calibration
+        """
+        check_is_fitted(self, "classes_")
+        left_out = leave_out(
+            data,
+            self._make_proposer(data),
+            self._make_classifier(),
+            folds,
+            records=records,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+        found = calibrate(data, left_out)
+        self.temperature_, self.proportion_errors_ = found.temperature, found.proportion_errors
+        self.models_ = replace(self.models_, temperature=found.temperature)
+        return found
 
     @property
     def classifier_(self) -> Any:
@@ -394,6 +470,7 @@ class SlideSegmenter(BaseEstimator):
         mpp: float | None = None,
         name: str | None = None,
         features: str | PathLike | None = None,
+        reject_below: float | None = None,
     ) -> SlideSegmentation:
         """Segment one slide the way the slides of the fit went.
 
@@ -411,6 +488,9 @@ class SlideSegmenter(BaseEstimator):
             Name of the slide. Default: the file name without its last suffix.
         features : path-like, optional
             Folder in which the features are kept. Default: nothing is kept.
+        reject_below : float in [0, 1], optional
+            Cells whose largest probability is below are "uncertain" and do not count in the proportions;
+            see :meth:`proportion_ssl.segmenter.SlideSegmentation.reject`.
 
         Returns
         -------
@@ -428,13 +508,13 @@ class SlideSegmenter(BaseEstimator):
         name = path.stem if name is None else name
         recorded = None if proportions is None else self._check_record(proportions, name)
         if is_feature_file(path):
-            return self._segment(read_slide_features(path, name), None, recorded)
+            return self._segment(read_slide_features(path, name), None, recorded, reject_below)
         overview = _overview(path, mpp)
         with _folder(features) as folder:
             run = self._embed({name: path}, folder, {} if mpp is None else {name: mpp})
             run.check("raise")
             data = read_slide_features(run.results[name], name)
-        return self._segment(data, overview, recorded)
+        return self._segment(data, overview, recorded, reject_below)
 
     def segment_cohort(
         self,
@@ -445,6 +525,7 @@ class SlideSegmenter(BaseEstimator):
         slides: Sequence[str] | None = None,
         proportions: Mapping[str, Any] | None = None,
         mpp: float | None = None,
+        reject_below: float | None = None,
     ) -> CohortRun:
         """Segment many slides and write the files of each, on joblib or Dask.
 
@@ -463,6 +544,8 @@ class SlideSegmenter(BaseEstimator):
             Recorded proportions by slide name, each as :meth:`segment` takes them, for a sequence of files.
         mpp : float, optional
             Microns per level-0 pixel, for a sequence of files that do not state them.
+        reject_below : float in [0, 1], optional
+            As in :meth:`segment`.
 
         Returns
         -------
@@ -484,7 +567,7 @@ class SlideSegmenter(BaseEstimator):
                 overview = _overview(entry.path, entry.mpp) if entry.name in images else None
                 record = entry.recorded
                 record = None if record is None else self._check_record(record, entry.name)
-                segmentation = self._segment(data, overview, record)
+                segmentation = self._segment(data, overview, record, reject_below)
                 segmentation.write(output)
                 return segmentation
 
@@ -513,9 +596,9 @@ class SlideSegmenter(BaseEstimator):
         stride = None if self.stride == self.patch_size else self.stride
         return self._preparation().embed(paths, folder, mpp=mpp, stride=stride)
 
-    def _segment(self, slide, overview, recorded) -> SlideSegmentation:
+    def _segment(self, slide, overview, recorded, reject_below) -> SlideSegmentation:
         check_made_by(slide, self.made_by_, "those of the fit")
-        return segment_features(
+        segmentation = segment_features(
             slide,
             self.models_,
             classes=self.classes_,
@@ -523,7 +606,9 @@ class SlideSegmenter(BaseEstimator):
             overview=overview,
             recorded=recorded,
             features=self.features_,
+            proportion_errors=self.proportion_errors_,
         )
+        return segmentation if reject_below is None else segmentation.reject(reject_below)
 
     def _check_record(self, proportions, name) -> pd.DataFrame:
         """Recorded shares of all classes with their intervals, in the order of the classes."""

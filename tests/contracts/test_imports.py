@@ -63,6 +63,8 @@ ROWS = {
     "pseudo_labels": Row(("pseudo_labels", "proportions", *NEUTRAL), (*ARRAYS, "sklearn")),
     "pseudo_labels.label_log": Row((), (*ARRAYS, "pandas")),
     "metrics": Row(("metrics", "proportions", *NEUTRAL), (*ARRAYS, "sklearn")),
+    # functions on arrays that judge predictions
+    "evaluation": Row(("evaluation", "proportions.intervals", *NEUTRAL), (*ARRAYS, "pandas")),
     "datasets": Row(
         ("datasets", "proportions", *NEUTRAL),
         (
@@ -139,20 +141,40 @@ ROWS = {
     ),
     # pictures and the report
     "displays": Row(
-        ("displays", "proportions", "pseudo_labels.selectivity", *NEUTRAL),
+        ("displays", "evaluation", "proportions", "pseudo_labels.selectivity", *NEUTRAL),
         ("numpy", "sklearn", "matplotlib"),
     ),
-    "reporting": Row(("reporting", "proportions", *NEUTRAL), ("numpy", "pandas", "jinja2")),
+    "reporting": Row(
+        ("reporting", "evaluation", "proportions", *NEUTRAL), ("numpy", "pandas", "jinja2")
+    ),
     "reporting._pictures": Row((), ("numpy", "PIL")),
     # the one place where slides and learning meet, and the command line above it
     "segmenter": Row(
-        (*LEARNING, *NEUTRAL, "manifest", "slides", "displays", "reporting", "segmenter"),
+        (
+            *LEARNING,
+            *NEUTRAL,
+            "evaluation",
+            "manifest",
+            "slides",
+            "displays",
+            "reporting",
+            "segmenter",
+        ),
         (*ARRAYS, "sklearn", "pandas", "safetensors", "tqdm"),
     ),
     "__main__": Row(("segmenter", "datasets", "embedding", "slides", *NEUTRAL), ("pandas",)),
     # proportion_ssl/__init__.py and its stub, whose names are imported when they are used
     "": Row(
-        (*LEARNING, *NEUTRAL, "manifest", "slides", "reporting", "displays", "segmenter"),
+        (
+            *LEARNING,
+            *NEUTRAL,
+            "evaluation",
+            "manifest",
+            "slides",
+            "reporting",
+            "displays",
+            "segmenter",
+        ),
         ("lazy_loader",),
     ),
 }

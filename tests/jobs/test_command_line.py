@@ -57,6 +57,18 @@ def test_run_then_apply(tmp_path, quick, capsys):
     table = pd.read_csv(output / "test.csv", index_col="system")
     assert table.index.tolist() == ["supervised", "published", "robust"]
     assert table.loc["robust", "mIoU"] > 0.9
+    assert (
+        table.loc["robust", "OP_low"] <= table.loc["robust", "OP"] <= table.loc["robust", "OP_high"]
+    )
+    compared = pd.read_csv(output / "comparisons.csv")
+    assert len(compared) == 4 and set(compared["score"]) == {"OP", "mIoU"}
+    assert (compared["system"] == "robust").all() and (
+        compared["p_adjusted"] >= compared["p"]
+    ).all()
+    assert pd.read_csv(output / "agreement.csv")["class"].tolist() == list(CLASSES)
+    patterns = pd.read_csv(output / "patterns.csv", index_col="case")
+    assert (patterns["predominant_recorded"] == patterns["predominant_predicted"]).all()
+    assert len(pd.read_csv(output / "suggested_slides.csv")) == 6
     folds = pd.read_csv(output / "cross_validation.csv")
     assert len(folds) == 9 and folds["mIoU"].between(0, 1).all()
     assert len(pd.read_csv(output / "test_by_slide.csv")) == 6

@@ -73,6 +73,7 @@ def test_differences_are_paired_by_fold():
     assert summary.loc["Supervised", "standard error"] == pytest.approx(0.1 / 3)
     # t = -4 with two degrees of freedom
     assert summary.loc["Supervised", "p"] == pytest.approx(0.0572, abs=1e-4)
+    assert summary.loc["Supervised", "p corrected"] == summary.loc["Supervised", "p"]
     assert summary.loc["Supervised", "mIoU sd"] == pytest.approx(0.4)
     assert summary.loc["Supervised", "seconds with choice"] == 3.0
 

@@ -9,8 +9,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from proportion_ssl.evaluation import reliability
+from proportion_ssl.reporting import ReportTest
 from proportion_ssl.reporting._report import ReportSlide, report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install selenium")
@@ -347,7 +350,7 @@ def test_tables_sort(page, how):
 def test_scores_and_rounds_sort_too(page):
     heading(page, ".scores", 2).find_element(By.TAG_NAME, "button").click()
     assert column(page, ".scores", 1)[:2] == ["b", "a"]
-    find(page, "summary").click()
+    find(page, "#rounds summary").click()
     heading(page, "#round-table", 1).find_element(By.TAG_NAME, "button").click()
     assert column(page, "#round-table", 1) == [str(i) for i in range(11, -1, -1)]
 
@@ -513,3 +516,96 @@ def test_page_of_40_slides_opens(browser, tmp_path, capsys):
     text = f"\n40 slides, {size / 1e6:.1f} MB: loaded after {loaded:.0f} ms, painted after {painted} ms\n"
     with capsys.disabled():
         sys.stdout.write(text)  # for people to see; the clock of a shared machine decides nothing
+
+
+# --- layers and tables of test slides -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def test_page_path(tmp_path_factory):
+    rng = np.random.default_rng(3)
+    slides = [
+        replace(
+            slide,
+            probability=rng.random((12, 16)),
+            uncertainty=rng.random((12, 16)),
+            others={"another system": rng.integers(-1, 4, (12, 16))},
+            intervals={name: (0.1, 0.8) for name in CLASSES},
+            used_record=i == 2,
+        )
+        for i, slide in enumerate(make_slides(3, rng))
+    ]
+    shares = pd.DataFrame(rng.dirichlet([1, 1, 1], 6), columns=CLASSES[:3])
+    test = ReportTest(
+        pd.DataFrame({"OP": [0.7, 0.9], "OP_low": 0.5, "OP_high": 0.95}, index=["A", "B"]),
+        recorded=shares,
+        predicted=shares.iloc[::-1].reset_index(drop=True),
+        reliability=reliability(rng.integers(0, 3, 50), rng.dirichlet([1, 1, 1], 50)),
+    )
+    path = tmp_path_factory.mktemp("report") / "test.html"
+    return report(path, slides=slides, classes=CLASSES, test=test)
+
+
+def test_every_layer_is_shown_alone(browser, test_page_path):
+    resize(browser, 1280)
+    open_page(browser, test_page_path)
+    article = find(browser, ".slide")
+    layers = ["prediction", "truth", "probability", "uncertainty", "other-0"]
+    for layer in layers:
+        find(article, f".layer.{layer} + label").click()
+        shown = [name for name in layers if find(article, f".map.{name}").is_displayed()]
+        assert shown == [layer]
+        ramp = find(article, ".ramp").is_displayed()
+        assert ramp == (layer in ("probability", "uncertainty"))
+    view = find(article, ".view")
+    for key, layer in (("b", "probability"), ("u", "uncertainty"), ("p", "prediction")):
+        view.send_keys(key)
+        assert find(article, f".map.{layer}").is_displayed()
+    find(browser, "[data-all=uncertainty]").click()
+    assert all(e.get_property("checked") for e in find_all(browser, ".layer.uncertainty"))
+    check_log(browser, test_page_path)
+
+
+def test_tables_of_test_slides_sort_and_the_other_one_copies(browser, test_page_path):
+    resize(browser, 1280)
+    open_page(browser, test_page_path)
+    heading(browser, "#test-table", 2).find_element(By.TAG_NAME, "button").click()
+    assert column(browser, "#test-table", 1) == ["B", "A"]
+    find(browser, ".spreadsheet summary").click()
+    find(browser, ".copy").click()
+    assert find(browser, ".copied").text in ("copied", "selected; press Ctrl+C")
+    selected = browser.execute_script(
+        "const t = document.querySelector('textarea'); return t.value.slice(t.selectionStart, t.selectionEnd)"
+    )
+    assert len(selected.split("\n")) == 4 and selected.startswith("slide\trecord used")
+    assert len(find_all(browser, "#slide-table tbody tr")) == 2
+    assert len(find_all(browser, "#record-table tbody tr")) == 1
+    check_log(browser, test_page_path)
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_page_of_test_slides_fits_its_width(browser, test_page_path, width):
+    resize(browser, width)
+    open_page(browser, test_page_path)
+    browser.execute_script(
+        "document.querySelectorAll('.slide').forEach(e => e.style.contentVisibility = 'visible')"
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    for table in find_all(browser, ".shares"):
+        box, card = table.rect, table.find_element(By.XPATH, "ancestor::article").rect
+        assert box["x"] + box["width"] <= card["x"] + card["width"] + 1
+
+
+def test_print_shows_tables_and_no_controls(browser, test_page_path):
+    resize(browser, 750)
+    open_page(browser, test_page_path)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        for hidden in ("nav", ".tools", ".zoom", ".spreadsheet", ".layer + label"):
+            assert not any(e.is_displayed() for e in find_all(browser, hidden)), hidden
+        for shown in ("#test-table", "#agreement-table", ".reliability", ".shares"):
+            assert find(browser, shown).is_displayed(), shown
+        color = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert color == "rgb(255, 255, 255)"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -77,9 +77,9 @@ def test_interval_of_a_share_covers_it():
     for case in range(60):
         right = rng.binomial(50, 0.8)
         matrices[str(case)] = np.array([[right, 50 - right, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    evaluation = Evaluation(None, None, None, None, matrices)
+    evaluation = Evaluation(*[None] * 4, matrices, None, None)
     low, high = evaluation.interval("OP")
     shares = np.array([matrix[0, 0] / 50 for matrix in matrices.values()])
     error = 1.96 * shares.std(ddof=1) / np.sqrt(60)
     assert_allclose([low, high], [shares.mean() - error, shares.mean() + error], atol=0.004)
-    assert np.isnan(Evaluation(None, None, None, None, {"one": matrices["0"]}).interval()).all()
+    assert np.isnan(Evaluation(*[None] * 4, {"one": matrices["0"]}, None, None).interval()).all()

@@ -179,7 +179,7 @@ def test_the_same_from_feature_files_without_slides(fitted, manifest, features, 
     )
     assert_allclose(here.probabilities, there.probabilities, atol=1e-6)
     assert there.overview is None and there.write(tmp_path / "out").keys() == {
-        *("labels", "geojson", "table")
+        *("labels", "uncertainty", "geojson", "table")
     }
     with pytest.raises(ValueError, match="give embedder="):
         from_files.segment(manifest.parent / "test_9.tif")
@@ -262,6 +262,8 @@ def test_many_slides(fitted, manifest, features, tmp_path):
         "test_9.geojson",
         "test_9_labels.tif",
         "test_9_overlay.png",
+        "test_9_uncertainty.png",
+        "test_9_uncertainty.tif",
     }
     run = fitted.segment_cohort(manifest, tmp_path / "cohort", features=features)
     table = pd.read_csv(tmp_path / "cohort" / "slides.csv", index_col="slide")

@@ -73,6 +73,7 @@ def overlay_picture(
     colors: Mapping[str, Color] | None = None,
     opacity: float = 0.45,
     legend: bool = True,
+    mpp: float | None = None,
 ) -> Image.Image:
     """Patch labels as transparent colours over a thumbnail of the slide.
 
@@ -86,6 +87,8 @@ def overlay_picture(
         As for :func:`label_picture`.
     opacity : float, default 0.45
         Weight of the colour, in [0, 1].
+    mpp : float, optional
+        Microns per pixel of the thumbnail; gives a scale bar in its lower left corner.
 
     Returns
     -------
@@ -132,7 +135,24 @@ def overlay_picture(
     mixed = (1 - opacity) * thumbnail[shown] + opacity * table[code[shown]]
     pixels[shown] = np.rint(mixed).astype(np.uint8)
     picture = Image.fromarray(pixels)
+    if mpp is not None:
+        draw_scale(picture, mpp)
     return add_legend(picture, palette) if legend else picture
+
+
+def draw_scale(picture: Image.Image, mpp: float) -> None:
+    """Draw a bar of a round length, at most a quarter of the picture, with its length in microns or mm."""
+    most = picture.width / 4 * mpp
+    power = 10.0 ** np.floor(np.log10(most))
+    length = next(digit * power for digit in (5, 2, 1) if digit * power <= most)
+    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
+    font = ImageFont.load_default(14)
+    width, wide = round(length / mpp), int(font.getlength(text))
+    draw = ImageDraw.Draw(picture)
+    left, bottom = 8, picture.height - 8
+    draw.rectangle((left - 4, bottom - 26, left + max(width, wide) + 4, bottom + 4), fill=WHITE)
+    draw.text((left, bottom - 24), text, fill=(0, 0, 0), font=font)
+    draw.rectangle((left, bottom - 4, left + width - 1, bottom - 1), fill=(0, 0, 0))
 
 
 def add_legend(picture: Image.Image, palette: Mapping[str, Color]) -> Image.Image:

@@ -63,6 +63,7 @@ def prediction_regions(
     *,
     mpp: float | tuple[float, float],
     probabilities: np.ndarray | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
     per: str = "region",
     colors: Mapping[str, Color] | None = None,
 ) -> list[Region]:
@@ -80,6 +81,8 @@ def prediction_regions(
         Microns per level-0 pixel, (x, y) if not square: for the areas.
     probabilities : ndarray of shape (n_patches, n_classes), optional
         Class probabilities in [0, 1]: for the mean probability of the region's own class.
+    values : mapping of str to ndarray of shape (n_patches,), optional
+        Further numbers of patches, such as the uncertainty, whose means are measurements of their name.
     per : {"region", "class"}, default "region"
         One region per connected area (patches that share an edge), or one per class.
     colors : mapping of str to (red, green, blue), optional
@@ -89,8 +92,8 @@ def prediction_regions(
     -------
     regions : list of Region
         Valid polygons that follow the borders of the patches exactly, in level-0 pixels, in the
-        order of ``classes``, with the measurements ``"Area um^2"`` and, if probabilities are
-        given, ``"Mean probability"``. Of patches that overlap, each takes half of the overlap.
+        order of ``classes``, with the measurements ``"Area um^2"``, ``"Mean probability"`` if probabilities
+        are given, and the means of ``values``. Of patches that overlap, each takes half of the overlap.
 
     Raises
     ------
@@ -109,11 +112,13 @@ def prediction_regions(
         raise ValueError(f'per must be "region" or "class", got {per!r}')
     pixel_area = pixel_area_um2(mpp)
     codes = label_codes(labels, classes, grid)
-    probability = None
+    averaged = {}
     if probabilities is not None:
-        values = check_probabilities(probabilities, classes, grid)
-        own = values[np.arange(len(codes)), codes] if len(codes) else np.zeros(0)
-        probability = stitch(own, grid.cells, grid.shape, fill=np.nan)
+        checked = check_probabilities(probabilities, classes, grid)
+        own = checked[np.arange(len(codes)), codes] if len(codes) else np.zeros(0)
+        averaged["Mean probability"] = stitch(own, grid.cells, grid.shape, fill=np.nan)
+    for name, one in (values or {}).items():
+        averaged[name] = stitch(np.asarray(one, float), grid.cells, grid.shape, fill=np.nan)
     code_map = stitch(codes, grid.cells, grid.shape)
     number_map = components(code_map)
     polygons, numbers = polygonize(number_map, *cell_borders(grid), outside=-1)
@@ -124,7 +129,7 @@ def prediction_regions(
     for polygon, number in zip(polygons, numbers.tolist(), strict=True):
         shapes.setdefault(code_of[number] if per == "class" else number, []).append(polygon)
     group_map = code_map if per == "class" else number_map
-    means = _group_means(group_map, probability)
+    means = {name: _group_means(group_map, one) for name, one in averaged.items()}
     palette = class_colors(classes, colors)
     regions = []
     for group in sorted(shapes):
@@ -132,8 +137,7 @@ def prediction_regions(
         parts = shapes[group]
         geometry = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
         measurements = {"Area um^2": geometry.area * pixel_area}
-        if means is not None:
-            measurements["Mean probability"] = float(means[group])
+        measurements |= {name: float(of_groups[group]) for name, of_groups in means.items()}
         regions.append(Region(name, geometry, palette[name], None, measurements))
     return regions
 
@@ -205,10 +209,8 @@ def write_dsa(
     _write_json(path, to_dsa(regions, name, offset))
 
 
-def _group_means(group_map: np.ndarray, values: np.ndarray | None) -> np.ndarray | None:
+def _group_means(group_map: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Mean of a map over each non-negative group number."""
-    if values is None:
-        return None
     inside = group_map >= 0
     groups = group_map[inside]
     return np.bincount(groups, values[inside]) / np.maximum(np.bincount(groups), 1)
