@@ -83,7 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument(
         "model", type=Path, help="model.segmenter of a run, or of SlideSegmenter.save"
     )
-    apply.add_argument("slides", type=Path, nargs="+", help="slides, or feature files (.h5)")
+    apply.add_argument(
+        "slides", type=Path, nargs="+", help="slides, or feature files (.h5, .pt, .npy, .npz)"
+    )
+    apply.add_argument(
+        "--features",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with a feature file per slide of another program, used in place of the slides",
+    )
     apply.add_argument(
         "--proportions",
         type=Path,
@@ -213,7 +221,10 @@ def _add_run_options(parser) -> None:
         "--features",
         type=Path,
         metavar="FOLDER",
-        help="where features are kept (default: features in the output folder)",
+        help=(
+            "where features are kept (default: features in the output folder), or a folder with a feature "
+            "file per slide of TRIDENT, CLAM, STAMP or slideflow, which are used in place of the slides"
+        ),
     )
     parser.add_argument(
         "--seed",
@@ -370,7 +381,11 @@ def _apply(options) -> int:
 
         records = read_records(options.proportions, segmenter.classes_)
     run = segmenter.segment_cohort(
-        options.slides, options.output, proportions=records, mpp=options.mpp
+        options.slides,
+        options.output,
+        features=options.features,
+        proportions=records,
+        mpp=options.mpp,
     )
     if run.results:
         print(_percentages(run.results).to_string())

@@ -2,6 +2,7 @@
 
 from proportion_ssl.segmenter.check import CohortCheck, CohortProblem, check_cohort
 from proportion_ssl.segmenter.evaluation import Evaluation
+from proportion_ssl.segmenter.feature_folder import TrainingData, read_training_data
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 from proportion_ssl.segmenter.slide_segmenter import SlideSegmenter
 from proportion_ssl.segmenter.systems import System, standard_systems
@@ -15,6 +16,8 @@ __all__ = [
     "SlideSegmentation",
     "SlideSegmenter",
     "System",
+    "TrainingData",
     "check_cohort",
+    "read_training_data",
     "standard_systems",
 ]

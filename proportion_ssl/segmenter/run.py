@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl._atomic import replacing
-from proportion_ssl.manifest import Cohort, load_cohort
+from proportion_ssl.manifest import Cohort
 from proportion_ssl.segmenter.evaluation import Evaluation
+from proportion_ssl.segmenter.feature_folder import as_cohort
 from proportion_ssl.segmenter.prediction import Models, evaluate_models, models_of
 from proportion_ssl.segmenter.slide_features import NON_CANCER
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
@@ -52,7 +53,7 @@ class RunOptions:
     classes : sequence of str or None
         Columns of the manifest that are classes.
     features : Path or None
-        Folder of feature files; None: ``features`` in the output folder.
+        Folder of feature files, perhaps of another program; None: ``features`` in the output folder.
     overwrite : bool
         Whether an output folder of another run is written to.
     """
@@ -140,7 +141,7 @@ def run_cohort_job(
     ValueError, FileNotFoundError
         If the cohort cannot be used.
     """
-    cohort = load_cohort(manifest, classes=options.classes)
+    cohort = as_cohort(manifest, options.features, classes=options.classes)
     systems = _chosen(options)
     output = options.output
     _claim(output, _identity(Path(manifest), segmenter, options), options.overwrite)

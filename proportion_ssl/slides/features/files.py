@@ -101,6 +101,9 @@ class PatchFeatures:
         Side of a patch in its own pixels.
     overlap : int, optional
         Pixels of a patch that it shares with the next one, where that is stated.
+    stride : float, optional
+        Pixels of a patch from one cell of `grid` to the next: ``patch_size`` minus the overlap, or a quarter
+        of ``patch_size`` where patches lie on no common lattice, as those of several tissue pieces in CLAM.
     """
 
     features: np.ndarray
@@ -120,6 +123,7 @@ class PatchFeatures:
     level0_magnification: float | None = None
     patch_size: int | None = None
     overlap: int | None = None
+    stride: float | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -353,7 +357,8 @@ def read_features(
         name=facts.name,
         patch_size_level0=placed.side_level0,
         attributes=dict(stored.attributes),
-        grid=placed.grid,
+        grid=None if placed.lattice is None else placed.lattice.grid,
+        stride=None if placed.lattice is None else placed.lattice.stride,
         dimensions=facts.dimensions,
         mpp=placed.mpp,
         encoder=facts.encoder,
@@ -423,6 +428,7 @@ def _read_own(
         n_features=n_features,
         patch_size=int(settings["patch_size"][0]),
         overlap=int(of_coords["overlap"]),
+        stride=float(settings.get("stride") or settings["patch_size"][0]),
     )
 
 

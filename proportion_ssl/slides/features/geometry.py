@@ -17,12 +17,20 @@ FINE = 4
 
 
 @dataclass(frozen=True, eq=False)
+class Lattice:
+    """Windows, their cells, and the distance of cells in pixels of a patch."""
+
+    grid: PatchGrid
+    stride: float
+
+
+@dataclass(frozen=True, eq=False)
 class Placed:
     """Patches of a file in level-0 pixels, as far as they are known."""
 
     locations: np.ndarray | None
     side_level0: float | None
-    grid: PatchGrid | None
+    lattice: Lattice | None
     mpp: tuple[float, float] | None
 
 
@@ -42,7 +50,7 @@ def place(coords: np.ndarray | None, facts: PatchFacts, mpp: float | None, path:
     -------
     placed : Placed
         ``locations`` is None without coordinates, and where these are microns and `mpp` is not known;
-        ``grid`` also where the size of the patches is not known.
+        ``lattice`` also where size or resolution of the patches is not known.
 
     Raises
     ------
@@ -72,16 +80,29 @@ def place(coords: np.ndarray | None, facts: PatchFacts, mpp: float | None, path:
     _check_inside(locations, facts.dimensions, path)
     _check_steps(locations, side, path)
     _check_unique(locations, path)
-    grid = None
+    lattice = None
     patch_mpp = _patch_mpp(facts, side, mpp)
     if side is not None and facts.size is not None and patch_mpp is not None:
-        grid = grid_of(corners, side, facts.size, patch_mpp, overlap=facts.overlap)
-    return Placed(locations, side, grid, of_slide)
+        lattice = lattice_of(
+            corners,
+            side,
+            facts.size,
+            patch_mpp,
+            overlap=facts.overlap,
+            dimensions=facts.dimensions,
+        )
+    return Placed(locations, side, lattice, of_slide)
 
 
-def grid_of(
-    corners: np.ndarray, side: float, size: int, patch_mpp: float, *, overlap: int | None = None
-) -> PatchGrid:
+def lattice_of(
+    corners: np.ndarray,
+    side: float,
+    size: int,
+    patch_mpp: float,
+    *,
+    overlap: int | None = None,
+    dimensions: tuple[int, int] | None = None,
+) -> Lattice:
     """Windows and their cells from the corners of patches.
 
     Parameters
@@ -97,33 +118,80 @@ def grid_of(
     overlap : int, optional
         Pixels of a patch that it shares with the next. Default: by the distance that is most frequent
         between neighbors.
+    dimensions : tuple of int, optional
+        (width, height) of the slide, which cells then cover.
 
     Returns
     -------
-    grid : PatchGrid
-        Cell (0, 0) is that of the first column and row. Where patches do not lie on one lattice, cells have
-        a quarter of the side of a patch, and its corner is that of the nearest cell, off by an eighth of a
-        side at most; boxes are exact. ``stride_of(grid)`` is the distance of cells.
+    lattice : Lattice
+        Cell (0, 0) is the first of the lattice on the slide. Where patches do not lie on one lattice, cells
+        have a quarter of the side of a patch, and its corner is that of the nearest cell, off by an eighth
+        of a side at most; boxes are exact.
     """
-    boxes = np.floor(np.hstack([corners, corners + side]) + 0.5).astype(np.int64)
-    if not len(corners):
-        return PatchGrid(boxes, np.zeros((0, 2), np.int64), (0, 0), (size, size), patch_mpp)
-    step = side * (1 - overlap / size) if overlap is not None else _usual_step(corners, side)
-    cells = _cells(corners, step)
+    stride = float(size if overlap is None else size - overlap)
+    if overlap is None and len(corners):
+        stride = round(_usual_step(corners, side) * size / side, 6)
+    step = stride * side / size
+    cells, shape = _cells(corners, side, step, dimensions)
     if cells is None:
-        cells = np.rint((corners - corners.min(axis=0)) / (side / FINE)).astype(np.int64)
-    cells = cells[:, ::-1]
-    rows, columns = cells.max(axis=0) + 1
-    return PatchGrid(boxes, cells, (int(rows), int(columns)), (size, size), patch_mpp)
+        stride, step = size / FINE, side / FINE
+        cells, shape = _cells(corners, side, step, dimensions, nearest=True)
+    assert cells is not None
+    boxes = np.floor(np.hstack([corners, corners + side]) + 0.5).astype(np.int64)
+    grid = PatchGrid(boxes, cells[:, ::-1], shape[::-1], (size, size), patch_mpp)
+    return Lattice(grid, stride)
 
 
-def _cells(corners: np.ndarray, step: float) -> np.ndarray | None:
-    """(column, row) on a lattice of this step; None if some corner is more than a pixel off."""
-    relative = (corners - corners.min(axis=0)) / step
-    cells = np.rint(relative)
-    if (np.abs(relative - cells) * step > 1.0).any():
-        return None
-    return cells.astype(np.int64)
+def _cells(
+    corners: np.ndarray,
+    side: float,
+    step: float,
+    dimensions: tuple[int, int] | None,
+    *,
+    nearest: bool = False,
+) -> tuple[np.ndarray | None, tuple[int, int]]:
+    """(column, row) of each patch and their numbers; None if one is more than a pixel off the lattice."""
+    if not len(corners):
+        return np.zeros((0, 2), np.int64), (0, 0)
+    least = corners.min(axis=0)
+    origin = least - np.maximum(np.floor(least / step + 1e-6), 0) * step
+    relative = (corners - origin) / step
+    cells = np.rint(relative).astype(np.int64)
+    if not nearest and (np.abs(relative - cells) * step > 1.0).any():
+        return None, (0, 0)
+    shape = cells.max(axis=0) + 1
+    if dimensions is not None:
+        fitting = np.floor((np.asarray(dimensions) - side - origin) / step + 1e-6).astype(int) + 1
+        shape = np.maximum(shape, fitting)
+    return cells, (int(shape[0]), int(shape[1]))
+
+
+def all_windows(grid: PatchGrid, stride: float) -> PatchGrid:
+    """The windows of all cells of a lattice, also of those without features.
+
+    Parameters
+    ----------
+    grid : PatchGrid
+        Of the patches that have features.
+    stride : float
+        Distance of cells in pixels of a patch.
+
+    Returns
+    -------
+    full : PatchGrid
+    """
+    if not len(grid):
+        return grid
+    sides = (grid.boxes[:, 2:] - grid.boxes[:, :2]).mean(axis=0)
+    step = sides * stride / np.array(grid.size)
+    origin = (grid.boxes[:, :2] - grid.cells[:, ::-1] * step).mean(axis=0)
+    rows, columns = np.divmod(np.arange(grid.shape[0] * grid.shape[1]), grid.shape[1])
+    corners = np.stack([columns, rows], axis=1) * step + origin
+    boxes = np.floor(np.hstack([corners, corners + sides]) + 0.5).astype(np.int64)
+    full = PatchGrid(boxes, np.stack([rows, columns], axis=1), grid.shape, grid.size, grid.mpp)
+    at = np.ravel_multi_index(tuple(grid.cells.T), grid.shape)
+    full.boxes[at] = grid.boxes  # which were rounded from exact numbers
+    return full
 
 
 def _usual_step(corners: np.ndarray, side: float) -> float:
@@ -139,29 +207,6 @@ def _usual_step(corners: np.ndarray, side: float) -> float:
         return side
     best = values[near][np.argmax(counts[near])]
     return float(best) if counts[near].max() > counts[~near].max(initial=0) else side
-
-
-def stride_of(grid: PatchGrid) -> int:
-    """Pixels of a patch from one cell to the next.
-
-    Parameters
-    ----------
-    grid : PatchGrid
-
-    Returns
-    -------
-    stride : int
-        The size of a patch where windows lie side by side; 1 at least.
-    """
-    size = grid.size[0]
-    for axis in (0, 1):
-        starts, index = grid.boxes[:, axis].astype(float), grid.cells[:, 1 - axis]
-        if len(grid) and index.max() > index.min():
-            first, last = index.argmin(), index.argmax()
-            side = float((grid.boxes[:, axis + 2] - starts).mean())
-            step = (starts[last] - starts[first]) / (index[last] - index[first])
-            return min(max(round(size * step / side), 1), size)
-    return size
 
 
 def _side_level0(facts: PatchFacts, mpp: float | None, path: Path) -> float | None:

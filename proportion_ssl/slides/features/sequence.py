@@ -112,6 +112,7 @@ class FeatureSequence:
         self._starts = np.cumsum([0, *sizes])
         self.slide_ids = np.repeat(np.arange(len(sizes)), sizes)
         self.shape = (int(self._starts[-1]), self._located[0].shape[1])
+        self._rows: np.ndarray | None = None  # those taken, None: all
         self._start_mapping()
 
     def _start_mapping(self) -> None:
@@ -152,12 +153,32 @@ class FeatureSequence:
         for start in range(0, len(self), batch_size):
             yield self._read(np.arange(start, min(start + batch_size, len(self))))
 
+    def take(self, rows: Any) -> FeatureSequence:
+        """Some of the rows, left in their files as well.
+
+        Parameters
+        ----------
+        rows : slice, mask or array of int
+
+        Returns
+        -------
+        sequence : FeatureSequence
+            Its ``slide_ids`` are those of these rows; `names` stay.
+        """
+        taken = object.__new__(FeatureSequence)
+        taken.__setstate__(self.__getstate__())
+        taken._rows = np.arange(len(self))[rows] if self._rows is None else self._rows[rows]
+        taken.slide_ids = self.slide_ids[rows]
+        taken.shape = (len(taken._rows), self.shape[1])
+        return taken
+
     def __repr__(self) -> str:
         return f"<FeatureSequence of {len(self.paths)} slides: {self.shape[0]} x {self.shape[1]}>"
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), self.shape[1]), dtype=self.dtype)
         part_of = self.slide_ids[rows]
+        rows = rows if self._rows is None else self._rows[rows]
         order = np.argsort(part_of, kind="stable")
         parts, counts = np.unique(part_of, return_counts=True)
         for part, here in zip(parts.tolist(), np.split(order, np.cumsum(counts)), strict=False):
