@@ -3,10 +3,12 @@
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.counts import class_proportions, count_per_bag, sum_absolute_error
 from proportion_ssl.proportions.identifiability import IdentifiabilityWarning, identifiability
+from proportion_ssl.proportions.spots import bags_from_anndata
 
 __all__ = [
     "Bags",
     "IdentifiabilityWarning",
+    "bags_from_anndata",
     "class_proportions",
     "count_per_bag",
     "identifiability",

@@ -6,6 +6,7 @@ from proportion_ssl.segmenter.feature_folder import TrainingData, read_training_
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 from proportion_ssl.segmenter.slide_segmenter import SlideSegmenter
 from proportion_ssl.segmenter.systems import System, standard_systems
+from proportion_ssl.segmenter.tile_predictor import TilePredictor
 from proportion_ssl.segmenter.training import CohortFeatures
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "SlideSegmentation",
     "SlideSegmenter",
     "System",
+    "TilePredictor",
     "TrainingData",
     "check_cohort",
     "read_training_data",

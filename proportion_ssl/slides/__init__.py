@@ -25,6 +25,7 @@ from proportion_ssl.slides.features.files import (
     write_features,
 )
 from proportion_ssl.slides.features.folder import find_features
+from proportion_ssl.slides.features.scverse import read_wsi_tiles, write_wsi_predictions
 from proportion_ssl.slides.features.sequence import FeatureSequence
 from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid, magnification_to_mpp, patch_grid
 from proportion_ssl.slides.maps.write import (
@@ -89,6 +90,7 @@ __all__ = [
     "read_annotations",
     "read_features",
     "read_label_map",
+    "read_wsi_tiles",
     "slide_summary",
     "stitch",
     "tissue_fraction",
@@ -103,6 +105,7 @@ __all__ = [
     "write_picture",
     "write_probability_map",
     "write_table",
+    "write_wsi_predictions",
     "write_wsinfer",
     "write_zarr",
 ]

@@ -96,13 +96,15 @@ def read_label_map(
         if classes not in COLOR_TABLES:
             raise ValueError(f"there is no table {classes!r}; known are {', '.join(COLOR_TABLES)}")
         named = COLOR_TABLES[classes]
-        classes = named.colors if pixels.ndim == 3 and named.colors else named.numbers
+        in_color = pixels.ndim == 3
+        chosen: dict[Any, str] = dict(named.colors if in_color and named.colors else named.numbers)
+        classes = chosen
         if not classes:
             raise AnnotationError(
                 f"{path}: one channel of numbers, but masks of this data set are in colors (RGB)"
             )
         if background is None:
-            background = named.background[1 if pixels.ndim == 3 else 0]
+            background = named.background[1 if in_color else 0]
     is_complete = classes is not None and (downsample is not None or mpp is not None)
     table = None if is_complete else _own_table(text, path)
     if classes is None:

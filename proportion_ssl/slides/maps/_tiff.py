@@ -226,7 +226,6 @@ def _write_ome(path: Path, pixels, mpp, description: str, colormap) -> None:
         **{f"PhysicalSize{axis}": size for axis, size in zip("XY", mpp, strict=True)},
         **{f"PhysicalSize{axis}Unit": "\u00b5m" for axis in "XY"},
     }
-    options = {"tile": (TILE, TILE), "compression": "zlib", "photometric": "palette"}
     with tifffile.TiffWriter(path, bigtiff=False, ome=True) as tiff:
         for number, level in enumerate(levels):
             tiff.write(
@@ -235,7 +234,9 @@ def _write_ome(path: Path, pixels, mpp, description: str, colormap) -> None:
                 subifds=len(levels) - 1 if number == 0 else None,
                 subfiletype=0 if number == 0 else 1,
                 metadata=about if number == 0 else None,
-                **options,
+                tile=(TILE, TILE),
+                compression="zlib",
+                photometric="palette",
             )
 
 

@@ -212,14 +212,11 @@ class Slide:
         """
         try:
             with openslide.OpenSlide(self.path) as slide:
-                stated = [
-                    slide.properties.get(f"hamamatsu.{axis}OffsetFromSlideCentre") for axis in "XY"
-                ]
-        except openslide.OpenSlideError:
+                names = [f"hamamatsu.{axis}OffsetFromSlideCentre" for axis in "XY"]
+                stated = [float(slide.properties[name]) for name in names]
+        except (openslide.OpenSlideError, KeyError, ValueError):
             return None
-        if None in stated:
-            return None
-        return float(stated[0]), float(stated[1])
+        return stated[0], stated[1]
 
     @property
     def fast_levels(self) -> tuple[int, ...]:
