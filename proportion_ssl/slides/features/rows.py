@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,15 +27,15 @@ class Rows(Protocol):
     ----------
     shape : tuple of int
         (n_patches, n_features).
-    loaded_bytes : int
-        Memory that stays taken while the rows are open; 0 where the operating system maps the file.
+    held_bytes : int
+        Memory that open rows may come to take, mapped or loaded.
     """
 
     @property
     def shape(self) -> tuple[int, int]: ...
 
     @property
-    def loaded_bytes(self) -> int: ...
+    def held_bytes(self) -> int: ...
 
     def open(self) -> OpenRows: ...
 
@@ -48,7 +48,11 @@ class MappedRows:
     dtype: str
     offset: int
     shape: tuple[int, int]
-    loaded_bytes: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """All rows, once they were used."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
 
     def open(self) -> np.ndarray:
         """The features where they are, read-only."""
@@ -70,7 +74,11 @@ class ScatteredRows:
     dtype: str
     offsets: np.ndarray
     shape: tuple[int, int]
-    loaded_bytes: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """All rows, once they were used."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
 
     def open(self) -> _MappedPieces:
         try:
@@ -102,7 +110,7 @@ class PackedRows:
     dataset: str
     shape: tuple[int, int]
     chunk_rows: int
-    loaded_bytes: int = 0
+    held_bytes: int = 0
 
     def open(self) -> _Hdf5Rows:
         return _Hdf5Rows(self)
@@ -140,7 +148,7 @@ class LoadedRows:
     path: str
     load: Callable[[str], np.ndarray]
     shape: tuple[int, int]
-    loaded_bytes: int = field(default=0)
+    held_bytes: int
 
     def open(self) -> np.ndarray:
         values = self.load(self.path)

@@ -23,8 +23,8 @@ __all__ = ["FeatureSequence"]
 MAPPED_FILES = 256
 """Files that are open at once: each takes one of the process's file handles."""
 
-LOADED_BYTES = 2**28
-"""Memory for files that can only be read as a whole (``.pt``, ``.npz``); one at least stays."""
+HELD_BYTES = 2**30
+"""Memory of open files, mapped or, where they can only be read as a whole, loaded; one at least stays."""
 
 OF_ONE_SLIDE = {"slide", "slide_mpp", "slide_stamp", "min_fraction", "stride", "tissue_mask"}
 """Settings that say which patches of which slide were taken; all others say how features were made."""
@@ -67,7 +67,7 @@ class FeatureSequence:
 
     Files in half precision are read as they are, and a batch becomes float32 when it is used. Compressed
     HDF5 is read chunk by chunk; files that can only be read as a whole (``.pt``, ``.npz``) stay loaded up to
-    256 MiB, so that reading at random is slow with them.
+    1 GiB, so that reading at random from more than that is slow with them.
 
     When a row of a file of this package is first read, the block of 64 rows that holds it is compared with
     its checksum; later reads cost nothing more. Rows of other programs are looked at for NaN.
@@ -224,14 +224,14 @@ class FeatureSequence:
                     )
                 self._mapped[part] = self._located[part].rows.open()
                 while len(self._mapped) > 1 and (
-                    len(self._mapped) > MAPPED_FILES or self._loaded_bytes() > LOADED_BYTES
+                    len(self._mapped) > MAPPED_FILES or self._held_bytes() > HELD_BYTES
                 ):
                     self._mapped.popitem(last=False)
             self._mapped.move_to_end(part)
             return self._mapped[part]
 
-    def _loaded_bytes(self) -> int:
-        return sum(self._located[part].rows.loaded_bytes for part in self._mapped)
+    def _held_bytes(self) -> int:
+        return sum(self._located[part].rows.held_bytes for part in self._mapped)
 
     def __getstate__(self) -> dict[str, Any]:
         skip = ("_mapped", "_lock", "_checked")
