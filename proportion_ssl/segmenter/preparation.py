@@ -150,6 +150,11 @@ class Preparation:
         first = next(iter(slides.values()))
         for slide in slides.values():
             check_made_by(slide, first.made_by, f"those of {first.name}")
+            if slide.features.shape[1] != first.features.shape[1]:
+                raise ValueError(
+                    f"{paths[slide.name]} has {slide.features.shape[1]} features per patch, but "
+                    f"{paths[first.name]} has {first.features.shape[1]}; give files of one encoder."
+                )
             if slide.program is None and slide.stride != slide.grid.size[0]:
                 raise ValueError(
                     f"The windows of {slide.name} overlap, so that patches would count several times. Fit "

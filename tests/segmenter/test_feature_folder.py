@@ -199,6 +199,19 @@ def test_folders_that_cannot_be_used(copied, spoil, message):
         segmenter.fit(manifest, features=features)
 
 
+def test_features_of_another_width(copied):
+    manifest, features = copied
+    _, cells = slide_features(layout(0.5), 0)
+    about = {"patch_size": PATCH, "patch_size_level0": PATCH}
+    magnifications = {"level0_magnification": 2.5, "target_magnification": 2.5}
+    path = features / "case.bag_5.h5"
+    write_trident(path, np.ones((len(cells), 13), "f4"), cells * PATCH, **about, **magnifications)
+    with pytest.raises(
+        ValueError, match=r"case\.bag_5\.h5 has 13 features per patch, but .* has 12"
+    ):
+        quick().fit(manifest, features=features)
+
+
 def test_a_slide_without_patches_is_named(copied):
     manifest, features = copied
     write_trident(features / "case.bag_5.h5", np.zeros((0, 12), "f4"), np.zeros((0, 2)))
