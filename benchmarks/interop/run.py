@@ -28,7 +28,7 @@ from proportion_ssl.slides import (  # noqa: E402
     write_zarr,
 )
 
-TOOLS = ("lazyslide", "torchmil", "tiatoolbox", "trident", "stamp")
+TOOLS = ("lazyslide", "torchmil", "tiatoolbox", "timm", "trident", "stamp")
 
 
 def own_h5(path):

@@ -151,6 +151,36 @@ def tiatoolbox_read(folder, source):
     return [f"{len(found)} annotations", f"{len(probabilities)} rows of zarr"]
 
 
+# --- timm -------------------------------------------------------------------------------------
+
+
+def timm_write(folder, source):
+    return importlib.metadata.version("timm"), importlib.metadata.version("torch")
+
+
+def timm_read(folder, source):
+    """The same features by timm's own transform and by ours, of images of the encoder's own size."""
+    import timm
+    import torch
+    from PIL import Image
+
+    from proportion_ssl.embedding import pretrained_embedder
+
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    found = []
+    for name in ("resnet18", "vit_tiny_patch16_224"):
+        model = timm.create_model(name, pretrained=False, num_classes=0).eval()
+        ours = pretrained_embedder(model)
+        config = {**timm.data.resolve_model_data_config(model), "crop_pct": 1.0}
+        steps = timm.data.create_transform(**config, is_training=False)
+        with torch.no_grad():
+            expected = model(torch.stack([steps(Image.fromarray(image)) for image in images]))
+        assert np.allclose(ours.embedder.transform(images), expected.numpy(), atol=1e-3), name
+        found.append(f"{ours.name} {ours.size} {ours.embedder.mean[0]:.3f}")
+    return found
+
+
 # --- TRIDENT and STAMP: single files of their repositories ------------------------------------
 
 

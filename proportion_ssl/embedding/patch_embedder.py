@@ -205,7 +205,7 @@ class PatchEmbedder(ImageEmbedder):
 
     @property
     def encoder_name(self) -> str | None:
-        """Name of the network for feature files; that of :func:`pretrained_embedder`, None for others."""
+        """Name of the network for feature files; that of ``pretrained_embedder``, None for others."""
         return getattr(self.module, "encoder_name", None)
 
     def fingerprint(self) -> str:

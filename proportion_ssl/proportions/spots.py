@@ -27,9 +27,9 @@ def bags_from_anndata(
     bag : str
         Column of ``adata.obs`` with the bag of each observation; those without (NaN) are left out.
     proportions : DataFrame or array-like, optional
-        As :class:`Bags` takes them.
+        As :class:`~proportion_ssl.Bags` takes them.
     **settings
-        Further arguments of :class:`Bags`, such as ``rounding_step``.
+        Further arguments of :class:`~proportion_ssl.Bags`, such as ``rounding_step``.
 
     Returns
     -------

@@ -27,15 +27,15 @@ class Rows(Protocol):
     ----------
     shape : tuple of int
         (n_patches, n_features).
-    held_bytes : int
-        Memory that open rows may come to take, mapped or loaded.
+    loaded_bytes : int
+        Memory that opening takes; 0 where the operating system maps the file.
     """
 
     @property
     def shape(self) -> tuple[int, int]: ...
 
     @property
-    def held_bytes(self) -> int: ...
+    def loaded_bytes(self) -> int: ...
 
     def open(self) -> OpenRows: ...
 
@@ -48,11 +48,7 @@ class MappedRows:
     dtype: str
     offset: int
     shape: tuple[int, int]
-
-    @property
-    def held_bytes(self) -> int:
-        """All rows, once they were used."""
-        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+    loaded_bytes: int = 0
 
     def open(self) -> np.ndarray:
         """The features where they are, read-only."""
@@ -74,11 +70,7 @@ class ScatteredRows:
     dtype: str
     offsets: np.ndarray
     shape: tuple[int, int]
-
-    @property
-    def held_bytes(self) -> int:
-        """All rows, once they were used."""
-        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+    loaded_bytes: int = 0
 
     def open(self) -> _MappedPieces:
         try:
@@ -110,7 +102,7 @@ class PackedRows:
     dataset: str
     shape: tuple[int, int]
     chunk_rows: int
-    held_bytes: int = 0
+    loaded_bytes: int = 0
 
     def open(self) -> _Hdf5Rows:
         return _Hdf5Rows(self)
@@ -148,7 +140,7 @@ class LoadedRows:
     path: str
     load: Callable[[str], np.ndarray]
     shape: tuple[int, int]
-    held_bytes: int
+    loaded_bytes: int
 
     def open(self) -> np.ndarray:
         values = self.load(self.path)

@@ -24,7 +24,7 @@ MAPPED_FILES = 256
 """Files that are open at once: each takes one of the process's file handles."""
 
 HELD_BYTES = 2**30
-"""Memory of open files, mapped or, where they can only be read as a whole, loaded; one at least stays."""
+"""Memory of open files: of rows read where they are mapped, of all where they are loaded. One stays."""
 
 OF_ONE_SLIDE = {"slide", "slide_mpp", "slide_stamp", "min_fraction", "stride", "tissue_mask"}
 """Settings that say which patches of which slide were taken; all others say how features were made."""
@@ -117,6 +117,7 @@ class FeatureSequence:
 
     def _start_mapping(self) -> None:
         self._mapped: OrderedDict[int, OpenRows] = OrderedDict()
+        self._held: dict[int, int] = {}  # bytes of each open file
         self._checked = [
             None if located.digests is None else np.zeros(len(located.digests), dtype=bool)
             for located in self._located
@@ -177,6 +178,7 @@ class FeatureSequence:
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), self.shape[1]), dtype=self.dtype)
+        row_bytes = self.shape[1] * self.dtype.itemsize
         part_of = self.slide_ids[rows]
         rows = rows if self._rows is None else self._rows[rows]
         order = np.argsort(part_of, kind="stable")
@@ -186,6 +188,9 @@ class FeatureSequence:
             open_rows = self._open(part)
             self._check(part, open_rows, local)
             out[here] = open_rows[local]
+            with self._lock:
+                held = self._held.get(part, 0) + len(local) * row_bytes
+                self._held[part] = min(held, self._located[part].shape[0] * row_bytes)
             if self._checked[part] is None:
                 self._check_finite(part, out[here], local)
         return out
@@ -223,18 +228,16 @@ class FeatureSequence:
                         f"{path}: the file has changed since this sequence was made; make the sequence again"
                     )
                 self._mapped[part] = self._located[part].rows.open()
+                self._held[part] = self._located[part].rows.loaded_bytes
                 while len(self._mapped) > 1 and (
-                    len(self._mapped) > MAPPED_FILES or self._held_bytes() > HELD_BYTES
+                    len(self._mapped) > MAPPED_FILES or sum(self._held.values()) > HELD_BYTES
                 ):
-                    self._mapped.popitem(last=False)
+                    self._held.pop(self._mapped.popitem(last=False)[0], None)
             self._mapped.move_to_end(part)
             return self._mapped[part]
 
-    def _held_bytes(self) -> int:
-        return sum(self._located[part].rows.held_bytes for part in self._mapped)
-
     def __getstate__(self) -> dict[str, Any]:
-        skip = ("_mapped", "_lock", "_checked")
+        skip = ("_mapped", "_held", "_lock", "_checked")
         return {name: value for name, value in self.__dict__.items() if name not in skip}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

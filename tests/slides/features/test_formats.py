@@ -448,3 +448,20 @@ def test_mixtures_of_programs_are_refused(tmp_path, features, cells):
         FeatureSequence([one, wide])
     with pytest.raises(FeatureFileError, match="coordinates without features"):
         FeatureSequence([write_clam_coords(tmp_path / "d.h5", cells * 256)])
+
+
+def test_memory_of_open_files_is_bounded(tmp_path, monkeypatch):
+    """Files whose rows were read are let go, oldest first; those only touched stay open."""
+    from proportion_ssl.slides.features import sequence as module
+
+    monkeypatch.setattr(module, "HELD_BYTES", 3 * 10 * 4 * 4)
+    paths = []
+    for number in range(8):
+        paths.append(tmp_path / f"{number}.npy")
+        np.save(paths[-1], np.full((10, 4), number, np.float16))
+    sequence = FeatureSequence(paths)
+    np.testing.assert_array_equal(sequence[...][:, 0], np.repeat(np.arange(8), 10))
+    assert len(sequence._mapped) <= 4 and sum(sequence._held.values()) <= 4 * 160
+    touched = FeatureSequence(paths)
+    np.testing.assert_array_equal(touched[np.arange(0, 80, 10)][:, 0], np.arange(8))
+    assert len(touched._mapped) == 8
