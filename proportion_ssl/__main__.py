@@ -83,7 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument(
         "model", type=Path, help="model.segmenter of a run, or of SlideSegmenter.save"
     )
-    apply.add_argument("slides", type=Path, nargs="+", help="slides, or feature files (.h5)")
+    apply.add_argument(
+        "slides", type=Path, nargs="+", help="slides, or feature files (.h5, .pt, .npy, .npz)"
+    )
+    apply.add_argument(
+        "--features",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with a feature file per slide of another program, used in place of the slides",
+    )
     apply.add_argument(
         "--proportions",
         type=Path,
@@ -231,7 +239,10 @@ def _add_run_options(parser) -> None:
         "--features",
         type=Path,
         metavar="FOLDER",
-        help="where features are kept (default: features in the output folder)",
+        help=(
+            "where features are kept (default: features in the output folder), or a folder with a feature "
+            "file per slide of TRIDENT, CLAM, STAMP or slideflow, which are used in place of the slides"
+        ),
     )
     parser.add_argument(
         "--seed",
@@ -400,6 +411,7 @@ def _apply(options) -> int:
     run = segmenter.segment_cohort(
         slides,
         options.output,
+        features=options.features,
         proportions=records,
         mpp=options.mpp,
         reject_below=options.reject_below,

@@ -8,6 +8,7 @@ from .mobilenet import (
     load_mobilenet_v2,
 )
 from .patch_embedder import PatchEmbedder
+from .pretrained import Pretrained, pretrained_embedder
 from .random_filters import RandomFilterFeatures
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "NotInstalledError",
     "PatchEmbedder",
     "PixelNormalization",
+    "Pretrained",
     "RandomFilterFeatures",
     "WeightsNotAvailableError",
     "compile_features",
     "load_mobilenet_v2",
+    "pretrained_embedder",
 ]

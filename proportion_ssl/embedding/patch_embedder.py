@@ -203,6 +203,11 @@ class PatchEmbedder(ImageEmbedder):
         self.n_features_out_ = features.shape[1]
         return features
 
+    @property
+    def encoder_name(self) -> str | None:
+        """Name of the network for feature files; that of ``pretrained_embedder``, None for others."""
+        return getattr(self.module, "encoder_name", None)
+
     def fingerprint(self) -> str:
         """Hash of all that makes the features of an image, apart from its pixels.
 

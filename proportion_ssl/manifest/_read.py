@@ -32,6 +32,7 @@ def load_cohort(
     classes: Sequence[str] | None = None,
     rounding_step: float | None = None,
     standard_deviation: float | None = None,
+    need_slides: bool = True,
 ) -> Cohort:
     """Read and check a manifest of slides.
 
@@ -66,6 +67,8 @@ def load_cohort(
     standard_deviation : float in [0, 0.5], optional
         Standard deviation of the percentages, as a fraction: 0.1 for 10 points; a recorded 0 stays
         0. Give at most one of the two; they mean the same as in :class:`~proportion_ssl.Bags`.
+    need_slides : bool, default=True
+        False: slides need not exist, as where only features of other programs are used. Outlines must.
 
     Returns
     -------
@@ -127,6 +130,7 @@ def load_cohort(
         classes=classes,
         rounding_step=rounding_step,
         standard_deviation=standard_deviation,
+        need_slides=need_slides,
     )
     if findings:
         read = f"columns read as classes: {', '.join(columns) or 'none'}"
@@ -147,6 +151,7 @@ def read_manifest(
     classes: Sequence[str] | None,
     rounding_step: float | None,
     standard_deviation: float | None,
+    need_slides: bool = True,
 ) -> tuple[Cohort, list[Finding], list[Finding], list[str]]:
     """Read a manifest as far as it can be read.
 
@@ -193,7 +198,8 @@ def read_manifest(
         is_good[list(finding.rows)] = False
     good = np.flatnonzero(is_good).tolist()
     cohort = _make_cohort(path.parent, rows, mpps, records, [candidates[k] for k in kept], good)
-    return cohort, findings, absent_files(path.parent, rows), candidates
+    absent = absent_files(path.parent, rows, slides=need_slides)
+    return cohort, findings, absent, candidates
 
 
 def _listed(start: str, problems: list[str]) -> str:

@@ -157,12 +157,13 @@ def check_mpps(rows: Rows) -> tuple[np.ndarray, list[Finding]]:
     ]
 
 
-def absent_files(folder: Path, rows: Rows) -> list[Finding]:
-    """Slides and annotations that do not exist; very many are counted, not named."""
+def absent_files(folder: Path, rows: Rows, *, slides: bool = True) -> list[Finding]:
+    """Slides (unless left out) and annotations that do not exist; very many are counted, not named."""
     findings: list[Finding] = []
     n_absent = 0
     for row, (slide, annotation) in enumerate(zip(rows.paths, rows.annotations, strict=True)):
-        for name, what in ((slide, "no file"), (annotation, "no annotation file")):
+        wanted = slide if slides else ""
+        for name, what in ((wanted, "no file"), (annotation, "no annotation file")):
             if not name or os.path.exists(os.path.join(folder, name)):
                 continue
             n_absent += 1

@@ -16,6 +16,7 @@ from proportion_ssl.manifest._read import read_manifest
 from proportion_ssl.segmenter.preparation import LARGEST_DROP
 from proportion_ssl.segmenter.slide_features import (
     NON_CANCER,
+    SlideFeatures,
     is_feature_file,
     label_windows,
     read_slide_features,
@@ -215,6 +216,7 @@ def check_cohort(
             float(magnification),
             patch_size,
             min_tissue,
+            getattr(row, "image", None),
         )
         for row in cohort.slides.itertuples()
         if _exists(row.path)
@@ -250,6 +252,7 @@ class _Entry:
     magnification: float
     patch_size: int
     min_tissue: float
+    image: Any
 
 
 @dataclass(eq=False)
@@ -272,7 +275,9 @@ def _look(entry: _Entry) -> _View:
     view = _View()
     try:
         if is_feature_file(entry.path):
-            stored = read_slide_features(entry.path, Path(entry.path).stem)
+            stored = read_slide_features(
+                entry.path, Path(entry.path).stem, mpp=entry.mpp, image=entry.image
+            )
             view.dimensions, view.reader = stored.dimensions, "features"
             view.mpp = float(np.sqrt(stored.mpp[0] * stored.mpp[1]))
             view.n_patches = len(stored.grid)
@@ -329,7 +334,11 @@ def _look_at_outlines(
     if entry.annotation is None:
         return
     try:
-        regions = read_annotations(entry.annotation, slide=slide)
+        regions = (
+            slide.read_outlines(entry.annotation)
+            if isinstance(slide, SlideFeatures)
+            else read_annotations(entry.annotation, slide=slide)
+        )
     except (OSError, ValueError) as error:
         view.outline_error = _reason(error)
         return
@@ -342,7 +351,7 @@ def _look_at_outlines(
     window = grid.mpp**2 * np.prod(grid.size) / 1e6
     for name, area in found.areas.items():
         n_patches = int((found.labels == name).sum())
-        view.outlines[name] = (area * window, n_patches, found.dropped[name])
+        view.outlines[name] = (area * window, n_patches, found.dropped.get(name, np.nan))
 
 
 # --- tables -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from proportion_ssl.segmenter.slide_features import NON_CANCER, SlideFeatures
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 from proportion_ssl.segmenter.training import CohortFeatures
 from proportion_ssl.slides import PatchGrid, patch_grid
+
+MOST_PARTS = 8
+"""Cells along a side of a window, at most, over which overlapping windows are averaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,7 @@ class Models:
         own = getattr(self.classifier, "classes_", None)
         names = np.asarray(self.classifier.classes if own is None else own).tolist()
         order = [names.index(name) for name in classes]
-        shares = self.classifier.predict_proba(slide.first_view)[:, order]
+        shares = self.classifier.predict_proba(np.asarray(slide.first_view))[:, order]
         return shares if self.temperature == 1 else apply_temperature(shares, self.temperature)
 
     def probabilities(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
@@ -56,7 +60,7 @@ class Models:
         shares = self.shares(slide, classes)
         if self.proposer is None:
             return shares
-        tumor = self.proposer.predict_proba(slide.features)[:, 1]
+        tumor = self.proposer.predict_proba(np.asarray(slide.features))[:, 1]
         t = np.clip(self.threshold, 1e-12, 1 - 1e-12)
         tumor = np.where(tumor < t, 0.5 * tumor / t, 0.5 + 0.5 * (tumor - t) / (1 - t))
         return np.hstack([shares * tumor[:, np.newaxis], 1 - tumor[:, np.newaxis]])
@@ -90,6 +94,7 @@ def segment_features(
     recorded: pd.DataFrame | None,
     features: str,
     proportion_errors: np.ndarray | None = None,
+    average: bool = True,
 ) -> SlideSegmentation:
     """Classify the patches of a slide; overlapping windows are averaged.
 
@@ -105,6 +110,8 @@ def segment_features(
         What the features are.
     proportion_errors : ndarray of shape (n_classes,) or None
         As in :func:`~proportion_ssl.evaluation.conformal_errors`.
+    average : bool, default=True
+        False: overlapping windows are left as they are, one result per window.
 
     Returns
     -------
@@ -112,7 +119,9 @@ def segment_features(
     """
     names = [*classes] if models.proposer is None else [*classes, NON_CANCER]
     probabilities = models.probabilities(slide, classes)
-    grid, probabilities = average_windows(slide, probabilities)
+    grid = slide.grid
+    if average:
+        grid, probabilities = average_windows(slide, probabilities)
     codes = probabilities[:, : len(classes)].argmax(axis=1)
     if models.proposer is not None:
         codes = np.where(probabilities[:, -1] > 0.5, len(classes), codes)
@@ -134,42 +143,83 @@ def segment_features(
 
 
 def average_windows(slide: SlideFeatures, values: np.ndarray) -> tuple[PatchGrid, np.ndarray]:
-    """Means over the windows that cover each cell of the step between windows.
+    """Means over the windows that cover each cell of a finer grid.
 
     Parameters
     ----------
     slide : SlideFeatures
-        Its windows may overlap: ``stride`` of ``made_by`` is their step in pixels.
+        Its windows may overlap: ``stride`` is their step in pixels.
     values : ndarray of shape (n_windows, n_values)
 
     Returns
     -------
     grid : PatchGrid
-        Cells of the side of the step; the windows themselves if they lie side by side.
+        Cells of the side of the step, or of the largest part of it that divides a window too; the windows
+        themselves if they lie side by side. Where a window would hold more than 8 x 8 such cells, cells of
+        the side of the step, each with the window in whose middle it lies.
     means : ndarray of shape (n_cells, n_values)
     """
     size, stride = slide.grid.size[0], slide.stride
     if stride == size:
         return slide.grid, values
-    covered = size // stride  # cells along a side of a window
-    fine = patch_grid(
-        slide.dimensions, slide.mpp, patch_mpp=slide.grid.mpp, size=stride, edge="pad"
+    steps, covered = _parts(size, stride)
+    middle = (size - stride) / 2 if covered == 0 else 0.0
+    unit = stride / steps
+    corners = slide.grid.cells * steps
+    rows, columns = (np.array(slide.grid.shape) - 1) * steps + max(covered, 1)
+    shape = (int(rows), int(columns))
+    if slide.program is None:
+        shape = patch_grid(
+            slide.dimensions, slide.mpp, patch_mpp=slide.grid.mpp, size=round(unit), edge="pad"
+        ).shape
+    total = np.zeros((*shape, values.shape[1]))
+    n_windows = np.zeros(shape)
+    for down in range(max(covered, 1)):
+        for right in range(max(covered, 1)):
+            np.add.at(total, (corners[:, 0] + down, corners[:, 1] + right), values)
+            np.add.at(n_windows, (corners[:, 0] + down, corners[:, 1] + right), 1)
+    cells = np.argwhere(n_windows > 0)
+    at = tuple(cells.T)
+    return (
+        PatchGrid(
+            _boxes(slide, cells, unit, middle),
+            cells,
+            shape,
+            (round(unit),) * 2,
+            slide.grid.mpp * unit / round(unit),
+        ),
+        total[at] / n_windows[at][:, np.newaxis],
     )
-    total = np.zeros((*fine.shape, values.shape[1]))
-    n_windows = np.zeros(fine.shape)
-    rows, columns = slide.grid.cells.T
-    for down in range(covered):
-        for right in range(covered):
-            np.add.at(total, (rows + down, columns + right), values)
-            np.add.at(n_windows, (rows + down, columns + right), 1)
-    seen = n_windows[tuple(fine.cells.T)] > 0
-    fine = fine[np.flatnonzero(seen)]
-    at = tuple(fine.cells.T)
-    return fine, total[at] / n_windows[at][:, np.newaxis]
+
+
+def _parts(size: int, stride: float) -> tuple[int, int]:
+    """Cells along a step and along a window; 0 along a window where there would be too many."""
+    covered = size / stride
+    if abs(covered - round(covered)) < 1e-9:
+        return 1, round(covered)
+    if stride == round(stride):
+        unit = math.gcd(size, int(stride))
+        if size // unit <= MOST_PARTS:
+            return int(stride) // unit, size // unit
+    return 1, 0
+
+
+def _boxes(slide: SlideFeatures, cells: np.ndarray, unit: float, middle: float) -> np.ndarray:
+    """Level-0 boxes of cells of `unit` pixels; neighbors share borders, which are rounded once."""
+    scale = np.array([slide.grid.mpp / mpp for mpp in slide.mpp])
+    origin = np.zeros(2)
+    if slide.program is not None:
+        sides = (slide.grid.boxes[:, 2:] - slide.grid.boxes[:, :2]).mean(axis=0)
+        scale = sides / np.array(slide.grid.size)
+        step = slide.stride * scale
+        origin = (slide.grid.boxes[:, :2] - slide.grid.cells[:, ::-1] * step).mean(axis=0)
+    corners = cells[:, ::-1] * (unit * scale) + origin + middle * scale
+    borders = np.hstack([corners, (cells[:, ::-1] + 1) * (unit * scale) + origin + middle * scale])
+    return np.floor(borders + 0.5).astype(np.int64)
 
 
 def segment_known(
-    data: CohortFeatures, names: Sequence[str], models: Models
+    data: CohortFeatures, names: Sequence[str], models: Models, *, average: bool = True
 ) -> dict[str, SlideSegmentation]:
     """Segment slides whose features are at hand, without pictures and records.
 
@@ -179,6 +229,8 @@ def segment_known(
     names : sequence of str
         Slides.
     models : Models
+    average : bool, default=True
+        As in :func:`segment_features`.
 
     Returns
     -------
@@ -193,13 +245,14 @@ def segment_known(
             overview=None,
             recorded=None,
             features="",
+            average=average,
         )
         for name in names
     }
 
 
 def evaluate_models(data: CohortFeatures, names: Sequence[str], models: Models) -> Evaluation:
-    """Segment slides whose features are at hand, and score them.
+    """Segment slides whose features are at hand, and score them window by window.
 
     Parameters
     ----------
@@ -213,4 +266,5 @@ def evaluate_models(data: CohortFeatures, names: Sequence[str], models: Models) 
     evaluation : Evaluation
     """
     outlined = {name: data.outlined[name] for name in names if name in data.outlined}
-    return evaluate_segmentations(segment_known(data, names, models), outlined, data.cohort)
+    segmented = segment_known(data, names, models, average=False)
+    return evaluate_segmentations(segmented, outlined, data.cohort)

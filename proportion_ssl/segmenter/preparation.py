@@ -6,7 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from proportion_ssl.manifest import Cohort
 from proportion_ssl.segmenter.slide_features import (
@@ -16,6 +18,7 @@ from proportion_ssl.segmenter.slide_features import (
     is_feature_file,
     outlined_patches,
     read_slide_features,
+    warn_of_nominal,
 )
 from proportion_ssl.segmenter.training import CohortFeatures
 from proportion_ssl.slides import CohortRun, SlideFailure, embed_slides, process_slides
@@ -126,7 +129,13 @@ class Preparation:
             failures.update(run.failures)
         read = process_slides(
             {
-                name: (name, paths[name], rows.at[name, "annotation"])
+                name: _Entry(
+                    name,
+                    paths[name],
+                    rows.at[name, "annotation"],
+                    None if np.isnan(rows.at[name, "mpp"]) else float(rows.at[name, "mpp"]),
+                    rows.at[name, "image"] if "image" in rows else None,
+                )
                 for name in rows.index
                 if name in paths
             },
@@ -141,7 +150,12 @@ class Preparation:
         first = next(iter(slides.values()))
         for slide in slides.values():
             check_made_by(slide, first.made_by, f"those of {first.name}")
-            if slide.stride != slide.grid.size[0]:
+            if slide.features.shape[1] != first.features.shape[1]:
+                raise ValueError(
+                    f"{paths[slide.name]} has {slide.features.shape[1]} features per patch, but "
+                    f"{paths[first.name]} has {first.features.shape[1]}; give files of one encoder."
+                )
+            if slide.program is None and slide.stride != slide.grid.size[0]:
                 raise ValueError(
                     f"The windows of {slide.name} overlap, so that patches would count several times. Fit "
                     "and evaluate on features of patches side by side."
@@ -150,6 +164,7 @@ class Preparation:
             name: labels for name, (_, labels) in read.results.items() if labels is not None
         }
         _warn_of_drops(outlined)
+        warn_of_nominal(slides.values())
         return CohortFeatures(cohort, slides, outlined, failures)
 
 
@@ -186,12 +201,22 @@ def _short(value):
     return text if len(text) <= 40 else f"{text[:12]}..."
 
 
-def _read_slide(entry, classes):
+class _Entry(NamedTuple):
+    """A slide whose features are there."""
+
+    name: str
+    path: Any
+    annotation: Any
+    mpp: float | None
+    image: Any
+
+
+def _read_slide(entry: _Entry, classes: list[str]) -> tuple[SlideFeatures, OutlinedPatches | None]:
     """Features of a slide, and labels of its patches where it is outlined."""
-    name, path, annotation = entry
-    slide = read_slide_features(path, name)
-    labels = None if annotation is None else outlined_patches(slide, annotation, classes)
-    return slide, labels
+    slide = read_slide_features(entry.path, entry.name, mpp=entry.mpp, image=entry.image)
+    if entry.annotation is None:
+        return slide, None
+    return slide, outlined_patches(slide, entry.annotation, classes)
 
 
 def _warn_of_drops(outlined: Mapping[str, OutlinedPatches]) -> None:

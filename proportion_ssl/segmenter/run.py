@@ -26,9 +26,10 @@ from proportion_ssl.evaluation import (
     proportion_agreement,
     reliability,
 )
-from proportion_ssl.manifest import Cohort, load_cohort
+from proportion_ssl.manifest import Cohort
 from proportion_ssl.segmenter.anonymous import anonymize_cohort
 from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
+from proportion_ssl.segmenter.feature_folder import as_cohort
 from proportion_ssl.segmenter.prediction import Models, models_of, segment_known
 from proportion_ssl.segmenter.slide_features import NON_CANCER
 from proportion_ssl.segmenter.slide_segmentation import (
@@ -69,7 +70,7 @@ class RunOptions:
     classes : sequence of str or None
         Columns of the manifest that are classes.
     features : Path or None
-        Folder of feature files; None: ``features`` in the output folder.
+        Folder of feature files, perhaps of another program; None: ``features`` in the output folder.
     overwrite : bool
         Whether an output folder of another run is written to.
     anonymize : bool
@@ -167,7 +168,7 @@ def run_cohort_job(
     ValueError, FileNotFoundError
         If the cohort cannot be used.
     """
-    cohort = load_cohort(manifest, classes=options.classes)
+    cohort = as_cohort(manifest, options.features, classes=options.classes)
     systems = _chosen(options)
     output = options.output
     _claim(output, _identity(Path(manifest), segmenter, options), options.overwrite)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,30 @@ from typing import Any
 import numpy as np
 
 from proportion_ssl.slides import (
+    MPP_AT_1X,
     FeatureFileError,
+    FeatureSequence,
+    PatchFeatures,
     PatchGrid,
     Region,
     class_fractions,
     dropped_share,
+    magnification_to_mpp,
+    open_slide,
     patch_grid,
     patch_labels,
     read_annotations,
     read_features,
 )
+from proportion_ssl.slides.features.files import is_own_file
+from proportion_ssl.slides.features.formats.registry import is_feature_name
+from proportion_ssl.slides.features.geometry import all_windows
+
+logger = logging.getLogger(__name__)
 
 NON_CANCER = "non-cancer"
-FEATURE_SUFFIXES = (".h5", ".hdf5")
+CROPPED = (".mrxs", ".scn")
+"""Slides of which often only a part was scanned, from which QuPath and others count."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,27 +45,39 @@ class SlideFeatures:
     Parameters
     ----------
     name : str
-    features : ndarray of float32, shape (n_patches, n_views * n_features)
-        One magnification after the other.
+    features : ndarray of float32, or FeatureSequence, of shape (n_patches, n_views * n_features)
+        One magnification after the other. Features of other programs stay in their file.
     grid : PatchGrid
     dimensions : tuple of int
-        (width, height) of level 0.
+        (width, height) of level 0; where no file states it, what the patches cover.
     mpp : tuple of float
         Microns per level-0 pixel, (x, y).
     origin : tuple of int
         Level-0 (x, y) of the scanned part, from which some programs count.
     made_by : dict
         What the features depend on: ``embedder`` (fingerprint or name), ``magnifications``, ``size``,
-        ``colors`` (the reference of the normalizer, or None); ``stride`` if windows overlap.
+        ``colors`` (the reference of the normalizer, or None); ``stride`` if windows of this package overlap.
+    stride : float
+        Step from cell to cell of the grid, in pixels; the side of a patch where they lie side by side.
+    is_measured : bool
+        Whether dimensions and resolution are stated, not what patches and nominal magnification suggest.
+    is_nominal : bool
+        Whether `mpp` is 10 microns divided by the nominal magnification of the slide.
+    program : str or None
+        That made the features; None: this package.
     """
 
     name: str
-    features: np.ndarray
+    features: Any
     grid: PatchGrid
     dimensions: tuple[int, int]
     mpp: tuple[float, float]
     origin: tuple[int, int]
     made_by: Mapping[str, Any]
+    stride: float
+    is_measured: bool = True
+    is_nominal: bool = False
+    program: str | None = None
 
     @property
     def n_views(self) -> int:
@@ -61,13 +85,10 @@ class SlideFeatures:
         return len(self.made_by["magnifications"])
 
     @property
-    def stride(self) -> int:
-        """Step from window to window, in pixels; the side of a patch where they lie side by side."""
-        return self.made_by.get("stride") or self.grid.size[0]
-
-    @property
-    def first_view(self) -> np.ndarray:
+    def first_view(self) -> Any:
         """Features at the first magnification."""
+        if self.n_views == 1:
+            return self.features
         return self.features[:, : self.features.shape[1] // self.n_views]
 
     @property
@@ -76,31 +97,55 @@ class SlideFeatures:
         x, y = self.origin
         return x, y, self.dimensions[0] - x, self.dimensions[1] - y
 
+    @property
+    def has_lattice(self) -> bool:
+        """Whether each patch lies on a cell of its own, so that cells without features are known."""
+        cells = np.unique(self.grid.cells, axis=0)
+        return self.program is None or (
+            self.stride * 4 > self.grid.size[0] and len(cells) == len(self.grid)
+        )
+
     def full_grid(self) -> PatchGrid:
-        """All windows of the grid, those without tissue too."""
+        """All windows of the grid, those without tissue too; the same where there is no lattice."""
+        if self.program is not None:
+            return all_windows(self.grid, self.stride) if self.has_lattice else self.grid
         return patch_grid(
             self.dimensions,
             self.mpp,
             patch_mpp=self.grid.mpp,
             size=self.grid.size,
-            overlap=self.grid.size[0] - self.stride,
+            overlap=self.grid.size[0] - int(self.stride),
             edge="drop",
         )
+
+    def read_outlines(self, annotation: str | Path) -> list[Region]:
+        """Regions of a file of outlines of this slide, in level-0 pixels."""
+        if self.is_measured:
+            return read_annotations(annotation, slide=self)
+        return read_annotations(annotation, offset=self.origin)
 
 
 def is_feature_file(path: str | Path) -> bool:
     """Whether a path names a file of features rather than a slide."""
-    return Path(path).suffix.lower() in FEATURE_SUFFIXES
+    return is_feature_name(path)
 
 
-def read_slide_features(path: str | Path, name: str) -> SlideFeatures:
-    """Features, windows and geometry from a file of :func:`~proportion_ssl.slides.embed_slides`.
+def read_slide_features(
+    path: str | Path, name: str, *, mpp: float | None = None, image: str | Path | None = None
+) -> SlideFeatures:
+    """Features, windows and geometry from a file of this package or another program.
 
     Parameters
     ----------
     path : str or Path
+        As :func:`~proportion_ssl.slides.read_features` takes it.
     name : str
         Name of the slide.
+    mpp : float, optional
+        Microns per level-0 pixel, for files of other programs, which do not state them.
+    image : str or Path, optional
+        The slide. It is opened only if it exists and the features do not say enough: without a resolution,
+        without the size of the slide, or where outlines may be counted from its scanned part (MRXS, SCN).
 
     Returns
     -------
@@ -111,6 +156,9 @@ def read_slide_features(path: str | Path, name: str) -> SlideFeatures:
     FeatureFileError
         If the file is damaged, or does not say what its features were made with.
     """
+    path = Path(path)
+    if not is_own_file(path):
+        return _read_foreign(path, name, mpp, None if image is None else Path(image))
     stored = read_features(path)
     if stored.grid is None or stored.settings is None or stored.dimensions is None:
         raise FeatureFileError(
@@ -134,6 +182,104 @@ def read_slide_features(path: str | Path, name: str) -> SlideFeatures:
         mpp=stored.mpp or (stored.grid.mpp,) * 2,
         origin=stored.origin or (0, 0),
         made_by=made_by,
+        stride=float(settings.get("stride") or stored.grid.size[0]),
+    )
+
+
+def _read_foreign(path: Path, name: str, mpp: float | None, image: Path | None) -> SlideFeatures:
+    """A file of another program; its features are left where they are."""
+    stored = read_features(path, columns=slice(0), mpp=mpp)
+    if stored.n_features == 0:
+        raise FeatureFileError(
+            f"{path}: holds coordinates without features; give the folder of features"
+        )
+    dimensions, origin, known_mpp = stored.dimensions, (0, 0), stored.mpp
+    is_cropped = image is not None and image.suffix.lower() in CROPPED
+    lacks = dimensions is None or known_mpp is None or stored.grid is None
+    if image is not None and (is_cropped or lacks):
+        if image.exists():
+            with open_slide(image, mpp=mpp) as slide:
+                dimensions, known_mpp = slide.dimensions, (slide.mpp, slide.mpp)
+                origin = (int(slide.bounds[0]), int(slide.bounds[1]))
+            stored = read_features(path, columns=slice(0), mpp=known_mpp[0])
+        elif is_cropped:
+            raise FeatureFileError(
+                f"{path}: the slide {image} is not there, and outlines of {image.suffix} "
+                "slides may be counted from the corner of the scanned part, which features do not state; put "
+                "it there"
+            )
+    if stored.grid is None or stored.locations is None:
+        raise FeatureFileError(f"{path}: {_what_is_missing(stored)}")
+    if not len(stored):
+        raise FeatureFileError(f"{path}: has no patches; leave the slide out")
+    is_measured = dimensions is not None and known_mpp is not None
+    is_nominal = known_mpp is None
+    if known_mpp is None:
+        if stored.level0_magnification is None:
+            raise FeatureFileError(
+                f"{path}: does not state the slide's microns per pixel; give mpp (column mpp of the manifest)"
+            )
+        nominal = magnification_to_mpp(stored.level0_magnification)
+        known_mpp = (nominal, nominal)
+    covered = stored.grid.boxes[:, 2:].max(axis=0)
+    return SlideFeatures(
+        name=name,
+        features=FeatureSequence({name: path}),
+        grid=stored.grid,
+        dimensions=dimensions or (int(covered[0]), int(covered[1])),
+        mpp=known_mpp,
+        origin=origin,
+        made_by={
+            "embedder": stored.encoder,
+            "magnifications": (_magnification(stored),),
+            "size": stored.grid.size[0],
+            "colors": None,
+        },
+        stride=stored.stride or float(stored.grid.size[0]),
+        is_measured=is_measured,
+        is_nominal=is_nominal,
+        program=stored.program,
+    )
+
+
+def warn_of_nominal(slides: Iterable[SlideFeatures]) -> None:
+    """Say of which slides the resolution is not stated but follows their nominal magnification."""
+    names = [slide.name for slide in slides if slide.is_nominal]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        logger.warning(
+            "the resolution of %s%s is not stated, so areas follow the nominal magnification; give mpp "
+            "(column mpp of the manifest) for exact ones",
+            *(", ".join(names[:3]), more),
+        )
+
+
+def _magnification(stored: PatchFeatures) -> float:
+    """As stated, or by microns that are stated; else the nominal one next to the measured resolution."""
+    assert stored.grid is not None
+    if stored.magnification is not None:
+        return float(stored.magnification)
+    if stored.program in ("STAMP", "slideflow"):
+        return round(MPP_AT_1X / stored.grid.mpp, 6)
+    return MPP_AT_1X * 2.0 ** -round(float(np.log2(stored.grid.mpp)))
+
+
+def _what_is_missing(stored: PatchFeatures) -> str:
+    known = f"is of {stored.program}, which states "
+    if stored.locations is None and stored.mpp is not None:
+        return "has no coordinates of its patches; give a file that has them"
+    if stored.locations is None:
+        return (
+            known
+            + "no coordinates, or coordinates in microns: the slide's microns per pixel are needed; give "
+            "mpp (column mpp of the manifest)"
+        )
+    if stored.patch_size is None:
+        return known + "no size of the patches in pixels; give files of h5 with 'patch_size'"
+    return (
+        known
+        + "no resolution of the patches: the slide's microns per pixel are needed; give mpp (column mpp "
+        "of the manifest)"
     )
 
 
@@ -175,7 +321,7 @@ def outlined_patches(
     -------
     patches : OutlinedPatches
     """
-    regions = read_annotations(annotation, slide=slide)
+    regions = slide.read_outlines(annotation)
     return label_windows(regions, slide.full_grid(), slide.grid, classes)
 
 
@@ -189,7 +335,8 @@ def label_windows(
     regions : sequence of Region
         Of the classes, "non-cancer" or "vague".
     full, kept : PatchGrid
-        All windows of the slide, and those with enough tissue.
+        All windows of the slide, and those with enough tissue; the same grid twice where it is not known
+        which others there are.
     classes : sequence of str
         Of the cohort.
 
@@ -200,12 +347,15 @@ def label_windows(
     names = [*classes, NON_CANCER]
     found = class_fractions(regions, full, names)
     labels = patch_labels(found.fractions, names, ignored=found.ignored)
+    outlined = np.flatnonzero(found.fractions.sum(axis=0) > 0).tolist()
+    if full is kept:
+        areas = found.fractions.sum(axis=0)
+        return OutlinedPatches(labels, {}, {}, {names[k]: float(areas[k]) for k in outlined})
     position = np.full(full.shape, -1)
     position[tuple(full.cells.T)] = np.arange(len(full))
     at = position[tuple(kept.cells.T)]
     missed = Counter(label for label in np.delete(labels, at).tolist() if label is not None)
     areas, shares = found.fractions.sum(axis=0), dropped_share(found, full, kept)
-    outlined = np.flatnonzero(areas > 0).tolist()
     return OutlinedPatches(
         labels=labels[at],
         missed=dict(missed),

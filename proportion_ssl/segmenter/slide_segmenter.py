@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,17 +21,19 @@ from sklearn.utils.validation import check_is_fitted
 from proportion_ssl._checks import check_intervals
 from proportion_ssl._sklearn import HasMethods, Interval, StrOptions
 from proportion_ssl.colors import class_colors
-from proportion_ssl.manifest import Cohort, load_cohort
+from proportion_ssl.manifest import Cohort
 from proportion_ssl.segmenter import model_file
 from proportion_ssl.segmenter.calibration import Calibration, calibrate, leave_out
 from proportion_ssl.segmenter.cross_validation import cross_validate_cases
 from proportion_ssl.segmenter.evaluation import Evaluation
+from proportion_ssl.segmenter.feature_folder import as_cohort, feature_file_of
 from proportion_ssl.segmenter.prediction import evaluate_models, models_of, segment_features
 from proportion_ssl.segmenter.preparation import Preparation, check_made_by
 from proportion_ssl.segmenter.slide_features import (
     NON_CANCER,
     is_feature_file,
     read_slide_features,
+    warn_of_nominal,
 )
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 from proportion_ssl.segmenter.stain_reference import find_reference
@@ -51,6 +54,7 @@ from proportion_ssl.slides import (
     write_table,
 )
 from proportion_ssl.slides.features.batch import named_slides
+from proportion_ssl.slides.features.folder import is_foreign_folder
 
 logger = logging.getLogger(__name__)
 
@@ -216,6 +220,8 @@ class SlideSegmenter(BaseEstimator):
         features : path-like, optional
             Folder in which the features of slides, and the reference of colors, are kept: a
             further call embeds only what is new, and a call that was ended goes on. Default: nothing is kept.
+            Or a folder with a feature file per slide of TRIDENT, CLAM, STAMP or slideflow: these are used as
+            they are, and slides need not exist.
 
         Returns
         -------
@@ -228,7 +234,7 @@ class SlideSegmenter(BaseEstimator):
         proportion_ssl.embedding.WeightsNotAvailableError
             If the default embedder finds no weights.
         """
-        cohort = _as_cohort(cohort)
+        cohort = as_cohort(cohort, features)
         with _folder(features) as folder:
             data = self.read_cohort(cohort, features=folder, slides=cohort.labeled + cohort.bags)
         return self.fit_features(data)
@@ -257,7 +263,7 @@ class SlideSegmenter(BaseEstimator):
         """
         self._validate_params()
         self._check_stride()
-        cohort = _as_cohort(cohort)
+        cohort = as_cohort(cohort, features)
         names = cohort.slides.index.tolist() if slides is None else list(slides)
         self._prepare(cohort, names, Path(features))
         return self._preparation().read(cohort, names, Path(features))
@@ -477,17 +483,18 @@ class SlideSegmenter(BaseEstimator):
         Parameters
         ----------
         slide : path-like
-            Slide, or feature file (``.h5``) made as those of the fit.
+            Slide, or feature file made as those of the fit.
         proportions : mapping of str to float, or DataFrame, optional
             Recorded proportions by class, fractions that sum to 1, or a DataFrame of classes by
             ``share``, ``lower`` and ``upper``; shown beside the predicted ones. They do not change
             the prediction.
         mpp : float, optional
-            Microns per level-0 pixel, for a file that does not state them.
+            Microns per level-0 pixel, for a slide or feature file that does not state them.
         name : str, optional
             Name of the slide. Default: the file name without its last suffix.
         features : path-like, optional
-            Folder in which the features are kept. Default: nothing is kept.
+            Folder in which the features are kept. Default: nothing is kept. Or the folder of another
+            program's features, as in :meth:`fit`; the slide then need not exist.
         reject_below : float in [0, 1], optional
             Cells whose largest probability is below are "uncertain" and do not count in the proportions;
             see :meth:`proportion_ssl.segmenter.SlideSegmentation.reject`.
@@ -508,7 +515,13 @@ class SlideSegmenter(BaseEstimator):
         name = path.stem if name is None else name
         recorded = None if proportions is None else self._check_record(proportions, name)
         if is_feature_file(path):
-            return self._segment(read_slide_features(path, name), None, recorded, reject_below)
+            data = read_slide_features(path, name, mpp=mpp)
+            return self._segment(data, None, recorded, reject_below)
+        if features is not None and is_foreign_folder(features):
+            stored = feature_file_of(name, features)
+            data = read_slide_features(stored, name, mpp=mpp, image=path)
+            overview = _overview(path, mpp) if path.exists() else None
+            return self._segment(data, overview, recorded, reject_below)
         overview = _overview(path, mpp)
         with _folder(features) as folder:
             run = self._embed({name: path}, folder, {} if mpp is None else {name: mpp})
@@ -554,7 +567,7 @@ class SlideSegmenter(BaseEstimator):
             slides that could not be segmented.
         """
         check_is_fitted(self, "classes_")
-        entries = _entries(cohort, slides, proportions, mpp)
+        entries = _entries(cohort, slides, proportions, mpp, features)
         output = Path(output)
         output.mkdir(parents=True, exist_ok=True)
         with _folder(features) as folder:
@@ -563,8 +576,15 @@ class SlideSegmenter(BaseEstimator):
             run = self._embed(images, folder, known) if images else CohortRun({}, {})
 
             def write(entry):
-                data = read_slide_features(run.results.get(entry.name, entry.path), entry.name)
-                overview = _overview(entry.path, entry.mpp) if entry.name in images else None
+                data = read_slide_features(
+                    run.results.get(entry.name, entry.path),
+                    entry.name,
+                    mpp=None if entry.name in images else entry.mpp,
+                    image=entry.image,
+                )
+                image = entry.path if entry.name in images else entry.image
+                is_there = image is not None and Path(image).exists()
+                overview = _overview(Path(image), entry.mpp) if is_there else None
                 record = entry.recorded
                 record = None if record is None else self._check_record(record, entry.name)
                 segmentation = self._segment(data, overview, record, reject_below)
@@ -598,6 +618,7 @@ class SlideSegmenter(BaseEstimator):
 
     def _segment(self, slide, overview, recorded, reject_below) -> SlideSegmentation:
         check_made_by(slide, self.made_by_, "those of the fit")
+        warn_of_nominal([slide])
         segmentation = segment_features(
             slide,
             self.models_,
@@ -656,7 +677,7 @@ class SlideSegmenter(BaseEstimator):
             If none of the slides can be used, or none has outlines or a record.
         """
         check_is_fitted(self, "classes_")
-        cohort = _as_cohort(cohort)
+        cohort = as_cohort(cohort, features)
         names = list(cohort.test if slides is None else slides)
         if not names:
             raise ValueError("The cohort has no slide of the role 'test'; give slides=[...].")
@@ -719,7 +740,7 @@ class SlideSegmenter(BaseEstimator):
         ValueError
             If fewer than two outlined cases can be used.
         """
-        cohort = _as_cohort(cohort)
+        cohort = as_cohort(cohort, features)
         with _folder(features) as folder:
             data = self.read_cohort(cohort, features=folder, slides=cohort.labeled + cohort.bags)
         return self.cross_validate_features(data, folds, systems=systems)
@@ -818,6 +839,7 @@ class _Entry(NamedTuple):
     path: Any
     mpp: float | None
     recorded: Any  # as `segment` takes it, or None
+    image: Any = None  # the slide, where `path` is a feature file of another program
 
 
 def _overview(path: Path, mpp: float | None) -> np.ndarray:
@@ -827,15 +849,25 @@ def _overview(path: Path, mpp: float | None) -> np.ndarray:
         return slide.thumbnail(max(longer_um / OVERVIEW_PIXELS, slide.mpp))
 
 
-def _entries(cohort, slides, proportions, mpp) -> dict[str, _Entry]:
+def _entries(cohort, slides, proportions, mpp, features) -> dict[str, _Entry]:
     if not isinstance(cohort, Cohort | str | PathLike):
         names = named_slides(cohort)
         chosen = names if slides is None else {name: names[name] for name in slides}
         known = {} if proportions is None else proportions
-        return {name: _Entry(name, path, mpp, known.get(name)) for name, path in chosen.items()}
+        stored: dict[str, Path] = {}
+        if features is not None and is_foreign_folder(features):
+            images = [name for name, path in chosen.items() if not is_feature_file(path)]
+            stored = {name: feature_file_of(name, features) for name in images}
+        return {
+            name: _Entry(
+                *(name, stored.get(name, path), mpp, known.get(name)),
+                image=path if name in stored else None,
+            )
+            for name, path in chosen.items()
+        }
     if proportions is not None or mpp is not None:
         raise ValueError("A cohort has its own proportions and resolutions; leave them out.")
-    cohort = _as_cohort(cohort)
+    cohort = as_cohort(cohort, features)
     entries = {}
     for name in cohort.test if slides is None else slides:
         row = cohort.slides.loc[name]
@@ -843,12 +875,10 @@ def _entries(cohort, slides, proportions, mpp) -> dict[str, _Entry]:
         record = pd.DataFrame({part: table.loc[row["case"]] for part, table in tables.items()})
         alone = len(cohort.case_slides(row["case"])) == 1  # a record is of the whole case
         recorded = record if alone and record.notna().all(axis=None) else None
-        entries[name] = _Entry(name, row["path"], _number(row["mpp"]), recorded)
+        entries[name] = _Entry(
+            *(name, row["path"], _number(row["mpp"]), recorded), image=row.get("image")
+        )
     return entries
-
-
-def _as_cohort(cohort: str | PathLike | Cohort) -> Cohort:
-    return cohort if isinstance(cohort, Cohort) else load_cohort(cohort)
 
 
 @contextmanager
@@ -867,6 +897,9 @@ def _number(value: float) -> float | None:
 
 def _describe_features(embedder: Any, made_by: Mapping[str, Any]) -> str:
     """What the features are, for reports."""
-    known = "features from files" if embedder is None else " ".join(repr(embedder).split())
+    name = made_by["embedder"]
+    is_named = isinstance(name, str) and re.fullmatch("[0-9a-f]{64}", name) is None
+    stored = f"features of {name}" if is_named else "features"
+    known = f"{stored} from files" if embedder is None else " ".join(repr(embedder).split())
     shown = " + ".join(f"{m:g}x" for m in made_by["magnifications"])
     return f"{known}, {made_by['size']} pixels at {shown}"

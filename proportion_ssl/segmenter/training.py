@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from proportion_ssl.manifest import Cohort
 from proportion_ssl.segmenter.slide_features import NON_CANCER, OutlinedPatches, SlideFeatures
-from proportion_ssl.slides import SlideFailure
+from proportion_ssl.slides import FeatureSequence, SlideFailure
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def tumor_mask(slide: SlideFeatures, proposer: Any) -> np.ndarray:
     """Which patches of a slide are proposed as tumor; all without a proposer."""
     if proposer is None:
         return np.ones(len(slide.grid), dtype=bool)
-    return proposer.propose(slide.features).is_tumor
+    return proposer.propose(np.asarray(slide.features)).is_tumor
 
 
 def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
@@ -125,30 +125,47 @@ def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
     from proportion_ssl.proportions import Bags
 
     cohort = data.cohort
-    found: dict[str, list[np.ndarray]] = {case: [] for case in cohort.bag_cases}
+    parts: dict[str, list[tuple[SlideFeatures, np.ndarray]]] = {
+        case: [] for case in cohort.bag_cases
+    }
     for name in cohort.bags:
         case = cohort.case_of(name)
         if name in data.slides:
             slide = data.slides[name]
-            found[case].append(slide.first_view[tumor_mask(slide, proposer)])
+            parts[case].append((slide, tumor_mask(slide, proposer)))
         elif len(cohort.case_slides(case)) > 1:
             logger.warning("the bag of case %s lacks the slide %s, which failed", case, name)
-    instances = {case: np.concatenate(parts) for case, parts in found.items() if parts}
-    empty = [case for case, X in instances.items() if len(X) == 0]
-    kept = [case for case, X in instances.items() if len(X)]
+    sizes = {
+        case: sum(int(mask.sum()) for _, mask in found) for case, found in parts.items() if found
+    }
+    empty = [case for case, size in sizes.items() if size == 0]
+    kept = [case for case, size in sizes.items() if size]
     if not kept:
         return None, empty
-    recorded = cohort.proportions.loc[kept]
-    return (
-        Bags(
-            [instances[case] for case in kept],
-            kept,
-            recorded,
-            lower=cohort.lower.loc[kept],
-            upper=cohort.upper.loc[kept],
-        ),
-        empty,
-    )
+    X, bag_ids = _instances({case: parts[case] for case in kept})
+    record = {"lower": cohort.lower.loc[kept], "upper": cohort.upper.loc[kept]}
+    return Bags(X, bag_ids, cohort.proportions.loc[kept], **record), empty
+
+
+def _instances(
+    parts: Mapping[str, list[tuple[SlideFeatures, np.ndarray]]],
+) -> tuple[Any, list[str]]:
+    """Chosen patches of the cases: one array per case, or one sequence that is left in the files."""
+    slides = [(case, slide, mask) for case, found in parts.items() for slide, mask in found]
+    files = [slide.first_view for _, slide, _ in slides]
+    if all(isinstance(rows, FeatureSequence) for rows in files):
+        whole = FeatureSequence(
+            {slide.name: rows.paths[0] for (_, slide, _), rows in zip(slides, files, strict=True)}
+        )
+        chosen = np.concatenate([mask for _, _, mask in slides])
+        case_of = np.array([case for case, _, _ in slides])
+        taken = whole.take(chosen)
+        return taken, case_of[taken.slide_ids].tolist()
+    arrays = [
+        np.concatenate([np.asarray(slide.first_view[mask]) for slide, mask in found])
+        for found in parts.values()
+    ]
+    return arrays, list(parts)
 
 
 def check_every_class(data: CohortFeatures, names: Sequence[str]) -> None:

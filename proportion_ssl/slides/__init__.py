@@ -24,6 +24,8 @@ from proportion_ssl.slides.features.files import (
     read_features,
     write_features,
 )
+from proportion_ssl.slides.features.folder import find_features
+from proportion_ssl.slides.features.scverse import read_wsi_tiles, write_wsi_predictions
 from proportion_ssl.slides.features.sequence import FeatureSequence
 from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid, magnification_to_mpp, patch_grid
 from proportion_ssl.slides.maps.write import (
@@ -31,12 +33,15 @@ from proportion_ssl.slides.maps.write import (
     overlay_picture,
     prediction_regions,
     slide_summary,
+    write_annotation_store,
     write_dsa,
     write_geojson,
     write_label_map,
     write_picture,
     write_probability_map,
     write_table,
+    write_wsinfer,
+    write_zarr,
 )
 from proportion_ssl.slides.patches.mosaic import stitch, unstitch
 from proportion_ssl.slides.patches.sequences import PatchSequence, SlidePatches
@@ -72,6 +77,7 @@ __all__ = [
     "dropped_share",
     "embed_slides",
     "file_fingerprint",
+    "find_features",
     "ink_mask",
     "label_picture",
     "magnification_to_mpp",
@@ -84,12 +90,14 @@ __all__ = [
     "read_annotations",
     "read_features",
     "read_label_map",
+    "read_wsi_tiles",
     "slide_summary",
     "stitch",
     "tissue_fraction",
     "tissue_grid",
     "tissue_mask",
     "unstitch",
+    "write_annotation_store",
     "write_dsa",
     "write_features",
     "write_geojson",
@@ -97,4 +105,7 @@ __all__ = [
     "write_picture",
     "write_probability_map",
     "write_table",
+    "write_wsi_predictions",
+    "write_wsinfer",
+    "write_zarr",
 ]

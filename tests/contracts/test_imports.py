@@ -135,6 +135,7 @@ ROWS = {
         ("slides.grid", "slides.reading", "slides.patches", "slides.features", *NEUTRAL),
         (*ARRAYS, "h5py", "sklearn", "tqdm"),
     ),
+    "slides.features.formats.tensors": Row(("slides.features",), ("numpy", "torch")),
     "slides.maps": Row(
         ("slides.grid", "slides.patches.mosaic", "slides.annotations", "slides.maps", *NEUTRAL),
         (*ARRAYS, "shapely", "tifffile", "imagecodecs", "PIL", "pandas"),

@@ -117,11 +117,10 @@ def _number(element: dict, key: str, place: str) -> float:
     return as_ring([[value, 0]], f"{place}, {key!r}")[0, 0]
 
 
-def to_dsa(
-    regions: Iterable[Region], name: str, offset: tuple[float, float] = (0, 0)
-) -> dict[str, Any]:
-    """One annotation with one closed polyline per polygon; ``offset`` is subtracted."""
-    elements = []
+def dsa_elements(
+    regions: Iterable[Region], offset: tuple[float, float] = (0, 0)
+) -> Iterator[dict[str, Any]]:
+    """One closed polyline per polygon; ``offset`` is subtracted."""
     for region in regions:
         for part in shapely.get_parts(region.geometry):
             element: dict[str, Any] = {
@@ -140,8 +139,7 @@ def to_dsa(
             if region.measurements:
                 numbers = {key: float(value) for key, value in region.measurements.items()}
                 element["user"] = {"measurements": numbers}
-            elements.append(element)
-    return {"name": name, "elements": elements}
+            yield element
 
 
 def _points(ring: shapely.LinearRing, offset: tuple[float, float]) -> list[list[float]]:

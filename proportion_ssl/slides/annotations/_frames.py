@@ -60,6 +60,10 @@ ASAP = Dialect("ASAP", False)
 IMAGESCOPE = Dialect("ImageScope", None)
 GEOJSON = Dialect("QuPath", True)
 DSA = Dialect("large_image", True)
+NDPA = Dialect("NDP.view", False)  # from the center of the glass, which becomes the whole slide
+HALO = Dialect("HALO", None)
+SEDEEN = Dialect("Sedeen", None)
+COCO = Dialect("COCO", None)
 
 
 @dataclass(frozen=True)

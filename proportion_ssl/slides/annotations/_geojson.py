@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import shapely
@@ -180,15 +180,10 @@ def _kind(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
-def to_geojson(regions: Iterable[Region], offset: tuple[float, float] = (0, 0)) -> dict:
-    """FeatureCollection in QuPath's dialect; ``offset`` is subtracted from the coordinates."""
-    return {
-        "type": "FeatureCollection",
-        "features": [_feature(region, offset) for region in regions],
-    }
-
-
-def _feature(region: Region, offset: tuple[float, float]) -> dict:
+def to_feature(
+    region: Region, offset: tuple[float, float] = (0, 0), object_type: str = "annotation"
+) -> dict:
+    """A feature in QuPath's dialect; ``offset`` is subtracted from the coordinates."""
     polygons = [
         [_ring(ring, offset) for ring in (part.exterior, *part.interiors)]
         for part in shapely.get_parts(region.geometry)
@@ -197,7 +192,7 @@ def _feature(region: Region, offset: tuple[float, float]) -> dict:
     classification: dict[str, Any] = {"name": region.class_name}
     if region.color is not None:
         classification["color"] = list(region.color)
-    properties: dict[str, Any] = {"objectType": "annotation", "classification": classification}
+    properties: dict[str, Any] = {"objectType": object_type, "classification": classification}
     if region.name is not None:
         properties["name"] = region.name
     if region.measurements:

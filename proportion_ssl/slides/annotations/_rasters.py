@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import shapely
 import tifffile
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 from PIL import Image, UnidentifiedImageError
 
 from proportion_ssl.colors import Color, check_color, class_colors
+from proportion_ssl.slides.annotations._color_tables import COLOR_TABLES
 from proportion_ssl.slides.annotations._polygonize import polygonize
 from proportion_ssl.slides.annotations.regions import AnnotationError, Region
 
@@ -30,7 +34,7 @@ SIZE_TOLERANCE = 0.02
 
 def read_label_map(
     path: str | PathLike[str],
-    classes: Mapping[int | Color, str] | None = None,
+    classes: Mapping[int | Color, str] | str | None = None,
     *,
     downsample: float | tuple[float, float] | None = None,
     mpp: float | tuple[float, float] | None = None,
@@ -48,9 +52,9 @@ def read_label_map(
     path : str or path-like
         PNG, or TIFF of which the first page is read (the largest level of a pyramid). One
         channel of whole numbers or a palette, of which the numbers count; or RGB.
-    classes : mapping, optional
-        Class name by number, or by (red, green, blue). May be left out for the label maps that
-        this package writes, which carry their table and scale.
+    classes : mapping or {"ANORAK", "BCSS", "WSSS4LUAD"}, optional
+        Class name by number, or by (red, green, blue); or a data set whose masks have known ones. May be
+        left out for the label maps that this package writes, which carry their table and scale.
     downsample : float or (x, y), optional
         Level-0 pixels per pixel of the map. Give this, or ``mpp`` and ``slide_mpp``.
     mpp, slide_mpp : float or (x, y), optional
@@ -59,7 +63,7 @@ def read_label_map(
         (width, height) of the slide at level 0. If given, the extent of the map must agree with
         it to 2 % or one pixel, and regions are clipped to it.
     background : int or (red, green, blue), optional
-        Value of pixels without a label; by default 0, or white in an RGB map.
+        Value of pixels without a label; by default 0, or white in an RGB map, or that of the data set.
 
     Returns
     -------
@@ -88,6 +92,19 @@ def read_label_map(
     """
     path = Path(path)
     pixels, text = _read_pixels(path)
+    if isinstance(classes, str):
+        if classes not in COLOR_TABLES:
+            raise ValueError(f"there is no table {classes!r}; known are {', '.join(COLOR_TABLES)}")
+        named = COLOR_TABLES[classes]
+        in_color = pixels.ndim == 3
+        chosen: dict[Any, str] = dict(named.colors if in_color and named.colors else named.numbers)
+        classes = chosen
+        if not classes:
+            raise AnnotationError(
+                f"{path}: one channel of numbers, but masks of this data set are in colors (RGB)"
+            )
+        if background is None:
+            background = named.background[1 if in_color else 0]
     is_complete = classes is not None and (downsample is not None or mpp is not None)
     table = None if is_complete else _own_table(text, path)
     if classes is None:
@@ -218,6 +235,9 @@ def _own_table(text: str | None, path: Path) -> dict | None:
     if text is None or TABLE_KEY not in text:
         return None
     try:
+        if text.lstrip().startswith("<"):  # OME-TIFF
+            description = fromstring(text).find(".//{*}Image/{*}Description")
+            text = "" if description is None else description.text or ""
         table = json.loads(text)[TABLE_KEY]
         names = table["classes"].values()
         _pair(table["downsample"], "downsample")
@@ -225,7 +245,10 @@ def _own_table(text: str | None, path: Path) -> dict | None:
             raise ValueError("the origin is not finite")
         if not all(int(key) > 0 for key in table["classes"]) or not all(map(str, names)):
             raise ValueError("keys must be positive")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+        *(ParseError, DefusedXmlException),
+    ) as error:
         raise AnnotationError(
             f"{path}: the class table in the file is damaged ({error}); give classes and downsample"
         ) from error

@@ -1,4 +1,4 @@
-"""ASAP XML and Aperio ImageScope XML to outlines."""
+"""ASAP XML, and Aperio ImageScope XML and its kin of HALO, to outlines."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import numpy as np
 
 from proportion_ssl.colors import parse_css, to_hex, unpack_bgr
 from proportion_ssl.slides.annotations._ellipse import ellipse
-from proportion_ssl.slides.annotations._frames import ASAP, IMAGESCOPE, Dialect
+from proportion_ssl.slides.annotations._frames import ASAP, HALO, IMAGESCOPE, Dialect
 from proportion_ssl.slides.annotations.regions import AnnotationError, Outline, check_numbers
 
 ASAP_AREAS = ("Polygon", "Spline", "Rectangle")
 ASAP_WITHOUT_AREA = ("Dot", "PointSet", "Measurement", "None")
 IMAGESCOPE_RECTANGLE, IMAGESCOPE_ELLIPSE = 1, 2  # all else is the polygon of its vertices
+HALO_AREAS, HALO_WITHOUT_AREA = ("Polygon", "Rectangle", "Ellipse"), ("Ruler", "Pin", "Line")
 NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 NO_NUMBER = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.IGNORECASE)
 
 
 def xml_dialect(root: Element, source: str) -> Dialect:
-    """ASAP or ImageScope, told apart by the root element."""
+    """ASAP or ImageScope, told apart by the root element; HALO writes ``V`` for ``Vertex``."""
     if root.tag == "ASAP_Annotations":
         return ASAP
     if root.tag == "Annotations":
-        return IMAGESCOPE
+        return HALO if root.find("Annotation/Regions/Region/Vertices/V") is not None else IMAGESCOPE
     raise AnnotationError(
         f"{source}: the root element is <{root.tag}>, expected <ASAP_Annotations> (ASAP) or "
         "<Annotations> (Aperio ImageScope)"
@@ -150,6 +151,8 @@ def _layer_titles(layer: Element) -> list[str]:
 
 def _imagescope_points(region: Element, where: str) -> np.ndarray:
     """Vertices; converters from other programs add GeoShape and misuse Type as a class."""
+    if region.find("Vertices/V") is not None:
+        return _halo_points(region, where)
     points = _points(region, "Vertices", "Vertex", where)
     shape = region.get("GeoShape")
     if shape is not None:
@@ -166,6 +169,21 @@ def _imagescope_points(region: Element, where: str) -> np.ndarray:
         (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
         return ellipse(((x0 + x1) / 2, (y0 + y1) / 2), x1 - x0, y1 - y0)
     return points
+
+
+def _halo_points(region: Element, where: str) -> np.ndarray:
+    """Vertices of HALO: polygons, and rectangles and ellipses by two corners."""
+    points, kind = _points(region, "Vertices", "V", where), region.get("Type", "Polygon")
+    if kind not in HALO_AREAS + HALO_WITHOUT_AREA:
+        raise AnnotationError(f"{where}: Type is {kind!r}, expected one of {', '.join(HALO_AREAS)}")
+    if kind in HALO_WITHOUT_AREA:
+        return np.empty((0, 2))
+    if kind == "Polygon" or len(points) != 2:
+        return points
+    if kind == "Rectangle":
+        return _box(points)
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return ellipse(((x0 + x1) / 2, (y0 + y1) / 2), x1 - x0, y1 - y0)
 
 
 def _box(points: np.ndarray) -> np.ndarray:
@@ -215,3 +233,18 @@ def _number(element: Element, name: str, where: str) -> float:
             f"{where}: {name}={text[:40]!r} of <{element.tag}> is no number; export the file again"
         )
     return float(text.replace(",", "."))
+
+
+def read_number(text: str, where: str) -> float:
+    """A number of a text; raises AnnotationError if it is none."""
+    if len(text) > 40 or not NUMBER.fullmatch(text):
+        raise AnnotationError(f"{where}: {text[:40]!r} is no number; export the file again")
+    return float(text.replace(",", "."))
+
+
+def text_number(parent: Element, name: str, where: str) -> float:
+    """The number that an element below holds as its text."""
+    text = parent.findtext(name)
+    if text is None:
+        raise AnnotationError(f"{where}: <{parent.tag}> has no <{name}>")
+    return read_number(text, where)

@@ -1,7 +1,8 @@
 """Annotated regions of a slide, read from files, and the class of every patch.
 
-Formats: QuPath GeoJSON (also ``.geojson.gz`` and ``.zip``), ASAP XML, Aperio ImageScope XML,
-large_image / Digital Slide Archive annotation JSON, and label-map rasters (PNG, TIFF). All give
+Formats: QuPath GeoJSON (also ``.geojson.gz`` and ``.zip``), ASAP XML, Aperio ImageScope XML, HALO,
+Hamamatsu NDPA, Sedeen, COCO, large_image / Digital Slide Archive annotation JSON, and label-map rasters
+(PNG, TIFF). All give
 the same :class:`Region`, in level-0 pixels of the slide.
 
 Overlapping regions: the one drawn last, that is later in the list, lies on top and hides those
@@ -10,13 +11,14 @@ below it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from proportion_ssl.slides.annotations._assemble import to_regions
+from proportion_ssl.slides.annotations._coco import coco_outlines, is_coco
 from proportion_ssl.slides.annotations._coverage import (
     ClassFractions,
     class_fractions,
@@ -25,9 +27,12 @@ from proportion_ssl.slides.annotations._coverage import (
 from proportion_ssl.slides.annotations._documents import read_document
 from proportion_ssl.slides.annotations._dsa import dsa_outlines, is_dsa
 from proportion_ssl.slides.annotations._frames import (
+    COCO,
     DSA,
     GEOJSON,
     IMAGESCOPE,
+    NDPA,
+    SEDEEN,
     Dialect,
     SlideFrame,
     check_resolution,
@@ -36,7 +41,9 @@ from proportion_ssl.slides.annotations._frames import (
     frame_of,
 )
 from proportion_ssl.slides.annotations._geojson import geojson_outlines, is_geojson
+from proportion_ssl.slides.annotations._hamamatsu import is_ndpa, ndpa_outlines, to_pixels
 from proportion_ssl.slides.annotations._rasters import read_label_map
+from proportion_ssl.slides.annotations._sedeen import is_sedeen, sedeen_outlines
 from proportion_ssl.slides.annotations._xml import (
     imagescope_mpp,
     xml_dialect,
@@ -74,8 +81,9 @@ def read_annotations(
     Parameters
     ----------
     path : str or path-like
-        QuPath GeoJSON (plain, gzip or zip), ASAP XML, Aperio ImageScope XML, or large_image /
-        Digital Slide Archive annotation JSON. The content decides, not the extension.
+        QuPath GeoJSON (plain, gzip or zip), ASAP XML, Aperio ImageScope XML, HALO (``.annotations``),
+        Hamamatsu NDPA, a Sedeen session, COCO polygons of one image, or large_image / Digital Slide
+        Archive annotation JSON. The content decides, not the extension.
     class_map : mapping, optional
         From names in the file to class names. Names it does not hold stay as they are. The
         value None leaves a name out; the key None names the unclassified shapes, which are
@@ -123,6 +131,8 @@ def read_annotations(
     - ASAP: ``PartOfGroup``; the groups above that one. ``Spline`` is the polygon of its points.
     - ImageScope: the name of the layer, or the text of its attributes, or its color; the text of
       the region.
+    - HALO: the name of the layer, or its color. NDPA: the title, or the color. Sedeen: the description, or
+      the name, or the color. COCO: the category.
     - large_image: the group, or the label, or the name of the annotation. Polylines are areas only
       if ``closed`` is true.
 
@@ -133,7 +143,9 @@ def read_annotations(
     - QuPath, thus GeoJSON of every origin: from the corner of the scanned part.
     - large_image, and with it the Digital Slide Archive: from the corner of the scanned part.
     - ImageScope: it cannot be told, since it shows such slides cropped and turned; with ``slide``
-      its files are refused where the scanned part is not the whole slide.
+      its files are refused where the scanned part is not the whole slide. So are those of HALO, Sedeen and
+      COCO, of which no source says it.
+    - NDPA: nanometers from the center of the glass, so that ``slide`` is needed, an NDPI slide.
 
     Areas:
 
@@ -176,6 +188,8 @@ def read_annotations(
     source = str(path)
     document = read_document(path)
     dialect, outlines = _read_outlines(document, source)
+    if dialect is NDPA:
+        outlines = to_pixels(outlines, slide, source)
     if slide is not None:
         frame = frame_of(slide, dialect, source)
     if dialect is IMAGESCOPE and frame.mpp is not None:
@@ -194,14 +208,24 @@ def _check_class_map(class_map: Mapping | None) -> None:
             raise TypeError(f"class_map must map names to names or None, got {pair!r}")
 
 
+FORMATS: tuple[
+    tuple[Callable[[Any], bool], Callable[..., Iterator[Outline]], Dialect | None], ...
+] = (
+    (is_ndpa, ndpa_outlines, NDPA),
+    (is_sedeen, sedeen_outlines, SEDEEN),
+    (lambda document: isinstance(document, Element), xml_outlines, None),
+    (is_dsa, dsa_outlines, DSA),
+    (is_geojson, geojson_outlines, GEOJSON),
+    (is_coco, coco_outlines, COCO),
+)
+"""What tells a document, what reads it, and how it counts; None: by its root element."""
+
+
 def _read_outlines(document: Any, source: str) -> tuple[Dialect, Iterator[Outline]]:
-    if isinstance(document, Element):
-        return xml_dialect(document, source), xml_outlines(document, source)
-    if is_dsa(document):
-        return DSA, dsa_outlines(document, source)
-    if is_geojson(document):
-        return GEOJSON, geojson_outlines(document, source)
+    for matches, outlines, dialect in FORMATS:
+        if matches(document):
+            return dialect or xml_dialect(document, source), outlines(document, source)
     raise AnnotationError(
         f"{source}: a JSON file, but neither GeoJSON (type 'FeatureCollection') nor a large_image "
-        "annotation ('elements')"
+        "annotation ('elements'), nor COCO ('images', 'annotations' and 'categories')"
     )

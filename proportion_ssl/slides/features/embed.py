@@ -254,6 +254,8 @@ def _embed_slide(
         "min_fraction": patches.min_fraction,
         "colors": None if normalizer is None else _reference_of(normalizer),
     }
+    if getattr(embedder, "encoder_name", None) is not None:
+        settings["encoder"] = embedder.encoder_name  # type: ignore[attr-defined]
     if patches.stride != patches.size:
         settings["stride"] = patches.stride
     mask = None if entry.mask is None else read_tissue_mask(entry.mask)

@@ -1,10 +1,10 @@
-"""Feature files: one HDF5 file per slide in the layout of CLAM and TRIDENT.
+"""Feature files: one HDF5 file per slide in the layout of TRIDENT, and those of other programs.
 
 Dataset ``features`` (n_patches, n_features) float32 and ``coords`` (n_patches, 2) int64, the
-level-0 pixel (x, y) of each patch's top-left corner. Files of both programs are read, whatever
-model the features come from; files written here carry TRIDENT's attributes and, beyond them, the
-patches' grid (``boxes`` and ``cells``), the settings that made them, and checksums. Their features lie in one
-piece, so that a program may map them into memory.
+level-0 pixel (x, y) of each patch's top-left corner. Files written here carry TRIDENT's attributes and,
+beyond them, the patches' grid (``boxes`` and ``cells``), the settings that made them, and checksums. Their
+features lie in one piece, so that a program may map them into memory. Files of other programs are described
+by ``formats``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 
 from proportion_ssl._atomic import replacing
 from proportion_ssl.slides.features._errors import FeatureFileError
+from proportion_ssl.slides.features._hdf5 import numbers, opened
 from proportion_ssl.slides.features.checksums import (
     BLOCK_ROWS,
     DIGEST_BYTES,
@@ -33,12 +33,10 @@ from proportion_ssl.slides.features.checksums import (
     plain,
     wrong_block,
 )
-from proportion_ssl.slides.features.foreign import (
-    check_locations,
-    dimensions_of,
-    encoder_of,
-    patch_size_level0,
-)
+from proportion_ssl.slides.features.formats import read_stored
+from proportion_ssl.slides.features.formats.stored import dimensions_of, encoder_of, positive
+from proportion_ssl.slides.features.geometry import place
+from proportion_ssl.slides.features.rows import MappedRows, Rows
 from proportion_ssl.slides.features.slide_files import file_fingerprint
 from proportion_ssl.slides.grid import MPP_AT_1X, PatchGrid
 
@@ -57,7 +55,6 @@ HEAD_DIGEST = "proportion_ssl_sha256"  # of all but the features
 ROW_DIGESTS = "proportion_ssl_features_sha256"  # of the features, block by block
 BOXES, CELLS = "boxes", "cells"
 COUNTED = ("coords", BOXES, CELLS, ROW_DIGESTS)
-MAX_VALUES = 2**33
 ROWS_AT_ONCE = 16 * BLOCK_ROWS
 
 
@@ -68,9 +65,10 @@ class PatchFeatures:
     Parameters
     ----------
     features : ndarray of shape (n_patches, n_features), float32
-        One row per patch.
-    locations : ndarray of shape (n_patches, 2), int64
-        (x, y) of the top-left corner of each patch, in level-0 pixels.
+        One row per patch; without columns where the file holds coordinates alone.
+    locations : ndarray of shape (n_patches, 2), int64, optional
+        (x, y) of the top-left corner of each patch, in level-0 pixels. None where the file has no
+        coordinates, or has them in microns and the slide's resolution is not known.
     name : str, optional
         Name of the slide.
     patch_size_level0 : float, optional
@@ -80,11 +78,13 @@ class PatchFeatures:
     settings : dict, optional
         What made the features; None in files of other programs.
     grid : PatchGrid, optional
-        Windows and cells of the patches; None in files of other programs.
+        Windows and cells of the patches. In files of other programs None unless these state, or `mpp`
+        gives, the size of the patches in level-0 pixels and their resolution. Where patches overlap, cells
+        are those of the step between them.
     dimensions : tuple of int, optional
         (width, height) of the slide at level 0.
     mpp : tuple of float, optional
-        Microns per level-0 pixel, (x, y); None in files of other programs.
+        Microns per level-0 pixel, (x, y): those of a file of this package, or the `mpp` given.
     origin : tuple of int, optional
         Level-0 (x, y) of the scanned part of the slide, from which some programs count; None in files of
         other programs.
@@ -92,10 +92,22 @@ class PatchFeatures:
         Name of the network, from the attributes ("encoder", "extractor", "model") or the settings.
     n_features : int, optional
         Columns of the file, of which `features` may hold a part.
+    program : str, optional
+        Whose layout a file of another program has: "TRIDENT", "CLAM", "STAMP", "slideflow", "eva",
+        "PyTorch", "numpy", or "features and coords".
+    magnification, level0_magnification : float, optional
+        Nominal magnification of the patches, and of the slide, where another program states them.
+    patch_size : int, optional
+        Side of a patch in its own pixels.
+    overlap : int, optional
+        Pixels of a patch that it shares with the next one, where that is stated.
+    stride : float, optional
+        Pixels of a patch from one cell of `grid` to the next: ``patch_size`` minus the overlap, or a quarter
+        of ``patch_size`` where patches lie on no common lattice, as those of several tissue pieces in CLAM.
     """
 
     features: np.ndarray
-    locations: np.ndarray
+    locations: np.ndarray | None
     name: str | None = None
     patch_size_level0: float | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -106,6 +118,12 @@ class PatchFeatures:
     origin: tuple[int, int] | None = None
     encoder: str | None = None
     n_features: int | None = None
+    program: str | None = None
+    magnification: float | None = None
+    level0_magnification: float | None = None
+    patch_size: int | None = None
+    overlap: int | None = None
+    stride: float | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -256,18 +274,28 @@ def read_features(
     expected: Mapping[str, Any] | None = None,
     *,
     columns: slice | None = None,
+    mpp: float | None = None,
+    coords: str | PathLike[str] | np.ndarray | None = None,
 ) -> PatchFeatures:
-    """Read a feature file of this package, CLAM or TRIDENT.
+    """Read a feature file of this package, TRIDENT, CLAM, STAMP, slideflow, eva, torchmil or NumPy.
 
     Parameters
     ----------
     path : str or path-like
-        HDF5 file with datasets ``features`` and ``coords``.
+        HDF5 file (``.h5``) with ``features`` or ``feats`` and ``coords``, or one of the two; tensors
+        (``.pt``), of which no code is run; ``.npy`` or ``.npz``.
     expected : mapping, optional
-        Settings that the file must have been made with; settings it does not name are free.
+        Settings that the file must have been made with; settings it does not name are free. Only files of
+        this package have settings.
     columns : slice, optional
         Columns to keep, such as those of one magnification. ``slice(0)`` keeps none, and reads places
         and settings alone. Default: all.
+    mpp : float, optional
+        Microns per level-0 pixel of the slide, for files that do not state them: all but those of this
+        package.
+    coords : path-like or ndarray of shape (n_patches, 2), optional
+        Coordinates for a file without any. Default: a file of the same name in the folder ``coords``
+        (torchmil) or ``patches`` (CLAM) beside the folder of the features.
 
     Returns
     -------
@@ -278,64 +306,85 @@ def read_features(
     ------
     FeatureFileError
         If the file is truncated, incomplete or not of this layout, holds values that are not
-        finite, or was made with other settings than expected; a ``ValueError`` that names file
-        and remedy.
+        finite, has attributes that contradict each other, or was made with other settings than expected; a
+        ``ValueError`` that names file and remedy.
 
     Notes
     -----
     Features and coords may have a leading axis of length 1, as in published collections.
-    ``patch_size_level0`` comes from TRIDENT's attribute of that name, or from CLAM's
-    ``patch_size`` times ``downsample`` (1 at ``patch_level`` 0); feature files of CLAM often have
-    neither.
+
+    The size of a patch in level-0 pixels is TRIDENT's ``patch_size_level0``, CLAM's ``patch_size`` times
+    ``downsample`` (1 at ``patch_level`` 0; feature files of CLAM often have neither), or the side in microns
+    of STAMP (``tile_size_um``) and slideflow (``tile_um``) divided by `mpp`. slideflow's coordinates are
+    those of centers. Without `mpp` the resolution of TRIDENT's patches is nominal: 10 microns divided by
+    ``target_magnification``.
 
     Files of :func:`write_features` are compared with their checksums (SHA-256): features in blocks of 64
     patches, and all the rest together.
+
+    See Also
+    --------
+    FeatureSequence : The features of many files, left where they are.
     """
     path = Path(path)
-    with _opened(path) as file:
-        features, coords = _dataset(file, "features", path), _dataset(file, "coords", path)
-        if _is_own(file):
-            return _read_own(file, expected, columns, path)
-        if expected is not None:
-            raise FeatureFileError(
-                f"{path}: carries no settings of this package, so it cannot be checked against "
-                f"{sorted(expected)}; read it without expected= if you know where it comes from"
+    if is_own_file(path):
+        if mpp is not None or coords is not None:
+            raise ValueError(
+                f"{path} states its resolution and coordinates; leave mpp= and coords= out"
             )
-        attributes = {
-            key: plain(value)
-            for part in (file, features, coords)
-            for key, value in part.attrs.items()
-        }
-        shape = features.shape[1:] if features.shape[0] == 1 < features.ndim - 1 else features.shape
-        locations = coords[...]
-        empty = columns is not None and not range(*columns.indices(shape[-1]))
-        values = np.empty((*shape[:-1], 0)) if empty else features[...]
-    # one bag as a batch, as published features have it
-    values = values[0] if values.ndim == 3 and len(values) == 1 else values
-    locations = locations[0] if locations.ndim == 3 and len(locations) == 1 else locations
-    if values.ndim != 2 or locations.shape != (len(values), 2):
+        with opened(path) as file:
+            numbers(file, "features", path), numbers(file, "coords", path)
+            return _read_own(file, expected, columns, path)
+    if expected is not None:
         raise FeatureFileError(
-            f"{path}: features of shape {values.shape} and coords of shape {locations.shape}; "
-            "expected (n_patches, n_features) and (n_patches, 2)"
+            f"{path}: carries no settings of this package, so it cannot be checked against "
+            f"{sorted(expected)}; read it without expected= if you know where it comes from"
         )
-    values = values if columns is None or empty else values[:, columns]
-    values = values.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise FeatureFileError(
-            f"{path}: {_first_bad(values)} has NaN or infinite features; make the file again"
-        )
-    size = patch_size_level0(attributes, path)
-    name = attributes.get("name")
+    stored = read_stored(path, coords)
+    facts, rows = stored.facts, stored.rows
+    n_patches = len(stored.coords) if rows is None and stored.coords is not None else 0
+    shape = (n_patches, 0) if rows is None else rows.shape
+    kept = range(shape[1])[slice(None) if columns is None else columns]
+    values = np.empty((shape[0], 0), np.float32)
+    if rows is not None and kept:
+        values = np.array(rows.open()[:], dtype=np.float32)
+        values = values if columns is None else values[:, columns]
+        _check_finite(values, path)
+    placed = place(stored.coords, facts, mpp, path)
     return PatchFeatures(
         features=values,
-        locations=check_locations(locations, attributes, size, path),
-        name=name if isinstance(name, str) else None,
-        patch_size_level0=size,
-        attributes=attributes,
-        dimensions=dimensions_of(attributes, path),
-        encoder=encoder_of(attributes),
-        n_features=int(shape[-1]),
+        locations=placed.locations,
+        name=facts.name,
+        patch_size_level0=placed.side_level0,
+        attributes=dict(stored.attributes),
+        grid=None if placed.lattice is None else placed.lattice.grid,
+        stride=None if placed.lattice is None else placed.lattice.stride,
+        dimensions=facts.dimensions,
+        mpp=placed.mpp,
+        encoder=facts.encoder,
+        n_features=shape[1],
+        program=stored.program,
+        magnification=facts.magnification,
+        level0_magnification=facts.level0_magnification,
+        patch_size=facts.size,
+        overlap=facts.overlap,
     )
+
+
+def is_own_file(path: str | PathLike[str]) -> bool:
+    """Whether a file was written here; damage may have taken some of the marks, but not all.
+
+    Raises
+    ------
+    FileNotFoundError, FeatureFileError
+        If there is no such file, or it should be HDF5 by its name and is not.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".pt", ".pth", ".npy", ".npz"):
+        return False
+    with opened(path) as file:
+        marks = {SETTINGS, SETTINGS_HASH, N_WRITTEN, HEAD_DIGEST}
+        return bool(marks & set(file.attrs)) or ROW_DIGESTS in file
 
 
 def _read_own(
@@ -362,7 +411,7 @@ def _read_own(
         features=features,
         locations=file["coords"][...],
         name=of_coords["name"],
-        patch_size_level0=patch_size_level0(of_coords, path),
+        patch_size_level0=positive(of_coords, "patch_size_level0", path),
         attributes=of_coords,
         settings=settings,
         grid=PatchGrid(
@@ -377,38 +426,45 @@ def _read_own(
         origin=(origin_x, origin_y),
         encoder=encoder_of(settings),
         n_features=n_features,
+        patch_size=int(settings["patch_size"][0]),
+        overlap=int(of_coords["overlap"]),
+        stride=float(settings.get("stride") or settings["patch_size"][0]),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class LocatedFeatures:
-    """Where in a file written here the features lie, and their checksums.
+    """Where the features of a file lie, what made them, and their checksums.
 
     Attributes
     ----------
-    offset : int
-        Byte at which the float32 values begin, row by row; 0 if there is none.
+    rows : Rows
     shape : tuple of int
         (n_patches, n_features).
-    digests : ndarray of shape (n_blocks, 32), uint8
+    digests : ndarray of shape (n_blocks, 32), uint8, or None
+        None in files of other programs.
     settings : dict
+        What made the features; in files of other programs what they state of that.
     """
 
-    offset: int
-    shape: tuple[int, int]
-    digests: np.ndarray
+    rows: Rows
+    digests: np.ndarray | None
     settings: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.shape
 
 
 def locate_features(
     path: str | PathLike[str], expected: Mapping[str, Any] | None = None
 ) -> LocatedFeatures:
-    """Find the features of a file written here without reading them.
+    """Find the features of a file without reading them.
 
     Parameters
     ----------
     path : str or path-like
-        File of :func:`write_features`.
+        As :func:`read_features` takes it.
     expected : mapping, optional
         As in :func:`read_features`.
 
@@ -419,39 +475,37 @@ def locate_features(
     Raises
     ------
     FeatureFileError
-        As :func:`read_features`, but for the features themselves; or if another program wrote the file.
+        As :func:`read_features`, but for the features themselves.
     """
     path = Path(path)
-    with _opened(path) as file:
-        features = _dataset(file, "features", path)
-        if not _is_own(file):
-            raise FeatureFileError(
-                f"{path}: the features do not lie in one piece, so they cannot be read where they "
-                "are; read the file by read_features and write it by write_features"
-            )
+    if not is_own_file(path):
+        if expected is not None:
+            raise FeatureFileError(f"{path}: carries no settings of this package; make it again")
+        stored = read_stored(path)
+        if stored.rows is None:
+            raise FeatureFileError(f"{path}: holds coordinates without features")
+        return LocatedFeatures(stored.rows, None, stored.facts.made_by())
+    with opened(path) as file:
+        features = numbers(file, "features", path)
         settings = _read_head(file, path)
         _check_settings(settings, expected, path)
         offset, shape = features.id.get_offset(), features.shape
         if shape[0] and shape[1] and (offset is None or features.dtype != np.dtype("<f4")):
             raise FeatureFileError(f"{path}: damaged: the features have no place; make it again")
-        return LocatedFeatures(offset or 0, shape, file[ROW_DIGESTS][...], settings)
-
-
-def map_features(path: str | PathLike[str], located: LocatedFeatures) -> np.ndarray:
-    """The features where they are, mapped into memory and read-only; not compared with the checksums."""
-    if 0 in located.shape:
-        return np.empty(located.shape, dtype="<f4")
-    try:
-        return np.memmap(path, "<f4", mode="r", offset=located.offset, shape=located.shape)
-    except (OSError, ValueError) as error:
-        raise FeatureFileError(
-            f"{path}: cannot be mapped into memory ({error}); make it again"
-        ) from error
+        rows = MappedRows(str(path), "<f4", offset or 0, (int(shape[0]), int(shape[1])))
+        return LocatedFeatures(rows, file[ROW_DIGESTS][...], settings)
 
 
 def check_features(path: str | PathLike[str], located: LocatedFeatures) -> None:
-    """Compare all features with their checksums; raises FeatureFileError."""
-    _check_rows(map_features(path, located), located.digests, 0, Path(path))
+    """Compare all features of a file of :func:`write_features` with their checksums.
+
+    Raises
+    ------
+    FeatureFileError
+        If some differ.
+    """
+    assert located.digests is not None
+    _check_rows(np.asarray(located.rows.open()[:]), located.digests, 0, Path(path))
 
 
 def _check_rows(rows: np.ndarray, digests: np.ndarray, first: int, path: Path) -> None:
@@ -463,12 +517,6 @@ def _check_rows(rows: np.ndarray, digests: np.ndarray, first: int, path: Path) -
             f"{path}: damaged: the features of patches {start} to {start + BLOCK_ROWS - 1} do not agree "
             "with their checksum; make it again"
         )
-
-
-def _is_own(file: h5py.File) -> bool:
-    """Whether a file was written here; damage may have taken some of the marks, but not all."""
-    marks = {SETTINGS, SETTINGS_HASH, N_WRITTEN, HEAD_DIGEST}
-    return bool(marks & set(file.attrs)) or ROW_DIGESTS in file
 
 
 def _read_head(file: h5py.File, path: Path) -> dict[str, Any]:
@@ -491,22 +539,6 @@ def _read_head(file: h5py.File, path: Path) -> dict[str, Any]:
             "with their checksum; make it again"
         )
     return json.loads(text)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """A feature file for reading; whatever HDF5 raises becomes a FeatureFileError."""
-    if not path.exists():
-        raise FileNotFoundError(f"no feature file {path}")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except FeatureFileError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        raise FeatureFileError(
-            f"{path}: not a readable HDF5 file, or truncated ({error}); make it again"
-        ) from error
 
 
 def _checked_blocks(
@@ -538,26 +570,6 @@ def _checked_blocks(
         raise ValueError(
             f"features must have one row per patch; got {done} rows for {n_patches} patches"
         )
-
-
-def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    dataset = file.get(name)
-    if not isinstance(dataset, h5py.Dataset):
-        raise FeatureFileError(
-            f"{path}: no dataset {name!r} (it has {sorted(file)}); expected the layout of CLAM and "
-            "TRIDENT with 'features' and 'coords'"
-        )
-    if dataset.dtype.kind not in "fiu" or dataset.ndim not in (2, 3):
-        raise FeatureFileError(
-            f"{path}: dataset {name!r} has shape {dataset.shape} and type {dataset.dtype}; "
-            "expected a table of numbers"
-        )
-    packed = dataset.id.get_create_plist().get_nfilters() > 0
-    if dataset.size > MAX_VALUES or (not packed and dataset.nbytes > path.stat().st_size):
-        raise FeatureFileError(
-            f"{path}: dataset {name!r} claims {dataset.size:,} values; truncated or damaged, make it again"
-        )
-    return dataset
 
 
 def _check_settings(
@@ -596,6 +608,13 @@ def _canonical(settings: Mapping[str, Any]) -> str:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _check_finite(values: np.ndarray, path: Path, first: int = 0) -> None:
+    if not np.isfinite(values).all():
+        raise FeatureFileError(
+            f"{path}: {_first_bad(values, first)} has NaN or infinite features; make the file again"
+        )
 
 
 def _first_bad(features: np.ndarray, first: int = 0) -> str:

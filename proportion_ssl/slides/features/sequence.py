@@ -15,12 +15,16 @@ import numpy as np
 
 from proportion_ssl.slides.features._errors import FeatureFileError
 from proportion_ssl.slides.features.checksums import BLOCK_ROWS, wrong_block
-from proportion_ssl.slides.features.files import LocatedFeatures, locate_features, map_features
+from proportion_ssl.slides.features.files import LocatedFeatures, locate_features
+from proportion_ssl.slides.features.rows import OpenRows
 
 __all__ = ["FeatureSequence"]
 
 MAPPED_FILES = 256
-"""Files that are mapped into memory at once: each takes one of the process's file handles."""
+"""Files that are open at once: each takes one of the process's file handles."""
+
+HELD_BYTES = 2**30
+"""Memory of open files: of rows read where they are mapped, of all where they are loaded. One stays."""
 
 OF_ONE_SLIDE = {"slide", "slide_mpp", "slide_stamp", "min_fraction", "stride", "tissue_mask"}
 """Settings that say which patches of which slide were taken; all others say how features were made."""
@@ -32,8 +36,8 @@ class FeatureSequence:
     Parameters
     ----------
     paths : iterable of path-like, or mapping of str to path-like
-        Files that :func:`embed_slides` or :func:`write_features` wrote, at least one, such as the
-        ``results`` of :func:`embed_slides`. Without a mapping a slide is named by its file.
+        At least one file of those that :func:`read_features` reads, such as the ``results`` of
+        :func:`embed_slides` or the files of TRIDENT. Without a mapping a slide is named by its file.
 
     Attributes
     ----------
@@ -48,11 +52,11 @@ class FeatureSequence:
     Raises
     ------
     FeatureFileError
-        If a file is not whole, or another program wrote it; also when rows are read, if they do not agree
-        with their checksum or the file has changed since.
+        If a file is not whole; also when rows are read, if they do not agree with their checksum, are not
+        finite numbers, or the file has changed since.
     ValueError
-        If there is no file, or features were made in different ways: by other embedders, at other
-        magnifications, in other colors, or whatever else their settings say.
+        If there is no file, or features were made in different ways: by other encoders, at other
+        magnifications, of other sizes, in other colors, or whatever else their files say.
 
     Notes
     -----
@@ -61,8 +65,12 @@ class FeatureSequence:
     classifiers then train from the files. The rows are memory-mapped: what is used often stays in
     the operating system's cache. It can be pickled, and opens the files anew in another process.
 
-    When a row is first read, the block of 64 rows that holds it is compared with its checksum; later reads
-    cost nothing more.
+    Files in half precision are read as they are, and a batch becomes float32 when it is used. Compressed
+    HDF5 is read chunk by chunk; files that can only be read as a whole (``.pt``, ``.npz``) stay loaded up to
+    1 GiB, so that reading at random from more than that is slow with them.
+
+    When a row of a file of this package is first read, the block of 64 rows that holds it is compared with
+    its checksum; later reads cost nothing more. Rows of other programs are looked at for NaN.
 
     Examples
     --------
@@ -104,11 +112,16 @@ class FeatureSequence:
         self._starts = np.cumsum([0, *sizes])
         self.slide_ids = np.repeat(np.arange(len(sizes)), sizes)
         self.shape = (int(self._starts[-1]), self._located[0].shape[1])
+        self._rows: np.ndarray | None = None  # those taken, None: all
         self._start_mapping()
 
     def _start_mapping(self) -> None:
-        self._mapped: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._checked = [np.zeros(len(located.digests), dtype=bool) for located in self._located]
+        self._mapped: OrderedDict[int, OpenRows] = OrderedDict()
+        self._held: dict[int, int] = {}  # bytes of each open file
+        self._checked = [
+            None if located.digests is None else np.zeros(len(located.digests), dtype=bool)
+            for located in self._located
+        ]
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -141,36 +154,72 @@ class FeatureSequence:
         for start in range(0, len(self), batch_size):
             yield self._read(np.arange(start, min(start + batch_size, len(self))))
 
+    def take(self, rows: Any) -> FeatureSequence:
+        """Some of the rows, left in their files as well.
+
+        Parameters
+        ----------
+        rows : slice, mask or array of int
+
+        Returns
+        -------
+        sequence : FeatureSequence
+            Its ``slide_ids`` are those of these rows; `names` stay.
+        """
+        taken = object.__new__(FeatureSequence)
+        taken.__setstate__(self.__getstate__())
+        taken._rows = np.arange(len(self))[rows] if self._rows is None else self._rows[rows]
+        taken.slide_ids = self.slide_ids[rows]
+        taken.shape = (len(taken._rows), self.shape[1])
+        return taken
+
     def __repr__(self) -> str:
         return f"<FeatureSequence of {len(self.paths)} slides: {self.shape[0]} x {self.shape[1]}>"
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), self.shape[1]), dtype=self.dtype)
+        row_bytes = self.shape[1] * self.dtype.itemsize
         part_of = self.slide_ids[rows]
+        rows = rows if self._rows is None else self._rows[rows]
         order = np.argsort(part_of, kind="stable")
         parts, counts = np.unique(part_of, return_counts=True)
         for part, here in zip(parts.tolist(), np.split(order, np.cumsum(counts)), strict=False):
             local = rows[here] - self._starts[part]
-            mapped = self._map(part)
-            self._check(part, mapped, local)
-            out[here] = mapped[local]
+            open_rows = self._open(part)
+            self._check(part, open_rows, local)
+            out[here] = open_rows[local]
+            with self._lock:
+                held = self._held.get(part, 0) + len(local) * row_bytes
+                self._held[part] = min(held, self._located[part].shape[0] * row_bytes)
+            if self._checked[part] is None:
+                self._check_finite(part, out[here], local)
         return out
 
-    def _check(self, part: int, mapped: np.ndarray, rows: np.ndarray) -> None:
+    def _check(self, part: int, open_rows: OpenRows, rows: np.ndarray) -> None:
         """Compare the blocks that hold the rows with their checksums, each once."""
-        checked = self._checked[part]
+        checked, digests = self._checked[part], self._located[part].digests
+        if checked is None or digests is None:
+            return
         blocks = np.unique(rows // BLOCK_ROWS)
         for block in blocks[~checked[blocks]].tolist():
             start, stop = block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS
-            if wrong_block(mapped[start:stop], self._located[part].digests[block:]) is not None:
+            if wrong_block(open_rows[start:stop], digests[block:]) is not None:
                 raise FeatureFileError(
                     f"{self.paths[part]}: damaged: the features of patches {start} to {stop - 1} do not "
                     "agree with their checksum; make it again"
                 )
             checked[block] = True
 
-    def _map(self, part: int) -> np.ndarray:
-        """The rows of one file; the file not used for longest is let go."""
+    def _check_finite(self, part: int, values: np.ndarray, rows: np.ndarray) -> None:
+        is_finite = np.isfinite(values).all(axis=1)
+        if not is_finite.all():
+            raise FeatureFileError(
+                f"{self.paths[part]}: patch {rows[np.argmin(is_finite)]} has NaN or infinite features; make "
+                "the file again"
+            )
+
+    def _open(self, part: int) -> OpenRows:
+        """The rows of one file; files not used for longest are let go."""
         with self._lock:
             if part not in self._mapped:
                 path = self.paths[part]
@@ -178,14 +227,17 @@ class FeatureSequence:
                     raise FeatureFileError(
                         f"{path}: the file has changed since this sequence was made; make the sequence again"
                     )
-                self._mapped[part] = map_features(path, self._located[part])
-                if len(self._mapped) > MAPPED_FILES:
-                    self._mapped.popitem(last=False)
+                self._mapped[part] = self._located[part].rows.open()
+                self._held[part] = self._located[part].rows.loaded_bytes
+                while len(self._mapped) > 1 and (
+                    len(self._mapped) > MAPPED_FILES or sum(self._held.values()) > HELD_BYTES
+                ):
+                    self._held.pop(self._mapped.popitem(last=False)[0], None)
             self._mapped.move_to_end(part)
             return self._mapped[part]
 
     def __getstate__(self) -> dict[str, Any]:
-        skip = ("_mapped", "_lock", "_checked")
+        skip = ("_mapped", "_held", "_lock", "_checked")
         return {name: value for name, value in self.__dict__.items() if name not in skip}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

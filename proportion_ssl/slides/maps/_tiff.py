@@ -36,7 +36,8 @@ def write_label_map(
     ----------
     path : str or path-like
         ``.tif`` or ``.tiff``: tiled pyramidal TIFF, which OpenSlide, QuPath and large_image open;
-        ``.png``: palette PNG. Replaced if it exists.
+        ``.ome.tif`` or ``.ome.tiff``: the same as OME-TIFF, for Bio-Formats, QuPath and napari; ``.png``:
+        palette PNG. Replaced if it exists.
     labels : sequence of length n_patches
         Class names (None: no label), or numbers of classes (-1: no label).
     grid : PatchGrid
@@ -96,6 +97,8 @@ def write_label_map(
             info = PngImagePlugin.PngInfo()
             info.add_text("Description", text)
             image.save(temporary, format="PNG", pnginfo=info)
+        elif str(path).lower().endswith((".ome.tif", ".ome.tiff")):
+            _write_ome(temporary, pixels, mpp, text, lookup.T.astype(np.uint16) * 257)
         elif suffix in (".tif", ".tiff"):
             colormap = lookup.T.astype(np.uint16) * 257
             _write_pyramid(temporary, pixels, _every_second, mpp, text, colormap)
@@ -209,6 +212,31 @@ def _write_pyramid(path: Path, pixels, shrink, mpp, description: str, colormap) 
                 description=description if number == 0 else None,
                 metadata=None,
                 software=False,
+            )
+
+
+def _write_ome(path: Path, pixels, mpp, description: str, colormap) -> None:
+    """OME-TIFF: smaller levels are SubIFDs of the first, as its specification asks."""
+    levels = [pixels]
+    while max(levels[-1].shape) > TILE:
+        levels.append(_every_second(levels[-1]))
+    about = {
+        "axes": "YX",
+        "Description": description,
+        **{f"PhysicalSize{axis}": size for axis, size in zip("XY", mpp, strict=True)},
+        **{f"PhysicalSize{axis}Unit": "\u00b5m" for axis in "XY"},
+    }
+    with tifffile.TiffWriter(path, bigtiff=False, ome=True) as tiff:
+        for number, level in enumerate(levels):
+            tiff.write(
+                level,
+                colormap=colormap,
+                subifds=len(levels) - 1 if number == 0 else None,
+                subfiletype=0 if number == 0 else 1,
+                metadata=about if number == 0 else None,
+                tile=(TILE, TILE),
+                compression="zlib",
+                photometric="palette",
             )
 
 

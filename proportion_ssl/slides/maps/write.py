@@ -8,8 +8,9 @@ when complete: a reader never sees half a file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import shapely
@@ -17,14 +18,16 @@ from PIL import Image
 
 from proportion_ssl._atomic import replacing
 from proportion_ssl.colors import Color, class_colors
-from proportion_ssl.slides.annotations._dsa import to_dsa
-from proportion_ssl.slides.annotations._geojson import to_geojson
+from proportion_ssl.slides.annotations._dsa import dsa_elements
+from proportion_ssl.slides.annotations._geojson import to_feature
 from proportion_ssl.slides.annotations._label_codes import check_probabilities, label_codes
 from proportion_ssl.slides.annotations._polygonize import cell_borders, components, polygonize
 from proportion_ssl.slides.annotations.regions import Region
 from proportion_ssl.slides.grid import PatchGrid
 from proportion_ssl.slides.maps._png import label_picture, overlay_picture
+from proportion_ssl.slides.maps._stores import write_annotation_store, write_wsinfer, write_zarr
 from proportion_ssl.slides.maps._table import pixel_area_um2, slide_summary, write_table
+from proportion_ssl.slides.maps._text import text_file
 from proportion_ssl.slides.maps._tiff import write_label_map, write_probability_map
 from proportion_ssl.slides.patches.mosaic import stitch
 
@@ -33,12 +36,15 @@ __all__ = [
     "overlay_picture",
     "prediction_regions",
     "slide_summary",
+    "write_annotation_store",
     "write_dsa",
     "write_geojson",
     "write_label_map",
     "write_picture",
     "write_probability_map",
     "write_table",
+    "write_wsinfer",
+    "write_zarr",
 ]
 
 
@@ -83,8 +89,9 @@ def prediction_regions(
         Class probabilities in [0, 1]: for the mean probability of the region's own class.
     values : mapping of str to ndarray of shape (n_patches,), optional
         Further numbers of patches, such as the uncertainty, whose means are measurements of their name.
-    per : {"region", "class"}, default "region"
-        One region per connected area (patches that share an edge), or one per class.
+    per : {"region", "class", "patch"}, default "region"
+        One region per connected area (patches that share an edge), one per class, or one per patch with a
+        label, in the order of the patches: its box with the probabilities of all classes.
     colors : mapping of str to (red, green, blue), optional
         Colours by class; by default those of ``proportion_ssl.colors.class_colors``.
 
@@ -93,7 +100,8 @@ def prediction_regions(
     regions : list of Region
         Valid polygons that follow the borders of the patches exactly, in level-0 pixels, in the
         order of ``classes``, with the measurements ``"Area um^2"``, ``"Mean probability"`` if probabilities
-        are given, and the means of ``values``. Of patches that overlap, each takes half of the overlap.
+        are given, and the means of ``values``. Of patches that overlap, each takes half of the overlap. Of
+        ``"patch"`` whole boxes with the measurements ``"prob_CLASS"``, as WSInfer names them, to six decimals.
 
     Raises
     ------
@@ -108,9 +116,11 @@ def prediction_regions(
     >>> solid.geometry.bounds, dict(solid.measurements)
     ((0.0, 0.0, 20.0, 10.0), {'Area um^2': 50.0})
     """
-    if per not in ("region", "class"):
-        raise ValueError(f'per must be "region" or "class", got {per!r}')
+    if per not in ("region", "class", "patch"):
+        raise ValueError(f'per must be "region", "class" or "patch", got {per!r}')
     pixel_area = pixel_area_um2(mpp)
+    if per == "patch":
+        return _patch_regions(labels, grid, classes, probabilities, colors)
     codes = label_codes(labels, classes, grid)
     averaged = {}
     if probabilities is not None:
@@ -142,20 +152,44 @@ def prediction_regions(
     return regions
 
 
+def _patch_regions(labels, grid, classes, probabilities, colors) -> list[Region]:
+    """A region per labeled patch, with all probabilities."""
+    codes = label_codes(labels, classes, grid)
+    kept = np.flatnonzero(codes >= 0)
+    boxes = shapely.box(*grid.boxes[kept].astype(float).T, ccw=False)
+    palette = class_colors(classes, colors)
+    names = [f"prob_{name}" for name in classes]
+    rows: list[Any] = [None] * len(kept)
+    if probabilities is not None:
+        rows = np.round(check_probabilities(probabilities, classes, grid)[kept], 6).tolist()
+    regions = []
+    for code, box, row in zip(codes[kept].tolist(), boxes, rows, strict=True):
+        measurements = None if row is None else dict(zip(names, row, strict=True))
+        regions.append(Region(classes[code], box, palette[classes[code]], None, measurements))
+    return regions
+
+
 def write_geojson(
-    path: str | PathLike[str], regions: Sequence[Region], *, offset: tuple[float, float] = (0, 0)
+    path: str | PathLike[str],
+    regions: Iterable[Region],
+    *,
+    offset: tuple[float, float] = (0, 0),
+    object_type: str = "annotation",
 ) -> None:
     """Write regions as GeoJSON that QuPath opens.
 
     Parameters
     ----------
     path : str or path-like
-        Where to write; replaced if it exists.
-    regions : sequence of Region
-        For instance from :func:`prediction_regions`.
+        Where to write; replaced if it exists. Packed if it ends in ``.gz``, which QuPath reads too.
+    regions : iterable of Region
+        For instance from :func:`prediction_regions`; written one by one.
     offset : tuple of two float, default (0, 0)
         Level-0 position (x, y) of the file's origin, ``slide.bounds[:2]``: QuPath shows
         slides with ``openslide.bounds-x`` and ``-y`` cropped and counts pixels from there.
+    object_type : {"annotation", "detection", "tile"}, default "annotation"
+        What QuPath makes of each region. "tile" suits ``per="patch"``: tiles are light, cannot be edited, and
+        *Measure > Show measurement maps* colors them by any of their measurements.
 
     Notes
     -----
@@ -170,12 +204,17 @@ def write_geojson(
     >>> json.loads(path.read_text())["features"][0]["properties"]["classification"]
     {'name': 'solid', 'color': [0, 0, 255]}
     """
-    _write_json(path, to_geojson(regions, offset))
+    if object_type not in ("annotation", "detection", "tile"):
+        raise ValueError(
+            f'object_type must be "annotation", "detection" or "tile", got {object_type!r}'
+        )
+    head = '{"type":"FeatureCollection","features":['
+    _write_list(path, head, (to_feature(region, offset, object_type) for region in regions), "]}")
 
 
 def write_dsa(
     path: str | PathLike[str],
-    regions: Sequence[Region],
+    regions: Iterable[Region],
     *,
     name: str,
     offset: tuple[float, float] = (0, 0),
@@ -185,9 +224,9 @@ def write_dsa(
     Parameters
     ----------
     path : str or path-like
-        Where to write; replaced if it exists.
-    regions : sequence of Region
-        For instance from :func:`prediction_regions`.
+        Where to write; replaced if it exists. Packed if it ends in ``.gz``.
+    regions : iterable of Region
+        For instance from :func:`prediction_regions`; written one by one.
     name : str
         Name of the annotation.
     offset : tuple of two float, default (0, 0)
@@ -206,7 +245,8 @@ def write_dsa(
     >>> json.loads(path.read_text())["elements"][0]["points"]
     [[2, 0, 0], [2, 1, 0], [0, 1, 0], [0, 0, 0]]
     """
-    _write_json(path, to_dsa(regions, name, offset))
+    head = f'{{"name":{json.dumps(name, ensure_ascii=False)},"elements":['
+    _write_list(path, head, dsa_elements(regions, offset), "]}")
 
 
 def _group_means(group_map: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -216,6 +256,14 @@ def _group_means(group_map: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.bincount(groups, values[inside]) / np.maximum(np.bincount(groups), 1)
 
 
-def _write_json(path: str | PathLike[str], document: dict) -> None:
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(document, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def _write_list(path: str | PathLike[str], head: str, items: Iterable[dict], tail: str) -> None:
+    """A document with one long list, item by item."""
+    with (
+        replacing(path) as temporary,
+        text_file(temporary, packed=str(path).lower().endswith(".gz")) as file,
+    ):
+        file.write(head)
+        for number, item in enumerate(items):
+            text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            file.write(f",{text}" if number else text)
+        file.write(tail)

@@ -205,6 +205,20 @@ class Slide:
             reference.close()
 
     @property
+    def center_offset_nm(self) -> tuple[float, float] | None:
+        """Center of the image on the glass, (x, y) in nanometers; None where the file does not state it.
+
+        Hamamatsu's slides do, and their outlines (NDPA) count from the center of the glass.
+        """
+        try:
+            with openslide.OpenSlide(self.path) as slide:
+                names = [f"hamamatsu.{axis}OffsetFromSlideCentre" for axis in "XY"]
+                stated = [float(slide.properties[name]) for name in names]
+        except (openslide.OpenSlideError, KeyError, ValueError):
+            return None
+        return stated[0], stated[1]
+
+    @property
     def fast_levels(self) -> tuple[int, ...]:
         """Levels whose tiles are decoded directly."""
         return tuple(sorted(self._jpeg_levels))

@@ -357,17 +357,6 @@ def test_imagescope_layer_of_nothing_but_shapes(read, caplog):
     assert read(text, class_map={None: "a"})[0].class_name == "a"
 
 
-def test_halo_is_named_as_what_it_is_not(read):
-    """HALO's files look alike, but its points are <V>."""
-    text = (
-        '<Annotations><Annotation LineColor="65535" Name="Layer 1" Visible="1"><Regions>'
-        '<Region HasEndcaps="0" NegativeROA="0" Type="Polygon"><Vertices><V X="1" Y="2" />'
-        "</Vertices></Region></Regions></Annotation></Annotations>"
-    )
-    with pytest.raises(AnnotationError, match="<Vertices> holds <V>, expected <Vertex>"):
-        read(text)
-
-
 # --- large_image and the Digital Slide Archive -----------------------------------------------
 
 

@@ -12,7 +12,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -554,14 +553,6 @@ def test_sequence_refuses_what_it_cannot_map(stored, tmp_path):
         FeatureSequence([])
     with pytest.raises(ValueError, match="same name"):
         FeatureSequence([files["a"], files["a"]])
-    foreign = tmp_path / "foreign.h5"
-    with h5py.File(foreign, "w") as file:
-        file.create_dataset("features", data=np.ones((3, 6), np.float32), chunks=(1, 6))
-        file["coords"] = np.ones((3, 2))
-    with pytest.raises(
-        FeatureFileError, match=r"foreign\.h5: the features do not lie in one piece"
-    ):
-        FeatureSequence([foreign])
     truncated = tmp_path / "d.h5"
     truncated.write_bytes(files["a"].read_bytes()[:-100])
     with pytest.raises(FeatureFileError, match="truncated"):

@@ -301,9 +301,14 @@ def test_settings_changed_by_hand(path):
         (np.ones((3, 4)), np.full((3, 2), 2**62), {}, "coords of NaN or beyond any slide"),
         (np.ones((1, 3, 4)), np.ones((2, 3, 2)), {}, r"coords of shape \(2, 3, 2\)"),
         (np.array([[b"a"] * 4] * 3), np.ones((3, 2)), {}, "a table of numbers"),
-        (np.ones((3, 4)), np.ones((3, 2)), {"patch_size_level0": -1}, "patch size at level 0"),
-        (np.ones((3, 4)), np.ones((3, 2)), {"patch_size_level0": "big"}, "patch size at level 0"),
-        (np.ones((3, 4)), np.ones((3, 2)), {**CLAM, "downsample": "big"}, "patch size at level 0"),
+        (np.ones((3, 4)), np.ones((3, 2)), {"patch_size_level0": -1}, "'patch_size_level0' is -1"),
+        (
+            np.ones((3, 4)),
+            np.ones((3, 2)),
+            {"patch_size_level0": "big"},
+            "'patch_size_level0' is 'big'",
+        ),
+        (np.ones((3, 4)), np.ones((3, 2)), {**CLAM, "downsample": "big"}, "'downsample' is 'big'"),
         (np.ones((3, 4)), np.full((3, 2), 0.5), {}, r"fractions, such as \[0.5, 0.5\] of patch 0"),
         (
             np.ones((2, 4)),
@@ -312,7 +317,6 @@ def test_settings_changed_by_hand(path):
             r"fractions, such as \[256.7, 0.0\] of patch 1",
         ),
         (np.ones((2, 4)), [[0, 0], [1e-9, 0]], {}, "fractions"),
-        (np.ones((3, 4)), np.ones((3, 2)), {"unit": "um"}, "coords are in 'um'"),
         (np.ones((3, 4)), np.ones((3, 2)), {"units": np.bytes_(b"mm")}, "coords are in 'mm'"),
         (
             np.ones((2, 4)),
@@ -349,15 +353,15 @@ def test_a_unit_wherever_it_stands(tmp_path, place):
     assert read_features(path).locations[2].tolist() == [1024, 1280]
     with h5py.File(path, "a") as file:
         file[place].attrs["unit"] = "\N{MICRO SIGN}m"
-    with pytest.raises(FeatureFileError, match="divide microns by the slide's microns per pixel"):
-        read_features(path)
+    assert read_features(path).locations is None, "without mpp= they are not known in pixels"
+    assert read_features(path, mpp=0.5).locations[2].tolist() == [2048, 2560]
 
 
 def test_datasets_missing_or_groups(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
-        file["feats"] = np.ones((3, 4))
-    with pytest.raises(FeatureFileError, match=r"no dataset 'features' \(it has \['feats'\]\)"):
+        file["vectors"] = np.ones((3, 4))
+    with pytest.raises(FeatureFileError, match=r"no dataset 'features' \(it has \['vectors'\]\)"):
         read_features(path)
     with h5py.File(path, "w") as file:
         file.create_group("features")

@@ -309,7 +309,7 @@ def test_dsa_follows_the_published_schema(tmp_path, grid, labels):
         ({"labels": ["solid", "tumour"]}, r"labels \['tumour'\] are not among the classes"),
         ({"labels": [0, 5]}, r"must be -1 \(none\) or 0 to 4"),
         ({"labels": [-2, 0]}, r"must be -1 \(none\) or 0 to 4"),
-        ({"per": "patch"}, "per must be"),
+        ({"per": "tile"}, "per must be"),
         ({"mpp": 0}, "mpp must be positive"),
         ({"mpp": (1, 2, 3)}, "mpp must be positive"),
         ({"probabilities": np.zeros((2, 4))}, r"must have shape \(2, 5\)"),
