@@ -3,13 +3,14 @@
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl.estimators._base import BagClassifier
 
 
-class LinearBagClassifier(BagClassifier):
-    """Base of the linear classifiers: features only, and a default strength of regularization."""
+class FeaturesOnly(BagClassifier):
+    """Refuses images."""
 
     def _check_labeled(self, X, y, groups):
         X, y = super()._check_labeled(X, y, groups)
@@ -22,7 +23,7 @@ class LinearBagClassifier(BagClassifier):
         return X, y
 
 
-class LinearMachines(LinearBagClassifier):
+class LinearMachines(FeaturesOnly):
     """Base of those that end with a machine per class, or one for the second class if there are two.
 
     Attributes
@@ -51,21 +52,26 @@ class LinearMachines(LinearBagClassifier):
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Class with the largest score.
+    def predict(self, X: Any, *, bag_ids: Any = None, bag_proportions: Any = None) -> np.ndarray:
+        """Class with the largest score, given recorded proportions of the bags of X if there are any.
 
         Parameters
         ----------
         X : array-like of shape (n_instances, n_features)
+        bag_ids, bag_proportions : optional
+            As in :meth:`proportion_ssl.NegativePseudoLabelClassifier.predict`. Records are weighed against the softmax of the
+            scores, which is no estimate of probabilities.
 
         Returns
         -------
         labels : ndarray of shape (n_instances,)
         """
         scores = self.decision_function(X)
-        return self.classes_[
-            (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        ]
+        if scores.ndim == 1:
+            scores = np.column_stack([np.zeros(len(scores)), scores])
+        if bag_ids is not None or bag_proportions is not None:
+            scores = self._given_records(softmax(scores, axis=1), bag_ids, bag_proportions)
+        return self.classes_[scores.argmax(axis=1)]
 
 
 def inverse_mean_square(X: np.ndarray) -> float:

@@ -10,15 +10,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
-from proportion_ssl.baselines._linear import LinearBagClassifier, inverse_mean_square
-from proportion_ssl.estimators._base import BagClassifier
+from proportion_ssl.baselines._linear import FeaturesOnly, inverse_mean_square
+from proportion_ssl.estimators._base import BagClassifier, ProbabilisticBagClassifier
 from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.intervals import consistent_proportions
 from proportion_ssl.proportions.weak_records import refuse_weak_records
 
 
-class MeanMapClassifier(LinearBagClassifier):
+class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
     """Logistic regression that needs of the bags only their means and proportions.
 
     The mean of a bag is the mix of the class means by its proportions. So many bags give the class
@@ -86,7 +86,7 @@ class MeanMapClassifier(LinearBagClassifier):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
-    _kept = LinearBagClassifier._kept.extended(
+    _kept = FeaturesOnly._kept.extended(
         always={"C_": (float, int), "n_iter_": (int,)},
         arrays={
             "class_means_": Array("float64", ("classes", "features"), finite=False),
@@ -154,31 +154,10 @@ class MeanMapClassifier(LinearBagClassifier):
         self.coef_, self.intercept_ = theta[:, :-1].copy(), theta[:, -1].copy()
         self.n_iter_ = int(result.nit)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities.
+    def _probabilities(self, X: Any) -> np.ndarray:
+        return np.exp(self._log_probabilities(X))
 
-        Parameters
-        ----------
-        X : array-like of shape (n_instances, n_features)
-
-        Returns
-        -------
-        probabilities : ndarray of float64, shape (n_instances, n_classes)
-            Columns in the order of ``classes_``; rows sum to 1.
-        """
-        return np.exp(self.predict_log_proba(X))
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithms of the class probabilities, finite where these underflow to 0.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_instances, n_features)
-
-        Returns
-        -------
-        log_probabilities : ndarray of float64, shape (n_instances, n_classes)
-        """
+    def _log_probabilities(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         X = np.asarray(self._check_instances(X), dtype=np.float64)
         return log_softmax(X @ self.coef_.T + self.intercept_, axis=1)

@@ -16,13 +16,20 @@ from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import check_n_features, fit_context
 from proportion_ssl.embedding._images import check_images
 from proportion_ssl.estimators._classes import known_classes
+from proportion_ssl.estimators._records import bags_to_predict, ends_of
 from proportion_ssl.proportions.bags import Bags, check_bags
+from proportion_ssl.pseudo_labels.recorded import (
+    UNKNOWN_DEVIATION,
+    probabilities_given_records,
+)
+
+_RECORDS = {"bag_ids": True, "bag_proportions": True}
 
 
 class BagClassifier(ClassifierMixin, BaseEstimator):
     """Base of the classifiers that learn from labeled patches and bags: input checks and ``fit``.
 
-    A subclass writes :meth:`_fit`, which receives checked data, and ``predict_proba`` or ``predict``; its
+    A subclass writes :meth:`_fit`, which receives checked data, and ``predict``; its
     constructor has ``classes`` and ``random_state``, unless it needs none of them.
 
     A fit that fails or is interrupted leaves the classifier as it was before, fitted or not.
@@ -44,6 +51,8 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         "bag_proportions": True,
         "groups": False,
     }
+
+    __metadata_request__predict = _RECORDS
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
         "classes": ["array-like", None],
@@ -202,19 +211,103 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             return X
         return validate_data(self, X, dtype=np.float32, reset=False)
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Most probable class.
+    def _given_records(self, probabilities, bag_ids, bag_proportions):
+        """Probabilities that take records into account; as they are where there are none."""
+        if bag_proportions is None:
+            if bag_ids is not None:
+                raise ValueError("bag_ids is given without bag_proportions; give both or neither.")
+            return probabilities
+        bags = bags_to_predict(len(probabilities), bag_ids, bag_proportions, self.classes_)
+        return probabilities_given_records(
+            probabilities,
+            bags.index,
+            *ends_of(bags),
+            standard_deviation=getattr(self, "record_deviation_", UNKNOWN_DEVIATION),
+        )
+
+
+class ProbabilisticBagClassifier(BagClassifier):
+    """Base of those that predict probabilities. A subclass writes :meth:`_fit` and :meth:`_probabilities`."""
+
+    __metadata_request__predict_proba = _RECORDS
+    __metadata_request__predict_log_proba = _RECORDS
+
+    def _probabilities(self, X: Any) -> np.ndarray:
+        """Class probabilities without records, of instances that are not checked yet."""
+        raise NotImplementedError
+
+    def predict_proba(
+        self, X: Any, *, bag_ids: Any = None, bag_proportions: Any = None
+    ) -> np.ndarray:
+        """Class probabilities, given the recorded proportions of the bags of X if there are any.
 
         Parameters
         ----------
         X : array-like of shape (n_instances, n_features) or (n_instances, height, width, 3)
             As in :meth:`fit`.
+        bag_ids : array-like of shape (n_instances,), optional
+            Bag (slide or case) of each instance. Default: all instances are one bag.
+        bag_proportions : DataFrame, array-like of shape (n_bags, n_classes), or Bags, optional
+            Recorded proportions of these bags, as in :meth:`fit`: a DataFrame indexed by bag, an array in
+            sorted order of ``bag_ids``, or :class:`~proportion_ssl.Bags` with intervals, rough or incomplete records.
+            Further bags of a DataFrame or Bags are left aside. Scores of predictions that used the record
+            of a slide do not say how slides without records are predicted.
+
+        Returns
+        -------
+        probabilities : ndarray of float, shape (n_instances, n_classes)
+            Columns in the order of ``classes_``; rows sum to 1.
+
+        Raises
+        ------
+        ValueError
+            When records and instances do not fit together; the message names the bag or class.
+
+        Notes
+        -----
+        See :func:`~proportion_ssl.pseudo_labels.probabilities_given_records`, with the standard deviation of
+        the records that the fit has found (``record_deviation_``), or else 0.05.
+        """
+        return self._given_records(self._probabilities(X), bag_ids, bag_proportions)
+
+    def predict_log_proba(
+        self, X: Any, *, bag_ids: Any = None, bag_proportions: Any = None
+    ) -> np.ndarray:
+        """Logarithms of the class probabilities.
+
+        Parameters
+        ----------
+        X, bag_ids, bag_proportions
+            As in :meth:`predict_proba`.
+
+        Returns
+        -------
+        log_probabilities : ndarray of float, shape (n_instances, n_classes)
+            Without records finite where the probabilities underflow to 0.
+        """
+        if bag_ids is None and bag_proportions is None:
+            return self._log_probabilities(X)
+        given = self.predict_proba(X, bag_ids=bag_ids, bag_proportions=bag_proportions)
+        with np.errstate(divide="ignore"):
+            return np.log(given)
+
+    def _log_probabilities(self, X: Any) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return np.log(self._probabilities(X))
+
+    def predict(self, X: Any, *, bag_ids: Any = None, bag_proportions: Any = None) -> np.ndarray:
+        """Most probable class, given the recorded proportions of the bags of X if there are any.
+
+        Parameters
+        ----------
+        X, bag_ids, bag_proportions
+            As in :meth:`predict_proba`.
 
         Returns
         -------
         labels : ndarray of shape (n_instances,)
         """
-        probabilities = self.predict_proba(X)
+        probabilities = self.predict_proba(X, bag_ids=bag_ids, bag_proportions=bag_proportions)
         return self.classes_[probabilities.argmax(axis=1)]
 
 

@@ -11,7 +11,7 @@ from skorch import NeuralNet
 from torch.utils.data import DataLoader
 
 from proportion_ssl._sklearn import HasMethods, Interval
-from proportion_ssl.estimators._base import BagClassifier
+from proportion_ssl.estimators._base import ProbabilisticBagClassifier
 from proportion_ssl.nets.classifiers import (
     SIGNED_LABEL_SETTINGS,
     HeadClassifier,
@@ -25,10 +25,9 @@ from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import split_validation
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.counts import class_proportions
-from proportion_ssl.proportions.intervals import proportion_distance
 
 
-class NetBagClassifier(BagClassifier):
+class NetBagClassifier(ProbabilisticBagClassifier):
     """Base of the classifiers of bags that predict with a net.
 
     A subclass writes :meth:`_fit_net`.
@@ -49,7 +48,7 @@ class NetBagClassifier(BagClassifier):
     """
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
-        **BagClassifier._parameter_constraints,
+        **ProbabilisticBagClassifier._parameter_constraints,
         "estimator": [HasMethods(["fit_loop", "initialize"]), None],
     }
 
@@ -101,38 +100,15 @@ class NetBagClassifier(BagClassifier):
         predicted = class_proportions(
             codes, bags.index, n_bags=bags.n_bags, n_classes=len(self.classes_)
         )
-        distance = proportion_distance(predicted, bags.lower, bags.upper)
+        distance = np.abs(bags.nearest(predicted) - predicted).sum(axis=1)
         return float(np.minimum(1.0, distance).mean())
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_instances, n_features) or (n_instances, height, width, 3)
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        probabilities : ndarray of float32, shape (n_instances, n_classes)
-            Columns in the order of ``classes_``; rows sum to 1.
-        """
+    def _probabilities(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         X = self._embed(self.estimator_, self._check_instances(X))
         return self.estimator_.predict_proba(SignedDataset(X))
 
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithms of the class probabilities, finite where these underflow to 0.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_instances, n_features) or (n_instances, height, width, 3)
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        log_probabilities : ndarray of float32, shape (n_instances, n_classes)
-        """
+    def _log_probabilities(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         X = self._embed(self.estimator_, self._check_instances(X))
         return log_probabilities(self.estimator_, SignedDataset(X))

@@ -6,6 +6,7 @@ from proportion_ssl.pseudo_labels.picking import (
     pick_most_confident,
     sign_labels,
 )
+from proportion_ssl.pseudo_labels.recorded import probabilities_given_records
 from proportion_ssl.pseudo_labels.selectivity import (
     negative_selectivity,
     positive_selectivity,
@@ -32,6 +33,7 @@ __all__ = [
     "pick_least_confident",
     "pick_most_confident",
     "positive_selectivity",
+    "probabilities_given_records",
     "selection_counts",
     "sign_labels",
 ]

@@ -1,6 +1,6 @@
 """Selectors: class probabilities of bags in, signed pseudo labels out."""
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -480,6 +480,9 @@ class SoftAssignmentSelector(_IntervalSelector):
         1 would take their errors for independent.
     temperature : float, default=0.1
         Above 0; towards 0 labels become hard.
+    effective_size : int, default=60
+        Instances that a bag counts as at most beside its record, for the same reason: of 10,000 patches
+        that err together, independent evidence would outweigh any record.
 
     Notes
     -----
@@ -504,6 +507,7 @@ class SoftAssignmentSelector(_IntervalSelector):
         "degrees_of_freedom": [Interval(Real, 0, None, closed="neither")],
         "instance_weight": [Interval(Real, 0, 1, closed="right")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
+        "effective_size": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -513,11 +517,13 @@ class SoftAssignmentSelector(_IntervalSelector):
         degrees_of_freedom: float = 3.0,
         instance_weight: float = 0.3,
         temperature: float = 0.1,
+        effective_size: int = 60,
     ):
         self.standard_deviation = standard_deviation
         self.degrees_of_freedom = degrees_of_freedom
         self.instance_weight = instance_weight
         self.temperature = temperature
+        self.effective_size = effective_size
 
     def select_record(
         self,
@@ -538,6 +544,7 @@ class SoftAssignmentSelector(_IntervalSelector):
             standard_deviation=self.standard_deviation,
             degrees_of_freedom=self.degrees_of_freedom,
             temperature=self.temperature,
+            effective_size=self.effective_size,
         )
 
 

@@ -22,6 +22,7 @@ def posterior_labels(
     standard_deviation: float,
     degrees_of_freedom: float,
     temperature: float,
+    effective_size: float = np.inf,
     n_renewals: int = 4,
 ) -> np.ndarray:
     """Soft labels that weigh the scores of the instances against the recorded proportions of their bag.
@@ -42,6 +43,8 @@ def posterior_labels(
         record that is far off is not believed.
     temperature : float
         Above 0; towards 0 labels become hard.
+    effective_size : float, default=inf
+        Instances that a bag counts as at most.
     n_renewals : int, default=4
         How often it is renewed what each record is worth, and what is nearest within an interval.
 
@@ -61,7 +64,10 @@ def posterior_labels(
     convex in one variable per class and is minimized by Newton's method. In turn, with nu degrees of freedom
     and C classes,
     ``v = (nu * standard_deviation^2 + |m - p|^2) / (nu + C - 1)``: the EM algorithm for errors with a t
-    distribution [2]_. What a partial record expects, its recorded shares times the share s of its K classes
+    distribution [2]_. With more instances n than ``effective_size`` v is multiplied by ``effective_size / n``
+    in the penalty: the instances together are then no more evidence against the record than so many.
+
+    What a partial record expects, its recorded shares times the share s of its K classes
     in m, is renewed in turn as well; of these, the standard deviation is s times that of the recorded
     shares, and C is K.
 
@@ -96,6 +102,7 @@ def posterior_labels(
             # at first the scores have not met the record: their distance says nothing about it yet
             distance = ((means - nearest) ** 2).sum(axis=1, keepdims=True) if turn else 0.0
             variances = (nu * variance * mass**2 + distance) / (nu + n_free)
+            variances = variances * np.minimum(1.0, effective_size / n)
             penalty = _Misfit(n * nearest, temperature * variances * n**2)
             bags.minimize(penalty, tol=1e-5)
         # class by class: numpy transposes many times more slowly

@@ -21,6 +21,7 @@ from safetensors.numpy import save as tensor_bytes
 from proportion_ssl._atomic import replacing
 from proportion_ssl._version import __version__
 from proportion_ssl.persistence import ModelFileError
+from proportion_ssl.pseudo_labels.recorded import UNKNOWN_DEVIATION
 from proportion_ssl.segmenter import stain_reference
 from proportion_ssl.segmenter.linear_predictor import LinearPredictor
 from proportion_ssl.segmenter.prediction import Models
@@ -165,6 +166,7 @@ def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[st
         "has_proposer": segmenter.models_.proposer is not None,
         "threshold": float(segmenter.models_.threshold),
         "temperature": float(segmenter.temperature_),
+        "record_deviation": float(segmenter.models_.record_deviation),
         "proportion_errors": _numbers(segmenter.proportion_errors_),
         "linear": [n for n, p in predictors.items() if isinstance(p, LinearPredictor)],
         "classifier_classes": _classes_of(segmenter.models_.classifier).tolist(),
@@ -252,7 +254,10 @@ def _restore(cls: type, about: Mapping[str, Any], members: Mapping[str, bytes]) 
         None if errors is None else np.array([np.inf if e is None else e for e in errors])
     )
     segmenter.models_ = Models(
-        **predictors, threshold=float(about["threshold"]), temperature=segmenter.temperature_
+        **predictors,
+        threshold=float(about["threshold"]),
+        temperature=segmenter.temperature_,
+        record_deviation=float(about.get("record_deviation", UNKNOWN_DEVIATION)),
     )
     return segmenter
 

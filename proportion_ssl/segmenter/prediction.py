@@ -11,6 +11,10 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl.evaluation import apply_temperature
+from proportion_ssl.pseudo_labels.recorded import (
+    UNKNOWN_DEVIATION,
+    probabilities_given_records,
+)
 from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
 from proportion_ssl.segmenter.linear_predictor import of_classifier, of_proposer
 from proportion_ssl.segmenter.slide_features import NON_CANCER, SlideFeatures
@@ -36,12 +40,15 @@ class Models:
         Probability of tumor from which a patch is proposed.
     temperature : float, default=1.0
         Of the probabilities of the classes; see :func:`~proportion_ssl.evaluation.apply_temperature`.
+    record_deviation : float, default=0.05
+        Standard deviation of a recorded share, for slides that are segmented with their record.
     """
 
     classifier: Any
     proposer: Any
     threshold: float
     temperature: float = 1.0
+    record_deviation: float = UNKNOWN_DEVIATION
 
     def shares(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
         """Probabilities of the classes, given that a patch is cancer, shape (n_patches, n_classes)."""
@@ -79,9 +86,11 @@ def models_of(classifier: Any, proposer: Any) -> Models:
     models : Models
     """
     own = of_classifier(classifier) or classifier
+    deviation = float(getattr(classifier, "record_deviation_", UNKNOWN_DEVIATION))
     if proposer is None:
-        return Models(own, None, 0.5)
-    return Models(own, of_proposer(proposer) or proposer.net_, proposer.threshold_)
+        return Models(own, None, 0.5, record_deviation=deviation)
+    net = of_proposer(proposer) or proposer.net_
+    return Models(own, net, proposer.threshold_, record_deviation=deviation)
 
 
 def segment_features(
@@ -95,6 +104,7 @@ def segment_features(
     features: str,
     proportion_errors: np.ndarray | None = None,
     average: bool = True,
+    use_record: bool = False,
 ) -> SlideSegmentation:
     """Classify the patches of a slide; overlapping windows are averaged.
 
@@ -112,6 +122,8 @@ def segment_features(
         As in :func:`~proportion_ssl.evaluation.conformal_errors`.
     average : bool, default=True
         False: overlapping windows are left as they are, one result per window.
+    use_record : bool, default=False
+        Whether the predictions take the record into account, where there is one.
 
     Returns
     -------
@@ -122,6 +134,9 @@ def segment_features(
     grid = slide.grid
     if average:
         grid, probabilities = average_windows(slide, probabilities)
+    use_record = use_record and recorded is not None
+    if use_record:
+        probabilities = _given_record(probabilities, recorded, len(classes), models)
     codes = probabilities[:, : len(classes)].argmax(axis=1)
     if models.proposer is not None:
         codes = np.where(probabilities[:, -1] > 0.5, len(classes), codes)
@@ -139,7 +154,26 @@ def segment_features(
         colors=dict(colors),
         features=features,
         proportion_errors=proportion_errors,
+        used_record=use_record,
     )
+
+
+def _given_record(probabilities, recorded, n_classes, models):
+    """Probabilities given the record of the slide, which is of its tumor: the rest stays what it is."""
+    tumor = np.ones(len(probabilities), dtype=bool)
+    if models.proposer is not None:
+        tumor = probabilities[:, -1] <= 0.5
+    if not tumor.any():
+        return probabilities
+    shares = probabilities[tumor, :n_classes]
+    mass = shares.sum(axis=1, keepdims=True)
+    lower, upper = (recorded[[end]].to_numpy(dtype=float).T for end in ("lower", "upper"))
+    one_bag = np.zeros(len(shares), dtype=np.int64)
+    given = probabilities.astype(np.float64)
+    given[tumor, :n_classes] = mass * probabilities_given_records(
+        shares / mass, one_bag, lower, upper, standard_deviation=models.record_deviation
+    )
+    return given
 
 
 def average_windows(slide: SlideFeatures, values: np.ndarray) -> tuple[PatchGrid, np.ndarray]:

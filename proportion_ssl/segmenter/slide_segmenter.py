@@ -338,7 +338,7 @@ class SlideSegmenter(BaseEstimator):
             If fewer than two cases could be left out.
         """
         check_is_fitted(self, "classes_")
-        cohort = _as_cohort(cohort)
+        cohort = as_cohort(cohort, features)
         with _folder(features) as folder:
             data = self.read_cohort(cohort, features=folder, slides=cohort.labeled + cohort.bags)
         return self.calibrate_features(data, folds)
@@ -486,8 +486,8 @@ class SlideSegmenter(BaseEstimator):
             Slide, or feature file made as those of the fit.
         proportions : mapping of str to float, or DataFrame, optional
             Recorded proportions by class, fractions that sum to 1, or a DataFrame of classes by
-            ``share``, ``lower`` and ``upper``; shown beside the predicted ones. They do not change
-            the prediction.
+            ``share``, ``lower`` and ``upper``. The prediction takes them into account: see
+            :func:`~proportion_ssl.pseudo_labels.probabilities_given_records`; ``used_record`` says so.
         mpp : float, optional
             Microns per level-0 pixel, for a slide or feature file that does not state them.
         name : str, optional
@@ -545,7 +545,8 @@ class SlideSegmenter(BaseEstimator):
         Parameters
         ----------
         cohort : path-like, Cohort or sequence of path-like
-            A cohort, whose records stand beside the predictions, or a sequence of slide files.
+            A cohort, or a sequence of slide files. Slides of the role "bag" are segmented with their record;
+            the record of a test slide only stands beside the prediction, which it is to judge.
         output : path-like
             Folder of the files that :meth:`proportion_ssl.segmenter.SlideSegmentation.write` makes;
             ``slides.csv`` holds a row per slide.
@@ -554,7 +555,8 @@ class SlideSegmenter(BaseEstimator):
         slides : sequence of str, optional
             Names of the slides to segment. Default: those of the role "test" of a cohort, all of a sequence.
         proportions : mapping of str to mapping or DataFrame, optional
-            Recorded proportions by slide name, each as :meth:`segment` takes them, for a sequence of files.
+            Recorded proportions by slide name, each as :meth:`segment` takes them, for a sequence of files;
+            the predictions of these slides take them into account.
         mpp : float, optional
             Microns per level-0 pixel, for a sequence of files that do not state them.
         reject_below : float in [0, 1], optional
@@ -587,7 +589,7 @@ class SlideSegmenter(BaseEstimator):
                 overview = _overview(Path(image), entry.mpp) if is_there else None
                 record = entry.recorded
                 record = None if record is None else self._check_record(record, entry.name)
-                segmentation = self._segment(data, overview, record, reject_below)
+                segmentation = self._segment(data, overview, record, reject_below, entry.use_record)
                 segmentation.write(output)
                 return segmentation
 
@@ -616,7 +618,9 @@ class SlideSegmenter(BaseEstimator):
         stride = None if self.stride == self.patch_size else self.stride
         return self._preparation().embed(paths, folder, mpp=mpp, stride=stride)
 
-    def _segment(self, slide, overview, recorded, reject_below) -> SlideSegmentation:
+    def _segment(
+        self, slide, overview, recorded, reject_below, use_record=True
+    ) -> SlideSegmentation:
         check_made_by(slide, self.made_by_, "those of the fit")
         warn_of_nominal([slide])
         segmentation = segment_features(
@@ -628,6 +632,7 @@ class SlideSegmenter(BaseEstimator):
             recorded=recorded,
             features=self.features_,
             proportion_errors=self.proportion_errors_,
+            use_record=use_record,
         )
         return segmentation if reject_below is None else segmentation.reject(reject_below)
 
@@ -840,6 +845,7 @@ class _Entry(NamedTuple):
     mpp: float | None
     recorded: Any  # as `segment` takes it, or None
     image: Any = None  # the slide, where `path` is a feature file of another program
+    use_record: bool = True
 
 
 def _overview(path: Path, mpp: float | None) -> np.ndarray:
@@ -876,7 +882,9 @@ def _entries(cohort, slides, proportions, mpp, features) -> dict[str, _Entry]:
         alone = len(cohort.case_slides(row["case"])) == 1  # a record is of the whole case
         recorded = record if alone and record.notna().all(axis=None) else None
         entries[name] = _Entry(
-            *(name, row["path"], _number(row["mpp"]), recorded), image=row.get("image")
+            *(name, row["path"], _number(row["mpp"]), recorded),
+            image=row.get("image"),
+            use_record=row["role"] == "bag",
         )
     return entries
 

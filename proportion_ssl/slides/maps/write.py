@@ -101,7 +101,8 @@ def prediction_regions(
         Valid polygons that follow the borders of the patches exactly, in level-0 pixels, in the
         order of ``classes``, with the measurements ``"Area um^2"``, ``"Mean probability"`` if probabilities
         are given, and the means of ``values``. Of patches that overlap, each takes half of the overlap. Of
-        ``"patch"`` whole boxes with the measurements ``"prob_CLASS"``, as WSInfer names them, to six decimals.
+        ``"patch"`` whole boxes with the measurements ``"prob_CLASS"``, as WSInfer names them, to six
+        decimals.
 
     Raises
     ------

@@ -1,0 +1,84 @@
+"""Records of the bags that are to be predicted."""
+
+from typing import Any
+
+import numpy as np
+
+from proportion_ssl.proportions.bags import Bags
+
+
+def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.ndarray) -> Bags:
+    """Bags of the instances that are to be predicted, with their recorded proportions.
+
+    Parameters
+    ----------
+    n_instances : int
+    bag_ids : array-like of shape (n_instances,) or None
+        None: all instances are one bag.
+    recorded : DataFrame, array-like of shape (n_bags, n_classes), or Bags
+        As in the ``predict_proba`` of the classifiers.
+    classes : ndarray of shape (n_classes,)
+
+    Returns
+    -------
+    bags : Bags
+        Its ``X`` holds the positions of the instances.
+
+    Raises
+    ------
+    ValueError
+        When records and instances do not fit together.
+    """
+    if bag_ids is None:
+        bag_ids = _only_bag(recorded, n_instances)
+    bag_ids = np.asarray(bag_ids)
+    if bag_ids.shape != (n_instances,):
+        raise ValueError(
+            f"bag_ids has shape {bag_ids.shape} but there are {n_instances} instances; give one each."
+        )
+    positions = np.arange(n_instances)[:, np.newaxis]
+    if isinstance(recorded, Bags):
+        return _bags_of(positions, bag_ids, recorded.with_classes(classes))
+    if hasattr(recorded, "columns"):
+        recorded = recorded.loc[recorded.index.isin(np.unique(bag_ids))]
+    elif np.ndim(recorded) == 1:
+        recorded = np.asarray(recorded)[np.newaxis]
+    return Bags(positions, bag_ids, recorded).with_classes(classes)
+
+
+def ends_of(bags: Bags) -> tuple:
+    """What a soft assignment compares with: both ends of the intervals, or a record that says less.
+
+    Parameters
+    ----------
+    bags : Bags
+
+    Returns
+    -------
+    ends : tuple (lower, upper) or (record,)
+    """
+    return (bags.lower, bags.upper) if bags.record is None else (bags.record,)
+
+
+def _only_bag(recorded, n_instances):
+    """The id of the one bag that there is, for every instance."""
+    names = recorded.names if isinstance(recorded, Bags) else getattr(recorded, "index", [0])
+    n_bags = len(names) if hasattr(recorded, "index") else len(np.atleast_2d(recorded))
+    if n_bags != 1:
+        raise ValueError(
+            f"bag_proportions holds the records of {n_bags} bags; bag_ids must then say which instance is "
+            "of which bag."
+        )
+    return np.full(n_instances, np.asarray(names)[0])
+
+
+def _bags_of(positions, bag_ids, recorded):
+    """Bags of these instances with the records of others of the same names."""
+    names, index = np.unique(bag_ids, return_inverse=True)
+    unknown = sorted(set(names.tolist()) - set(recorded.names.tolist()), key=str)
+    if unknown:
+        raise ValueError(f"bag_proportions has no record of bag {unknown[0]!r}.")
+    chosen = recorded.select(names)
+    bags = chosen.with_instances(chosen.X)
+    bags.X, bags.index = positions, index
+    return bags
