@@ -242,6 +242,7 @@ def test_a_separator_within_a_quoted_name_of_a_column_is_none(write):
     assert load_cohort(write(text)).classes == ["a, b, c, d"]
 
 
+@pytest.mark.slow
 def test_rows_of_several_blocks_are_all_read(write, tmp_path):
     n = 5_001  # more than one block
     rows = "".join(f"s{k}.svs,,bag,{k % 100},{100 - k % 100}\n" for k in range(n))

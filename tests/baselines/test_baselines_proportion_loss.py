@@ -150,6 +150,7 @@ def test_parts_come_without_replacement_from_a_bag_and_its_partner():
     assert 60 < n_mixed < 140, "half of the bags stay whole"
 
 
+@pytest.mark.slow
 def test_shares_are_uniform_and_intervals_hold_the_true_shares_as_often_as_stated():
     batch = recorded_batch(sizes=(400, 400), weights=(1.0, 1.0))
     inside, own = [], []

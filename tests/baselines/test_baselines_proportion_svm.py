@@ -178,6 +178,7 @@ def test_images_are_refused():
         ProportionSVMClassifier().fit(images, [0, 1, 0, 1])
 
 
+@pytest.mark.slow
 def test_pipeline_and_grouped_grid_search():
     with sklearn.config_context(enable_metadata_routing=True):
         pipe = Pipeline(

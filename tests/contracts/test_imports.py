@@ -336,6 +336,7 @@ def test_no_circle_of_folders():
     order.prepare()  # raises CycleError
 
 
+@pytest.mark.slow
 def test_imported_packages_are_declared():
     """What is imported at the top must come with an ordinary installation."""
     setup = configparser.ConfigParser()

@@ -141,6 +141,7 @@ def test_the_stub_lists_what_the_package_has():
     assert sorted(listed) == sorted([*names_of("proportion_ssl"), "__version__"])
 
 
+@pytest.mark.slow
 def test_the_package_and_slides_are_imported_without_torch():
     code = "import sys, proportion_ssl, proportion_ssl.slides; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -181,6 +181,7 @@ def test_another_seed_gives_other_slides(cohort_folder, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_cohort_is_not_replaced_unless_asked(tmp_path):
     small = {**SMALL, "slide_size": 768, "n_bags": 0, "n_test": 0}
     make_slides(tmp_path, **{**small, "n_labeled": 2})

@@ -47,6 +47,7 @@ class TestSegmentation:
         assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["solid"]
         assert [axes.get_title() for axes in display.axes_] == ["prediction"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n_systems", range(1, 9))
     def test_panels_stand_at_even_distances_and_the_legend_beside_them(self, n_systems):
         systems = {f"system {i}": PREDICTED for i in range(n_systems)}

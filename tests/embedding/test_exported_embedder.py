@@ -72,6 +72,7 @@ def file(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_same_features_and_fingerprint(file, images):
     given, read = PatchEmbedder(module=Net()), ExportedEmbedder(file, batch_size=4)
     expected = given.transform(images)
@@ -238,6 +239,7 @@ def with_parts(file, target, change, compression=zipfile.ZIP_STORED):
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [

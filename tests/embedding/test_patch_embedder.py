@@ -150,6 +150,7 @@ def test_features_of_real_patches_with_real_weights(real_data):
     assert_equal_features(PatchEmbedder(weights, batch_size=5).transform(patches), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 100])
 def test_batch_size_does_not_matter(images, batch_size):
     expected = PatchEmbedder(module=Tiny()).transform(images)
@@ -157,6 +158,7 @@ def test_batch_size_does_not_matter(images, batch_size):
     assert_equal_features(features, expected, tolerance=1e-6)
 
 
+@pytest.mark.slow
 def test_normalization_can_be_set(images):
     mean, std = (0.1, 0.5, 0.9), (0.5, 0.25, 0.125)
     expected = in_plain_torch(Tiny(), images, mean, std)
@@ -175,6 +177,7 @@ def test_a_module_runs_in_evaluation_mode_and_stays_as_it_is(images):
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_module_is_copied_until_the_next_fit(images):
     module = Tiny()
     embedder = PatchEmbedder(module=module).fit(images)
@@ -199,6 +202,7 @@ def test_small_images_for_a_module_that_takes_them(images):
 # How images are read
 
 
+@pytest.mark.slow
 def test_a_sequence_is_read_in_slices_once_by_one_thread(images):
     lazy = Lazy(images)
     features = PatchEmbedder(module=Tiny(), batch_size=4).transform(lazy)
@@ -366,6 +370,7 @@ def test_features_that_are_not_numbers(images):
 # Memory
 
 
+@pytest.mark.slow
 def test_an_image_is_computed_once(images, computed, tmp_path):
     embedder = PatchEmbedder(module=Tiny(), memory=tmp_path, batch_size=4)
     expected = PatchEmbedder(module=Tiny()).transform(images)
@@ -399,6 +404,7 @@ def test_other_settings_are_computed_anew(images, computed, tmp_path, change):
     assert_array_equal(features, PatchEmbedder(**settings).transform(images))
 
 
+@pytest.mark.slow
 def test_images_of_equal_bytes_and_another_shape(computed, tmp_path):
     embedder = PatchEmbedder(module=Tiny(), memory=tmp_path)
     wide = np.arange(2 * 32 * 64 * 3, dtype=np.uint8).reshape(2, 32, 64, 3)
@@ -569,6 +575,7 @@ class SinglePrecision(nn.Module):
         return torch.matmul(x.mean(dim=(2, 3)), torch.eye(3, dtype=torch.float32))
 
 
+@pytest.mark.slow
 def test_networks_that_take_one_size_or_type(images):
     small = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5))
     assert len(PatchEmbedder(module=small).fingerprint()) == 64
@@ -621,6 +628,7 @@ def test_settings_can_change_after_fit(images):
     assert embedder.transform(images[:1]).shape == (1, 1280)
 
 
+@pytest.mark.slow
 def test_names_of_features(images):
     embedder = PatchEmbedder(module=Tiny()).fit(images)
     assert embedder.n_features_out_ == 5
@@ -651,6 +659,7 @@ def test_progress_is_shown_if_asked(images, capsys):
     assert "11/11" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_threads_at_once(images, fresh):
     embedder = PatchEmbedder(module=Tiny(), batch_size=2)
     orders = [np.random.default_rng(seed).permutation(11) for seed in range(8)]
@@ -717,6 +726,7 @@ def test_openvino_is_used_where_it_is(batch, caplog, fresh):
     assert_equal_features(run(batch), as_given(Tiny(), batch), 1e-5)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvino_uses_the_threads_of_torch(batch):
     before = torch.get_num_threads()

@@ -50,6 +50,7 @@ def test_first_answers_are_rectified_convolutions():
         assert_allclose(features[10 + i], answer.std(ddof=1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_tells_textures_apart_through_the_embedder():
     """Coarse and fine grain of equal mean and spread of the colours."""
     rng = np.random.default_rng(0)

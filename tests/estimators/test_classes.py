@@ -64,6 +64,7 @@ every = pytest.mark.parametrize("model", EVERY, ids=lambda m: type(m).__name__)
 # --- classes that only bags show ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["columns", "classes"])
 @pytest.mark.parametrize("model", LEARN_FROM_PROPORTIONS, ids=lambda m: type(m).__name__)
 def test_bags_teach_a_class_that_no_labeled_patch_shows(model, named):
@@ -109,6 +110,7 @@ def test_columns_without_names_beside_classes_in_another_order_are_doubted():
         model.fit(X, LABELS, bags(recorded))
 
 
+@pytest.mark.slow
 def test_grouped_cross_validation_goes_on_where_a_fold_lacks_a_class():
     slides = np.where(Y == "c", 0, 1 + np.arange(len(Y)) % 2)
     model = NegativePseudoLabelClassifier(**QUICK)

@@ -158,6 +158,7 @@ def test_folds_that_lack_a_class_neither_fail_nor_warn(routing):
     assert results["test_overall"].min() == 0.0
 
 
+@pytest.mark.slow
 def test_grid_search_selects_by_the_named_score(slides):
     X, y, slide_ids = slides
     grid = {"logisticregression__C": [1e-6, 1.0]}

@@ -79,6 +79,7 @@ def test_instances_that_give_the_components_are_chosen_by_their_values(monkeypat
     assert_array_equal(other.signed_labels_, one.signed_labels_[order])
 
 
+@pytest.mark.slow
 def test_images():
     images = np.random.default_rng(0).integers(0, 64, (16, 32, 32, 3), dtype=np.uint8)
     images += np.arange(0, 192, 12, dtype=np.uint8)[

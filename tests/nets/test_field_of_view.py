@@ -28,6 +28,7 @@ def make_views(n=400, seed=0):
     return views.reshape(n, -1), y, telling
 
 
+@pytest.mark.slow
 @parametrize_with_checks([MultiFieldOfViewNet(1, expert=HeadClassifier(max_epochs=40))])
 def test_scikit_learn(estimator, check):
     check(estimator)

@@ -103,6 +103,7 @@ def test_partial_fit_and_copies_go_on(monkeypatch):
         assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @given(
     arrays(np.float32, (5, N_CLASSES), elements=st.floats(-40, 40, width=32)),
     arrays(np.int8, (5, N_CLASSES), elements=st.integers(-1, 1)),

@@ -59,6 +59,7 @@ def test_string_labels_come_back(images):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_same_seed_same_net(images):
     one, other = (seeded_fit(small(max_epochs=2), *images) for _ in range(2))
     assert_array_equal(one.predict_proba(images[0]), other.predict_proba(images[0]))
@@ -74,6 +75,7 @@ def test_clone_is_unfitted_and_fits_to_the_same(images, freeze):
     assert_array_equal(copy.predict_proba(images[0]), net.predict_proba(images[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["pickle", "joblib"])
 def test_it_survives_the_disk(images, how, tmp_path):
     net = seeded_fit(small(max_epochs=2), *images)
@@ -115,6 +117,7 @@ def test_fine_tuning_moves_them(images):
     assert any("running_mean" in name for name in moved)
 
 
+@pytest.mark.slow
 def test_features_in_place_of_images(images):
     pixels, names = images
     features = PatchEmbedder(weights=None).transform(pixels)

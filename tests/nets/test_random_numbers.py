@@ -87,6 +87,7 @@ def torch_state():
     return torch.get_rng_state()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*OWN, FOREIGN], ids=name_of)
 def test_fits_in_threads_are_equal_and_leave_torchs_generator(model, torch_state):
     jobs = [0, 1, 2, 0]

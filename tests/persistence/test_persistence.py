@@ -360,6 +360,7 @@ def test_mobilenet_alone(freeze, as_features, tmp_path):
     np.testing.assert_array_equal(refitted, net.fit(X, ["a", "b"] * 4).predict_proba(X))
 
 
+@pytest.mark.slow
 def test_loaded_net_is_fitted_anew_from_its_setting(tmp_path):
     """Not from the layers of the file, which are another network once ``weights`` is changed."""
     torch.save(load_mobilenet_v2(None, seed=7).state_dict(), tmp_path / "w.pth")
@@ -473,6 +474,7 @@ def test_robust_on_images(from_file, tmp_path):
         np.testing.assert_array_equal(again.predict_proba(images), expected)
 
 
+@pytest.mark.slow
 def test_robust_on_features_of_a_mobilenet(tmp_path):
     X = np.random.default_rng(0).normal(size=(12, 1280)).astype(np.float32)
     model = RobustProportionClassifier(MobileNetV2Classifier(weights=None), random_state=0)
@@ -1134,6 +1136,7 @@ def damage(stored, place, in_header, kind, content):
     return stored[:where] + (b"" if kind == "cut" else content) + stored[until:]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -1501,6 +1504,7 @@ def test_any_description_of_a_robust_classifier(stored_robust, data, tmp_path, c
         loaded.label_log_.to_frame()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -249,6 +249,7 @@ def test_truth_lies_within_the_interval_of_its_rounded_record(counts, step):
     _check_consequences(bags)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     counts=COUNTS,
@@ -266,6 +267,7 @@ def test_truth_lies_within_where_some_shares_are_not_stated(counts, step, hidden
     _check_consequences(bags)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     counts=COUNTS,

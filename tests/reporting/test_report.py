@@ -352,6 +352,7 @@ def test_thumbnail_is_reduced_to_its_limits():
     assert decode(thumbnail_uri(make_thumbnail(3, 2)))[1].size == (2, 3)
 
 
+@pytest.mark.slow
 def test_page_of_40_noisy_slides_stays_below_15_megabytes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
     codes = np.random.default_rng(1).integers(-1, 4, (80, 80))

@@ -232,6 +232,7 @@ def test_maps_fade(page):
     assert find(page, "#s0 .fade input").get_property("value") == "100"
 
 
+@pytest.mark.slow
 def test_pictures_zoom_by_button(page):
     find(page, "#s0 [data-zoom=fit]").click()
     before = box(page, "#s0 .stage")
@@ -266,6 +267,7 @@ def test_pictures_zoom_and_move_by_keyboard(page):
     assert box(page, "#s0 .stage")[2:] == pytest.approx(before[2:], abs=1)
 
 
+@pytest.mark.slow
 def test_zoomed_picture_follows_the_mouse(page):
     view = find(page, "#s0 .view")
     for _ in range(3):
@@ -314,6 +316,7 @@ def heading(browser, table, number):
     return find(browser, f"{table} thead th:nth-child({number})")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["click", "enter", "space"])
 def test_tables_sort(page, how):
     def use(number):
@@ -546,6 +549,7 @@ def test_page_path(tmp_path_factory):
     return report(path, slides=slides, classes=CLASSES, test=test)
 
 
+@pytest.mark.slow
 def test_every_layer_is_shown_alone(browser, test_page_path):
     resize(browser, 1280)
     open_page(browser, test_page_path)

@@ -116,6 +116,7 @@ def test_outlines_by_other_names_are_listed_with_their_number(folder):
     assert "(acinar, solid)" in message
 
 
+@pytest.mark.slow
 def test_class_that_only_bags_have(folder):
     def edit(table):
         table["lepidic"] = ["", "", "", "10", "0", "0", "0"]
@@ -127,6 +128,7 @@ def test_class_that_only_bags_have(folder):
     assert only(look(folder, bags_may_teach=True), False) == message.replace("Error", "Warning")
 
 
+@pytest.mark.slow
 def test_class_that_nothing_shows_is_a_warning(folder):
     change(folder, lambda table: table.assign(lepidic=["", "", "", 0, 0, 0, 0]))
     names = ["acinar", "solid", "lepidic"]
@@ -147,6 +149,7 @@ def test_labeled_slide_whose_outlines_label_no_patch(folder):
     assert len(found) == 1 and found[0].startswith("Error: labeled_0: is labeled, but no patch")
 
 
+@pytest.mark.slow
 def test_outlined_glass_is_reported_by_slide_and_class(folder):
     names = layout(0.3)
     names[0] = "solid"  # a row of glass

@@ -214,6 +214,7 @@ class TestKnownTruth:
         assert record > net + 0.02
         assert together > max(record, context) + 0.02
 
+    @pytest.mark.slow
     def test_weight_of_neighbors_beside_records(self):
         """The record settles more of the errors that neighbors alone would spread."""
         cells, f, labels, slides = tissue(0)

@@ -99,6 +99,7 @@ def test_a_saved_model_segments_the_files(cohort, fitted, tmp_path):
     assert_allclose(loaded.segment(path).probabilities, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["STAMP", "CLAM"])
 def test_other_programs_need_the_resolution(program, tmp_path, fitted):
     manifest, features = write_feature_cohort(tmp_path / "a", program=program, mpp=True)
@@ -123,6 +124,7 @@ def add_clam_patches(features):
             file["coords"].attrs.update({"patch_size": PATCH, "patch_level": 0})
 
 
+@pytest.mark.slow
 def test_arguments_of_fit(cohort):
     manifest, features = cohort
     data = read_training_data(manifest, features)
@@ -170,6 +172,7 @@ def change(path, name, key, value):
         file[name].attrs[key] = value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -212,6 +215,7 @@ def test_features_of_another_width(copied):
         quick().fit(manifest, features=features)
 
 
+@pytest.mark.slow
 def test_a_slide_without_patches_is_named(copied):
     manifest, features = copied
     write_trident(features / "case.bag_5.h5", np.zeros((0, 12), "f4"), np.zeros((0, 2)))
@@ -226,6 +230,7 @@ def test_outlines_must_be_there(copied):
         quick().fit(manifest, features=features)
 
 
+@pytest.mark.slow
 def test_outlines_beyond_the_slide(copied):
     """Level-0 sizes of the file stand in for the slide."""
     manifest, features = copied
@@ -291,6 +296,7 @@ def test_overlapping_windows_are_averaged(tmp_path, overlap):
     assert len(np.unique(grid.cells, axis=0)) == len(grid)
 
 
+@pytest.mark.slow
 def test_fit_and_map_of_overlapping_windows(tmp_path):
     manifest, features = write_feature_cohort(tmp_path / "a")
     for path in features.glob("*.h5"):

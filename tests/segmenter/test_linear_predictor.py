@@ -57,6 +57,7 @@ def test_proposers(fusion, data):
     assert_allclose(predictor.predict_proba(X)[:, 1:], proposer.transform(X), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_gate_or_a_foreign_net_is_none(data):
     X = np.hstack([data.X_labeled, data.X_labeled])
     is_tumor = data.y == data.y[0]

@@ -201,6 +201,7 @@ def test_other_features_are_refused(fitted, manifest, features, tmp_path, new):
         fitted_there.segment(path)
 
 
+@pytest.mark.slow
 def test_overlapping_windows_are_averaged_on_the_cells_of_the_step(fitted, manifest, tmp_path):
     finer = clone(fitted).set_params(stride=16)
     finer.__dict__.update({k: v for k, v in vars(fitted).items() if k.endswith("_")})
@@ -226,6 +227,7 @@ def test_overlapping_windows_are_averaged_on_the_cells_of_the_step(fitted, manif
         finer.set_params(stride=15).segment(manifest.parent / "test_9.tif")
 
 
+@pytest.mark.slow
 def test_a_mask_of_the_user_decides_what_tissue_is(manifest, new, tmp_path):
     half = np.zeros((N, N), dtype=np.uint8)
     half[:, : N // 2] = 1

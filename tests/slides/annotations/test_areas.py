@@ -232,6 +232,7 @@ def cut_by_hand(positive, negative):
     return left
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(lattice_rings(4), min_size=1, max_size=4),

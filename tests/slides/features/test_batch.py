@@ -71,6 +71,7 @@ def check(run):
     assert all(row["n_patches"] == 64 for row in run.results.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "n_jobs"), [("loky", None), ("loky", 2), ("threading", 2)])
 def test_six_of_eight_slides(paths, tmp_path, caplog, backend, n_jobs):
     with joblib.parallel_config(backend), caplog.at_level(logging.WARNING):
@@ -237,6 +238,7 @@ def end_own_process(entry):
     return entry
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_what_was_done_outlives_a_worker_process():
     cohort = {name: name for name in ("a", "b", "c", "last")}

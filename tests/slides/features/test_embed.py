@@ -148,6 +148,7 @@ def test_a_second_run_reads_and_changed_settings_recompute(paths, tmp_path, capl
     assert other.n_images > 0
 
 
+@pytest.mark.slow
 def test_a_slide_that_changes_is_embedded_again(tmp_path):
     paths = write_cohort(tmp_path / "slides", n=2)
     embed_slides(paths, Colors(), tmp_path / "store", **SETTINGS)
@@ -228,6 +229,7 @@ def test_a_damaged_file_is_made_again(paths, tmp_path):
         assert_same(features_of(tmp_path), expected)
 
 
+@pytest.mark.slow
 def test_overlapping_patches_and_masks_of_ones_own(paths, tmp_path):
     def run(name, **settings):
         settings = {**SETTINGS, **settings}

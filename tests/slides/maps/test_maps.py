@@ -159,6 +159,7 @@ def test_agreement_is_complete_on_a_synthetic_slide(tmp_path):
             assert after.tolist() == before.tolist()
 
 
+@pytest.mark.slow
 def test_agreement_is_complete_on_a_real_slide(real_data, tmp_path):
     with open_slide(real_data / "slides" / "CMU-1-Small-Region.svs") as slide:
         regions = outlines(np.random.default_rng(2), slide.dimensions, n=16)

@@ -200,6 +200,7 @@ def test_annotation_store(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_ome_tiff(tmp_path):
     grid = patch_grid((30000, 20000), mpp=0.5, patch_mpp=0.5, size=50)
     labels = np.random.default_rng(0).integers(-1, 2, len(grid))

@@ -10,6 +10,7 @@ from proportion_ssl.slides.grid import patch_grid
 from proportion_ssl.slides.patches.mosaic import stitch, unstitch
 
 
+@pytest.mark.slow
 @given(
     width=st.integers(50, 800),
     height=st.integers(50, 800),

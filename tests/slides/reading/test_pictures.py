@@ -163,6 +163,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_and_why(tmp_path, name):
     write, reason = REFUSED[name]

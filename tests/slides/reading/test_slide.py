@@ -733,6 +733,7 @@ def test_worker_processes_share_a_slide(pyramid, fast):
         assert [*results[0], *results[1]] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot fork here"
 )
