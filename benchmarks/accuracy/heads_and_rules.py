@@ -136,7 +136,7 @@ def wanted(options):
             for regime in options.regimes:
                 yield name, seed, "discriminant", "preset", regime
                 for head in options.heads:
-                    for rule in RULES:
+                    for rule in options.rules:
                         yield name, seed, head, rule, regime
 
 
@@ -172,6 +172,7 @@ def main(arguments=None):
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--regimes", nargs="+", default=REGIMES, choices=REGIMES)
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
+    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cache", type=Path, default=Path("results/features"))
     parser.add_argument("--output", type=Path, default=Path("results/heads_and_rules.csv"))
