@@ -200,7 +200,7 @@ def _by_groups(X, shares, weights, means, groups):
         weight = float(weights[rows].sum())
         if weight == 0:
             continue
-        part = _residual_products(X[rows], shares[rows], weights[rows], low)
+        part = residual_products(X[rows], shares[rows], weights[rows], low)
         covariance += part
         weighted_sum += weight * part
         squares += float(np.vdot(part, part))
@@ -208,19 +208,19 @@ def _by_groups(X, shares, weights, means, groups):
     for rows in alone:
         for start in range(0, len(rows), AT_ONCE):
             here = rows[start : start + AT_ONCE]
-            covariance += _residual_products(X[here], shares[here], weights[here], low)
+            covariance += residual_products(X[here], shares[here], weights[here], low)
     spread = (
         squares - 2 * np.vdot(weighted_sum, covariance) + total * np.vdot(covariance, covariance)
     )
     for rows in alone:
         for start in range(0, len(rows), AT_ONCE):
-            spread += _spread_of_instances(
+            spread += spread_of_instances(
                 *(rows[start : start + AT_ONCE], X, shares, weights, low, covariance)
             )
     return covariance, float(spread)
 
 
-def _residual_products(X, shares, weights, means):
+def residual_products(X, shares, weights, means):
     """Sum over instances and classes of ``share * r r'``, r the residuals from the class means."""
     weighted = X * np.sqrt(weights)[:, np.newaxis]
     mixed = (shares.T @ X).T @ means
@@ -228,7 +228,7 @@ def _residual_products(X, shares, weights, means):
     return weighted.T @ weighted - mixed - mixed.T + own
 
 
-def _spread_of_instances(rows, X, shares, weights, means, covariance):
+def spread_of_instances(rows, X, shares, weights, means, covariance):
     """Sum over instances of ``|A_i - w_i S|^2``, without forming the matrices ``A_i``."""
     X, shares, weights = X[rows], shares[rows].astype(np.float64), weights[rows].astype(np.float64)
     low = covariance.astype(X.dtype)
