@@ -167,9 +167,10 @@ def within_classes(X: np.ndarray, labels: np.ndarray, groups: np.ndarray | None 
     With ``A_g`` what the instances of slide g add to the covariance S, and ``w_g`` their share of the weight,
     the spread is ``sum_g |A_g - w_g S|^2``.
     """
-    sums = labels.sum(axis=0)
+    sums = labels.sum(axis=0, dtype=np.float64)  # float32 would count no further than 16 million
     n_present = np.count_nonzero(sums)
-    shares = (labels / np.where(sums > 0, sums, 1)).astype(X.dtype)
+    shares = labels.astype(X.dtype)
+    shares /= np.where(sums > 0, sums, 1).astype(X.dtype)
     means = (shares.T @ X).astype(np.float64)
     shares /= max(n_present, 1)
     weights = shares.sum(axis=1)
