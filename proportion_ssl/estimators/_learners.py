@@ -298,7 +298,7 @@ class SolvedLearner:
 
     def logits(self) -> np.ndarray:
         """Logits of the instances of the bags."""
-        return _logits(self.X_bags, self.solution)
+        return logits_of(self.X_bags, self.solution)
 
     def learn(self, labels: np.ndarray, n_epochs: int | None = None) -> dict:
         """Solve on the labeled instances and the signed labels of the bags."""
@@ -373,7 +373,7 @@ class SolvedLearner:
             here = fold == number
             kept = np.append(np.full(len(self.X), True), ~here)
             solution = self.head.solve(self.X_all, labels * kept[:, np.newaxis], groups)
-            logits[here] = _logits(self.X_bags[here], solution)
+            logits[here] = logits_of(self.X_bags[here], solution)
         return logits
 
 
@@ -531,6 +531,17 @@ def soft_labels(signed: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return soft
 
 
-def _logits(X, solution):
+def logits_of(X: np.ndarray, solution: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Logits of projected features, in float32.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n_instances, n_components)
+    solution : tuple of ndarray (coef, intercept)
+
+    Returns
+    -------
+    logits : ndarray of float32, shape (n_instances, n_classes)
+    """
     coef, intercept = solution
     return X @ coef.astype(np.float32) + intercept.astype(np.float32)
