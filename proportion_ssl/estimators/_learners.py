@@ -26,7 +26,7 @@ from proportion_ssl.heads._projection import (
     principal_components,
     sample_rows,
 )
-from proportion_ssl.heads._temperature import fit_temperature
+from proportion_ssl.heads._temperature import most_probable_temperature, temperature_sums
 from proportion_ssl.nets.content_order import content_order
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import train_epochs, train_until_settled, training_rows
@@ -242,19 +242,23 @@ class SolvedLearner:
         random_state: np.random.RandomState,
     ):
         self.head, self.net, self.bags, self.codes = head, net, bags, codes
-        parts = [X] if bags is None else [X, bags.X]
-        self.projection = self._project(parts, classes, random_state)
-        n_instances = sum(part.shape[0] for part in parts)
-        self.X_all = np.empty((n_instances, len(self.projection.components)), dtype=np.float32)
-        self.X, self.X_bags = self.X_all[: len(codes)], self.X_all[len(codes) :]
-        for part, out in zip(parts, (self.X, self.X_bags), strict=False):
-            self.projection(part, out)
+        self._read(X, classes, random_state)
         self.known = np.eye(len(classes), dtype=np.float32)[codes]
         self.groups = np.full(len(codes), -1)
         if groups is not None:
             self.groups = np.unique(np.asarray(groups), return_inverse=True)[1]
         self.labels: np.ndarray | None = None  # soft, of the bags
         self.fell_back = False
+
+    def _read(self, X, classes, random_state):
+        """Project all instances and hold them."""
+        parts = [X] if self.bags is None else [X, self.bags.X]
+        self.projection = self._project(parts, classes, random_state)
+        n_instances = sum(part.shape[0] for part in parts)
+        self.X_all = np.empty((n_instances, len(self.projection.components)), dtype=np.float32)
+        self.X, self.X_bags = self.X_all[: len(X)], self.X_all[len(X) :]
+        for part, out in zip(parts, (self.X, self.X_bags), strict=False):
+            self.projection(part, out)
 
     def _project(self, parts, classes, random_state) -> Projection:
         n_labeled, n_features = parts[0].shape
@@ -264,7 +268,9 @@ class SolvedLearner:
             order[n_labeled:] = n_labeled + content_order(self.bags.X, self.bags.index)
         n_components = self.head.n_components or default_components(n_instances)
         rows = sample_rows(n_instances, n_features, n_components, random_state, order)
-        sample = gather(parts, rows)
+        return self._projection_of(gather(parts, rows), n_components, classes, random_state)
+
+    def _projection_of(self, sample, n_components, classes, random_state):
         self.net.initialize_for(sample, np.arange(len(sample)), classes)
         scales = (part.numpy(force=True) for part in (self.net.head.mean, self.net.head.scale))
         return principal_components(sample, *scales, n_components, random_state)
@@ -274,14 +280,17 @@ class SolvedLearner:
         X, labels, groups = self.X, self.known, self.groups
         without = np.flatnonzero(self.known.sum(axis=0) == 0)
         if len(without) and self.bags is not None:
-            bags = self.bags
-            shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
-            means = class_means(X, self.codes, self.X_bags, bags.index, shares, bags.weights)
+            means = self._class_means()
             X = np.concatenate([X, means[without].astype(X.dtype)])
             labels = np.concatenate([labels, np.eye(labels.shape[1], dtype=labels.dtype)[without]])
             groups = np.append(groups, np.full(len(without), -1))
         self.solution = self.supervised = self.head.solve(X, labels, groups)
         return {"n_epochs": 0, "train_loss": None, "valid_loss": None}
+
+    def _class_means(self):
+        bags = self.bags
+        shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
+        return class_means(self.X, self.codes, self.X_bags, bags.index, shares, bags.weights)
 
     def probabilities(self) -> np.ndarray:
         """Class probabilities of the instances of the bags, at the temperature of the rounds."""
@@ -289,7 +298,7 @@ class SolvedLearner:
 
     def logits(self) -> np.ndarray:
         """Logits of the instances of the bags."""
-        return _logits(self.X_bags, self.solution)
+        return logits_of(self.X_bags, self.solution)
 
     def learn(self, labels: np.ndarray, n_epochs: int | None = None) -> dict:
         """Solve on the labeled instances and the signed labels of the bags."""
@@ -309,24 +318,41 @@ class SolvedLearner:
 
         The solution is that of the labeled instances alone if left-out slides say that the bags did harm.
         """
-        if self.labels is not None:
-            beside = (self.X_bags, self.labels, self._all_groups()[1])
-            left_out = self.head.left_out(self.X, self.known, self.groups, beside=beside)
-            unseen = self.left_out_logits()
-            self.fell_back = self._records_say_nothing(unseen) or self._bags_do_harm(*left_out)
+        learned = self._has_labels()
+        if learned:
+            left_out = self._left_out_beside_bags()
+            shares, sums = self._unseen_bags()
+            bags = self.bags
+            self.fell_back = records_say_nothing(
+                shares, bags.lower, bags.upper
+            ) or self._bags_do_harm(*left_out)
             if self.fell_back:
-                self.solution, self.labels = self.supervised, None
+                self.solution, learned = self.supervised, False
         temperature = self.head.temperature
-        if temperature is None and self.labels is None:
+        if temperature is None and not learned:
             temperature = self.head.temperature_of(self.X, self.known, self.groups)
         elif temperature is None:
-            by_bags = fit_temperature(unseen, self.labels * (unseen > 0.5 * ABSENT))
+            by_bags = most_probable_temperature(sums)
             by_labels = typical_temperature(*left_out, self.known) or by_bags
             temperature = float(np.sqrt(by_labels * by_bags))
         coef, intercept = self.solution
         weight = self.projection.on_features(coef) / temperature
         self.net.head.set_linear(weight, intercept / temperature)
         return temperature
+
+    def _has_labels(self):
+        return self.labels is not None
+
+    def _left_out_beside_bags(self):
+        beside = (self.X_bags, self.labels, self._all_groups()[1])
+        return self.head.left_out(self.X, self.known, self.groups, beside=beside)
+
+    def _unseen_bags(self):
+        """Predicted shares of left-out bags, and what their labels say about the temperature."""
+        logits, bags = self.left_out_logits(), self.bags
+        codes, n_classes = logits.argmax(axis=1), logits.shape[1]
+        shares = class_proportions(codes, bags.index, n_bags=bags.n_bags, n_classes=n_classes)
+        return shares, temperature_sums(logits, self.labels * (logits > 0.5 * ABSENT))
 
     def _bags_do_harm(self, logits, fold):
         if (self.groups < 0).any():
@@ -336,18 +362,10 @@ class SolvedLearner:
         before, after = (one[rows].argmax(axis=1) == self.codes[rows] for one in (alone, logits))
         return do_harm(before, after, self.codes[rows], self.groups[rows])
 
-    def _records_say_nothing(self, logits):
-        bags = self.bags
-        shares = class_proportions(
-            logits.argmax(axis=1), bags.index, n_bags=bags.n_bags, n_classes=logits.shape[1]
-        )
-        return records_say_nothing(shares, bags.lower, bags.upper)
-
     def left_out_logits(self) -> np.ndarray:
         """Logits of the instances of the bags, by heads that have not learned from their bag."""
         logits = np.zeros(self.labels.shape)
-        n_bags = self.bags.n_bags
-        fold = (np.arange(n_bags) % min(N_BAG_FOLDS, max(2, n_bags)))[self.bags.index]
+        fold = bag_folds(self.bags.n_bags)[self.bags.index]
         labels, groups = (
             np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups())
         )
@@ -355,8 +373,13 @@ class SolvedLearner:
             here = fold == number
             kept = np.append(np.full(len(self.X), True), ~here)
             solution = self.head.solve(self.X_all, labels * kept[:, np.newaxis], groups)
-            logits[here] = _logits(self.X_bags[here], solution)
+            logits[here] = logits_of(self.X_bags[here], solution)
         return logits
+
+
+def bag_folds(n_bags: int) -> np.ndarray:
+    """In which fold each bag is left out, shape (n_bags,)."""
+    return np.arange(n_bags) % min(N_BAG_FOLDS, max(2, n_bags))
 
 
 # --- what the labels did -------------------------------------------------------------------------
@@ -508,6 +531,17 @@ def soft_labels(signed: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return soft
 
 
-def _logits(X, solution):
+def logits_of(X: np.ndarray, solution: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Logits of projected features, in float32.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n_instances, n_components)
+    solution : tuple of ndarray (coef, intercept)
+
+    Returns
+    -------
+    logits : ndarray of float32, shape (n_instances, n_classes)
+    """
     coef, intercept = solution
     return X @ coef.astype(np.float32) + intercept.astype(np.float32)

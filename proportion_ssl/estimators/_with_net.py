@@ -100,8 +100,7 @@ class NetBagClassifier(ProbabilisticBagClassifier):
         predicted = class_proportions(
             codes, bags.index, n_bags=bags.n_bags, n_classes=len(self.classes_)
         )
-        distance = np.abs(bags.nearest(predicted) - predicted).sum(axis=1)
-        return float(np.minimum(1.0, distance).mean())
+        return mean_absolute_error(predicted, bags)
 
     def _probabilities(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -204,6 +203,24 @@ class TrainedNetClassifier(NetBagClassifier):
         known = signed.copy()
         known[rows] = 0
         return known, validation
+
+
+def mean_absolute_error(predicted: np.ndarray, bags: Bags) -> float:
+    """Mean over the bags of :func:`~proportion_ssl.proportions.sum_absolute_error`.
+
+    Parameters
+    ----------
+    predicted : ndarray of shape (n_bags, n_classes)
+        Predicted proportions.
+    bags : Bags
+        Recorded proportions count as what is nearest within them.
+
+    Returns
+    -------
+    error : float in [0, 1]
+    """
+    distance = np.abs(bags.nearest(predicted) - predicted).sum(axis=1)
+    return float(np.minimum(1.0, distance).mean())
 
 
 def new_head_net(is_images: bool) -> SignedLabelNet:

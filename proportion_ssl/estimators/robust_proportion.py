@@ -9,7 +9,8 @@ from scipy import stats
 
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.estimators._learners import SolvedLearner, rounds
-from proportion_ssl.estimators._with_net import NetBagClassifier
+from proportion_ssl.estimators._out_of_core import StreamedLearner, stays_out_of_core
+from proportion_ssl.estimators._with_net import NetBagClassifier, mean_absolute_error
 from proportion_ssl.heads import DiscriminantClassifier
 from proportion_ssl.nets.classifiers import HeadClassifier, MobileNetV2Classifier
 from proportion_ssl.proportions.bags import Bags
@@ -63,6 +64,9 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         Smallest distance at which a bag can be doubtful; it must also be three times the median of all.
     classes : array-like of shape (n_classes,), default=None
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
+    n_jobs : int, default=None
+        Bags that are worked on at once where features stay in their files (see Notes), as in joblib, whose
+        backend is used (``joblib.parallel_config``: processes, threads, Dask).
     random_state : int, RandomState instance or None, default=None
         Chooses the instances that scale and principal components are taken from where there are more than
         20,000, or 30 million values; with more than 1536 features the components are found by a randomized
@@ -116,6 +120,11 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     stain, and the discriminant functions do not look there. Settings were found on virtual slides of real
     patches and MobileNetV2 features; see ``benchmarks/accuracy/robustness.py``.
 
+    Where the bags are a :class:`~proportion_ssl.slides.FeatureSequence` whose components would take more
+    than 1 GiB of memory, features stay in their files. Every round is then a map over the bags, each read
+    once, and a sum of what they add to class means and covariance; the result is that of the fit in memory
+    up to rounding. Single pseudo labels are not kept then (no ``label_log_``).
+
     Images pass the frozen layers of a net once per fit.
 
     Examples
@@ -135,6 +144,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
         "doubt": [Interval(Real, 0, 2, closed="both")],
+        "n_jobs": [Integral, None],
     }
 
     _kept = NetBagClassifier._kept.extended(
@@ -159,6 +169,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         n_rounds: int = 7,
         doubt: float = 0.4,
         classes: Any = None,
+        n_jobs: int | None = None,
         random_state: Any = None,
     ):
         self.estimator = estimator
@@ -168,6 +179,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         self.n_rounds = n_rounds
         self.doubt = doubt
         self.classes = classes
+        self.n_jobs = n_jobs
         self.random_state = random_state
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):
@@ -183,29 +195,62 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         if bags is not None:
             shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
             warn_if_not_identifiable(shares, self.classes_)
-        learner = SolvedLearner(head, net, X, codes, bags, groups, self.classes_, random_state)
-        learner.fit_labeled()
-        if bags is not None:
-            self._fit_rounds(learner, bags)
-        self.temperature_ = learner.finish()
+        given = (head, net, X, codes, bags, groups, self.classes_, random_state)
+        if bags is not None and stays_out_of_core(
+            bags.X, len(codes) + bags.n_instances, self.n_components
+        ):
+            learner = StreamedLearner(self.n_jobs, *given)
+            self._fit_streamed(learner, bags)
+        else:
+            learner = SolvedLearner(*given)
+            learner.fit_labeled()
+            if bags is not None:
+                self._fit_rounds(learner, bags)
+            self.temperature_ = learner.finish()
         self.fell_back_ = learner.fell_back
 
     def _fit_rounds(self, learner, bags):
         """Label the bags and solve for a new head, in turns; judge the records in between."""
         self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
         self.history_ = []
-        for deviation in [FIRST_DEVIATION] + [LARGEST_DEVIATION] * (self.n_rounds - 1):
+        for deviation in self._first_deviations():
             self._round(learner, bags, deviation)
         predicted = self.classes_[learner.logits().argmax(axis=1)]
         supported = bags.proportions_of(predicted, self.classes_)
-        self.bags_, deviation = self._judge(bags, supported)
-        self.record_deviation_ = float(np.clip(deviation, SMALLEST_DEVIATION, LARGEST_DEVIATION))
+        self._judge(bags, supported)
         for _ in range(N_LAST_ROUNDS):
             self._round(learner, self.bags_, self.record_deviation_)
 
+    def _fit_streamed(self, learner, bags):
+        """The same with features that stay in their files: one pass tells what the round before predicts."""
+        learner.fit_labeled()
+        self.history_ = []
+        for deviation in self._first_deviations():
+            self._tell_error(learner.round(_selector(deviation), bags), bags)
+            self._append_round(deviation)
+        supported = learner.predicted_shares()
+        self._judge(bags, supported)
+        for _ in range(N_LAST_ROUNDS):
+            shares = learner.round(_selector(self.record_deviation_), self.bags_)
+            self._tell_error(shares, bags)
+            self._append_round(self.record_deviation_)
+        self.temperature_ = learner.finish()
+        self._tell_error(learner.last_shares, bags)
+
+    def _tell_error(self, shares, bags):
+        """Add to the history how far the bags are from their records, as the last round predicts them."""
+        if self.history_:
+            self.history_[-1]["sum_absolute_error"] = mean_absolute_error(shares, bags)
+
+    def _append_round(self, deviation):
+        self.history_.append({"round": len(self.history_) + 1, "standard_deviation": deviation})
+
+    def _first_deviations(self):
+        return [FIRST_DEVIATION] + [LARGEST_DEVIATION] * (self.n_rounds - 1)
+
     def _round(self, learner, bags, deviation):
         """Label the bags with records of this standard deviation, and learn from the labels."""
-        selector = SoftAssignmentSelector(deviation, degrees_of_freedom=DEGREES_OF_FREEDOM)
+        selector = _selector(deviation)
 
         def give_labels(probabilities):
             labels = selector.transform(
@@ -215,16 +260,11 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
 
         for _ in rounds(learner, give_labels, bags, self.label_log_, [0]):
             codes = learner.logits().argmax(axis=1)
-            self.history_.append(
-                {
-                    "round": len(self.history_) + 1,
-                    "standard_deviation": deviation,
-                    "sum_absolute_error": self._sum_absolute_error(codes, bags),
-                }
-            )
+            self._append_round(deviation)
+            self.history_[-1]["sum_absolute_error"] = self._sum_absolute_error(codes, bags)
 
-    def _judge(self, bags: Bags, supported: np.ndarray) -> tuple[Bags, float]:
-        """The same bags, with weight 0 where doubtful, and the standard deviation of the records."""
+    def _judge(self, bags: Bags, supported: np.ndarray) -> None:
+        """Find doubtful bags, which get a weight of 0, and the standard deviation of the records."""
         differences = nearest_proportions(supported, bags.lower, bags.upper) - supported
         distance = np.abs(differences).sum(axis=1)
         typical = float(np.median(distance))
@@ -239,7 +279,14 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
 
         judged = bags.with_instances(bags.X)
         judged.weights = np.where(doubtful, 0.0, bags.weights)
-        return judged, _standard_deviation(differences)
+        self.bags_ = judged
+        deviation = _standard_deviation(differences)
+        self.record_deviation_ = float(np.clip(deviation, SMALLEST_DEVIATION, LARGEST_DEVIATION))
+
+
+def _selector(deviation):
+    """Labels from records of this standard deviation."""
+    return SoftAssignmentSelector(deviation, degrees_of_freedom=DEGREES_OF_FREEDOM)
 
 
 def _standard_deviation(differences: np.ndarray) -> float:

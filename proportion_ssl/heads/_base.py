@@ -1,6 +1,7 @@
 """What heads share that are solved for: linear classifiers of features that learn from soft labels."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -188,19 +189,14 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             In which fold an instance was left out; -1: the others did not show its class, or it has no
             label.
         """
-        logits = np.zeros(labels.shape)
-        fold = np.full(len(X), -1)
-        for number, (train, test) in enumerate(_folds(labels.argmax(axis=1), groups)):
-            data = (X[train], labels[train], groups[train])
+
+        def solve(*data):
             if beside is not None:
                 data = tuple(np.concatenate(pair) for pair in zip(data, beside, strict=True))
             known = data[1].sum(axis=0) > 0
-            if known.sum() < 2:
-                continue
-            coef, intercept = self.solve(*data)
-            logits[test] = X[test] @ coef + intercept
-            fold[test] = np.where((labels[test] > 0)[:, ~known].any(axis=1), -1, number)
-        return logits, np.where(labels.sum(axis=1) > 0, fold, -1)
+            return known, self.solve(*data) if known.sum() > 1 else None
+
+        return left_out_by(solve, X, labels, groups)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits; of two classes the difference.
@@ -242,6 +238,39 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         """Most probable class, shape (n_instances,)."""
         logits = self._logits(X)
         return self.classes_[logits.argmax(axis=1)]
+
+
+def left_out_by(
+    solve: Callable[..., tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]],
+    X: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of labeled instances by solutions that have not seen their slides.
+
+    Parameters
+    ----------
+    solve : callable
+        From the instances, labels and slides of a fold to which classes have labels, a bool array, and
+        ``(coef, intercept)``, or None if fewer than two have.
+    X, labels, groups
+        As in :meth:`SoftLabelHead.solve`.
+
+    Returns
+    -------
+    logits, fold
+        As :meth:`SoftLabelHead.left_out` returns them.
+    """
+    logits = np.zeros(labels.shape)
+    fold = np.full(len(X), -1)
+    for number, (train, test) in enumerate(_folds(labels.argmax(axis=1), groups)):
+        known, solution = solve(X[train], labels[train], groups[train])
+        if solution is None:
+            continue
+        coef, intercept = solution
+        logits[test] = X[test] @ coef + intercept
+        fold[test] = np.where((labels[test] > 0)[:, ~known].any(axis=1), -1, number)
+    return logits, np.where(labels.sum(axis=1) > 0, fold, -1)
 
 
 def typical_temperature(logits: np.ndarray, fold: np.ndarray, labels: np.ndarray) -> float | None:

@@ -167,10 +167,14 @@ def within_classes(X: np.ndarray, labels: np.ndarray, groups: np.ndarray | None 
     With ``A_g`` what the instances of slide g add to the covariance S, and ``w_g`` their share of the weight,
     the spread is ``sum_g |A_g - w_g S|^2``.
     """
-    sums = labels.sum(axis=0)
+    sums = labels.sum(axis=0, dtype=np.float64)  # float32 would count no further than 16 million
     n_present = np.count_nonzero(sums)
-    shares = (labels / np.where(sums > 0, sums, 1)).astype(X.dtype)
-    means = (shares.T @ X).astype(np.float64)
+    shares = np.empty(labels.shape, dtype=X.dtype)
+    np.divide(labels, np.where(sums > 0, sums, 1), out=shares, casting="same_kind")
+    means = np.zeros((labels.shape[1], X.shape[1]))
+    for start in range(0, len(X), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        means += shares[rows].T @ X[rows]
     shares /= max(n_present, 1)
     weights = shares.sum(axis=1)
     if groups is None:
@@ -189,7 +193,6 @@ def _by_groups(X, shares, weights, means, groups):
     covariance = np.zeros((n_features, n_features))
     weighted_sum = np.zeros((n_features, n_features))
     squares = total = 0.0
-    low = means.astype(X.dtype)
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
     alone = []
@@ -200,7 +203,7 @@ def _by_groups(X, shares, weights, means, groups):
         weight = float(weights[rows].sum())
         if weight == 0:
             continue
-        part = _residual_products(X[rows], shares[rows], weights[rows], low)
+        part = residual_products(X[rows], shares[rows], weights[rows], means)
         covariance += part
         weighted_sum += weight * part
         squares += float(np.vdot(part, part))
@@ -208,30 +211,30 @@ def _by_groups(X, shares, weights, means, groups):
     for rows in alone:
         for start in range(0, len(rows), AT_ONCE):
             here = rows[start : start + AT_ONCE]
-            covariance += _residual_products(X[here], shares[here], weights[here], low)
+            covariance += residual_products(X[here], shares[here], weights[here], means)
     spread = (
         squares - 2 * np.vdot(weighted_sum, covariance) + total * np.vdot(covariance, covariance)
     )
     for rows in alone:
         for start in range(0, len(rows), AT_ONCE):
-            spread += _spread_of_instances(
-                *(rows[start : start + AT_ONCE], X, shares, weights, low, covariance)
+            spread += spread_of_instances(
+                *(rows[start : start + AT_ONCE], X, shares, weights, means, covariance)
             )
     return covariance, float(spread)
 
 
-def _residual_products(X, shares, weights, means):
-    """Sum over instances and classes of ``share * r r'``, r the residuals from the class means."""
+def residual_products(X, shares, weights, means):
+    """Sum over instances and classes of ``share * r r'``, r the residuals from the class means; float64."""
     weighted = X * np.sqrt(weights)[:, np.newaxis]
-    mixed = (shares.T @ X).T @ means
-    own = (means * shares.sum(axis=0)[:, np.newaxis]).T @ means
+    mixed = (shares.T @ X).astype(np.float64).T @ means
+    own = (means * shares.sum(axis=0, dtype=np.float64)[:, np.newaxis]).T @ means
     return weighted.T @ weighted - mixed - mixed.T + own
 
 
-def _spread_of_instances(rows, X, shares, weights, means, covariance):
+def spread_of_instances(rows, X, shares, weights, means, covariance):
     """Sum over instances of ``|A_i - w_i S|^2``, without forming the matrices ``A_i``."""
     X, shares, weights = X[rows], shares[rows].astype(np.float64), weights[rows].astype(np.float64)
-    low = covariance.astype(X.dtype)
+    low, means = covariance.astype(X.dtype), means.astype(X.dtype)
     along, projected = X @ means.T, X @ low
     products = (X * X).sum(axis=1)[:, np.newaxis, np.newaxis] - along[:, :, np.newaxis]
     products = products - along[:, np.newaxis] + means @ means.T

@@ -179,10 +179,24 @@ def sample_rows(
         Sorted.
     """
     rows = np.arange(n_instances) if order is None else order
-    most = min(N_SAMPLE, max(N_SAMPLE_VALUES // n_features, 2 * n_components))
+    most = n_sampled(n_features, n_components)
     if n_instances > most:
         rows = random_state.choice(rows, most, replace=False)
     return np.sort(rows)
+
+
+def n_sampled(n_features: int, n_components: int) -> int:
+    """How many of many instances give scale and principal components.
+
+    Parameters
+    ----------
+    n_features, n_components : int
+
+    Returns
+    -------
+    most : int
+    """
+    return min(N_SAMPLE, max(N_SAMPLE_VALUES // n_features, 2 * n_components))
 
 
 def gather(parts: Sequence[Any], rows: np.ndarray) -> np.ndarray:

@@ -36,8 +36,22 @@ def content_order(X: Any, bag_index: np.ndarray) -> np.ndarray:
     >>> np.array_equal(X[content_order(X, bags)], backwards[content_order(backwards, bags[::-1])])
     True
     """
+    return np.lexsort((content_hashes(X), bag_index))
+
+
+def content_hashes(X: Any) -> np.ndarray:
+    """Hashes of the values of the instances.
+
+    Parameters
+    ----------
+    X : array of shape (n_instances, ...)
+
+    Returns
+    -------
+    hashes : ndarray of uint64, shape (n_instances,)
+    """
     digests = [
         b"".join(blake2b(row, digest_size=8).digest() for row in block.numpy())
         for block, _ in BatchesInOrder(SignedDataset(X), BLOCK)
     ]
-    return np.lexsort((np.frombuffer(b"".join(digests), dtype="<u8"), bag_index))
+    return np.frombuffer(b"".join(digests), dtype="<u8")

@@ -39,7 +39,9 @@ class Bags:
         of DataFrames must be the same, in the same order, in all bags and in ``fit``.
     bag_ids : array-like, optional
         With one array per bag: the names of the bags, shape (n_bags,); default 0, 1, 2, ...
-        With one array for all: the bag of each instance, shape (n_instances,); required.
+        With one array for all: the bag of each instance, shape (n_instances,); required, unless the array
+        knows the slides of its rows (``names`` and ``slide_ids`` of a
+        :class:`~proportion_ssl.slides.FeatureSequence`), which then are the bags.
     proportions : array-like or DataFrame of shape (n_bags, n_classes), optional
         Share of each class as it was written, in [0, 1]. Rows sum to 1 within 0.01, or, where the error is
         stated, to anything that intervals around them turn into 1: rounded shares are not to be divided by
@@ -572,6 +574,8 @@ def _is_named(values: Any) -> bool:
 
 def _from_flat(X: Any, bag_ids: Any):
     """Instances, bag index and sorted names of one array for all."""
+    if bag_ids is None and hasattr(X, "slide_ids"):
+        return X, *_slides_of(X)
     if bag_ids is None:
         raise ValueError(
             "X is one array of all instances, so bag_ids is needed: the bag of each instance. "
@@ -587,6 +591,20 @@ def _from_flat(X: Any, bag_ids: Any):
         raise ValueError("X has no instances.")
     names, index = np.unique(bag_ids, return_inverse=True)
     return X, index, names
+
+
+def _slides_of(X: Any):
+    """Bag index and sorted names of the slides that have rows, without a name for each row."""
+    slides = np.flatnonzero(np.bincount(X.slide_ids, minlength=len(X.names)))
+    if not len(slides):
+        raise ValueError("X has no instances.")
+    names = X.names[slides]
+    order = np.argsort(names)
+    if len(slides) == len(X.names) and (order[1:] > order[:-1]).all():
+        return X.slide_ids, _check_names(names)
+    position = np.full(len(X.names), -1)
+    position[slides[order]] = np.arange(len(slides))
+    return position[X.slide_ids], _check_names(names[order])
 
 
 def _check_names(names: Any) -> np.ndarray:

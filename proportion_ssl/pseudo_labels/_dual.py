@@ -111,8 +111,9 @@ class BagDuals:
         Notes
         -----
         Newton's method, damped: a step along which the slope turns round, to more than half of what it was,
-        is cut to a quarter. Slopes tell this without a logarithm of each instance. Once most bags have
-        found theirs the others go on alone.
+        is cut to a quarter. Slopes tell this without a logarithm of each instance. A bag that has found its
+        minimum stays there, so that it does not matter which others it is solved with; once most have, the
+        others go on alone.
         """
         tol = np.broadcast_to(tol, self.sizes.shape)
         slope, curvature = penalty(self.duals)
@@ -121,13 +122,14 @@ class BagDuals:
             off = self._off(gradient)
             if (off <= tol).all():
                 return
-            behind = off > 1e-3 * tol
+            behind = off > tol
             if 2 * np.count_nonzero(behind) < len(behind):
                 rest = self._of(behind)
                 rest.minimize(penalty.of(behind), tol=tol[behind], max_iter=max_iter - n_done)
                 self._take_over(behind, rest)
                 return
             step = np.linalg.solve(self._hessian(curvature), gradient[..., np.newaxis])[..., 0]
+            step[~behind] = 0
             step *= -np.minimum(
                 1.0, longest / np.abs(step).max(axis=1, keepdims=True, initial=longest)
             )

@@ -173,6 +173,36 @@ class FeatureSequence:
         taken.shape = (len(taken._rows), self.shape[1])
         return taken
 
+    def narrow(self, rows: Any) -> FeatureSequence:
+        """Some of the rows, and of the files only those that hold them.
+
+        What is sent to another process to read one slide of many is then small.
+
+        Parameters
+        ----------
+        rows : slice, mask or array of int
+
+        Returns
+        -------
+        sequence : FeatureSequence
+            Its `names` are those of these files.
+        """
+        narrowed = object.__new__(FeatureSequence)
+        slide_ids = self.slide_ids[rows]
+        own = _positions(rows, len(self)) if self._rows is None else self._rows[rows]
+        parts, ids = np.unique(slide_ids, return_inverse=True)
+        sizes = np.diff(self._starts)[parts]
+        starts = np.cumsum([0, *sizes])
+        narrowed.names = self.names[parts]
+        narrowed.paths = [self.paths[part] for part in parts]
+        narrowed._located = [self._located[part] for part in parts]
+        narrowed._stamps = [self._stamps[part] for part in parts]
+        narrowed._starts, narrowed.slide_ids = starts, ids
+        narrowed._rows = own - self._starts[slide_ids] + starts[ids]
+        narrowed.shape = (len(ids), self.shape[1])
+        narrowed._start_mapping()
+        return narrowed
+
     def __repr__(self) -> str:
         return f"<FeatureSequence of {len(self.paths)} slides: {self.shape[0]} x {self.shape[1]}>"
 
@@ -243,6 +273,13 @@ class FeatureSequence:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start_mapping()
+
+
+def _positions(index: Any, n: int) -> np.ndarray:
+    """Positions that an index of one axis stands for."""
+    index = np.asarray(index) if not isinstance(index, slice) else np.arange(n)[index]
+    index = np.flatnonzero(index) if index.dtype == bool else index
+    return np.where(index < 0, index + n, index)
 
 
 def _check_alike(first: str, one: LocatedFeatures, path: str, other: LocatedFeatures) -> None:
