@@ -227,7 +227,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         """The same bags, with weight 0 where doubtful, and the standard deviation of the records."""
         differences = nearest_proportions(supported, bags.lower, bags.upper) - supported
         distance = np.abs(differences).sum(axis=1)
-        typical = float(np.median(distance))
+        counting = bags.weights > 0 if bags.weights.any() else np.ones(bags.n_bags, dtype=bool)
+        typical = float(np.median(distance[counting]))
         doubtful = distance > max(self.doubt, 3 * typical)
         self.trust_ = max(0.0, 1.0 - typical / ROUGH)
         table = pd.DataFrame(
@@ -239,7 +240,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
 
         judged = bags.with_instances(bags.X)
         judged.weights = np.where(doubtful, 0.0, bags.weights)
-        return judged, _standard_deviation(differences)
+        return judged, _standard_deviation(differences[counting])
 
 
 def _standard_deviation(differences: np.ndarray) -> float:

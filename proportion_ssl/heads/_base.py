@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, PredefinedSplit
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
@@ -141,7 +141,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             slides = np.unique(np.asarray(groups), return_inverse=True)[1]
         random_state = check_random_state(self.random_state)
         n_components = self.n_components or default_components(len(X))
-        rows = sample_rows(*X.shape, n_components, random_state)
+        rows = sample_rows(len(X), X.shape[1], n_components, random_state)
         sample = gather([X], rows)
         projection = principal_components(sample, *scale_of(sample), n_components, random_state)
         projected = projection(X)
@@ -191,9 +191,9 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         logits = np.zeros(labels.shape)
         fold = np.full(len(X), -1)
         for number, (train, test) in enumerate(_folds(labels.argmax(axis=1), groups)):
-            data = (X[train], labels[train], groups[train])
+            data = [X[train], labels[train], groups[train]]
             if beside is not None:
-                data = tuple(np.concatenate(pair) for pair in zip(data, beside, strict=True))
+                data = [np.concatenate(pair) for pair in zip(data, beside, strict=True)]
             known = data[1].sum(axis=0) > 0
             if known.sum() < 2:
                 continue
@@ -272,7 +272,12 @@ def _folds(codes, groups):
     if (groups >= 0).all():
         n_folds = min(N_FOLDS, len(np.unique(groups)))
         return list(GroupKFold(n_folds).split(codes, groups=groups)) if n_folds > 1 else []
-    n_folds = min(N_FOLDS, int(np.bincount(codes).max()), len(codes))
+    n_folds = min(N_FOLDS, int(np.bincount(codes).max()))
     if n_folds < 2:
         return []
-    return list(StratifiedKFold(n_folds, shuffle=True, random_state=0).split(codes, codes))
+    # instances in random order, class by class, are dealt to the folds in turn
+    order = np.random.RandomState(0).permutation(len(codes))
+    order = order[np.argsort(codes[order], kind="stable")]
+    fold = np.empty(len(codes), dtype=int)
+    fold[order] = np.arange(len(codes)) % n_folds
+    return list(PredefinedSplit(fold).split())
