@@ -330,7 +330,7 @@ class SolvedLearner:
         coef, intercept = self.solution
         weight = self.projection.on_features(coef) / temperature
         self.net.head.set_linear(weight, intercept / temperature)
-        return temperature
+        return float(temperature)
 
     def _bags_do_harm(self, logits, fold):
         if (self.groups < 0).any():

@@ -127,7 +127,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y holds one class ({self.classes_[0]!r}); at least two classes are needed: label instances "
+                f"y holds one class ({self.classes_.tolist()[0]!r}); at least two classes are needed: label instances "
                 "of another class."
             )
         labels = np.eye(len(self.classes_), dtype=np.float32)[codes]
@@ -146,7 +146,9 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         projection = principal_components(sample, *scale_of(sample), n_components, random_state)
         projected = projection(X)
         coef, intercept = self.solve(projected, labels, slides)
-        self.temperature_ = self.temperature or self.temperature_of(projected, labels, slides)
+        self.temperature_ = float(
+            self.temperature or self.temperature_of(projected, labels, slides)
+        )
         weight = projection.on_features(coef) / self.temperature_ / projection.scale
         self.coef_ = weight
         self.intercept_ = intercept / self.temperature_ - weight @ projection.mean.astype(
