@@ -59,8 +59,8 @@ class LinearMachines(FeaturesOnly):
         ----------
         X : array-like of shape (n_instances, n_features)
         bag_ids, bag_proportions : optional
-            As in :meth:`proportion_ssl.NegativePseudoLabelClassifier.predict`. Records are weighed against the softmax of the
-            scores, which is no estimate of probabilities.
+            As in :meth:`proportion_ssl.NegativePseudoLabelClassifier.predict`. Records are weighed against
+            the softmax of the scores, which is no estimate of probabilities.
 
         Returns
         -------

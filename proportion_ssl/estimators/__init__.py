@@ -1,5 +1,6 @@
 """Classifiers that learn from labeled patches and from bags with known class proportions."""
 
+from proportion_ssl.estimators._learners import HarmfulLabelsWarning
 from proportion_ssl.estimators.classify_and_count import ClassifyAndCount
 from proportion_ssl.estimators.negative_pseudo_label import (
     PAPER_SETTINGS,
@@ -11,6 +12,7 @@ from proportion_ssl.estimators.tumor_proposer import Proposals, TumorProposer
 __all__ = [
     "PAPER_SETTINGS",
     "ClassifyAndCount",
+    "HarmfulLabelsWarning",
     "NegativePseudoLabelClassifier",
     "Proposals",
     "RobustProportionClassifier",

@@ -249,9 +249,9 @@ class ProbabilisticBagClassifier(BagClassifier):
             Bag (slide or case) of each instance. Default: all instances are one bag.
         bag_proportions : DataFrame, array-like of shape (n_bags, n_classes), or Bags, optional
             Recorded proportions of these bags, as in :meth:`fit`: a DataFrame indexed by bag, an array in
-            sorted order of ``bag_ids``, or :class:`~proportion_ssl.Bags` with intervals, rough or incomplete records.
-            Further bags of a DataFrame or Bags are left aside. Scores of predictions that used the record
-            of a slide do not say how slides without records are predicted.
+            sorted order of ``bag_ids``, or :class:`~proportion_ssl.Bags` with intervals, rough or incomplete
+            records. Further bags of a DataFrame or Bags are left aside. Scores of predictions that used the
+            record of a slide do not say how slides without records are predicted.
 
         Returns
         -------

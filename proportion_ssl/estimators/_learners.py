@@ -15,6 +15,7 @@ from scipy.special import softmax
 from skorch import NeuralNet
 
 from proportion_ssl.estimators._class_means import class_means
+from proportion_ssl.estimators._records import ends_of
 from proportion_ssl.estimators._with_net import weighted_labels
 from proportion_ssl.heads import SoftLabelHead
 from proportion_ssl.heads._base import typical_temperature
@@ -32,7 +33,8 @@ from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import train_epochs, train_until_settled, training_rows
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.counts import class_proportions
-from proportion_ssl.proportions.intervals import consistent_proportions, proportion_distance
+from proportion_ssl.proportions.intervals import consistent_proportions, nearest_proportions
+from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 from proportion_ssl.pseudo_labels.label_log import LabelLog
 
 #: What logits are divided by in the rounds: discriminant functions of many features are far too sure.
@@ -109,9 +111,9 @@ class NetLearner:
 
     net: NeuralNet
     X: Any
-    bags: Bags | None
+    bags: Any
     known: np.ndarray
-    validation: SignedDataset | None
+    validation: Any
     initialize: Callable[[], None]
     settings: dict
     groups: Any
@@ -241,13 +243,14 @@ class SolvedLearner:
         classes: np.ndarray,
         random_state: np.random.RandomState,
     ):
-        self.head, self.net, self.bags, self.codes = head, net, bags, codes
+        self.head, self.net, self.codes = head, net, codes
+        self.bags: Any = bags
         self._read(X, classes, random_state)
         self.known = np.eye(len(classes), dtype=np.float32)[codes]
         self.groups = np.full(len(codes), -1)
         if groups is not None:
             self.groups = np.unique(np.asarray(groups), return_inverse=True)[1]
-        self.labels: np.ndarray | None = None  # soft, of the bags
+        self.labels: Any = None  # soft, of the bags
         self.fell_back = False
 
     def _read(self, X, classes, random_state):
@@ -272,8 +275,8 @@ class SolvedLearner:
 
     def _projection_of(self, sample, n_components, classes, random_state):
         self.net.initialize_for(sample, np.arange(len(sample)), classes)
-        scales = (part.numpy(force=True) for part in (self.net.head.mean, self.net.head.scale))
-        return principal_components(sample, *scales, n_components, random_state)
+        mean, scale = (part.numpy(force=True) for part in (self.net.head.mean, self.net.head.scale))
+        return principal_components(sample, mean, scale, n_components, random_state)
 
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
         """Solve on the labeled instances alone; a class without any takes the mean that the bags tell."""
@@ -319,13 +322,15 @@ class SolvedLearner:
         The solution is that of the labeled instances alone if left-out slides say that the bags did harm.
         """
         learned = self._has_labels()
+        left_out: Any = None
         if learned:
             left_out = self._left_out_beside_bags()
             shares, sums = self._unseen_bags()
-            bags = self.bags
-            self.fell_back = records_say_nothing(
-                shares, bags.lower, bags.upper
-            ) or self._bags_do_harm(*left_out)
+            counting = self.bags.weights > 0
+            ends = (end[counting] for end in ends_of(self.bags))
+            self.fell_back = records_say_nothing(shares[counting], *ends) or self._bags_do_harm(
+                *left_out
+            )
             if self.fell_back:
                 self.solution, learned = self.supervised, False
         temperature = self.head.temperature
@@ -338,10 +343,10 @@ class SolvedLearner:
         coef, intercept = self.solution
         weight = self.projection.on_features(coef) / temperature
         self.net.head.set_linear(weight, intercept / temperature)
-        return temperature
+        return float(temperature)
 
     def _has_labels(self):
-        return self.labels is not None
+        return self.labels is not None and bool(self.labels.any())
 
     def _left_out_beside_bags(self):
         beside = (self.X_bags, self.labels, self._all_groups()[1])
@@ -431,7 +436,11 @@ def do_harm(before: np.ndarray, after: np.ndarray, codes: np.ndarray, groups: np
     return True
 
 
-def records_say_nothing(predicted: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> bool:
+def records_say_nothing(
+    predicted: np.ndarray,
+    lower: np.ndarray | PartialRecord | OrderRecord,
+    upper: np.ndarray | None = None,
+) -> bool:
     """Whether bags are as far from their own records as from those of other bags; warns if so.
 
     Parameters
@@ -439,7 +448,8 @@ def records_say_nothing(predicted: np.ndarray, lower: np.ndarray, upper: np.ndar
     predicted : ndarray of shape (n_bags, n_classes)
         Predicted proportions, by a classifier that has not learned from the records of these bags.
     lower, upper : ndarray of shape (n_bags, n_classes)
-        Intervals of the recorded proportions.
+        Intervals of the recorded proportions; equal where these are exact. A record that says less than the
+        share of every class takes the place of ``lower``.
 
     Returns
     -------
@@ -458,13 +468,15 @@ def records_say_nothing(predicted: np.ndarray, lower: np.ndarray, upper: np.ndar
     n_bags = len(predicted)
     if n_bags > MOST_JUDGED:
         chosen = rng.choice(n_bags, MOST_JUDGED, replace=False)
-        predicted, lower, upper = predicted[chosen], lower[chosen], upper[chosen]
+        predicted, lower = predicted[chosen], lower[chosen]
+        upper = None if upper is None else upper[chosen]
         n_bags = MOST_JUDGED
     if n_bags < FEWEST_JUDGED:
         return False
-    distance = np.stack(
-        [proportion_distance(np.tile(one, (n_bags, 1)), lower, upper) for one in predicted]
-    )
+    distance = np.empty((n_bags, n_bags))
+    for row, one in zip(distance, predicted, strict=True):
+        everywhere = np.tile(one, (n_bags, 1))
+        row[:] = np.abs(_nearest(everywhere, lower, upper) - everywhere).sum(axis=1)
     bags = np.arange(n_bags)
     exchanged = np.array([distance[bags, rng.permutation(n_bags)].mean() for _ in range(999)])
     own = float(distance[bags, bags].mean())
@@ -476,6 +488,12 @@ def records_say_nothing(predicted: np.ndarray, lower: np.ndarray, upper: np.ndar
         "less. Are the records those of other slides, or the classes in another order?"
     )
     return True
+
+
+def _nearest(predicted, lower, upper):
+    if upper is None:
+        return lower.nearest(predicted)
+    return nearest_proportions(predicted, lower, upper)
 
 
 def _warn(reason):

@@ -7,7 +7,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
-from skorch import NeuralNet
+from skorch import NeuralNet, NeuralNetClassifier
+from skorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
 from proportion_ssl._sklearn import HasMethods, Interval
@@ -25,6 +26,9 @@ from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import split_validation
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.counts import class_proportions
+
+#: Instances on which it is checked what a net returns.
+N_CHECKED = 16
 
 
 class NetBagClassifier(ProbabilisticBagClassifier):
@@ -85,7 +89,9 @@ class NetBagClassifier(ProbabilisticBagClassifier):
             net = new_head_net(self.is_images_)
         else:
             net = clone(self.estimator)
-            net.callbacks__valid_acc = None  # skorch's accuracy cannot read signed labels
+            _refuse_what_is_replaced(net)
+            if isinstance(net, NeuralNetClassifier):
+                net.callbacks__valid_acc = None  # skorch's accuracy cannot read signed labels
             if net.iterator_valid is DataLoader:
                 net.set_params(iterator_valid=QuietLoader)
         return net.set_params(**SIGNED_LABEL_SETTINGS)
@@ -190,8 +196,13 @@ class TrainedNetClassifier(NetBagClassifier):
         if isinstance(net, SignedLabelNet):
             net.initialize_for(X, rows, self.classes_)
         else:
-            net.set_params(classes=self.classes_)
+            if isinstance(net, NeuralNetClassifier):
+                net.set_params(classes=self.classes_)
+            else:
+                net.classes_ = self.classes_
             net.initialize()
+            _check_logits(net, SignedDataset(X, rows=rows[:N_CHECKED]), len(self.classes_))
+        net.notify("on_train_begin", X=X, y=None)  # as skorch's own fit does: schedules begin there
 
     def _split_labeled(
         self, X: Any, codes: np.ndarray, groups: Any, random_state: np.random.RandomState
@@ -221,6 +232,42 @@ def mean_absolute_error(predicted: np.ndarray, bags: Bags) -> float:
     """
     distance = np.abs(bags.nearest(predicted) - predicted).sum(axis=1)
     return float(np.minimum(1.0, distance).mean())
+
+
+def _refuse_what_is_replaced(net: NeuralNet) -> None:
+    """Raise where settings of a net would have no effect: its loss, and when its training ends."""
+    parts = ("positive", "negative")
+    names = [f"criterion__{name}" for name in parts]
+    given = sorted(
+        name for name in vars(net) if name.startswith("criterion__") and name not in names
+    )
+    if given:
+        raise ValueError(
+            f"estimator has the parameter {given[0]} of a loss, which is replaced by SignedLabelLoss; leave "
+            "it out. Where the classifier has positive_loss and negative_loss, these say what labels cost."
+        )
+    callbacks = [call[-1] if isinstance(call, tuple) else call for call in net.callbacks or ()]
+    if any(isinstance(call, EarlyStopping) for call in callbacks):
+        raise ValueError(
+            "estimator has the callback EarlyStopping; the classifier itself stops after `patience` epochs "
+            "without a smaller validation loss: leave the callback out."
+        )
+
+
+def _check_logits(net: NeuralNet, data: SignedDataset, n_classes: int) -> None:
+    """Raise unless a new net gives as many values per instance as there are classes, and no probabilities."""
+    outputs = net.forward(data)
+    outputs = (outputs[0] if isinstance(outputs, tuple) else outputs).numpy(force=True)
+    if outputs.shape != (len(data), n_classes):
+        raise ValueError(
+            f"The module of estimator returns an array of shape {outputs.shape} for {len(data)} instances; "
+            f"it must return a logit for each of the {n_classes} classes ({len(data)}, {n_classes})."
+        )
+    if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-4):
+        raise ValueError(
+            "The module of estimator returns probabilities (not negative, rows sum to 1); it must return "
+            "logits, whose softmax the losses take: leave its last softmax out."
+        )
 
 
 def new_head_net(is_images: bool) -> SignedLabelNet:

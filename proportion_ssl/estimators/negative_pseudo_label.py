@@ -47,8 +47,10 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
     Parameters
     ----------
     estimator : skorch.NeuralNet or SoftLabelHead, default=None
-        Net whose module returns logits. Default: :class:`~proportion_ssl.HeadClassifier` on features,
-        :class:`~proportion_ssl.MobileNetV2Classifier` on images. Or a head that is solved for, such as
+        Net whose module returns logits of all classes, not probabilities. Its loss, data set and validation
+        are replaced by those of signed labels, which callbacks that score labels cannot read. Default:
+        :class:`~proportion_ssl.HeadClassifier` on features, :class:`~proportion_ssl.MobileNetV2Classifier` on
+        images. Or a head that is solved for, such as
         :class:`~proportion_ssl.heads.DiscriminantClassifier`: a fit then has 11 rounds, takes seconds, and
         what concerns training (losses, epochs, patience, validation, learning rate, batches) has no effect.
     positive_selector : transformer or None, default="default"

@@ -267,7 +267,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         """Find doubtful bags, which get a weight of 0, and the standard deviation of the records."""
         differences = nearest_proportions(supported, bags.lower, bags.upper) - supported
         distance = np.abs(differences).sum(axis=1)
-        typical = float(np.median(distance))
+        counting = bags.weights > 0 if bags.weights.any() else np.ones(bags.n_bags, dtype=bool)
+        typical = float(np.median(distance[counting]))
         doubtful = distance > max(self.doubt, 3 * typical)
         self.trust_ = max(0.0, 1.0 - typical / ROUGH)
         table = pd.DataFrame(
@@ -280,7 +281,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         judged = bags.with_instances(bags.X)
         judged.weights = np.where(doubtful, 0.0, bags.weights)
         self.bags_ = judged
-        deviation = _standard_deviation(differences)
+        deviation = _standard_deviation(differences[counting])
         self.record_deviation_ = float(np.clip(deviation, SMALLEST_DEVIATION, LARGEST_DEVIATION))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, PredefinedSplit
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
@@ -128,7 +128,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y holds one class ({self.classes_[0]!r}); at least two classes are needed: label instances "
+                f"y holds one class ({self.classes_.tolist()[0]!r}); at least two classes are needed: label instances "
                 "of another class."
             )
         labels = np.eye(len(self.classes_), dtype=np.float32)[codes]
@@ -142,12 +142,14 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             slides = np.unique(np.asarray(groups), return_inverse=True)[1]
         random_state = check_random_state(self.random_state)
         n_components = self.n_components or default_components(len(X))
-        rows = sample_rows(*X.shape, n_components, random_state)
+        rows = sample_rows(len(X), X.shape[1], n_components, random_state)
         sample = gather([X], rows)
         projection = principal_components(sample, *scale_of(sample), n_components, random_state)
         projected = projection(X)
         coef, intercept = self.solve(projected, labels, slides)
-        self.temperature_ = self.temperature or self.temperature_of(projected, labels, slides)
+        self.temperature_ = float(
+            self.temperature or self.temperature_of(projected, labels, slides)
+        )
         weight = projection.on_features(coef) / self.temperature_ / projection.scale
         self.coef_ = weight
         self.intercept_ = intercept / self.temperature_ - weight @ projection.mean.astype(
@@ -192,7 +194,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
 
         def solve(*data):
             if beside is not None:
-                data = tuple(np.concatenate(pair) for pair in zip(data, beside, strict=True))
+                data = [np.concatenate(pair) for pair in zip(data, beside, strict=True)]
             known = data[1].sum(axis=0) > 0
             return known, self.solve(*data) if known.sum() > 1 else None
 
@@ -301,7 +303,12 @@ def _folds(codes, groups):
     if (groups >= 0).all():
         n_folds = min(N_FOLDS, len(np.unique(groups)))
         return list(GroupKFold(n_folds).split(codes, groups=groups)) if n_folds > 1 else []
-    n_folds = min(N_FOLDS, int(np.bincount(codes).max()), len(codes))
+    n_folds = min(N_FOLDS, int(np.bincount(codes).max()))
     if n_folds < 2:
         return []
-    return list(StratifiedKFold(n_folds, shuffle=True, random_state=0).split(codes, codes))
+    # instances in random order, class by class, are dealt to the folds in turn
+    order = np.random.RandomState(0).permutation(len(codes))
+    order = order[np.argsort(codes[order], kind="stable")]
+    fold = np.empty(len(codes), dtype=int)
+    fold[order] = np.arange(len(codes)) % n_folds
+    return list(PredefinedSplit(fold).split())

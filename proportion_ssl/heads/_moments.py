@@ -127,9 +127,7 @@ class CohortMoments:
         )
 
 
-def within_of(
-    moments: CohortMoments, alone: tuple[np.ndarray, np.ndarray] | None = None
-) -> Within:
+def within_of(moments: CohortMoments, alone: tuple[np.ndarray, np.ndarray] | None = None) -> Within:
     """Class means and covariance within classes, from the moments of the slides.
 
     Parameters

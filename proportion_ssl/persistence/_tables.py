@@ -22,6 +22,7 @@ from proportion_ssl.baselines import (
 from proportion_ssl.estimators.negative_pseudo_label import NegativePseudoLabelClassifier
 from proportion_ssl.estimators.robust_proportion import RobustProportionClassifier
 from proportion_ssl.estimators.tumor_proposer import TumorProposer
+from proportion_ssl.heads import DiscriminantClassifier, SoftLogisticRegression
 from proportion_ssl.losses.complementary import (
     gradient_ascent_complementary_loss,
     multi_complementary_loss,
@@ -53,6 +54,7 @@ MODELS: tuple[type, ...] = (
     *(MeanMapClassifier, MeanTeacherClassifier, MixupClassifier, ProportionLossClassifier),
     *(ProportionSVMClassifier, SoftMatchClassifier, VATClassifier),
     *(MultiFieldOfViewNet, TumorProposer),
+    *(DiscriminantClassifier, SoftLogisticRegression),
 )
 
 NETS = (HeadClassifier, MobileNetV2Classifier)
@@ -62,6 +64,7 @@ PARTS = (
     *(SoftAssignmentSelector, ThresholdSelector),
     *(NegativeLoss, PositiveLoss),
     *(MixBag, FixedFusion, MultiFieldOfViewNet),
+    *(DiscriminantClassifier, SoftLogisticRegression),
 )
 #: Functions that a part may hold.
 FUNCTIONS = (

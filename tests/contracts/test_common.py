@@ -25,6 +25,7 @@ from proportion_ssl.baselines import (
     SoftMatchClassifier,
     VATClassifier,
 )
+from proportion_ssl.heads import DiscriminantClassifier, SoftLogisticRegression
 
 
 class OfScores:
@@ -81,6 +82,9 @@ class Threshold(OfScores, ThresholdSelector):
         ProportionLossClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         SoftMatchClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         VATClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
+        NegativePseudoLabelClassifier(DiscriminantClassifier()),
+        DiscriminantClassifier(),
+        SoftLogisticRegression(),
         Adaptive(),
         Assignment(),
         SoftAssignment(),

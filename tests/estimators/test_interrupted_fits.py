@@ -71,7 +71,7 @@ CASES = {
     "robust": (
         RobustProportionClassifier(n_rounds=2, random_state=0),
         fit_on_bags,
-        "proportion_ssl.estimators.robust_proportion:linear_discriminant",
+        "proportion_ssl.heads.discriminant:linear_discriminant",
         3,
     ),
     "fixmatch": (
@@ -158,7 +158,7 @@ def test_an_interrupted_warm_start_keeps_the_weights_of_the_last_fit(monkeypatch
     fit_on_bags(model, half=True)
     before = model.predict_proba(X)
     with monkeypatch.context() as patch:
-        interrupt(patch, "proportion_ssl.estimators.negative_pseudo_label:train_epochs", 2)
+        interrupt(patch, "proportion_ssl.estimators._learners:train_epochs", 2)
         with pytest.raises(KeyboardInterrupt):
             fit_on_bags(model)
     assert_array_equal(model.predict_proba(X), before)

@@ -45,7 +45,7 @@ def fixed_predictions(seed=0):
     logits = rng.normal(0, 2, (90, 3)).astype(np.float32)
     index = np.concatenate([np.arange(4), rng.integers(0, 4, 86)])
     proportions = rng.dirichlet(np.ones(3), 4)
-    labeled = np.eye(3, dtype=np.float32)[[0, 1, 2] * 4]
+    labeled = 2 * np.eye(3, dtype=np.float32)[[0, 1, 2] * 4]
     return labeled, np.array([0, 1, 2] * 4), Bags(logits, index, proportions)
 
 

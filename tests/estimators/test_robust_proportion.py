@@ -22,7 +22,9 @@ from proportion_ssl import (
     mean_iou_score,
 )
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.estimators import _learners
 from proportion_ssl.estimators import robust_proportion as robust
+from proportion_ssl.heads import _projection
 from proportion_ssl.proportions import IdentifiabilityWarning, class_proportions, sum_absolute_error
 from proportion_ssl.pseudo_labels import Selector
 
@@ -138,7 +140,7 @@ def test_bags_teach_more_than_labels_and_rough_records_nearly_as_much_as_exact_o
 
 
 def test_of_many_instances_some_give_the_components(data, monkeypatch):
-    monkeypatch.setattr(robust, "N_COMPONENT_INSTANCES", 200)
+    monkeypatch.setattr(_projection, "N_SAMPLE", 200)
     clf, other = fit(data, data.bags), fit(data, data.bags, seed=1)
     again = fit(data, data.bags)
     assert_array_equal(again.predict_proba(data.X_test), clf.predict_proba(data.X_test))
@@ -147,7 +149,7 @@ def test_of_many_instances_some_give_the_components(data, monkeypatch):
 
 
 def test_blocks_do_not_matter(data, exact, monkeypatch):
-    monkeypatch.setattr(robust, "PREDICTED_AT_ONCE", 7)
+    monkeypatch.setattr(_projection, "AT_ONCE", 7)
     found = fit(data, data.bags).predict_proba(data.X_test)
     assert_allclose(found, exact.predict_proba(data.X_test), atol=1e-4)
 
@@ -232,7 +234,7 @@ def test_of_many_features_the_components_are_found_by_another_method(monkeypatch
     for bags in (None, data.bags):  # 40 or 120 instances: singular vectors; 640 or more: randomized
         expected = clf.fit(X, y, bags).predict_proba(data.X_test)
         with monkeypatch.context() as patch:
-            patch.setattr(robust, "N_EXACT_FEATURES", 59)
+            patch.setattr(_projection, "N_EXACT_FEATURES", 59)
             found = clf.fit(X, y, bags).predict_proba(data.X_test)
             again = clf.fit(X, y, bags).predict_proba(data.X_test)
         assert_array_equal(found, again)
@@ -242,11 +244,13 @@ def test_of_many_features_the_components_are_found_by_another_method(monkeypatch
 
 def test_values_that_give_the_components_are_bounded(data, monkeypatch):
     seen = []
-    original = robust._principal_components
+    original = _learners.principal_components
     monkeypatch.setattr(
-        robust, "_principal_components", lambda X, *rest: seen.append(X.shape) or original(X, *rest)
+        _learners,
+        "principal_components",
+        lambda X, *rest: seen.append(X.shape) or original(X, *rest),
     )
-    monkeypatch.setattr(robust, "N_COMPONENT_VALUES", 16 * 90)
+    monkeypatch.setattr(_projection, "N_SAMPLE_VALUES", 16 * 90)
     for n_components, expected in ((5, 90), (70, 140)):
         clf = RobustProportionClassifier(n_components=n_components, random_state=0)
         clf.fit(data.X_labeled, data.y, data.bags)
@@ -279,7 +283,7 @@ def test_instances_that_overflow_are_refused_in_fit_and_prediction(data, monkeyp
     clf = fit_of(data.X_labeled / 1000, data.y, None)
     with pytest.raises(FloatingPointError, match=r"^2 of 400 instances .* \(first: number 7\)"):
         clf.predict(X)
-    monkeypatch.setattr(robust, "N_COMPONENT_INSTANCES", 100)
+    monkeypatch.setattr(_projection, "N_SAMPLE", 100)
     far = data.bags.X.copy()
     far[5] = 3.3e38
     with pytest.raises(

@@ -24,7 +24,7 @@ from proportion_ssl.baselines import (
     VATClassifier,
 )
 from proportion_ssl.datasets import make_bags
-from proportion_ssl.estimators import robust_proportion
+from proportion_ssl.heads import _projection
 from proportion_ssl.nets import content_order as module
 from proportion_ssl.nets.content_order import content_order
 
@@ -68,7 +68,7 @@ def test_instances_of_bags_in_another_order(system, seed):
 
 
 def test_instances_that_give_the_components_are_chosen_by_their_values(monkeypatch):
-    monkeypatch.setattr(robust_proportion, "N_COMPONENT_INSTANCES", 100)
+    monkeypatch.setattr(_projection, "N_SAMPLE", 100)
     bags, order = permuted(DATA.bags, 3)
     one, other = (
         RobustProportionClassifier(random_state=1).fit(DATA.X_labeled, DATA.y, each)

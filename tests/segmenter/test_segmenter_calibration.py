@@ -105,7 +105,7 @@ def test_calibrated_segmenter_states_intervals_and_keeps_them_in_its_file(
 
 
 def test_intervals_are_around_the_shares_and_absent_with_a_record(segmentation):
-    calibrated = replace(segmentation, proportion_errors=np.array([0.1, 0.2]))
+    calibrated = replace(segmentation, proportion_errors=np.array([0.1, 0.2]), used_record=False)
     share = calibrated.proportions["acinar"]
     reach = 0.1 * np.sqrt(share * (1 - share) + 0.01)
     expected = np.clip([share - reach, share + reach], 0, 1)

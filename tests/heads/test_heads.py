@@ -1,0 +1,205 @@
+"""Heads that are solved for, as classifiers: other libraries, invariants, temperature, slides."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from proportion_ssl.datasets import make_bags
+from proportion_ssl.heads import DiscriminantClassifier, SoftLabelHead, SoftLogisticRegression
+from proportion_ssl.heads._base import _folds
+from proportion_ssl.heads._discriminant import ABSENT
+from proportion_ssl.heads._temperature import BOUNDS, fit_temperature
+from proportion_ssl.heads.logistic import soft_logistic_regression
+
+HEADS = [DiscriminantClassifier(), SoftLogisticRegression()]
+every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
+DATA = make_bags(
+    n_bags=4, n_labeled_slides=6, class_separation=0.8, slide_shift=0.6, random_state=0
+)
+
+
+def projected(n_components):
+    """Principal components of the standardized features, by scikit-learn."""
+    scaler, pca = StandardScaler(), PCA(n_components)
+    Z = pca.fit_transform(scaler.fit_transform(DATA.X_labeled.astype(np.float64)))
+    return Z, pca.transform(scaler.transform(DATA.X_test.astype(np.float64)))
+
+
+def test_discriminant_analysis_of_scikit_learn():
+    clf = DiscriminantClassifier(9, shrinkage=0.3, temperature=2.0).fit(DATA.X_labeled, DATA.y)
+    Z, Z_test = projected(9)
+    oracle = LinearDiscriminantAnalysis("lsqr", shrinkage=0.3, priors=np.full(4, 0.25))
+    logits = oracle.fit(Z, DATA.y).decision_function(Z_test)
+    assert_allclose(clf.predict_proba(DATA.X_test), softmax(logits / 2, axis=1), atol=1e-4)
+
+
+def test_logistic_regression_of_scikit_learn():
+    ridge = 0.05
+    clf = SoftLogisticRegression(ridge, n_components=9, temperature=1).fit(DATA.X_labeled, DATA.y)
+    Z, Z_test = projected(9)
+    weights = 1 / (4 * np.bincount(DATA.y))[DATA.y]
+    oracle = LogisticRegression(C=1 / ridge, tol=1e-10, max_iter=10_000)
+    oracle.fit(Z, DATA.y, sample_weight=weights)
+    assert_allclose(clf.predict_proba(DATA.X_test), oracle.predict_proba(Z_test), atol=2e-3)
+
+
+def repeated(X, soft):
+    """Each instance as often in each class as its label says."""
+    rows, classes = np.nonzero(soft)
+    times = soft[rows, classes]
+    return np.repeat(X[rows], times, axis=0), np.repeat(classes, times)
+
+
+def test_a_soft_label_is_the_instance_in_several_classes():
+    rng = np.random.default_rng(0)
+    X, codes = rng.normal(size=(40, 5)), rng.integers(0, 3, 40)
+    soft = rng.integers(0, 4, (40, 3)) + np.eye(3, dtype=int)[codes]
+    rows, classes = repeated(X, soft)
+    one = soft_logistic_regression(X, soft.astype(float), 0.1)
+    other = soft_logistic_regression(rows, np.eye(3)[classes], 0.1)
+    for found, expected in zip(one, other, strict=True):
+        assert_allclose(found, expected, atol=1e-3)
+
+
+@every_head
+def test_weights_are_repetitions(head):
+    times = np.random.default_rng(1).integers(0, 4, len(DATA.y))
+    rows = np.repeat(np.arange(len(DATA.y)), times)
+    slides = (
+        DATA.groups
+    )  # weights and repetitions give other scales, so the components are those of all
+    settings = {"temperature": 1.0} | ({"shrinkage": 0.3} if hasattr(head, "shrinkage") else {})
+    X, labels = DATA.X_labeled.astype(np.float32), np.eye(4)[DATA.y]
+    head = clone(head).set_params(**settings)
+    one = head.solve(X, labels * times[:, np.newaxis], slides)
+    other = head.solve(X[rows], labels[rows], slides[rows])
+    one, other = (softmax(X @ coef + intercept, axis=1) for coef, intercept in (one, other))
+    assert_allclose(one, other, atol=2e-3)
+    kept = times > 0
+    weighted = clone(head).fit(DATA.X_labeled[kept], DATA.y[kept], sample_weight=times[kept])
+    assert weighted.score(DATA.X_test, DATA.y_test) > 0.7
+
+
+def test_a_class_without_labels_is_never_predicted():
+    X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    labels = np.eye(3)[[0, 2] * 6]
+    for head in HEADS:
+        coef, intercept = head.solve(X, labels, np.full(12, -1))
+        assert np.isfinite(coef).all() and intercept[1] == ABSENT
+        assert (softmax(X @ coef + intercept, axis=1)[:, 1] == 0).all()
+
+
+@every_head
+def test_instances_and_features_in_another_order(head):
+    """Up to rounding; the temperature takes slides, whose folds are the same."""
+    rng = np.random.default_rng(0)
+    rows, columns = rng.permutation(len(DATA.y)), rng.permutation(DATA.X_labeled.shape[1])
+    one = clone(head).fit(DATA.X_labeled, DATA.y, groups=DATA.groups)
+    other = clone(head).fit(
+        DATA.X_labeled[rows][:, columns], DATA.y[rows], groups=DATA.groups[rows]
+    )
+    expected = one.predict_proba(DATA.X_test)
+    assert_allclose(other.predict_proba(DATA.X_test[:, columns]), expected, atol=5e-3)
+
+
+@every_head
+def test_names_of_classes_and_other_predictions(head):
+    names = np.array(["d", "c", "b", "a"])
+    one, other = (
+        clone(head).set_params(temperature=2.0).fit(DATA.X_labeled, y)
+        for y in (DATA.y, names[DATA.y])
+    )
+    assert_array_equal(other.classes_, ["a", "b", "c", "d"])
+    probabilities = one.predict_proba(DATA.X_test)
+    assert_allclose(other.predict_proba(DATA.X_test)[:, ::-1], probabilities, atol=1e-4)
+    assert_array_equal(names[one.predict(DATA.X_test)], other.predict(DATA.X_test))
+    assert_allclose(np.exp(one.predict_log_proba(DATA.X_test)), probabilities, atol=1e-9)
+    assert_allclose(softmax(one.decision_function(DATA.X_test), axis=1), probabilities, atol=1e-9)
+    two = clone(head).fit(DATA.X_labeled, DATA.y > 1)
+    difference = two.decision_function(DATA.X_test)
+    assert difference.shape == (len(DATA.X_test),)
+    assert_allclose(two.predict_proba(DATA.X_test)[:, 1], 1 / (1 + np.exp(-difference)), atol=1e-9)
+
+
+@pytest.mark.parametrize("right", [0.6, 0.75, 0.9])
+@pytest.mark.parametrize("margin", [1.0, 4.0])
+def test_temperature_in_closed_form(right, margin):
+    """Logits that differ by the margin, right in a share p of cases: T = margin / log(p / (1 - p))."""
+    labels = np.array([[right, 1 - right]] * 5)
+    found = fit_temperature(np.array([[margin, 0.0]] * 5), labels)
+    assert found == pytest.approx(margin / np.log(right / (1 - right)), rel=1e-3)
+    assert fit_temperature(np.array([[margin, 0.0]] * 5), labels * 7) == pytest.approx(found)
+
+
+def test_temperature_is_bounded():
+    logits = np.array([[0.2, 0.0]] * 4)
+    never, always = (fit_temperature(logits, np.eye(2)[[code] * 4]) for code in (1, 0))
+    assert never == pytest.approx(np.exp(BOUNDS[1]), rel=1e-3)
+    assert always == pytest.approx(np.exp(BOUNDS[0]), rel=1e-3)
+
+
+@every_head
+def test_slides_make_predictions_less_sure(head):
+    """Patches of a slide that is in training are easier than those of one that is not."""
+    data = make_bags(
+        n_bags=4, n_labeled_slides=8, class_separation=0.4, slide_shift=1.5, random_state=1
+    )
+    by_patch = clone(head).fit(data.X_labeled, data.y)
+    by_slide = clone(head).fit(data.X_labeled, data.y, groups=data.groups)
+    assert by_slide.temperature_ > by_patch.temperature_
+
+
+def test_a_class_with_one_instance_is_not_judged_but_learned():
+    """Folds are without warnings, every instance is in one, and classes are spread over them."""
+    codes = np.array([0] * 7 + [1] * 6 + [2])
+    tests = [test for _, test in _folds(codes, np.full(14, -1))]
+    assert_array_equal(np.sort(np.concatenate(tests)), np.arange(14))
+    counts = np.array([np.bincount(codes[test], minlength=3) for test in tests])
+    assert np.ptp(counts, axis=0).max() == 1
+    for head in HEADS:
+        X = np.random.default_rng(0).normal(size=(14, 3)) + 4 * np.eye(3)[codes]
+        clf = clone(head).fit(X, codes)
+        assert clf.predict(X[-1:]) == [2] and np.isfinite(clf.temperature_)
+        _, fold = clf.left_out(X.astype(np.float32), np.eye(3)[codes], np.full(14, -1))
+        assert fold[-1] == -1 and (fold[:-1] >= 0).all()
+
+
+@every_head
+def test_nothing_to_leave_out(head):
+    one_slide = clone(head).fit(DATA.X_labeled, DATA.y, groups=np.zeros(len(DATA.y)))
+    assert one_slide.temperature_ == 1.0
+    two = clone(head).fit([[0.0], [1.0]], ["a", "b"])
+    assert two.temperature_ == 1.0 and two.predict([[1.0]]) == ["b"]
+
+
+@every_head
+def test_what_is_refused(head):
+    with pytest.raises(ValueError, match=r"one class \('a'\); at least two"):
+        clone(head).fit([[0.0], [1.0]], ["a", "a"])
+    with pytest.raises(ValueError, match=r"[Nn]egative values"):
+        clone(head).fit([[0.0], [1.0]], [0, 1], sample_weight=[1, -1])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        clone(head).fit([[0.0], [1.0]], [0, 1], groups=[1])
+    with pytest.raises(ValueError, match="n_components"):
+        clone(head).set_params(n_components=0).fit([[0.0], [1.0]], [0, 1])
+
+
+def test_a_head_of_ones_own():
+    """A subclass writes `solve` alone."""
+
+    class NearestMean(SoftLabelHead):
+        def __init__(self, n_components=None, *, temperature=None, random_state=None):
+            self.n_components, self.temperature = n_components, temperature
+            self.random_state = random_state
+
+        def solve(self, X, labels, groups):
+            means = labels.T @ X / labels.sum(axis=0)[:, np.newaxis]
+            return means.T.astype(np.float64), -0.5 * (means**2).sum(axis=1)
+
+    assert NearestMean().fit(DATA.X_labeled, DATA.y).score(DATA.X_test, DATA.y_test) > 0.6
