@@ -128,8 +128,8 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y holds one class ({self.classes_.tolist()[0]!r}); at least two classes are needed: label instances "
-                "of another class."
+                f"y holds one class ({self.classes_.tolist()[0]!r}); at least two classes are needed: label "
+                "instances of another class."
             )
         labels = np.eye(len(self.classes_), dtype=np.float32)[codes]
         if sample_weight is not None:
@@ -158,7 +158,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         return self
 
     def temperature_of(self, X: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-        """Temperature by labeled instances, left out in turn: whole slides where these are known.
+        """Temperature by labeled instances that are left out in turn.
 
         Parameters
         ----------
@@ -169,11 +169,27 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         -------
         temperature : float
             1 where nothing can be left out.
+
+        Notes
+        -----
+        Where slides are known, the geometric mean of two temperatures: that of whole slides that are left
+        out, which takes from the few slides there are and comes out too large, and that of single instances,
+        whose slides the others show, which comes out too small.
         """
-        return typical_temperature(*self.left_out(X, labels, groups), labels) or 1.0
+        by_slides = typical_temperature(*self.left_out(X, labels, groups), labels)
+        if by_slides is None or (groups < 0).any():
+            return by_slides or 1.0
+        left_out = self.left_out(X, labels, groups, by_slides=False)
+        return float(np.sqrt(by_slides * (typical_temperature(*left_out, labels) or by_slides)))
 
     def left_out(
-        self, X: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, beside: Any = None
+        self,
+        X: np.ndarray,
+        labels: np.ndarray,
+        groups: np.ndarray,
+        *,
+        beside: Any = None,
+        by_slides: bool = True,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Logits of labeled instances by heads that have not seen their slides.
 
@@ -183,6 +199,8 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             As in :meth:`solve`.
         beside : tuple (X, labels, groups), optional
             What every head learns from besides.
+        by_slides : bool, default=True
+            False: single instances are left out, not their slides.
 
         Returns
         -------
@@ -198,7 +216,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             known = data[1].sum(axis=0) > 0
             return known, self.solve(*data) if known.sum() > 1 else None
 
-        return left_out_by(solve, X, labels, groups)
+        return left_out_by(solve, X, labels, groups, by_slides=by_slides)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits; of two classes the difference.
@@ -247,6 +265,8 @@ def left_out_by(
     X: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
+    *,
+    by_slides: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits of labeled instances by solutions that have not seen their slides.
 
@@ -257,6 +277,8 @@ def left_out_by(
         ``(coef, intercept)``, or None if fewer than two have.
     X, labels, groups
         As in :meth:`SoftLabelHead.solve`.
+    by_slides : bool, default=True
+        As in :meth:`SoftLabelHead.left_out`.
 
     Returns
     -------
@@ -265,7 +287,8 @@ def left_out_by(
     """
     logits = np.zeros(labels.shape)
     fold = np.full(len(X), -1)
-    for number, (train, test) in enumerate(_folds(labels.argmax(axis=1), groups)):
+    units = groups if by_slides else np.full(len(X), -1)
+    for number, (train, test) in enumerate(_folds(labels.argmax(axis=1), units)):
         known, solution = solve(X[train], labels[train], groups[train])
         if solution is None:
             continue
