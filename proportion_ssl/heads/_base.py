@@ -106,7 +106,8 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         X : array-like of shape (n_instances, n_features)
         y : array-like of shape (n_instances,)
         sample_weight : array-like of shape (n_instances,), optional
-            At least 0.
+            At least 0. What a label counts, not how often the instance was drawn: shrinkage and
+            temperature take each instance as one.
         groups : array-like of shape (n_instances,), optional
             Slide of each instance: patches of one slide are then not taken as independent.
 
@@ -133,13 +134,17 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             )
         labels = np.eye(len(self.classes_), dtype=np.float32)[codes]
         if sample_weight is not None:
-            labels *= check_sample_weight(
+            weights = check_sample_weight(
                 sample_weight, X, dtype=np.float32, ensure_non_negative=True
-            )[:, np.newaxis]
+            )
+            labels *= weights[:, np.newaxis]
         slides = np.full(len(X), -1)
         if groups is not None:
             check_consistent_length(X, groups)
             slides = np.unique(np.asarray(groups), return_inverse=True)[1]
+        counting = labels.any(axis=1)
+        if not counting.all():
+            X, labels, slides = X[counting], labels[counting], slides[counting]
         random_state = check_random_state(self.random_state)
         n_components = self.n_components or default_components(len(X))
         rows = sample_rows(len(X), X.shape[1], n_components, random_state)
@@ -151,7 +156,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             self.temperature or self.temperature_of(projected, labels, slides)
         )
         weight = projection.on_features(coef) / self.temperature_ / projection.scale
-        self.coef_ = weight
+        self.coef_ = np.ascontiguousarray(weight)  # as one from a file: products round alike
         self.intercept_ = intercept / self.temperature_ - weight @ projection.mean.astype(
             np.float64
         )

@@ -82,8 +82,9 @@ def test_weights_are_repetitions(head):
     one, other = (softmax(X @ coef + intercept, axis=1) for coef, intercept in (one, other))
     assert_allclose(one, other, atol=2e-3)
     kept = times > 0
-    weighted = clone(head).fit(DATA.X_labeled[kept], DATA.y[kept], sample_weight=times[kept])
-    assert weighted.score(DATA.X_test, DATA.y_test) > 0.7
+    weighted = clone(head).fit(DATA.X_labeled, DATA.y, sample_weight=times)
+    without = clone(head).fit(DATA.X_labeled[kept], DATA.y[kept], sample_weight=times[kept])
+    assert_array_equal(weighted.coef_, without.coef_)
 
 
 def test_a_class_without_labels_is_never_predicted():
