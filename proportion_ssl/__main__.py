@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0: done; 1: some slides or stages failed; 2: wrong input.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("large_image").setLevel(logging.ERROR)
+    _log_to_stderr()
     try:
         return options.command(options)
     except (ValueError, OSError, ImportError) as error:
@@ -41,6 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("proportion-ssl: interrupted; features written so far are kept.", file=sys.stderr)
         return 130
+
+
+def _log_to_stderr() -> None:
+    """Warnings of this package and of Python, a line each; of large_image errors only."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_is_worth_showing)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler]
+    )
+    warnings.formatwarning = lambda message, *_, **__: f"WARNING: {message}\n"
+
+
+def _is_worth_showing(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or not record.name.startswith("large_image")
 
 
 # --- options ------------------------------------------------------------------------------------
@@ -73,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "Open every slide and outline of a cohort and list all problems; computes nothing.",
     )
     check.add_argument("cohort", type=Path, help="manifest: a CSV file with a row per slide")
+    _add_record_options(check)
     _add_cohort_options(check)
     run = add(
         "run", _run, "Fit on a cohort, cross-validate, segment its test slides, and write a report."
@@ -97,10 +113,11 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="CSV",
         help=(
-            "recorded percentages to show beside the predicted ones: column 'slide' (file name "
-            "without suffix) and one column per class"
+            "recorded percentages, which the predictions take into account: column 'slide' (file name) "
+            "and one column per class"
         ),
     )
+    _add_error_options(apply)
     apply.add_argument(
         "--mpp", type=float, help="microns per pixel, for slides that do not state them"
     )
@@ -130,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_cohort_options(parser) -> None:
+def _add_record_options(parser) -> None:
     parser.add_argument(
         "--classes",
         nargs="+",
@@ -140,6 +157,25 @@ def _add_cohort_options(parser) -> None:
             "annotation, mpp or case"
         ),
     )
+    _add_error_options(parser)
+
+
+def _add_error_options(parser) -> None:
+    parser.add_argument(
+        "--rounding-step",
+        type=float,
+        metavar="FRACTION",
+        help="plain percentages were rounded to multiples of this; 0.05: 5 points",
+    )
+    parser.add_argument(
+        "--standard-deviation",
+        type=float,
+        metavar="FRACTION",
+        help="plain percentages were estimated with this standard deviation; 0.1: 10 points",
+    )
+
+
+def _add_cohort_options(parser) -> None:
     parser.add_argument(
         "--magnifications",
         type=float,
@@ -205,13 +241,20 @@ def _add_output_options(parser, default: str) -> None:
     )
     parser.add_argument(
         "--jobs",
-        type=int,
+        type=_jobs,
         default=None,
         help="slides or folds at once; -1: one per core (default: 1)",
     )
 
 
+def _jobs(text: str) -> int:
+    if int(text) == 0:
+        raise argparse.ArgumentTypeError("0 slides at once are none; give 1 or more, or -1")
+    return int(text)
+
+
 def _add_run_options(parser) -> None:
+    _add_record_options(parser)
     _add_patch_options(parser)
     parser.add_argument(
         "--system",
@@ -274,16 +317,15 @@ def _demo(options) -> int:
     if not manifest.exists():
         print("synthetic slides ...", file=sys.stderr, flush=True)
         make_slides(folder, random_state=options.seed, n_jobs=n_jobs, verbose=True, overwrite=True)
-    embedder = PatchEmbedder(weights=options.weights or "imagenet")
+    embedder = PatchEmbedder(weights=_weights(options))
     try:
         with contextlib.redirect_stdout(sys.stderr):  # torch says what it downloads
             embedder.fingerprint()
     except WeightsNotAvailableError as error:
         reason = str(error).split("(")[0].strip()
         print(
-            "No ImageNet weights: without network and --weights this demonstration goes on with "
-            "RANDOM FILTERS as "
-            f"features, which costs accuracy. ({reason})",
+            "No ImageNet weights: without network and --weights this demonstration goes on with RANDOM "
+            f"FILTERS as features, which costs accuracy. ({reason})",
             file=sys.stderr,
         )
         embedder = PatchEmbedder(module=RandomFilterFeatures())
@@ -294,7 +336,11 @@ def _demo(options) -> int:
 def _run(options) -> int:
     from proportion_ssl.embedding import PatchEmbedder
 
-    return _run_job(options.cohort, PatchEmbedder(weights=options.weights or "imagenet"), options)
+    return _run_job(options.cohort, PatchEmbedder(weights=_weights(options)), options)
+
+
+def _weights(options) -> str:
+    return "imagenet" if options.weights is None else str(options.weights)
 
 
 def _run_job(manifest: Path, embedder: Any, options) -> int:
@@ -323,6 +369,8 @@ def _run_job(manifest: Path, embedder: Any, options) -> int:
             folds=0 if options.no_cv else options.folds,
             seed=options.seed,
             classes=options.classes,
+            rounding_step=options.rounding_step,
+            standard_deviation=options.standard_deviation,
             features=options.features,
             overwrite=options.overwrite,
             anonymize=options.anonymize,
@@ -349,8 +397,8 @@ def _print_run(result, options) -> None:
         shown = ["score", "system", "reference", "difference", "low", "high", "p_adjusted"]
         print(result.comparisons[shown].round(3).to_string(index=False))
     if result.segmentations:
-        print("\nTest slides, predicted / recorded percent")
-        print(_percentages(result.segmentations).to_string())
+        print("\nTest slides")
+        _print_percentages(result.segmentations)
     for problem in result.problems:
         print(f"Problem: {problem}", file=sys.stderr)
     print(f"\nSeconds by stage: {result.seconds}")
@@ -360,17 +408,25 @@ def _print_run(result, options) -> None:
     )
 
 
-def _percentages(segmentations):
+def _print_percentages(segmentations) -> None:
     import pandas as pd
 
+    is_recorded = any(one.recorded is not None for one in segmentations.values())
     rows = {}
     for name, one in segmentations.items():
-        recorded = one.proportions * float("nan") if one.recorded is None else one.recorded["share"]
+        shares = [one.proportions]
+        if is_recorded:
+            unknown = one.proportions * float("nan")
+            shares.append(unknown if one.recorded is None else one.recorded["share"])
         rows[name] = {
             label: " / ".join("-" if share != share else f"{100 * share:.0f}" for share in pair)
-            for label, *pair in zip(one.proportions.index, one.proportions, recorded, strict=True)
+            for label, *pair in zip(one.proportions.index, *shares, strict=True)
         }
-    return pd.DataFrame(rows).T.rename_axis("slide")
+    table = pd.DataFrame(rows).T.rename_axis("slide")
+    print(f"Percent of the tumor, predicted{' / recorded' * is_recorded}")
+    print(table.to_string())
+    if used := [name for name, one in segmentations.items() if one.used_record]:
+        print(f"Predicted with its record, so no test of it: {', '.join(used)}")
 
 
 def _check(options) -> int:
@@ -379,6 +435,8 @@ def _check(options) -> int:
     found = check_cohort(
         options.cohort,
         classes=options.classes,
+        rounding_step=options.rounding_step,
+        standard_deviation=options.standard_deviation,
         magnification=options.magnifications[0],
         patch_size=options.patch_size,
         min_tissue=options.min_tissue,
@@ -391,11 +449,12 @@ def _check(options) -> int:
 def _apply(options) -> int:
     from proportion_ssl.segmenter import SlideSegmenter
 
+    _check_slides(options.slides, options.mpp, needed=options.features is None)
     embedder = None
     if options.weights is not None:
         from proportion_ssl.embedding import PatchEmbedder
 
-        embedder = PatchEmbedder(weights=options.weights)
+        embedder = PatchEmbedder(weights=_weights(options))
     segmenter = SlideSegmenter.load(options.model, embedder=embedder)
     segmenter.set_params(n_jobs=options.jobs, verbose=True)
     if options.stride is not None:
@@ -404,7 +463,13 @@ def _apply(options) -> int:
     if options.proportions is not None:
         from proportion_ssl.segmenter.records import read_records
 
-        records = read_records(options.proportions, segmenter.classes_)
+        records = read_records(
+            options.proportions,
+            segmenter.classes_,
+            rounding_step=options.rounding_step,
+            standard_deviation=options.standard_deviation,
+        )
+        _check_names(records, options)
     slides = options.slides
     if options.anonymize:
         slides, records = _numbered(slides, records, options.output)
@@ -417,12 +482,53 @@ def _apply(options) -> int:
         reject_below=options.reject_below,
     )
     if run.results:
-        print(_percentages(run.results).to_string())
+        _print_percentages(run.results)
         print(f"Features: {segmenter.features_}")
         print(f"Label maps, overlays, outlines for QuPath and slides.csv in {options.output}")
     for failure in run.failures.values():
         print(f"Problem: {failure}", file=sys.stderr)
     return FAILED if run.failures else DONE
+
+
+def _check_slides(paths, mpp, *, needed: bool = True) -> None:
+    """Raise if a slide does not exist, or states another resolution than the one given for all."""
+    from proportion_ssl.slides import open_slide
+
+    missing = [path for path in paths if not path.exists()]
+    if needed and missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise FileNotFoundError(f"there is no file {', '.join(map(str, missing[:5]))}{more}.")
+    folders = [path for path in paths if path.is_dir()]
+    if needed and folders:
+        raise ValueError(f"{folders[0]} is a folder; give its slides, such as {folders[0]}/*.svs.")
+    for path in paths if mpp is not None else ():
+        try:
+            with open_slide(path) as slide:
+                stated = slide.mpp
+        except (
+            OSError,
+            ValueError,
+            ImportError,
+        ):  # it does not say, or fails later with its reason
+            continue
+        if not math.isclose(stated, mpp, rel_tol=0.02):
+            raise ValueError(
+                f"{path} states {stated:.4g} microns per pixel, but --mpp is {mpp:g}, which is for slides "
+                "that do not state them; give those alone."
+            )
+
+
+def _check_names(records, options) -> None:
+    """Slides without a record are told; none with one is an error, as of a table of other slides."""
+    names = [path.stem for path in options.slides]
+    missing = [name for name in names if name not in records]
+    if len(missing) == len(names):
+        raise ValueError(
+            f"{options.proportions} has no record of {', '.join(missing[:5])}; it has those of "
+            f"{', '.join(list(records)[:5]) or 'no slide'}. Its column 'slide' holds their file names."
+        )
+    if missing:
+        print(f"Without a record: {', '.join(missing)}", file=sys.stderr)
 
 
 def _numbered(slides, records, output):
@@ -443,15 +549,15 @@ def _embed(options) -> int:
 
     if not options.no_normalization:
         raise ValueError(
-            "colors are normalized to a reference slide, which a cohort gives: add "
-            "--no-normalization to embed slides as "
-            "they are, or use 'run', which embeds and keeps the features of its cohort."
+            "colors are normalized to a reference slide, which a cohort gives: add --no-normalization to "
+            "embed slides as they are, or use 'run', which embeds and keeps the features of its cohort."
         )
+    _check_slides(options.slides, options.mpp)
     names = [path.stem for path in options.slides]
     masks = _masks(options.tissue_masks) or {}
     run = embed_slides(
         options.slides,
-        PatchEmbedder(weights=options.weights or "imagenet"),
+        PatchEmbedder(weights=_weights(options)),
         options.output,
         magnification=options.magnifications,
         size=options.patch_size,

@@ -204,7 +204,7 @@ def test_missing_files_are_named(write, text, message):
 
 
 def test_missing_manifest_and_foreign_encoding(write, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no manifest .*nowhere\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"there is no table .*nowhere\.csv"):
         load_cohort(tmp_path / "nowhere.csv")
     with pytest.raises(ValueError, match=r"not UTF-8 text.*line 2.*CSV UTF-8"):
         load_cohort(write(GOOD.replace("a.svs", "ä.svs"), "cp1252"))

@@ -169,7 +169,7 @@ def read_manifest(
         What was taken for columns of classes.
     """
     path = Path(path)
-    step, deviation = _check_error(rounding_step, standard_deviation)
+    step, deviation = points_of_error(rounding_step, standard_deviation)
     header, lines = read_table(path, RESERVED)
     reserved, candidates = _find_columns(path, header, classes)
     columns = [Column(name) for name in candidates]
@@ -209,7 +209,9 @@ def _listed(start: str, problems: list[str]) -> str:
     return "\n".join([start, *shown])
 
 
-def _check_error(step: float | None, deviation: float | None) -> tuple[float | None, float | None]:
+def points_of_error(
+    step: float | None, deviation: float | None
+) -> tuple[float | None, float | None]:
     """The stated error in percentage points."""
     if step is not None and deviation is not None:
         raise ValueError(

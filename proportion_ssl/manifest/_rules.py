@@ -1,5 +1,7 @@
 """What columns and rows must hold to be classes and records."""
 
+import shlex
+
 import numpy as np
 
 from proportion_ssl.manifest._cells import looks_like_a_date
@@ -28,7 +30,7 @@ def unreadable(column: Column, rows: Rows) -> str:
         f"{rows.place(row)} has {text!r} for class {column.name!r}"
         f"{' (also ' * bool(listed) + ', '.join(listed) + ')' * bool(listed)}; give a percentage"
         " from 0 to 100, written as 70, 70-80, <5, >90, ~10 or trace (or, if the column is no"
-        f" class, name the classes: load_cohort(..., classes=[...])).{hint}"
+        f" class, name the classes: classes=[...], on the command line --classes ...).{hint}"
     )
 
 
@@ -37,7 +39,8 @@ def check_columns(
 ) -> tuple[list[int], list[Finding]]:
     """Columns that may be classes, and a finding for each that does not look like one."""
     kept, zero, breaking = choose_columns(records, widened)
-    advice = f"name the classes: load_cohort(..., classes={[names[k] for k in kept]})"
+    found = [names[k] for k in kept]
+    advice = f"name the classes: classes={found}, on the command line --classes {shlex.join(found)}"
     wrong = dict.fromkeys(zero, "it is 0 in every record")
     if breaking:
         total = records.value.sum(axis=1)
@@ -67,7 +70,10 @@ def check_sums(rows: Rows, records: Records) -> list[Finding]:
         if abs(records.value[row].sum() - 1) <= 0.02:
             advice = "these look like fractions: give percent"
         elif lower == upper:
-            advice += " (or write ranges, or state rounding_step= or standard_deviation=)"
+            advice += (
+                " (or write ranges, or state how exact they are: rounding_step= or standard_deviation=, on"
+                " the command line --rounding-step or --standard-deviation)"
+            )
         message = f"line {rows.lines[row]}: the percentages of slide {rows.slides[row]!r} {said}; {advice}."
         findings.append(Finding((row,), rows.slides[row], message))
     return findings

@@ -21,6 +21,7 @@ from proportion_ssl.segmenter.slide_features import (
     label_windows,
     read_slide_features,
 )
+from proportion_ssl.segmenter.training import OUTLINE_THEM
 from proportion_ssl.slides import (
     PatchGrid,
     magnification_to_mpp,
@@ -101,7 +102,7 @@ class CohortCheck:
                 parts.append(f"{title}\n{_as_text(table)}")
         n_fatal = sum(problem.fatal for problem in self.problems)
         n_others = len(self.problems) - n_fatal
-        counts = f"{n_fatal} errors, {n_others} warnings"
+        counts = f"{_count(n_fatal, 'error')}, {_count(n_others, 'warning')}"
         parts.append("\n".join([counts, *map(str, self.problems)]))
         return "\n\n".join(parts)
 
@@ -410,6 +411,10 @@ def _record_table(cohort: Cohort) -> pd.DataFrame:
     )
 
 
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}{'s' * (n != 1)}"
+
+
 def _as_text(table: pd.DataFrame) -> str:
     formats = {"mpp": "{:.4g}", "area": "{:.2f} mm2", "dropped": "{:.0%}"}
     if "error" in table.columns:
@@ -455,8 +460,8 @@ def _slide_problems(
     for label, (_, _, dropped) in view.outlines.items():
         if dropped > LARGEST_DROP and label != NON_CANCER and not view.error:
             message = (
-                f"the tissue rule drops {dropped:.0%} of the area outlined as {label!r}; lower min_tissue,"
-                " or give a tissue mask."
+                f"the tissue rule drops {dropped:.0%} of the area outlined as {label!r}; lower min_tissue"
+                " (--min-tissue), or give a mask of tissue (--tissue-masks)."
             )
             found.append(CohortProblem(name, message, False))
     shows = any(n for label, (_, n, _) in view.outlines.items() if label in classes)
@@ -491,7 +496,7 @@ def _cohort_problems(
         if not cases and in_bags[label]:
             message = (
                 f"class {label!r} is recorded in {in_bags[label]} bags, but no labeled slide shows a patch of"
-                " it; outline one, or leave its column out by classes=[...]."
+                f" it. {OUTLINE_THEM}."
             )
             found.append(CohortProblem(None, message, not bags_may_teach))
         elif not cases:

@@ -61,8 +61,7 @@ def cross_validate_cases(
     if n_cases < 2 or folds < 2:
         raise ValueError(
             "Cross-validation leaves out outlined cases in turn and needs two or more folds; "
-            f"there are {n_cases} "
-            f"outlined cases and folds={folds}."
+            f"there are {n_cases} outlined cases and folds={folds}."
         )
     splits = list(GroupKFold(min(folds, n_cases)).split(slides, groups=cases))
     tasks = (

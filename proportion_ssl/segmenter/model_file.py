@@ -79,6 +79,8 @@ def read(cls: type, path: str | PathLike, *, embedder: Any) -> Any:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no model file {str(path)!r}.")
+    if path.is_dir():
+        raise ModelFileError(f"{str(path)!r} is a folder; give the file model.segmenter in it.")
     try:
         about, members = _read_members(path)
         segmenter = _restore(cls, about, members)
@@ -129,9 +131,8 @@ def _members(segmenter, folder: Path, network: bool) -> dict[str, bytes]:
             return members
         if not hasattr(embedder, "export"):
             raise TypeError(
-                f"The network of {type(embedder).__name__} cannot be exported, so it cannot go "
-                "into the file. Save "
-                "with network=False, and give the embedder to load."
+                f"The network of {type(embedder).__name__} cannot be exported, so it cannot go into "
+                "the file. Save with network=False, and give the embedder to load."
             )
         embedder.export(folder / NETWORK, size=segmenter.patch_size)
         members[NETWORK] = (folder / NETWORK).read_bytes()
@@ -205,9 +206,8 @@ def _read_members(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             raise ModelFileError("it is no file of SlideSegmenter.save.")
         if about.get("version") != VERSION:
             raise ModelFileError(
-                f"it has version {about.get('version')!r}, this package ({__version__}) reads "
-                f"{VERSION}; use the "
-                f"version that wrote it ({about.get('package')!r}), or fit again."
+                f"it has version {about.get('version')!r}, this package ({__version__}) reads {VERSION}; "
+                f"use the version that wrote it ({about.get('package')!r}), or fit again."
             )
         members = {name: archive.read(name) for name in archive.namelist() if name != ABOUT}
     if set(about["sha256"]) != set(members):

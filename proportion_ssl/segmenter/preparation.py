@@ -224,8 +224,7 @@ def _warn_of_drops(outlined: Mapping[str, OutlinedPatches]) -> None:
         for label, share in patches.dropped.items():
             if share > LARGEST_DROP and label != NON_CANCER:
                 logger.warning(
-                    "%s: the tissue rule drops %.0f%% of the area outlined as %s; lower "
-                    "min_tissue, or give "
-                    "a tissue_mask",
+                    "%s: the tissue rule drops %.0f%% of the area outlined as %s; lower min_tissue "
+                    "(--min-tissue), or give a mask of tissue (--tissue-masks)",
                     *(name, 100 * share, label),
                 )

@@ -9,13 +9,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from proportion_ssl.manifest._read import points_of_error
 from proportion_ssl.manifest._records import Column, gather
 from proportion_ssl.manifest._rows import check_slides, collect
 from proportion_ssl.manifest._rules import check_sums, unreadable
 from proportion_ssl.manifest._table import read_table
 
 
-def read_records(path: str | PathLike, classes: Sequence[str]) -> dict[str, pd.DataFrame]:
+def read_records(
+    path: str | PathLike,
+    classes: Sequence[str],
+    *,
+    rounding_step: float | None = None,
+    standard_deviation: float | None = None,
+) -> dict[str, pd.DataFrame]:
     """Percentages by slide, as :meth:`SlideSegmenter.segment` takes them.
 
     Parameters
@@ -26,6 +33,8 @@ def read_records(path: str | PathLike, classes: Sequence[str]) -> dict[str, pd.D
         columns are left unread, and so are rows without any percentage.
     classes : sequence of str
         Of the model.
+    rounding_step, standard_deviation : float, optional
+        Error of the percentages, as in :func:`~proportion_ssl.load_cohort`.
 
     Returns
     -------
@@ -41,6 +50,7 @@ def read_records(path: str | PathLike, classes: Sequence[str]) -> dict[str, pd.D
         occurs twice; the line is named.
     """
     path = Path(path)
+    step, deviation = points_of_error(rounding_step, standard_deviation)
     header, lines = read_table(path, ("slide",))
     missing = [name for name in ("slide", *classes) if name not in header]
     if missing:
@@ -51,7 +61,7 @@ def read_records(path: str | PathLike, classes: Sequence[str]) -> dict[str, pd.D
     rows = collect(lines, header, {"slide": "slide"}, columns)
     if not rows.lines:
         raise ValueError(f"{path} has a header but no slides; give one row per slide.")
-    records = gather(columns, len(rows.lines))
+    records = gather(columns, len(rows.lines)).widened(step, deviation)
     problems = [unreadable(column, rows) for column in columns if column.unreadable]
     problems += [finding.message for finding in check_slides(rows) + check_sums(rows, records)]
     if problems:

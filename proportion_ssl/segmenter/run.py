@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 import traceback
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl._atomic import replacing
+from proportion_ssl._checks import check_fraction
 from proportion_ssl.evaluation import (
     IASLC_2020,
     adjust_p_values,
@@ -39,18 +41,37 @@ from proportion_ssl.segmenter.slide_segmentation import (
 )
 from proportion_ssl.segmenter.slide_segmenter import SlideSegmenter
 from proportion_ssl.segmenter.systems import System, standard_systems
-from proportion_ssl.segmenter.training import CohortFeatures, fit_classifier, make_bags
+from proportion_ssl.segmenter.training import (
+    CohortFeatures,
+    check_outlined_classes,
+    fit_classifier,
+    make_bags,
+)
 from proportion_ssl.slides import stitch, write_table
 
 MODEL = "model.segmenter"
 RUN = "run.json"
+
+#: Tables that not every run writes.
+TABLES = (
+    "agreement.csv",
+    "comparisons.csv",
+    "confusion.csv",
+    "cross_validation.csv",
+    "doubtful_records.csv",
+    "patterns.csv",
+    "suggested_slides.csv",
+    "test.csv",
+    "test_by_case.csv",
+    "test_by_slide.csv",
+)
 
 #: Scores that have intervals in the tables.
 WITH_INTERVAL = ("OP", "PC", "mIoU")
 
 
 class OutputFolderError(ValueError):
-    """The output folder holds another run."""
+    """The output folder holds another run, or cannot be written to."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,8 @@ class RunOptions:
     seed : int
     classes : sequence of str or None
         Columns of the manifest that are classes.
+    rounding_step, standard_deviation : float or None
+        Error of the recorded proportions, as in :func:`~proportion_ssl.load_cohort`.
     features : Path or None
         Folder of feature files, perhaps of another program; None: ``features`` in the output folder.
     overwrite : bool
@@ -86,6 +109,8 @@ class RunOptions:
     folds: int = 5
     seed: int = 0
     classes: Sequence[str] | None = None
+    rounding_step: float | None = None
+    standard_deviation: float | None = None
     features: Path | None = None
     overwrite: bool = False
     anonymize: bool = False
@@ -164,14 +189,26 @@ def run_cohort_job(
     Raises
     ------
     OutputFolderError
-        If the output folder holds another run, and is not to be overwritten.
+        If the output folder holds another run, and is not to be overwritten, or cannot be written to.
     ValueError, FileNotFoundError
-        If the cohort cannot be used.
+        If an option is out of range or the cohort cannot be used.
     """
-    cohort = as_cohort(manifest, options.features, classes=options.classes)
+    _check(options)
+    segmenter._check_parameters()
     systems = _chosen(options)
+    cohort = as_cohort(
+        manifest,
+        options.features,
+        classes=options.classes,
+        rounding_step=options.rounding_step,
+        standard_deviation=options.standard_deviation,
+    )
     output = options.output
-    _claim(output, _identity(Path(manifest), segmenter, options), options.overwrite)
+    identity = _identity(Path(manifest), segmenter, options)
+    if not options.overwrite:
+        _refuse_other_run(output, identity)
+    _make_folder(output)
+    check_outlined_classes(cohort)
     if options.anonymize:
         cohort, masks = anonymize_cohort(cohort, segmenter.tissue_mask, output)
         segmenter.set_params(tissue_mask=masks)
@@ -184,6 +221,7 @@ def run_cohort_job(
         chosen = systems[options.system]
         segmenter.set_params(classifier=chosen.classifier)
         segmenter.fit_features(data if chosen.records else _without_bags(data))
+    _begin_results(output, identity)
     if options.folds:
         with result.stage("calibration"):
             _calibrate(segmenter, data, options.folds, chosen.records, output)
@@ -201,6 +239,15 @@ def run_cohort_job(
     with result.stage("report"):
         _report(result, systems, data, output, options.system, scored)
     return result
+
+
+def _check(options: RunOptions) -> None:
+    if options.folds < 0 or options.folds == 1:
+        raise ValueError(
+            f"folds is {options.folds}; cross-validation needs two or more, 0 leaves it out."
+        )
+    if options.reject_below is not None:
+        check_fraction(options.reject_below, "reject_below")
 
 
 def _chosen(options: RunOptions) -> dict[str, System]:
@@ -228,24 +275,57 @@ def _identity(manifest: Path, segmenter, options: RunOptions) -> dict[str, Any]:
     return {"manifest": digest, "options": settings, "segmenter": parameters}
 
 
-def _claim(output: Path, identity: Mapping[str, Any], overwrite: bool) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / RUN
-    if path.exists() and not overwrite:
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            before = None
-        if before != identity:
+def _refuse_other_run(output: Path, identity: Mapping[str, Any]) -> None:
+    """Raise if the folder holds results of another run; features alone are no results."""
+    try:
+        before = json.loads((output / RUN).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if (output / MODEL).exists():
             raise OutputFolderError(
-                f"{output} holds the results of another run (other manifest or options). Give "
-                "another --output, or "
-                "--overwrite; features that still fit are used again in any case."
-            )
-    elif not path.exists() and not overwrite and (output / MODEL).exists():
-        raise OutputFolderError(f"{output} holds a model of another run; give another --output.")
+                f"{output} holds a model of another run; give another --output."
+            ) from None
+        return
+    except ValueError:
+        before = {}
+    if before != identity:
+        raise OutputFolderError(
+            f"{output} holds the results of another run: {_difference(before, identity)}. Give another "
+            "--output, or --overwrite: results are then written anew, and features that still fit are used "
+            "again."
+        )
+
+
+def _difference(before: Any, now: Mapping[str, Any]) -> str:
+    """What two runs do not have in common, in words."""
+    if not isinstance(before, dict) or set(before) != set(now):
+        return f"its {RUN} is of another version or damaged"
+    found = ["the manifest has changed"] if before["manifest"] != now["manifest"] else []
+    for part in ("options", "segmenter"):
+        for name, value in now[part].items():
+            was = before[part].get(name)
+            if was != value:
+                found.append(f"{name} was {was} and is {value}")
+    return "; ".join(found) or "its options are of another version"
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise OutputFolderError(f"{output} is a file, or lies below one; give a folder.") from None
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise OutputFolderError(f"{output} cannot be written to; give another --output.")
+
+
+def _begin_results(output: Path, identity: Mapping[str, Any]) -> None:
+    """Note whose results follow; tables of another run, which might stay behind, go."""
+    path = output / RUN
+    text = json.dumps(identity, indent=1)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        for name in TABLES:
+            (output / name).unlink(missing_ok=True)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _without_bags(data: CohortFeatures) -> CohortFeatures:

@@ -49,6 +49,7 @@ from proportion_ssl.segmenter.training import (
 from proportion_ssl.slides import (
     CohortRun,
     ReinhardNormalizer,
+    magnification_to_mpp,
     open_slide,
     process_slides,
     write_table,
@@ -261,8 +262,7 @@ class SlideSegmenter(BaseEstimator):
         data : CohortFeatures
             For :meth:`fit_features` and its companions: read once what several fits share.
         """
-        self._validate_params()
-        self._check_stride()
+        self._check_parameters()
         cohort = as_cohort(cohort, features)
         names = cohort.slides.index.tolist() if slides is None else list(slides)
         self._prepare(cohort, names, Path(features))
@@ -458,6 +458,12 @@ class SlideSegmenter(BaseEstimator):
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
+
+    def _check_parameters(self) -> None:
+        self._validate_params()
+        self._check_stride()
+        for magnification in self.magnifications:
+            magnification_to_mpp(magnification)
 
     def _check_stride(self) -> None:
         if self.stride is not None and self.patch_size % self.stride:

@@ -131,9 +131,8 @@ def find_reference(
         normalizer, name = _read(path)
         if not _same_kind(normalizer, unfitted):
             raise ValueError(
-                f"{path} is the reference of {normalizer!r}, but {unfitted!r} is asked for. Give "
-                "that normalizer, or "
-                "another folder of features."
+                f"{path} is the reference of {normalizer!r}, but {unfitted!r} is asked for. Give that "
+                "normalizer, or another folder of features."
             )
     else:
         normalizer, name = _fit_on_first(unfitted, slides, magnification, size, min_tissue)
@@ -151,9 +150,8 @@ def _read(path):
         return build(stored["normalizer"]), stored["slide"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}, the reference of colors, is damaged ({error}); remove it, and all features "
-            "of its folder are "
-            "made anew."
+            f"{path}, the reference of colors, is damaged ({error}); remove it, and all features of its "
+            "folder are made anew."
         ) from error
 
 

@@ -13,10 +13,20 @@ import pandas as pd
 from sklearn.base import clone
 
 from proportion_ssl.manifest import Cohort
-from proportion_ssl.segmenter.slide_features import NON_CANCER, OutlinedPatches, SlideFeatures
-from proportion_ssl.slides import FeatureSequence, SlideFailure
+from proportion_ssl.segmenter.slide_features import (
+    NON_CANCER,
+    OutlinedPatches,
+    SlideFeatures,
+    is_feature_file,
+)
+from proportion_ssl.slides import FeatureSequence, SlideFailure, open_slide, read_annotations
 
 logger = logging.getLogger(__name__)
+
+OUTLINE_THEM = (
+    "Outline them in a labeled slide; or leave out the slides that are recorded with them, and their columns "
+    "(classes=[...], on the command line --classes ...)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,12 +196,41 @@ def check_every_class(data: CohortFeatures, names: Sequence[str]) -> None:
     for name in names:
         labels = data.outlined[name].labels
         shown.update(label for label in labels.tolist() if label is not None)
-    missing = sorted(set(data.cohort.classes) - shown)
+    _refuse_missing(sorted(set(data.cohort.classes) - shown), names, "patch")
+
+
+def check_outlined_classes(cohort: Cohort) -> None:
+    """Raise if a class has no outline in the labeled slides: before slides are embedded, which takes hours.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Says nothing where a labeled slide is a feature file, or it or its outlines cannot be read.
+
+    Raises
+    ------
+    ValueError
+        Naming the classes without outlines.
+    """
+    shown: set[str] = set()
+    for name in cohort.labeled:
+        row = cohort.slides.loc[name]
+        if is_feature_file(row["path"]):
+            return
+        try:
+            with open_slide(row["path"], mpp=None if np.isnan(row["mpp"]) else row["mpp"]) as slide:
+                regions = read_annotations(row["annotation"], slide=slide)
+        except (OSError, ValueError, ImportError):
+            return
+        shown.update(region.class_name for region in regions)
+    _refuse_missing(sorted(set(cohort.classes) - shown), cohort.labeled, "outline")
+
+
+def _refuse_missing(missing: Sequence[str], names: Sequence[str], what: str) -> None:
     if missing:
         raise ValueError(
-            f"No patch of the outlined slides {', '.join(names)} is labeled {', '.join(missing)}, so "
-            "nothing shows what these classes look like. Outline them, or leave their columns out by "
-            "classes=[...]."
+            f"No {what} of the labeled slides {', '.join(names)} is named {', '.join(missing)}, so nothing "
+            f"shows what these classes look like. {OUTLINE_THEM}."
         )
 
 

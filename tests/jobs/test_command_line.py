@@ -83,15 +83,31 @@ def test_run_then_apply(tmp_path, quick, capsys):
     model, slide = output / "model.segmenter", manifest.parent / "test_9.tif"
     there = tmp_path / "there"
     arguments = ["apply", str(model), str(slide), "--output", str(there), "--weights", "none"]
-    assert main([*arguments, "--proportions", str(records)]) == DONE
+    capsys.readouterr()
+    assert main(arguments) == DONE
+    printed = capsys.readouterr().out
+    assert "recorded" not in printed and " / " not in printed
     here, applied = (
         pd.read_csv(folder / "slides.csv", index_col="slide").loc["test_9"]
         for folder in (output / "slides", there)
     )
-    pd.testing.assert_series_equal(here, applied)
+    pd.testing.assert_series_equal(here[applied.index], applied)
+    assert main([*arguments, "--proportions", str(records)]) == DONE
+    printed = capsys.readouterr().out
+    assert "predicted / recorded" in printed
+    assert "Predicted with its record, so no test of it: test_9" in printed
+    assert pd.read_csv(there / "slides.csv")["used_record"].tolist() == [True]
+    assert main([*arguments, "--mpp", "2"]) == WRONG_INPUT
+    assert "test_9.tif states 4 microns per pixel, but --mpp is 2" in capsys.readouterr().err
+    assert main([*arguments, "--mpp", "4.01"]) == DONE
     records.write_text("slide,acinar,solid\ntest_9,80,10\n")
     assert main([*arguments, "--proportions", str(records)]) == WRONG_INPUT
     assert "line 2: the percentages of slide 'test_9' sum to 90" in capsys.readouterr().err
+    rounded = ["--proportions", str(records), "--rounding-step", "0.1"]
+    assert main([*arguments, *rounded]) == DONE
+    records.write_text("slide,acinar,solid\ntest_09,90,10\n")
+    assert main([*arguments, "--proportions", str(records)]) == WRONG_INPUT
+    assert "has no record of test_9; it has those of test_09" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -103,8 +119,62 @@ def test_a_run_goes_on_and_does_not_overwrite_another(tmp_path, quick, capsys):
     assert run(manifest, output, "--no-cv", "--compare") == DONE, "the same run again"
     assert (output / "features" / "bag_2.h5").stat().st_mtime_ns == made
     assert run(manifest, output, "--no-cv", "--compare", "--seed", "1") == WRONG_INPUT
-    assert "results of another run" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "results of another run: seed was 0 and is 1; random_state was 0 and is 1" in error
     assert run(manifest, output, "--no-cv", "--compare", "--seed", "1", "--overwrite") == DONE
+
+
+@pytest.mark.slow
+def test_slides_are_added_later(tmp_path, quick, capsys):
+    """Features of the earlier run are used again, and no table of it stays behind."""
+    manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=3, test=1)
+    whole = manifest.read_text()
+    manifest.write_text(
+        "".join(whole.splitlines(keepends=True)[:-2])
+    )  # no test slide, one bag less
+    output = tmp_path / "out"
+    assert run(manifest, output, "--compare") == DONE
+    features = output / "features"
+    made = {path.name: path.stat().st_mtime_ns for path in features.iterdir()}
+    manifest.write_text(whole)
+    assert run(manifest, output, "--compare", "--no-cv") == WRONG_INPUT
+    assert "the manifest has changed; folds was 5 and is 0" in capsys.readouterr().err
+    assert run(manifest, output, "--compare", "--no-cv", "--overwrite") == DONE
+    assert {name: (features / name).stat().st_mtime_ns for name in made} == made
+    assert len(list(features.glob("*.h5"))) == 6
+    assert not (output / "cross_validation.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_gave_no_results_does_not_claim_its_folder(tmp_path, quick, capsys):
+    manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=2, test=1)
+    output = tmp_path / "out"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace("solid", "papillary", 1))
+    assert run(manifest, output) == WRONG_INPUT
+    error = capsys.readouterr().err
+    assert "labeled_0, labeled_1 is named papillary" in error
+    assert "reading and embedding" not in error, "found before slides are embedded"
+    manifest.write_text(whole)
+    assert run(manifest, output, "--no-cv", "--compare") == DONE
+
+
+@pytest.mark.slow
+def test_rounded_records(tmp_path, quick, capsys):
+    manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=2, test=1)
+    table = pd.read_csv(manifest)
+    table.loc[table["role"] == "bag", list(CLASSES)] = [65, 30]
+    table.to_csv(manifest, index=False)
+    assert main(["check", str(manifest), *PATCHES]) == FAILED
+    assert "--rounding-step" in capsys.readouterr().out
+    rounded = ["--rounding-step", "0.05"]
+    assert main(["check", str(manifest), *PATCHES, *rounded]) == DONE
+    output = tmp_path / "out"
+    assert run(manifest, output, "--no-cv", "--compare", *rounded) == DONE
+    deviation = ["--standard-deviation", "0.1"]
+    assert run(manifest, output, "--no-cv", "--compare", *deviation, "--overwrite") == DONE
+    assert main(["check", str(manifest), *PATCHES, "--rounding-step", "5"]) == WRONG_INPUT
+    assert "0.05 for 5 percentage points" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -146,17 +216,54 @@ def test_the_supervised_system_sees_no_bag(tmp_path, quick):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "none.csv"], "there is no manifest"),
-        (["apply", "none.segmenter", "a.svs"], "There is no model file"),
+        (["run", "none.csv"], "there is no table"),
+        (["apply", "none.segmenter", "here.svs"], "There is no model file"),
+        (["apply", ".", "here.svs"], "is a folder; give the file model.segmenter"),
+        (["apply", "none.segmenter", "a.svs", "here.svs"], "there is no file a.svs."),
+        (["apply", "none.segmenter", "."], "is a folder; give its slides"),
+        (["embed", "a.svs", "--no-normalization"], "there is no file a.svs."),
         (["embed", "a.svs"], "--no-normalization"),
         (["run", "none.csv", "--tissue-masks", "none"], "no folder none of tissue masks"),
+        (["run", "none.csv", "--folds", "1"], "folds is 1; cross-validation needs two or more"),
+        (["run", "none.csv", "--reject-below", "60"], "reject_below must be in [0, 1]; got 60"),
+        (["run", "none.csv", "--magnifications", "10", "0"], "magnification must be a positive"),
+        (["run", "none.csv", "--stride", "5"], "does not divide patch_size"),
     ],
 )
 def test_wrong_input(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.svs").touch()
     assert main(arguments) == WRONG_INPUT
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_an_output_that_is_a_file(tmp_path, capsys):
+    manifest = write_cohort(tmp_path / "cohort", labeled=1, bags=0, test=0)
+    for output in (manifest, manifest / "below"):
+        assert run(manifest, output) == WRONG_INPUT
+        assert "is a file, or lies below one" in capsys.readouterr().err
+
+
+def test_no_jobs(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "cohort.csv", "--jobs", "0"])
+    assert stopped.value.code == WRONG_INPUT
+    assert "0 slides at once are none" in capsys.readouterr().err
+
+
+def test_messages_are_lines_without_code(tmp_path):
+    """Warnings show no path of the code, and large_image says nothing of its caches."""
+    code = (
+        "import logging, warnings; from proportion_ssl.__main__ import _log_to_stderr; _log_to_stderr();"
+        "large_image = logging.getLogger('large_image'); large_image.setLevel('INFO');"
+        "large_image.info('no cache'); large_image.error('damaged');"
+        "warnings.warn('few bags'); logging.getLogger('proportion_ssl').warning('pale')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stderr.splitlines() == ["ERROR: damaged", "WARNING: few bags", "WARNING: pale"]
 
 
 def test_a_table_with_wrong_columns(tmp_path, capsys):

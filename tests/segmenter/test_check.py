@@ -67,7 +67,7 @@ def test_what_a_good_cohort_shows(folder):
 def test_text_names_slides_tables_and_counts(folder):
     (folder / "bag_4.tif").write_bytes(b"no slide")
     text = str(look(folder))
-    assert "labeled_0" in text and "0.16 mm2" in text and "1 errors, 0 warnings" in text
+    assert "labeled_0" in text and "0.16 mm2" in text and "1 error, 0 warnings" in text
     assert text.splitlines()[-1].startswith("Error: bag_4: ")
 
 

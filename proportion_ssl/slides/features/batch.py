@@ -164,7 +164,7 @@ def process_slides(
     if not callable(function):
         raise TypeError(f"function must be callable, got {type(function).__name__}.")
     entries = named_slides(slides)
-    with tqdm(total=len(entries), unit="slide", disable=not verbose) as progress:
+    with tqdm(total=len(entries), unit="slide", desc="slides", disable=not verbose) as progress:
         run = run_cohort(entries, function, lambda result: progress.update(), n_jobs=n_jobs)
     run.check(on_error)
     return run
