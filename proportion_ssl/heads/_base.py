@@ -293,7 +293,7 @@ def left_out_by(
     logits = np.zeros(labels.shape)
     fold = np.full(len(X), -1)
     units = groups if by_slides else np.full(len(X), -1)
-    for number, (train, test) in enumerate(_folds(labels.argmax(axis=1), units)):
+    for number, (train, test) in enumerate(_folds(labels.argmax(axis=1), units, X)):
         known, solution = solve(X[train], labels[train], groups[train])
         if solution is None:
             continue
@@ -326,7 +326,7 @@ def typical_temperature(logits: np.ndarray, fold: np.ndarray, labels: np.ndarray
     return float(np.exp(np.median(np.log(found))))
 
 
-def _folds(codes, groups):
+def _folds(codes, groups, X):
     """Pairs of training and test instances; none where nothing can be left out."""
     if (groups >= 0).all():
         n_folds = min(N_FOLDS, len(np.unique(groups)))
@@ -334,9 +334,8 @@ def _folds(codes, groups):
     n_folds = min(N_FOLDS, int(np.bincount(codes).max()))
     if n_folds < 2:
         return []
-    # instances in random order, class by class, are dealt to the folds in turn
-    order = np.random.RandomState(0).permutation(len(codes))
-    order = order[np.argsort(codes[order], kind="stable")]
+    # dealt to the folds in turn, class by class, by their size: the order in which they come does not matter
+    order = np.lexsort(((X**2).sum(axis=1), codes))
     fold = np.empty(len(codes), dtype=int)
     fold[order] = np.arange(len(codes)) % n_folds
     return list(PredefinedSplit(fold).split())

@@ -11,6 +11,9 @@ ABSENT = -1e6
 #: Instances whose residuals are held at once.
 AT_ONCE = 8192
 
+#: Share of the squared means below which the variance within classes is rounding.
+ROUNDING = 1e-9
+
 #: Least shrinkage, so that the covariance can be inverted.
 SMALLEST = 1e-3
 
@@ -100,7 +103,10 @@ def discriminant_functions(
     n_features = len(covariance)
     if shrinkage is None:
         shrinkage = analytic_shrinkage(covariance, within.spread)
-    ridge = shrinkage * np.trace(covariance) / n_features or 1.0  # features that are all constant
+    trace = float(np.trace(covariance))
+    if trace <= ROUNDING * float((means**2).sum()):  # no variance within classes
+        trace = float(n_features)
+    ridge = shrinkage * trace / n_features
     shrunk = (1.0 - shrinkage) * covariance
     shrunk[np.diag_indices(n_features)] += ridge
     coef = solve(shrunk, means.T, assume_a="pos")

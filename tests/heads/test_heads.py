@@ -159,7 +159,7 @@ def test_slides_make_predictions_less_sure(head):
 def test_a_class_with_one_instance_is_not_judged_but_learned():
     """Folds are without warnings, every instance is in one, and classes are spread over them."""
     codes = np.array([0] * 7 + [1] * 6 + [2])
-    tests = [test for _, test in _folds(codes, np.full(14, -1))]
+    tests = [test for _, test in _folds(codes, np.full(14, -1), np.arange(14.0)[:, np.newaxis])]
     assert_array_equal(np.sort(np.concatenate(tests)), np.arange(14))
     counts = np.array([np.bincount(codes[test], minlength=3) for test in tests])
     assert np.ptp(counts, axis=0).max() == 1
