@@ -45,9 +45,7 @@ def map_bags(
     while n_done < len(names):
         # batches of several bags would lose them all
         parallel = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=1)
-        tasks = (
-            delayed(_attempt)(function, *arguments(bag)) for bag in range(n_done, len(names))
-        )
+        tasks = (delayed(_attempt)(function, *arguments(bag)) for bag in range(n_done, len(names)))
         try:
             for result, failure in parallel(tasks):
                 if failure is not None:
@@ -61,8 +59,8 @@ def map_bags(
             if n_losses == MOST_LOSSES:
                 raise RuntimeError(
                     f"Worker processes ended {n_losses} times, the last time at bag "
-                    f"{names.tolist()[n_done]!r} or one of those that follow, perhaps for want of memory; use fewer "
-                    "n_jobs."
+                    f"{names.tolist()[n_done]!r} or one of those that follow, perhaps for want of "
+                    "memory; use fewer n_jobs."
                 ) from error
 
 
