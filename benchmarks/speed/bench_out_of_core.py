@@ -1,16 +1,16 @@
 """Fit of RobustProportionClassifier from feature files that are not held in memory.
 
-- `equality`: largest differences of probabilities and (relative) weights between the fit that holds its features
-  and the one that reads them anew in every round.
-- `files`: a cohort of float16 files (`--slides` x `--patches` x `--features`): seconds of the fit, seconds per slide
-  and pass, peak memory of the process (its workers apart), and the size of the features in float32.
+- `equality`: largest differences of probabilities and (relative) weights between the fit that holds its
+  features and the one that reads them anew in every round.
+- `files`: a cohort of float16 files (`--slides` x `--patches` x `--features`): seconds of the fit, seconds
+  per slide and pass, peak memory of the process (its workers apart), and the size of the features in float32.
 - `memory`: the same of simulated cohorts of `--memory-slides` slides of 2000 x 512.
-- `simulated`: features that are drawn from a seed whenever they are read, 10,000 patches x 1024 a slide, cohorts
-  of `--simulated` slides: seconds with and without drawing, the slope, and on how many workers 10,000 slides
-  take an hour.
+- `simulated`: features that are drawn from a seed whenever they are read, 10,000 patches x 1024 a slide,
+  cohorts of `--simulated` slides: seconds with and without drawing, the slope, and on how many workers
+  10,000 slides take an hour.
 
-A fit of 11 rounds reads every bag 14 times: once for the principal components, once per round, once to judge the
-records, once at the end for the temperature. One line of JSON comes out; sizes that were measured are in it.
+A fit of 11 rounds reads every bag 14 times: once for the principal components, once per round, once to judge
+the records, once at the end for the temperature. JSON comes out; the sizes that were measured are in it.
 
     python benchmarks/speed/bench_out_of_core.py
     python benchmarks/speed/bench_out_of_core.py --slides 400 --patches 10000 --features 1536 --n-jobs 16
@@ -83,7 +83,7 @@ class SimulatedFeatures:
 
 
 def class_means(n_features):
-    return np.random.default_rng(0).normal(0, 0.12, (N_CLASSES, n_features)).astype(np.float32)
+    return np.random.default_rng(0).normal(0, 0.05, (N_CLASSES, n_features)).astype(np.float32)
 
 
 def shares_of(slide):
@@ -148,6 +148,7 @@ def equality(n_slides, n_patches, n_features):
         "sizes": [n_slides, n_patches, n_features],
         "probabilities": float(np.abs(held.predict_proba(X) - streamed.predict_proba(X)).max()),
         "weights": float(np.abs(one - other).max() / np.abs(one).max()),
+        "fell_back": streamed.fell_back_,
         "temperature": abs(held.temperature_ / streamed.temperature_ - 1),
         "seconds_held": held_seconds,
         "seconds_streamed": seconds,

@@ -1,6 +1,7 @@
 """Fits from feature files that are not held in memory, against those that are."""
 
 import os
+import pickle
 import signal
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -226,3 +227,31 @@ def test_workers_that_end_again_and_again_are_given_up(monkeypatch):
     monkeypatch.setattr(map_bags_module, "Parallel", Broken)
     with pytest.raises(RuntimeError, match="ended 3 times, the last time at bag 13 "):
         list(map_bags(abs, np.arange(10, 20), lambda bag: (bag,), 2))
+
+
+def test_what_is_sent_for_a_slide_holds_its_file_alone(paths):
+    features = FeatureSequence(paths)
+    rows = np.flatnonzero(np.isin(features.slide_ids, [3, 11]))[::-2]
+    narrow = features.narrow(rows)
+    assert_array_equal(narrow[:], features[rows])
+    assert_array_equal(narrow.names[narrow.slide_ids], features.names[features.slide_ids[rows]])
+    assert len(narrow.paths) == 2
+    again = features.take(slice(None, None, 2)).narrow(np.arange(40, 60))
+    assert_array_equal(again[:], features[np.arange(80, 120, 2)])
+    mask = features.slide_ids == 5
+    sent = pickle.dumps(features.narrow(mask))
+    assert_array_equal(pickle.loads(sent)[:], features[mask])
+    assert len(sent) < len(pickle.dumps(features)) / 4
+
+
+def test_bags_of_features_are_their_slides(data, paths):
+    features = FeatureSequence(dict(reversed(paths.items())))
+    records = pd.DataFrame(data.bags.proportions, index=list(paths))
+    named, bags = (
+        Bags(features, features.names[features.slide_ids], records),
+        Bags(features, None, records),
+    )
+    assert_array_equal(bags.names, named.names)
+    assert_array_equal(bags.index, named.index)
+    part = features.take(np.isin(features.slide_ids, [2, 4]))
+    assert Bags(part).names.tolist() == sorted(features.names[[2, 4]].tolist())
