@@ -59,8 +59,8 @@ def map_bags(
             if n_losses == MOST_LOSSES:
                 raise RuntimeError(
                     f"Worker processes ended {n_losses} times, the last time at bag "
-                    f"{names.tolist()[n_done]!r} or one of those that follow, perhaps for want of memory; use fewer "
-                    "n_jobs."
+                    f"{names.tolist()[n_done]!r} or one of those that follow, perhaps for want of "
+                    "memory; use fewer n_jobs."
                 ) from error
 
 

@@ -33,7 +33,8 @@ def slide_moments(X: np.ndarray, labels: np.ndarray) -> SlideMoments:
     Returns
     -------
     moments : SlideMoments
-        In float64: ``counts_c = sum_i y_ic``, ``sums_c = sum_i y_ic x_i``, ``seconds_c = sum_i y_ic x_i x_i'``.
+        In float64: ``counts_c = sum_i y_ic``, ``sums_c = sum_i y_ic x_i`` and
+        ``seconds_c = sum_i y_ic x_i x_i'``.
 
     Examples
     --------

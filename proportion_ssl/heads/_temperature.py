@@ -84,7 +84,8 @@ def most_probable_temperature(sums: np.ndarray) -> float:
     Returns
     -------
     temperature : float in [0.13, 55]
-        Between those of the sums by cubic interpolation, right to about 1e-7; at either end if it lies beyond.
+        Between those of the sums by cubic interpolation, right to about 1e-7; an end of the range if it lies
+        beyond.
     """
     slope, curvature = sums
     # the larger the temperature, the smaller the inverse, by which the slope rises

@@ -1,0 +1,238 @@
+"""Fit of RobustProportionClassifier from feature files that are not held in memory.
+
+- `equality`: largest differences of probabilities and (relative) weights between the fit that holds its
+  features and the one that reads them anew in every round.
+- `files`: a cohort of float16 files (`--slides` x `--patches` x `--features`): seconds of the fit, seconds
+  per slide and pass, peak memory of the process (its workers apart), and the size of the features in float32.
+- `memory`: the same of simulated cohorts of `--memory-slides` slides of 2000 x 512.
+- `simulated`: features that are drawn from a seed whenever they are read, 10,000 patches x 1024 a slide,
+  cohorts of `--simulated` slides: seconds with and without drawing, the slope, and on how many workers
+  10,000 slides take an hour.
+
+A fit of 11 rounds reads every bag 14 times: once for the principal components, once per round, once to judge
+the records, once at the end for the temperature. JSON comes out; the sizes that were measured are in it.
+
+    python benchmarks/speed/bench_out_of_core.py
+    python benchmarks/speed/bench_out_of_core.py --slides 400 --patches 10000 --features 1536 --n-jobs 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from proportion_ssl import Bags, RobustProportionClassifier
+from proportion_ssl.estimators import _out_of_core as out_of_core
+from proportion_ssl.slides import FeatureSequence
+
+N_CLASSES, N_LABELED, N_PASSES = 5, 2000, 14
+
+
+class SimulatedFeatures:
+    """Features of slides that are drawn from the seed of their slide whenever they are read.
+
+    Parameters
+    ----------
+    slides : ndarray of int, shape (n_slides,)
+        Seeds.
+    n_patches, n_features : int
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, slides, n_patches, n_features):
+        self.slides, self.n_patches = slides, n_patches
+        self.shape = (len(slides) * n_patches, n_features)
+        self.names = np.array([f"{slide:06d}" for slide in slides.tolist()])
+        self.slide_ids = np.repeat(np.arange(len(slides)), n_patches)
+        self._drawn = None
+
+    def __len__(self):
+        return self.shape[0]
+
+    def narrow(self, rows):
+        """One slide of the cohort."""
+        rows = np.asarray(rows)
+        first, last = rows[0] // self.n_patches, rows[-1] // self.n_patches
+        if first != last or len(rows) != self.n_patches:
+            raise ValueError("only whole slides are drawn")
+        return SimulatedFeatures(self.slides[first : first + 1], self.n_patches, self.shape[1])
+
+    def __getitem__(self, rows):
+        if len(self.slides) != 1:
+            raise ValueError("rows are read slide by slide")
+        if self._drawn is None:
+            self._drawn = draw_slide(int(self.slides[0]), self.n_patches, self.shape[1])[0]
+        return self._drawn[rows]
+
+    def batches(self, batch_size=4096):
+        for start in range(0, len(self), batch_size):
+            yield self[start : start + batch_size]
+
+    def __getstate__(self):
+        return {**self.__dict__, "_drawn": None}
+
+
+def class_means(n_features):
+    return np.random.default_rng(0).normal(0, 0.05, (N_CLASSES, n_features)).astype(np.float32)
+
+
+def shares_of(slide):
+    return np.random.default_rng([slide, 0]).dirichlet(np.full(N_CLASSES, 0.5))
+
+
+def draw_slide(slide, n_patches, n_features):
+    """Features around the means of the classes, with a shift of the slide; and classes."""
+    rng = np.random.default_rng([slide, 1])
+    y = rng.choice(N_CLASSES, n_patches, p=shares_of(slide))
+    X = rng.standard_normal((n_patches, n_features), dtype=np.float32)
+    X += rng.normal(0, 0.2, n_features).astype(np.float32)
+    means = class_means(n_features)
+    for c in range(N_CLASSES):
+        X[y == c] += means[c]
+    return X, y
+
+
+def labeled(n_features):
+    """Labeled patches of five slides."""
+    parts = [draw_slide(10**6 + slide, N_LABELED // 5, n_features) for slide in range(5)]
+    X, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return X, y, np.repeat(np.arange(5), N_LABELED // 5)
+
+
+def simulated_bags(n_slides, n_patches, n_features):
+    features = SimulatedFeatures(np.arange(n_slides), n_patches, n_features)
+    return Bags(features, None, np.stack([shares_of(slide) for slide in range(n_slides)]))
+
+
+def file_bags(folder, n_slides, n_patches, n_features):
+    """Features of the same slides in files of half precision."""
+    paths = {}
+    for slide in range(n_slides):
+        paths[f"{slide:06d}"] = path = Path(folder) / f"{slide:06d}.npy"
+        np.save(path, draw_slide(slide, n_patches, n_features)[0].astype(np.float16))
+    return Bags(FeatureSequence(paths), None, np.stack([shares_of(s) for s in range(n_slides)]))
+
+
+def fit(bags, *, streamed=True, n_components=200, n_jobs=None):
+    """Seconds and fitted model."""
+    out_of_core.MOST_HELD = 0 if streamed else np.inf
+    X, y, groups = labeled(bags.X.shape[1])
+    start = time.perf_counter()
+    model = RobustProportionClassifier(n_components=n_components, n_jobs=n_jobs, random_state=0)
+    model.fit(X, y, bags, groups=groups)
+    return time.perf_counter() - start, model
+
+
+def peak_mib():
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def equality(n_slides, n_patches, n_features):
+    with tempfile.TemporaryDirectory() as folder:
+        bags = file_bags(folder, n_slides, n_patches, n_features)
+        (held_seconds, held), (seconds, streamed) = (fit(bags, streamed=s) for s in (False, True))
+    X = draw_slide(2 * 10**6, 5000, n_features)[0]
+    one, other = (model.estimator_.head.coefficients()[0] for model in (held, streamed))
+    return {
+        "sizes": [n_slides, n_patches, n_features],
+        "probabilities": float(np.abs(held.predict_proba(X) - streamed.predict_proba(X)).max()),
+        "weights": float(np.abs(one - other).max() / np.abs(one).max()),
+        "fell_back": streamed.fell_back_,
+        "temperature": abs(held.temperature_ / streamed.temperature_ - 1),
+        "seconds_held": held_seconds,
+        "seconds_streamed": seconds,
+    }
+
+
+def _in_process(make, sizes, n_jobs):
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
+        bags = make(folder, *sizes)
+        fit(make(other, 8, 100, sizes[2]), n_components=50)  # imports, buffers
+        before = peak_mib()
+        seconds, model = fit(bags, n_jobs=n_jobs)
+        X, y = draw_slide(2 * 10**6, 5000, sizes[2])
+        return seconds, before, peak_mib(), float((model.predict(X) == y).mean())
+
+
+def measured(make, sizes, n_jobs=None):
+    """A fit in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        seconds, before, peak, accuracy = pool.submit(_in_process, make, sizes, n_jobs).result()
+    return {
+        "sizes": list(sizes),
+        "seconds": round(seconds, 1),
+        "seconds_per_slide_and_pass": round(seconds / sizes[0] / N_PASSES, 4),
+        "peak_mib": round(peak),
+        "beyond_imports_mib": round(peak - before),
+        "features_mib_float32": round(np.prod(sizes) * 4 / 2**20),
+        "accuracy": round(accuracy, 3),
+    }
+
+
+def make_simulated(folder, *sizes):
+    return simulated_bags(*sizes)
+
+
+def simulated(counts, n_patches, n_features):
+    fits = [measured(make_simulated, (n, n_patches, n_features)) for n in counts]
+    start = time.perf_counter()
+    for slide in range(3):
+        draw_slide(slide, n_patches, n_features)
+    drawing = (time.perf_counter() - start) / 3
+    slides, seconds = np.array(counts), np.array([one["seconds"] for one in fits])
+    slope, constant = np.polyfit(slides, seconds, 1)
+    without = slope - N_PASSES * drawing
+    return {
+        "fits": fits,
+        "seconds_per_slide": slope,
+        "constant_seconds": constant,
+        "largest_residual_share": float(
+            np.abs(np.polyval([slope, constant], slides) / seconds - 1).max()
+        ),
+        "of_it_drawing": N_PASSES * drawing,
+        "workers_for_10000_slides_in_an_hour": int(np.ceil(10_000 * slope / 3600)),
+        "the_same_without_drawing": int(np.ceil(10_000 * without / 3600)),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--slides", type=int, default=400)
+    parser.add_argument("--patches", type=int, default=500)
+    parser.add_argument("--features", type=int, default=1536)
+    parser.add_argument("--n-jobs", type=int, default=1)
+    parser.add_argument("--simulated", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--memory-slides", type=int, nargs="+", default=[10, 20, 40])
+    parser.add_argument("--only", nargs="+", choices=["equality", "files", "memory", "simulated"])
+    arguments = parser.parse_args()
+    sizes = arguments.slides, arguments.patches, arguments.features
+    n_jobs = arguments.n_jobs
+    parts = {
+        "equality": lambda: equality(40, 250, 512),
+        "files": lambda: measured(file_bags, sizes, n_jobs),
+        "memory": lambda: [
+            measured(make_simulated, (n, 2000, 512)) for n in arguments.memory_slides
+        ],
+        "simulated": lambda: simulated(arguments.simulated, 10_000, 1024),
+    }
+    out = {"cpu_count": os.cpu_count(), "n_jobs": n_jobs}
+    out |= {name: part() for name, part in parts.items() if name in (arguments.only or parts)}
+    print(json.dumps(out, indent=1))
+
+
+if __name__ == "__main__":
+    main()
