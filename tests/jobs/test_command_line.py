@@ -127,7 +127,7 @@ def test_a_run_goes_on_and_does_not_overwrite_another(tmp_path, quick, capsys):
 @pytest.mark.slow
 def test_slides_are_added_later(tmp_path, quick, capsys):
     """Features of the earlier run are used again, and no table of it stays behind."""
-    manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=3, test=1)
+    manifest = write_cohort(tmp_path / "cohort", bags=7, test=1)
     whole = manifest.read_text()
     manifest.write_text(
         "".join(whole.splitlines(keepends=True)[:-2])
@@ -141,8 +141,13 @@ def test_slides_are_added_later(tmp_path, quick, capsys):
     assert "the manifest has changed; folds was 5 and is 0" in capsys.readouterr().err
     assert run(manifest, output, "--compare", "--no-cv", "--overwrite") == DONE
     assert {name: (features / name).stat().st_mtime_ns for name in made} == made
-    assert len(list(features.glob("*.h5"))) == 6
+    assert len(list(features.glob("*.h5"))) == 11
     assert not (output / "cross_validation.csv").exists()
+    assert len(list((output / "slides").glob("test_9*"))) == 6
+    (output / "slides" / "notes.txt").touch()  # of the user
+    manifest.write_text(whole.replace("test_9.tif,test_9.geojson,test", "test_9.tif,,bag"))
+    assert run(manifest, output, "--compare", "--no-cv", "--overwrite") == DONE
+    assert [path.name for path in (output / "slides").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.slow
@@ -163,7 +168,7 @@ def test_a_run_that_gave_no_results_does_not_claim_its_folder(tmp_path, quick, c
 def test_rounded_records(tmp_path, quick, capsys):
     manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=2, test=1)
     table = pd.read_csv(manifest)
-    table.loc[table["role"] == "bag", list(CLASSES)] = [65, 30]
+    table.loc[table["role"] == "bag", list(CLASSES)] = [[65, 30], [20, 85]]
     table.to_csv(manifest, index=False)
     assert main(["check", str(manifest), *PATCHES]) == FAILED
     assert "--rounding-step" in capsys.readouterr().out
