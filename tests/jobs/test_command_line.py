@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import sklearn
 from cohorts import CLASSES, Texture, write_cohort
+from feature_cohorts import write_feature_cohort
 from slide_files import write_slide
 
 from proportion_ssl.__main__ import DONE, FAILED, WRONG_INPUT, main
@@ -248,6 +249,11 @@ def test_an_output_that_is_a_file(tmp_path, capsys):
     for output in (manifest, manifest / "below"):
         assert run(manifest, output) == WRONG_INPUT
         assert "is a file, or lies below one" in capsys.readouterr().err
+    slide = str(manifest.parent / "labeled_0.tif")
+    arguments = ["embed", slide, "--no-normalization", *PATCHES, "--output", str(manifest)]
+    assert main(arguments) == WRONG_INPUT
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"proportion-ssl: {manifest}: File exists."
 
 
 def test_no_jobs(capsys):
@@ -307,6 +313,16 @@ def test_check(tmp_path, capsys):
     write_slide(manifest.parent / "bag_3.tif", pixels, mpp=None)
     assert main(["check", str(manifest), *PATCHES]) == FAILED
     assert "bag_3" in capsys.readouterr().out
+
+
+def test_check_of_features_of_another_program(tmp_path, capsys):
+    manifest, features = write_feature_cohort(tmp_path / "cohort", program="TRIDENT")
+    assert main(["check", str(manifest), "--features", str(features)]) == DONE
+    assert "0 errors" in capsys.readouterr().out
+    wrong = str(tmp_path / "typo")
+    for command in (["check"], ["run", "--output", str(tmp_path / "out")]):
+        assert main([*command, str(manifest), "--features", wrong]) == WRONG_INPUT
+        assert f"Nor is there a folder {wrong} of features" in capsys.readouterr().err
 
 
 def test_help_of_every_command():
