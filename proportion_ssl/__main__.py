@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-DONE, FAILED, WRONG_INPUT = 0, 1, 2
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 EXIT_CODES = (
     "Exit status: 0 all is done; 1 some slides or stages failed, everything else is written; "
-    "2 the input or a path is wrong, nothing was computed. Progress goes to stderr, results to stdout."
+    "2 the input, an option or a path is wrong, there are no results; 130 interrupted. Progress goes to "
+    "stderr, results to stdout."
 )
 
 
@@ -30,18 +31,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0: done; 1: some slides or stages failed; 2: wrong input.
+        0: done; 1: some slides or stages failed; 2: wrong input; 130: interrupted.
     """
     options = _parser().parse_args(arguments)
     _log_to_stderr()
     try:
         return options.command(options)
     except (ValueError, OSError, ImportError) as error:
-        print(f"proportion-ssl: {error}", file=sys.stderr)
+        print(f"proportion-ssl: {_reason(error)}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("proportion-ssl: interrupted; features written so far are kept.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+
+
+def _reason(error: Exception) -> str:
+    """What an error says; of one of the operating system the file and the reason, without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def _log_to_stderr() -> None:
@@ -88,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         "Open every slide and outline of a cohort and list all problems; computes nothing.",
     )
     check.add_argument("cohort", type=Path, help="manifest: a CSV file with a row per slide")
+    check.add_argument(
+        "--features",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with a feature file per slide of another program, looked at in place of the slides",
+    )
     _add_record_options(check)
     _add_cohort_options(check)
     run = add(
@@ -431,12 +445,19 @@ def _print_percentages(segmentations) -> None:
 
 def _check(options) -> int:
     from proportion_ssl.segmenter.check import check_cohort
+    from proportion_ssl.segmenter.feature_folder import as_cohort
 
+    cohort = options.cohort
+    read = {
+        "classes": options.classes,
+        "rounding_step": options.rounding_step,
+        "standard_deviation": options.standard_deviation,
+    }
+    if options.features is not None:
+        cohort, read = as_cohort(cohort, options.features, **read), {}
     found = check_cohort(
-        options.cohort,
-        classes=options.classes,
-        rounding_step=options.rounding_step,
-        standard_deviation=options.standard_deviation,
+        cohort,
+        **read,
         magnification=options.magnifications[0],
         patch_size=options.patch_size,
         min_tissue=options.min_tissue,

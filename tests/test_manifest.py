@@ -203,6 +203,12 @@ def test_missing_files_are_named(write, text, message):
         load_cohort(write(text))
 
 
+def test_missing_files_are_named_beside_other_problems(write):
+    text = HEADER + "d.svs,,bag,50,50\na.svs,a.geojson,labelled,50,50\n"
+    with pytest.raises(ValueError, match=r"(?s)has role 'labelled'.*no file .*d\.svs"):
+        load_cohort(write(text))
+
+
 def test_missing_manifest_and_foreign_encoding(write, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no table .*nowhere\.csv"):
         load_cohort(tmp_path / "nowhere.csv")
@@ -420,8 +426,9 @@ def test_several_extra_columns_are_named_at_once(write):
     )
     with pytest.raises(ValueError, match="does not look like a class") as caught:
         load_cohort(write(header + rows))
-    said = str(caught.value).splitlines()[1:]
+    *said, absent = str(caught.value).split("\n  - ")[1:5]
     assert [line.split("'")[1] for line in said] == ["age", "score", "zero"]
+    assert "no file" in absent
     assert all("classes=['acinar', 'solid']" in line for line in said)
 
 

@@ -135,7 +135,7 @@ def load_cohort(
     if findings:
         read = f"columns read as classes: {', '.join(columns) or 'none'}"
         start = f"{path} cannot be used as a cohort ({read}):"
-        raise ValueError(_listed(start, [finding.message for finding in findings]))
+        raise ValueError(_listed(start, [finding.message for finding in findings + absent]))
     if absent:
         start = (
             f"{path} names files that do not exist (paths are absolute, or relative to the"

@@ -175,6 +175,13 @@ def as_cohort(cohort: str | PathLike[str] | Cohort, features: Any = None, **opti
     """
     is_foreign = features is not None and is_foreign_folder(features)
     if not isinstance(cohort, Cohort):
-        cohort = load_cohort(cohort, need_slides=not is_foreign, **options)
+        try:
+            cohort = load_cohort(cohort, need_slides=not is_foreign, **options)
+        except FileNotFoundError as error:
+            if features is None or Path(features).is_dir():
+                raise
+            raise FileNotFoundError(
+                f"{error}\nNor is there a folder {features} of features to take in place of the slides."
+            ) from None
     is_joined = "image" in cohort.slides or cohort.slides["path"].map(is_feature_name).all()
     return with_features(cohort, features) if is_foreign and not is_joined else cohort

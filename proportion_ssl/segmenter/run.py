@@ -38,6 +38,7 @@ from proportion_ssl.segmenter.slide_segmentation import (
     UNCERTAIN,
     UNCERTAIN_COLOR,
     SlideSegmentation,
+    files_of,
 )
 from proportion_ssl.segmenter.slide_segmenter import SlideSegmenter
 from proportion_ssl.segmenter.systems import System, standard_systems
@@ -51,6 +52,7 @@ from proportion_ssl.slides import stitch, write_table
 
 MODEL = "model.segmenter"
 RUN = "run.json"
+SLIDES = "slides"
 
 #: Tables that not every run writes.
 TABLES = (
@@ -318,14 +320,27 @@ def _make_folder(output: Path) -> None:
 
 
 def _begin_results(output: Path, identity: Mapping[str, Any]) -> None:
-    """Note whose results follow; tables of another run, which might stay behind, go."""
+    """Note whose results follow; tables and maps of another run, which might stay behind, go."""
     path = output / RUN
     text = json.dumps(identity, indent=1)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         for name in TABLES:
             (output / name).unlink(missing_ok=True)
+        _remove_maps(output / SLIDES)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _remove_maps(folder: Path) -> None:
+    """Remove the files of the slides that the table of a folder names, and the table."""
+    table = folder / "slides.csv"
+    if not table.exists():
+        return
+    for name in pd.read_csv(table, dtype=str, keep_default_na=False)["slide"]:
+        if Path(name).name == name:
+            for path in files_of(name, folder).values():
+                path.unlink(missing_ok=True)
+    table.unlink()
 
 
 def _without_bags(data: CohortFeatures) -> CohortFeatures:
@@ -375,7 +390,7 @@ def _segment_test_slides(result, cohort: Cohort, data, options: RunOptions, feat
         return
     run = result.segmenter.segment_cohort(
         cohort,
-        options.output / "slides",
+        options.output / SLIDES,
         features=features,
         slides=names,
         reject_below=options.reject_below,

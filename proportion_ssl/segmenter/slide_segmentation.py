@@ -301,12 +301,7 @@ class SlideSegmentation:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         palette, labels = self._palette(), self.labels.tolist()
-        paths = {
-            "labels": folder / f"{self.name}_labels.tif",
-            "uncertainty": folder / f"{self.name}_uncertainty.tif",
-            "geojson": folder / f"{self.name}.geojson",
-            "table": folder / f"{self.name}.csv",
-        }
+        paths = files_of(self.name, folder)
         write_label_map(paths["labels"], labels, self.grid, self.map_classes, colors=palette)
         unsure = np.clip(self.uncertainty, 0.0, 1.0)
         write_probability_map(paths["uncertainty"], unsure, self.grid, "uncertainty")
@@ -321,8 +316,6 @@ class SlideSegmentation:
         )
         write_geojson(paths["geojson"], regions, offset=self.origin)
         if self.overview is not None:
-            paths["overlay"] = folder / f"{self.name}_overlay.png"
-            paths["uncertainty_overlay"] = folder / f"{self.name}_uncertainty.png"
             steps = np.minimum((unsure * len(STEPS)).astype(int), len(STEPS) - 1)
             occurring = [name for name in self.map_classes if (self.labels == name).any()]
             for name, codes, classes, colors in (
@@ -340,6 +333,8 @@ class SlideSegmentation:
                 )
                 write_picture(paths[name], picture)
         write_table(paths["table"], [self.row()])
+        if self.overview is None:
+            del paths["overlay"], paths["uncertainty_overlay"]
         return paths
 
     def record(self) -> dict[str, Any]:
@@ -362,3 +357,26 @@ class SlideSegmentation:
         """Probabilities with a column of zeros for "uncertain", if there are such cells."""
         more = len(self.map_classes) - len(self.classes)
         return np.pad(self.probabilities, ((0, 0), (0, more)))
+
+
+def files_of(name: str, folder: Path) -> dict[str, Path]:
+    """Files that :meth:`SlideSegmentation.write` makes for a slide; the two overlays only with an overview.
+
+    Parameters
+    ----------
+    name : str
+    folder : Path
+
+    Returns
+    -------
+    paths : dict of str to Path
+    """
+    endings = {
+        "labels": "_labels.tif",
+        "uncertainty": "_uncertainty.tif",
+        "geojson": ".geojson",
+        "table": ".csv",
+        "overlay": "_overlay.png",
+        "uncertainty_overlay": "_uncertainty.png",
+    }
+    return {key: folder / f"{name}{ending}" for key, ending in endings.items()}

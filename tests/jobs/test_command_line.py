@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import sklearn
 from cohorts import CLASSES, Texture, write_cohort
+from feature_cohorts import write_feature_cohort
 from slide_files import write_slide
 
 from proportion_ssl.__main__ import DONE, FAILED, WRONG_INPUT, main
@@ -127,7 +128,7 @@ def test_a_run_goes_on_and_does_not_overwrite_another(tmp_path, quick, capsys):
 @pytest.mark.slow
 def test_slides_are_added_later(tmp_path, quick, capsys):
     """Features of the earlier run are used again, and no table of it stays behind."""
-    manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=3, test=1)
+    manifest = write_cohort(tmp_path / "cohort", bags=7, test=1)
     whole = manifest.read_text()
     manifest.write_text(
         "".join(whole.splitlines(keepends=True)[:-2])
@@ -141,8 +142,13 @@ def test_slides_are_added_later(tmp_path, quick, capsys):
     assert "the manifest has changed; folds was 5 and is 0" in capsys.readouterr().err
     assert run(manifest, output, "--compare", "--no-cv", "--overwrite") == DONE
     assert {name: (features / name).stat().st_mtime_ns for name in made} == made
-    assert len(list(features.glob("*.h5"))) == 6
+    assert len(list(features.glob("*.h5"))) == 11
     assert not (output / "cross_validation.csv").exists()
+    assert len(list((output / "slides").glob("test_9*"))) == 6
+    (output / "slides" / "notes.txt").touch()  # of the user
+    manifest.write_text(whole.replace("test_9.tif,test_9.geojson,test", "test_9.tif,,bag"))
+    assert run(manifest, output, "--compare", "--no-cv", "--overwrite") == DONE
+    assert [path.name for path in (output / "slides").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.slow
@@ -163,7 +169,7 @@ def test_a_run_that_gave_no_results_does_not_claim_its_folder(tmp_path, quick, c
 def test_rounded_records(tmp_path, quick, capsys):
     manifest = write_cohort(tmp_path / "cohort", labeled=2, bags=2, test=1)
     table = pd.read_csv(manifest)
-    table.loc[table["role"] == "bag", list(CLASSES)] = [65, 30]
+    table.loc[table["role"] == "bag", list(CLASSES)] = [[65, 30], [20, 85]]
     table.to_csv(manifest, index=False)
     assert main(["check", str(manifest), *PATCHES]) == FAILED
     assert "--rounding-step" in capsys.readouterr().out
@@ -243,6 +249,11 @@ def test_an_output_that_is_a_file(tmp_path, capsys):
     for output in (manifest, manifest / "below"):
         assert run(manifest, output) == WRONG_INPUT
         assert "is a file, or lies below one" in capsys.readouterr().err
+    slide = str(manifest.parent / "labeled_0.tif")
+    arguments = ["embed", slide, "--no-normalization", *PATCHES, "--output", str(manifest)]
+    assert main(arguments) == WRONG_INPUT
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"proportion-ssl: {manifest}: File exists."
 
 
 def test_no_jobs(capsys):
@@ -302,6 +313,16 @@ def test_check(tmp_path, capsys):
     write_slide(manifest.parent / "bag_3.tif", pixels, mpp=None)
     assert main(["check", str(manifest), *PATCHES]) == FAILED
     assert "bag_3" in capsys.readouterr().out
+
+
+def test_check_of_features_of_another_program(tmp_path, capsys):
+    manifest, features = write_feature_cohort(tmp_path / "cohort", program="TRIDENT")
+    assert main(["check", str(manifest), "--features", str(features)]) == DONE
+    assert "0 errors" in capsys.readouterr().out
+    wrong = str(tmp_path / "typo")
+    for command in (["check"], ["run", "--output", str(tmp_path / "out")]):
+        assert main([*command, str(manifest), "--features", wrong]) == WRONG_INPUT
+        assert f"Nor is there a folder {wrong} of features" in capsys.readouterr().err
 
 
 def test_help_of_every_command():
