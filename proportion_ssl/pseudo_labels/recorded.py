@@ -48,7 +48,7 @@ def probabilities_given_records(
 
     Notes
     -----
-    :func:`~proportion_ssl.pseudo_labels.soft_assignment.posterior_labels` with the logarithms of the
+    ``posterior_labels`` of ``proportion_ssl.pseudo_labels.soft_assignment`` with the logarithms of the
     probabilities, weighted by 0.3 because patches of a slide err together, at the temperature 0.3: where a
     record agrees with the prediction, the probabilities stay what they are. A record that is far off counts
     for little under the t distribution.
