@@ -69,7 +69,7 @@ class Labeling(NamedTuple):
 # --- what a pass does with one bag ------------------------------------------------------------------
 
 
-def sample_of_bag(X: Any, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sample_of_bag(X: Any, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Some instances of a bag, by their place in an order that follows from their values.
 
     Parameters
@@ -182,7 +182,7 @@ class StreamedLearner(SolvedLearner):
 
     def __init__(self, n_jobs: int | None, *args: Any):
         self.n_jobs = n_jobs
-        self.moments: list[CohortMoments] | None = None  # of the last round, by fold
+        self.moments: Any = None  # of the last round, a CohortMoments by fold
         super().__init__(*args)
 
     def _read(self, X, classes, random_state):

@@ -199,7 +199,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         if bags is not None and stays_out_of_core(
             bags.X, len(codes) + bags.n_instances, self.n_components
         ):
-            learner = StreamedLearner(self.n_jobs, *given)
+            learner: Any = StreamedLearner(self.n_jobs, *given)
             self._fit_streamed(learner, bags)
         else:
             learner = SolvedLearner(*given)

@@ -215,9 +215,10 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             label.
         """
 
-        def solve(*data):
+        def solve(*given):
+            data: Any = given
             if beside is not None:
-                data = [np.concatenate(pair) for pair in zip(data, beside, strict=True)]
+                data = [np.concatenate(pair) for pair in zip(given, beside, strict=True)]
             known = data[1].sum(axis=0) > 0
             return known, self.solve(*data) if known.sum() > 1 else None
 

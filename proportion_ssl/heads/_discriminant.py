@@ -174,7 +174,7 @@ def within_classes(X: np.ndarray, labels: np.ndarray, groups: np.ndarray | None 
     the spread is ``sum_g |A_g - w_g S|^2``.
     """
     sums = labels.sum(axis=0, dtype=np.float64)  # float32 would count no further than 16 million
-    n_present = np.count_nonzero(sums)
+    n_present = int(np.count_nonzero(sums))
     shares = np.empty(labels.shape, dtype=X.dtype)
     np.divide(labels, np.where(sums > 0, sums, 1), out=shares, casting="same_kind")
     means = np.zeros((labels.shape[1], X.shape[1]))
