@@ -196,7 +196,7 @@ def check_every_class(data: CohortFeatures, names: Sequence[str]) -> None:
     for name in names:
         labels = data.outlined[name].labels
         shown.update(label for label in labels.tolist() if label is not None)
-    _refuse_missing(sorted(set(data.cohort.classes) - shown), names, "patch")
+    _refuse_missing(sorted(set(data.cohort.classes) - shown), names, "patch", "labeled")
 
 
 def check_outlined_classes(cohort: Cohort) -> None:
@@ -223,14 +223,14 @@ def check_outlined_classes(cohort: Cohort) -> None:
         except (OSError, ValueError, ImportError):
             return
         shown.update(region.class_name for region in regions)
-    _refuse_missing(sorted(set(cohort.classes) - shown), cohort.labeled, "outline")
+    _refuse_missing(sorted(set(cohort.classes) - shown), cohort.labeled, "outline", "named")
 
 
-def _refuse_missing(missing: Sequence[str], names: Sequence[str], what: str) -> None:
+def _refuse_missing(missing: Sequence[str], names: Sequence[str], what: str, called: str) -> None:
     if missing:
         raise ValueError(
-            f"No {what} of the labeled slides {', '.join(names)} is named {', '.join(missing)}, so nothing "
-            f"shows what these classes look like. {OUTLINE_THEM}."
+            f"No {what} of the labeled slides {', '.join(names)} is {called} {', '.join(missing)}, so "
+            f"nothing shows what these classes look like. {OUTLINE_THEM}."
         )
 
 
