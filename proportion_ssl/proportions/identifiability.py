@@ -39,7 +39,7 @@ def identifiability(proportions: Any, classes: Any = None) -> pd.DataFrame:
     If the instances of class c have mean feature m_c, the mean of a bag is expected to be
     ``sum_c P_bc m_c`` [1]_: the class means can be solved for only if P has rank n_classes. With the singular
     value decomposition ``P = U S V'``, ``determined_c = sum_k V_ck^2`` over the singular values above 5% of
-    the largest. What is not determined, labelled patches have to settle.
+    the largest. What is not determined, labeled patches have to settle.
 
     References
     ----------
@@ -111,7 +111,7 @@ def warn_if_not_identifiable(proportions: Any, classes: Any = None) -> None:
         warnings.warn(
             f"The proportions of {len(proportions)} bags cannot tell all classes apart (rank "
             f"{table.attrs['rank']} of {len(table)}, condition number "
-            f"{table.attrs['condition_number']:.3g}). {reasons}. Only labelled patches tell these apart; "
+            f"{table.attrs['condition_number']:.3g}). {reasons}. Only labeled patches tell these apart; "
             "see proportion_ssl.proportions.identifiability.",
             IdentifiabilityWarning,
             stacklevel=3,
