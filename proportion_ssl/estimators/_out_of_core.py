@@ -183,6 +183,7 @@ class StreamedLearner(SolvedLearner):
     def __init__(self, n_jobs: int | None, *args: Any):
         self.n_jobs = n_jobs
         self.moments: Any = None  # of the last round, a CohortMoments by fold
+        self._last_shares: np.ndarray | None = None
         super().__init__(*args)
 
     def _read(self, X, classes, random_state):
@@ -265,6 +266,10 @@ class StreamedLearner(SolvedLearner):
         self.solution = self._solve(self.moments, self.X, self.known, self.groups)
         return self._shares(counts)
 
+    def last_shares(self) -> np.ndarray:
+        """As the head of the last round predicts them; once :meth:`finish` is done."""
+        return self.predicted_shares() if self._last_shares is None else self._last_shares
+
     def _labeling(self, bag):
         """How the last round labels a bag."""
         solution, selector, recorded, weights = self.before
@@ -291,7 +296,7 @@ class StreamedLearner(SolvedLearner):
         return np.stack(counts) / self.bags.sizes[:, np.newaxis]
 
     def _has_labels(self):
-        return self.moments is not None
+        return self.moments is not None and any(part.counts.any() for part in self.moments)
 
     def _left_out_beside_bags(self):
         in_bags = sum(part.counts for part in self.moments) > 0
@@ -324,7 +329,7 @@ class StreamedLearner(SolvedLearner):
             counts.append(of_unseen)
             last.append(of_last)
             sums += of_bag
-        self.last_shares = self._shares(last)
+        self._last_shares = self._shares(last)
         return self._shares(counts), sums
 
 

@@ -235,7 +235,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             self._tell_error(shares, bags)
             self._append_round(self.record_deviation_)
         self.temperature_ = learner.finish()
-        self._tell_error(learner.last_shares, bags)
+        self._tell_error(learner.last_shares(), bags)
 
     def _tell_error(self, shares, bags):
         """Add to the history how far the bags are from their records, as the last round predicts them."""

@@ -112,7 +112,7 @@ def test_single_precision_in_memory_differs_by_its_rounding(data, paths, monkeyp
     assert_same(*fits, data, 5e-6)
 
 
-@pytest.mark.parametrize("kind", ["rounded", "partial", "predominant", "wrong"])
+@pytest.mark.parametrize("kind", ["rounded", "partial", "predominant", "wrong", "none counts"])
 @pytest.mark.filterwarnings("ignore::proportion_ssl.proportions.IdentifiabilityWarning")
 @pytest.mark.usefixtures("in_double_precision")
 def test_all_kinds_of_records(data, paths, monkeypatch, kind):
@@ -127,6 +127,8 @@ def test_all_kinds_of_records(data, paths, monkeypatch, kind):
         bags = Bags.from_predominant(
             features, None, shares.argmax(axis=1).tolist(), classes=range(4)
         )
+    elif kind == "none counts":
+        bags = Bags(features, None, shares, weights=np.zeros(N_BAGS))
     else:  # one record of another slide gets a weight of 0
         worst = np.argsort(shares[:, 0])[[0, -1]]
         shares[worst] = shares[worst[::-1]]
