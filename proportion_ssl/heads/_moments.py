@@ -40,7 +40,7 @@ def slide_moments(X: np.ndarray, labels: np.ndarray) -> SlideMoments:
     --------
     >>> import numpy as np
     >>> moments = slide_moments(np.array([[1.0], [3.0]]), np.array([[1.0, 0.0], [0.5, 0.5]]))
-    >>> moments.counts.tolist(), moments.sums.tolist(), moments.seconds.tolist()
+    >>> moments.counts.tolist(), moments.sums.tolist(), moments.seconds.round(9).tolist()
     ([1.5, 0.5], [[2.5], [1.5]], [[[5.5]], [[4.5]]])
     """
     n_classes, n_features = labels.shape[1], X.shape[1]

@@ -261,7 +261,7 @@ OUTLINES = {
     "asap color": asap(color="#ggg"),
     "imagescope foreign layer": b"<Annotations><Layer/></Annotations>",
     "imagescope without vertices": imagescope(wrap="Points"),
-    "imagescope foreign vertex": imagescope('<V X="1" Y="2"/>'),
+    "imagescope foreign vertex": imagescope('<Point X="1" Y="2"/>'),
     "imagescope without X": imagescope('<Vertex Y="2"/>'),
     "imagescope NaN": imagescope('<Vertex X="nan" Y="2"/>'),
     "imagescope type a word": imagescope(kind="Polygon"),
@@ -338,7 +338,7 @@ def test_malformed_outlines(tmp_path, case):
         ("svg", "the root element is .*svg.*expected <ASAP_Annotations>"),
         ("asap word", r"annotation 0 \('n'\): X='twelve' of <Coordinate> is no number"),
         ("asap without Y", "<Coordinate> has no attribute Y"),
-        ("imagescope foreign vertex", "layer 1, region 1: <Vertices> holds <V>, expected <Vertex>"),
+        ("imagescope foreign vertex", "layer 1, region 1: <Vertices> holds <Point>, expected <Vertex>"),
     ],
 )
 def test_message_says_where_and_what(tmp_path, case, words):
