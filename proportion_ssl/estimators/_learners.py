@@ -131,7 +131,7 @@ class NetLearner:
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
         """Train on the labeled instances alone; returns the losses."""
         losses = self._settle(self.known, new_weights)
-        if self.bags is not None:
+        if self.bags is not None and self.groups is not None:  # else nothing can judge the bags
             self.supervised = copy.deepcopy(self.net.module_.state_dict())
         return losses
 

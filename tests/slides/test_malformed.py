@@ -338,7 +338,10 @@ def test_malformed_outlines(tmp_path, case):
         ("svg", "the root element is .*svg.*expected <ASAP_Annotations>"),
         ("asap word", r"annotation 0 \('n'\): X='twelve' of <Coordinate> is no number"),
         ("asap without Y", "<Coordinate> has no attribute Y"),
-        ("imagescope foreign vertex", "layer 1, region 1: <Vertices> holds <Point>, expected <Vertex>"),
+        (
+            "imagescope foreign vertex",
+            "layer 1, region 1: <Vertices> holds <Point>, expected <Vertex>",
+        ),
     ],
 )
 def test_message_says_where_and_what(tmp_path, case, words):
