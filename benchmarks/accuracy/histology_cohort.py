@@ -7,6 +7,10 @@ on both sides of a split. Each slide has its own stain: optical density, split i
 eosin and residual by the matrix of Ruifrok and Johnston (2001), each channel scaled by
 exp(N(0, 0.25)) and shifted by N(0, 0.1), then gamma exp(N(0, 0.2)).
 
+A cohort can be composed of all photographs, or of one of two halves, split once for all: "development" and
+"evaluation". A slide then owns one photograph per class. The package's settings were chosen on cohorts
+0 to 2 of all photographs, before the halves were split.
+
 The patches are LC25000 (Borkowski et al., arXiv:1912.12142): `patches/lc25000/groups.csv` lists
 path, class and source photograph of each.
 """
@@ -14,6 +18,7 @@ path, class and source photograph of each.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +29,9 @@ from tqdm import tqdm
 
 from proportion_ssl import PatchEmbedder
 
-N_SLIDES, N_PATCHES, TILES_PER_CLASS = 60, 60, 2
+N_SLIDES, N_PATCHES = 60, 60
+#: Photographs of each class that a slide owns, by the part of them that a cohort is composed of.
+TILES_PER_CLASS = {"all": 2, "development": 1, "evaluation": 1}
 N_LABELED, N_BAGS, N_TEST = 4, 44, 12
 RUIFROK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 RUIFROK /= np.linalg.norm(RUIFROK, axis=1, keepdims=True)
@@ -57,13 +64,27 @@ def restain(image: np.ndarray, scale: np.ndarray, shift: np.ndarray, gamma: floa
     return np.clip(rgb * 255.0 + 0.5, 0, 255).astype(np.uint8)
 
 
-def compose(groups: pd.DataFrame, rng: np.random.Generator) -> tuple[list[str], np.ndarray, list]:
+def choose_photographs(groups: pd.DataFrame, photographs: str) -> pd.DataFrame:
+    """Patches of all photographs, or of the half of each class for development or evaluation."""
+    if photographs == "all":
+        return groups
+    rng, chosen = np.random.default_rng(2020), []
+    for name in sorted(groups["class"].unique()):
+        tiles = np.sort(groups.loc[groups["class"] == name, "source_tile"].unique())
+        halves = np.array_split(rng.permutation(tiles), 2)
+        chosen.extend(halves[("development", "evaluation").index(photographs)])
+    return groups[groups["source_tile"].isin(chosen)]
+
+
+def compose(
+    groups: pd.DataFrame, rng: np.random.Generator, tiles_per_class: int
+) -> tuple[list[str], np.ndarray, list]:
     """Paths and labels slide by slide, and the stain of each slide."""
     classes = sorted(groups["class"].unique())
     tiles = {}
     for name in classes:
         of_class = rng.permutation(groups.loc[groups["class"] == name, "source_tile"].unique())
-        tiles[name] = np.resize(of_class, N_SLIDES * TILES_PER_CLASS).reshape(N_SLIDES, -1)
+        tiles[name] = np.resize(of_class, N_SLIDES * tiles_per_class).reshape(N_SLIDES, -1)
     paths, labels, stains = [], [], []
     for slide in range(N_SLIDES):
         shares = rng.dirichlet(np.full(len(classes), 0.5))
@@ -78,16 +99,18 @@ def compose(groups: pd.DataFrame, rng: np.random.Generator) -> tuple[list[str], 
     return paths, np.array(labels), stains
 
 
-def load_virtual_cohort(data: Path, cache: Path, *, seed: int, stain_shift: bool) -> VirtualCohort:
+def load_virtual_cohort(
+    data: Path, cache: Path, *, seed: int, stain_shift: bool, photographs: str = "all"
+) -> VirtualCohort:
     """Compose the cohort of a seed and embed it once; features are cached in a folder."""
     folder, weights = data / "patches" / "lc25000", data / "weights" / "mobilenet_v2_imagenet.pth"
-    groups = pd.read_csv(folder / "groups.csv")
-    paths, labels, stains = compose(groups, np.random.default_rng(seed))
+    groups = choose_photographs(pd.read_csv(folder / "groups.csv"), photographs)
+    rng = np.random.default_rng(seed)
+    paths, labels, stains = compose(groups, rng, TILES_PER_CLASS[photographs])
     classes = sorted(groups["class"].unique())
     slides = np.repeat(np.arange(N_SLIDES), N_PATCHES)
-    recipe = hashlib.sha256(
-        Path(__file__).read_bytes() + groups.to_csv().encode() + weights.read_bytes()
-    ).hexdigest()[:12]
+    used = (groups.to_csv(), *(inspect.getsource(part) for part in (compose, restain)))
+    recipe = hashlib.sha256("".join(used).encode() + weights.read_bytes()).hexdigest()[:12]
     file = cache / f"histology_{recipe}_{seed}_{'shift' if stain_shift else 'plain'}.npy"
     if file.exists():
         return VirtualCohort(np.load(file), labels, slides, classes)

@@ -47,27 +47,39 @@ class Draw:
         return class_proportions(labels, index, n_bags=len(names), n_classes=self.n_classes)
 
 
-def draw_real(folder: Path, seed: int) -> Draw:
-    """Roles of the groups of a real set."""
+def load_real(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Features, classes, bags and groups (as numbers) of the instances of a real set."""
     with np.load(folder / "features.npz", allow_pickle=True) as stored:
-        X, y, bag = (
+        group = np.unique(stored["group"], return_inverse=True)[1]
+        return (
             stored["E"].astype(np.float32),
             stored["y"].astype(int),
             stored["sid"].astype(int),
+            group,
         )
-        group = np.unique(stored["group"], return_inverse=True)[1]
-    n_labeled, n_test = GROUPS[folder.name]
-    rng, n_classes = np.random.default_rng([seed, 7]), int(y.max()) + 1
+
+
+def draw_groups(
+    y: np.ndarray, group: np.ndarray, numbers: tuple[int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which instances are labeled and which test, by whole groups."""
+    n_labeled, n_test = numbers
+    n_classes = int(y.max()) + 1
     for _ in range(MOST_TRIES):
         order = rng.permutation(np.unique(group))
         labeled = np.isin(group, order[:n_labeled])
         test = np.isin(group, order[n_labeled : n_labeled + n_test])
         enough = np.bincount(y[labeled], minlength=n_classes).min() >= 3
         if enough and np.bincount(y[test], minlength=n_classes).min() >= 1:
-            return _draw(X, y, bag, np.char.add("group ", group.astype(str)), labeled, test)
-    raise SystemExit(
-        f"{folder}: no draw of groups has all classes among the labeled and the test ones."
-    )
+            return labeled, test
+    raise SystemExit("No draw of groups has all classes among the labeled and the test ones.")
+
+
+def draw_real(folder: Path, seed: int) -> Draw:
+    """Roles of the groups of a real set."""
+    X, y, bag, group = load_real(folder)
+    labeled, test = draw_groups(y, group, GROUPS[folder.name], np.random.default_rng([seed, 7]))
+    return _draw(X, y, bag, np.char.add("group ", group.astype(str)), labeled, test)
 
 
 def draw_virtual(data: Path, cache: Path, cohort: int, seed: int) -> Draw | None:

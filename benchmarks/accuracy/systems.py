@@ -1,7 +1,8 @@
-"""Every system of the paper's tables and their modern rivals, each with its grid of three settings.
+"""Every system of the paper's tables and their modern rivals, each with the grids of its settings.
 
-A system is a function of the protocol's training settings to an estimator. All grids hold three settings, of
-the one parameter that its authors tune, or of the learning rate where there is none.
+A system is a function of the protocol's training settings to an estimator. All nets choose their weight decay
+from the same three values, then one of three settings of the parameter that the authors of the system tune.
+Systems without a net choose the strength of their regularization in its place.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from proportion_ssl.baselines import (
     SoftMatchClassifier,
     VATClassifier,
 )
+from proportion_ssl.heads import DiscriminantClassifier
 from proportion_ssl.losses import NegativeLoss, pairwise_comparison_loss
 
 #: Training settings of the protocols; what is not named is a default of the package.
@@ -61,72 +63,96 @@ TABLE_2 = ("Adaptive", "Single negative", "Multi negative", "Adaptive + single",
 
 @dataclass(frozen=True)
 class System:
-    """How a system is made, and what its settings are chosen from."""
+    """How a system is made, and the grids from which its settings are chosen, one after the other."""
 
     make: Callable
-    grid: tuple[dict, ...]
+    grids: tuple[tuple[dict, ...], ...]
     uses_labels_of_bags: bool = False
+    uses_slides: bool = False  # of labeled patches; nets validate by patches, as in print
+
+
+class CountingHead(HeadClassifier):
+    """The head of all nets, which counts its optimization steps."""
+
+    n_steps = 0
+
+    def on_epoch_end(self, net, **kwargs):
+        super().on_epoch_end(net, **kwargs)
+        CountingHead.n_steps += net.history[-1, "train_batch_count"]
 
 
 def _each(name, *values):
     return tuple({name: value} for value in values)
 
 
-def _npl(**settings):
-    return lambda training: NegativePseudoLabelClassifier(
-        HeadClassifier(), **{**training, **settings}
-    )
-
-
-def _two_streams(cls, **settings):
-    return lambda training: cls(**{**training, **settings})
-
-
-def _without_net(cls):
-    return lambda training: cls()  # no epochs, no learning rate
-
-
-NO_LABELS = {"positive_selector": None, "negative_selector": None}
 DECAYS = _each("estimator__weight_decay", 1.0, 3.0, 10.0)
 MEMORY = _each("negative_memory", 1, 3, 10)
 
+
+def _npl(*grids, uses_labels_of_bags=False, **settings):
+    return System(
+        lambda training: NegativePseudoLabelClassifier(CountingHead(), **{**training, **settings}),
+        (DECAYS, *grids),
+        uses_labels_of_bags=uses_labels_of_bags,
+    )
+
+
+def _two_streams(cls, grid, **settings):
+    return System(lambda training: cls(CountingHead(), **{**training, **settings}), (DECAYS, grid))
+
+
+def _without_net(cls, *grids, uses_slides=False, **settings):
+    # no epochs, no learning rate
+    return System(lambda training: cls(**settings), grids, uses_slides=uses_slides)
+
+
+def _solved(head, grid=(), **settings):
+    """The published loop with a head that is solved instead of trained."""
+    return System(
+        lambda training: NegativePseudoLabelClassifier(head(), **settings),
+        (grid,) if grid else (),
+        uses_slides=True,
+    )
+
+
+NO_LABELS = {"positive_selector": None, "negative_selector": None}
+WEIGHTS = _each("weight", 0.3, 1.0, 3.0)
+CONSISTENCY = _each("weight", 1.0, 10.0, 50.0)
+
 SYSTEMS = {
-    "Supervised": System(_npl(**NO_LABELS), DECAYS),
-    "Pseudo labeling": System(
-        _npl(negative_selector=None),
+    "Supervised": _npl(**NO_LABELS),
+    "Pseudo labeling": _npl(
         _each("positive_selector", *(ThresholdSelector(t) for t in (0.9, 0.95, 0.99))),
+        negative_selector=None,
     ),
-    "ICT": System(_two_streams(ICTClassifier), _each("weight", 1.0, 10.0, 50.0)),
-    "Mean teacher": System(_two_streams(MeanTeacherClassifier), _each("weight", 1.0, 10.0, 50.0)),
-    "mixup": System(_two_streams(MixupClassifier), _each("alpha", 0.1, 0.4, 1.0)),
-    "VAT": System(_two_streams(VATClassifier), _each("epsilon", 1.0, 3.0, 10.0)),
-    "Adaptive": System(_npl(positive_selector=AdaptiveSelector(), negative_selector=None), DECAYS),
-    "Single negative": System(_npl(positive_selector=None, multi_negative=False), DECAYS),
-    "Multi negative": System(_npl(positive_selector=None), MEMORY),
-    "Adaptive + single": System(_npl(multi_negative=False), DECAYS),
-    "Proposed": System(_npl(), MEMORY),
-    "Proposed, complementary loss": System(
-        _npl(negative_loss=NegativeLoss(pairwise_comparison_loss)), MEMORY
+    "ICT": _two_streams(ICTClassifier, CONSISTENCY),
+    "Mean teacher": _two_streams(MeanTeacherClassifier, CONSISTENCY),
+    "mixup": _two_streams(MixupClassifier, _each("alpha", 0.1, 0.4, 1.0)),
+    "VAT": _two_streams(VATClassifier, _each("epsilon", 1.0, 3.0, 10.0)),
+    "Adaptive": _npl(positive_selector=AdaptiveSelector(), negative_selector=None),
+    "Single negative": _npl(MEMORY, positive_selector=None, multi_negative=False),
+    "Multi negative": _npl(MEMORY, positive_selector=None),
+    "Adaptive + single": _npl(MEMORY, multi_negative=False),
+    "Proposed": _npl(MEMORY),
+    "Proposed, complementary loss": _npl(
+        MEMORY, negative_loss=NegativeLoss(pairwise_comparison_loss)
     ),
-    "Proportion loss": System(
-        _two_streams(ProportionLossClassifier), _each("weight", 0.3, 1.0, 3.0)
+    "Proposed, discriminant head": _solved(DiscriminantClassifier, MEMORY),
+    "Proportion loss": _two_streams(ProportionLossClassifier, WEIGHTS),
+    "MixBag": _two_streams(ProportionLossClassifier, WEIGHTS, augmentation=MixBag()),
+    "LLP-VAT": _two_streams(LLPVATClassifier, _each("epsilon", 1.0, 3.0, 10.0)),
+    "Assignment": _two_streams(AssignmentClassifier, _each("share", 0.0, 0.5, 0.8)),
+    "LLP-DC": _two_streams(
+        AssignmentClassifier, _each("gate", 0.4, 0.6, 0.8), share=2 / 3, weight=1.5
     ),
-    "MixBag": System(
-        _two_streams(ProportionLossClassifier, augmentation=MixBag()),
-        _each("weight", 0.3, 1.0, 3.0),
+    "ROT": _two_streams(AssignmentClassifier, _each("share", 0.2, 0.6, 0.8), temperature=1.0),
+    "FixMatch": _two_streams(FixMatchClassifier, _each("threshold", 0.8, 0.9, 0.95)),
+    "SoftMatch": _two_streams(SoftMatchClassifier, _each("strong_noise", 0.1, 0.3, 0.6)),
+    "Mean map": _without_net(MeanMapClassifier, _each("C", 1e-5, 1e-4, 1e-3)),
+    "Proportion-SVM": _without_net(ProportionSVMClassifier, _each("C", 2e-4, 8e-4, 3e-3)),
+    "Robust": _without_net(
+        RobustProportionClassifier, _each("doubt", 0.3, 0.4, 0.6), uses_slides=True
     ),
-    "LLP-VAT": System(_two_streams(LLPVATClassifier), _each("epsilon", 1.0, 3.0, 10.0)),
-    "Assignment": System(_two_streams(AssignmentClassifier), _each("share", 0.0, 0.5, 0.8)),
-    "LLP-DC": System(
-        _two_streams(AssignmentClassifier, share=2 / 3, weight=1.5), _each("gate", 0.4, 0.6, 0.8)
-    ),
-    "ROT": System(
-        _two_streams(AssignmentClassifier, temperature=1.0), _each("share", 0.2, 0.6, 0.8)
-    ),
-    "FixMatch": System(_two_streams(FixMatchClassifier), _each("threshold", 0.8, 0.9, 0.95)),
-    "SoftMatch": System(_two_streams(SoftMatchClassifier), _each("strong_noise", 0.1, 0.3, 0.6)),
-    "Mean map": System(_without_net(MeanMapClassifier), _each("C", 1e-5, 1e-4, 1e-3)),
-    "Proportion-SVM": System(_without_net(ProportionSVMClassifier), _each("C", 2e-4, 8e-4, 3e-3)),
-    "Robust": System(_without_net(RobustProportionClassifier), _each("doubt", 0.3, 0.4, 0.6)),
-    "Ceiling": System(_npl(**NO_LABELS), DECAYS, uses_labels_of_bags=True),
+    "Supervised, discriminant": _solved(DiscriminantClassifier, **NO_LABELS),
+    "Ceiling": _npl(uses_labels_of_bags=True, **NO_LABELS),
 }

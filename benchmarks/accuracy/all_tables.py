@@ -1,0 +1,164 @@
+"""All tables of the documentation, from all sets and regimes, in one command.
+
+    python benchmarks/accuracy/all_tables.py --data DATA                    # one night on two cores
+    python benchmarks/accuracy/all_tables.py --data DATA --plan fast        # the first table alone
+
+Runs are kept in `--output` and go on where they stopped; `paper_tables.py` says how systems are tuned and
+tested. Into `docs/benchmarks` go `results.csv` (every number), `made_with.json`, a table for readers
+(`<set>-<regime>.csv`) and a picture (`<set>.png`) each, and `best.csv`, the best three systems of each
+regime. `--only-write` runs nothing and writes the sets and regimes whose runs are complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from protocol import Task
+from runs import KEYS, formatted, key_of, run_all, summarize
+from study import REGIMES, Source
+from systems import SYSTEMS
+
+DOCS = Path(__file__).parents[2] / "docs" / "benchmarks"
+#: Sets, their regimes, seeds and folds. The first entry is the fast plan.
+PLAN = (
+    ("lc25000_evaluation", ("exact",), 1, 5),
+    ("lc25000_evaluation", ("rounded", "rough", "wrong", "no shift"), 1, 5),
+    ("chula_rbc", ("exact", "rough", "wrong"), 1, 3),
+    ("her2st_expression", ("exact", "rough", "wrong"), 1, 5),
+    ("lc25000_development", ("exact", "rough"), 1, 5),
+    ("synthetic", ("exact",), 1, 5),
+    ("synthetic_large_bags", ("exact", "rough"), 1, 3),
+)
+#: Not ranked among the best: they know every label.
+CEILINGS = ("Ceiling",)
+DIGITS = 5
+
+
+def tasks_of(source: Source, regime: str, seeds: int, folds: int) -> list[Task]:
+    """All systems on all seeds and folds, so that complete folds come first."""
+    draws = product(range(seeds), range(folds), SYSTEMS)
+    return [Task(source, regime, "fast", folds, *draw) for draw in draws]
+
+
+def is_complete(tasks: list[Task], folder: Path) -> bool:
+    """Whether all of these were run."""
+    file = folder / "runs.csv"
+    done = set(pd.read_csv(file)[KEYS].itertuples(index=False, name=None)) if file.exists() else ()
+    return all(key_of(task) in done for task in tasks)
+
+
+def best(results: pd.DataFrame, n: int = 3) -> pd.DataFrame:
+    """The first systems of each set and regime, and the place of the published method."""
+    rows = []
+    for (name, regime), table in results.groupby(["set", "regime"], sort=False):
+        ranked = table[~table["system"].isin(CEILINGS)].sort_values("mIoU", ascending=False)
+        shown = formatted(ranked.set_index("system"))["mIoU [95%]"]
+        row = {"set": name, "regime": regime}
+        for place, system in enumerate(shown.index[:n], 1):
+            row[str(place)] = f"{system}: {shown[system]}"
+        place = shown.index.get_loc("Proposed") + 1
+        row["Proposed"] = f"{place} of {len(shown)}: {shown['Proposed']}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def draw(results: pd.DataFrame, name: str, path: Path) -> None:
+    """Every system's mIoU with its interval over slides, a panel per regime."""
+    of_set = results[results["set"] == name]
+    regimes = [regime for regime in REGIMES if regime in set(of_set["regime"])]
+    order = of_set[of_set["regime"] == regimes[0]].sort_values("mIoU")["system"].tolist()
+    figure, panels = plt.subplots(
+        1,
+        len(regimes),
+        figsize=(2.2 + 1.9 * len(regimes), 0.2 * len(order) + 1),
+        sharey=True,
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for panel, regime in zip(panels[0], regimes, strict=True):
+        table = of_set[of_set["regime"] == regime].set_index("system").loc[order]
+        rows = np.arange(len(order))
+        reach = [table["mIoU"] - table["low"], table["high"] - table["mIoU"]]
+        for is_shown, color in ((False, "0.45"), (True, "C0")):
+            here = [(system in ("Proposed", "Robust")) == is_shown for system in order]
+            panel.errorbar(
+                table["mIoU"][here],
+                rows[here],
+                xerr=[part[here] for part in reach],
+                fmt="o",
+                markersize=3.5,
+                linewidth=1,
+                color=color,
+            )
+        panel.set(title=regime, xlabel="mIoU", yticks=rows, yticklabels=order)
+        panel.tick_params(labelsize=7)
+        panel.grid(axis="x", color="0.9")
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write(results: pd.DataFrame, folder: Path) -> None:
+    """Tables for readers and pictures, from all numbers."""
+    for (name, regime), table in results.groupby(["set", "regime"], sort=False):
+        shown = formatted(table.set_index("system").dropna(axis=1, how="all"))
+        shown.to_csv(folder / f"{name}-{regime.replace(' ', '_')}.csv")
+    for name in results["set"].unique():
+        draw(results, name, folder / f"{name}.png")
+    best(results).to_csv(folder / "best.csv", index=False)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--plan", choices=("all", "fast"), default="all")
+    parser.add_argument("--only-write", action="store_true", help="write what is complete")
+    parser.add_argument("--cache", type=Path, default=Path("results/features"))
+    parser.add_argument("--output", type=Path, default=Path("results/all_tables"))
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    parser.add_argument("--n-jobs", type=int, default=2)
+    options = parser.parse_args(arguments)
+    start, found = time.perf_counter(), []
+    for name, regimes, seeds, folds in PLAN[:1] if options.plan == "fast" else PLAN:
+        for regime in regimes:
+            tasks = tasks_of(Source(name, options.data, None, options.cache), regime, seeds, folds)
+            if options.only_write and not is_complete(tasks, options.output):
+                print(f"not complete, left out: {name}, {regime}")
+                continue
+            runs = run_all(tasks, options.output, options.n_jobs)
+            summary = summarize(tasks, options.output, runs).reset_index()
+            summary.insert(0, "regime", regime)
+            summary.insert(0, "set", name)
+            found.append(summary)
+            print(f"{name}, {regime}: {time.perf_counter() - start:.0f} s")
+    if not found:
+        raise SystemExit(f"No set and regime is complete in {options.output}: nothing was written.")
+    options.docs.mkdir(parents=True, exist_ok=True)
+    results = pd.concat(found, ignore_index=True).round(DIGITS)
+    results.to_csv(options.docs / "results.csv", index=False)
+    write(results, options.docs)
+    made_with = {
+        "proportion_ssl": version("proportion_ssl"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "scikit-learn", "torch", "skorch")},
+        "hours of fits, summed over jobs": round(
+            (results["runs"] * (results["seconds of fit"] + results["seconds of choice"])).sum()
+            / 3600,
+            2,
+        ),
+    }
+    (options.docs / "made_with.json").write_text(json.dumps(made_with, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
