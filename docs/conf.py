@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
+from sphinx_gallery.sorting import ExplicitOrder
 
 from proportion_ssl import __version__
 
@@ -26,6 +27,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "mathml",  # mathml.py beside this file
     "numpydoc",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
@@ -43,12 +45,16 @@ nitpick_ignore_regex = [  # names of other projects; the build needs no network 
     (r"py:.*", r"(skorch|sklearn|torch|torchvision|numpy|pandas|matplotlib|joblib|h5py)\..*"),
 ]
 
+#: Folders of examples, by what a user wants to do.
+GALLERY = ("first_steps", "own_data", "understanding", "extending", "scaling")
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"segment_slides\.py",
+    "subsection_order": ExplicitOrder([f"../examples/{folder}" for folder in GALLERY]),
     "within_subsection_order": "FileNameSortKey",
+    "thumbnail_size": (400, 280),
     "abort_on_example_error": True,
     "show_memory": False,
     "show_signature": False,

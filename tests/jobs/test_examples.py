@@ -15,11 +15,9 @@ import torch
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PLOTS = sorted(path.name for path in EXAMPLES.glob("plot_*.py"))
-IN_PROCESSES = [
-    "plot_dask.py",
-    "plot_dask_cohort.py",
-]  # start processes, which import the script's guard
+PLOTS = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.glob("*/plot_*.py"))
+# start processes, which import the script's guard
+IN_PROCESSES = ["scaling/plot_dask.py", "scaling/plot_dask_cohort.py"]
 
 matplotlib = pytest.importorskip("matplotlib", reason="the gallery draws: pip install matplotlib")
 
@@ -40,7 +38,13 @@ def _agg():
 
 
 def test_examples_are_found():
-    assert {"plot_idea.py", "plot_grouped_grid_search.py"} <= set(PLOTS)
+    assert {"first_steps/plot_idea.py", "own_data/plot_grouped_grid_search.py"} <= set(PLOTS)
+    assert not list(EXAMPLES.glob("plot_*.py"))  # the gallery shows folders
+
+
+def test_every_folder_says_what_it_is_for():
+    for folder in {Path(name).parent for name in PLOTS}:
+        assert re.match(r"[A-Z][^\n]+\n-+\n\n[A-Z]", (EXAMPLES / folder / "README.rst").read_text())
 
 
 @pytest.mark.parametrize("name", PLOTS)
