@@ -1,0 +1,78 @@
+"""The documentation's figures are those of the stored results, and these are of this version."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from proportion_ssl import __version__
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "docs" / "benchmarks"
+MODULES = [file.stem for file in (ROOT / "benchmarks" / "accuracy").glob("*.py")]
+PAGES = sorted(BENCHMARKS.glob("*.rst"))
+
+
+@pytest.fixture
+def results():
+    return pd.read_csv(BENCHMARKS / "results.csv")
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """The module that writes tables."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "accuracy"))
+    import all_tables
+
+    yield all_tables
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def test_results_are_of_this_version():
+    assert json.loads((BENCHMARKS / "made_with.json").read_text())["proportion_ssl"] == __version__
+
+
+def test_tables_are_written_from_the_stored_results(results, tables, tmp_path):
+    tables.write(results, tmp_path)
+    written = sorted(file.name for file in tmp_path.glob("*.csv"))
+    assert len(written) == results.groupby(["set", "regime"]).ngroups + 1
+    for name in written:
+        assert (tmp_path / name).read_text() == (BENCHMARKS / name).read_text(), name
+
+
+def test_every_table_and_picture_is_shown():
+    shown = set()
+    for page in PAGES:
+        shown |= set(re.findall(r"(?::file:|image::) (\S+)", page.read_text()))
+    kept = {file.name for file in BENCHMARKS.iterdir()} - {"results.csv", "made_with.json"}
+    assert shown == kept - {page.name for page in PAGES}
+
+
+def test_systems_of_the_stored_results_are_those_of_the_benchmark(results, tables):
+    for _, table in results.groupby(["set", "regime"]):
+        assert set(table["system"]) == set(tables.SYSTEMS)
+
+
+def test_readme_quotes_the_stored_results(results, tables):
+    """Rows of README's table, | words | .12 [.10, .14] | ..., of the regimes in its header."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("| mean IoU"))
+    regimes = re.findall(r"\((\w+)\)", lines[header])
+    of_set = results[results["set"] == "lc25000_evaluation"]
+    n_rows = 0
+    for line in lines[header + 2 :]:
+        if not line.startswith("|"):
+            break
+        words, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        system = re.search(r"\*(.+)\*", words).group(1)
+        for regime, cell in zip(regimes, cells, strict=True):
+            rows = of_set[of_set["regime"] == regime].set_index("system")
+            shown = tables.formatted(rows.dropna(axis=1, how="all"))["mIoU [95%]"]
+            assert cell == shown[system], (system, regime)
+        n_rows += 1
+    assert 3 <= n_rows <= 5
