@@ -27,6 +27,6 @@ def visit_block(self, node):
 
 
 def setup(app):
-    app.add_css_file("equations.css")
+    app.add_css_file("pages.css")
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
