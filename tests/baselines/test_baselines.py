@@ -27,9 +27,11 @@ from proportion_ssl.baselines import (
     AssignmentClassifier,
     FixMatchClassifier,
     ICTClassifier,
+    LLPGANClassifier,
     LLPVATClassifier,
     MeanTeacherClassifier,
     MixBag,
+    MixMatchClassifier,
     MixupClassifier,
     ProportionLossClassifier,
     SoftMatchClassifier,
@@ -42,15 +44,24 @@ SYSTEMS = [
     AssignmentClassifier(),
     FixMatchClassifier(),
     ICTClassifier(),
+    LLPGANClassifier(),
     LLPVATClassifier(),
     MeanTeacherClassifier(),
+    MixMatchClassifier(),
     MixupClassifier(),
     ProportionLossClassifier(augmentation=MixBag()),
     SoftMatchClassifier(),
     VATClassifier(),
 ]
 #: Mix or move their instances, which uint8 images cannot be.
-OF_REAL_NUMBERS = [ICTClassifier(), LLPVATClassifier(), MixupClassifier(), VATClassifier()]
+OF_REAL_NUMBERS = [
+    ICTClassifier(),
+    LLPGANClassifier(),
+    LLPVATClassifier(),
+    MixMatchClassifier(),
+    MixupClassifier(),
+    VATClassifier(),
+]
 
 
 def name_of(system):
@@ -176,6 +187,8 @@ def test_mixbag_with_the_bags_of_the_source():
         (MeanTeacherClassifier(), "decay", 1.0),
         (MixupClassifier(), "alpha", -1.0),
         (VATClassifier(), "n_iter", 0),
+        (LLPGANClassifier(), "n_noise", 0),
+        (MixMatchClassifier(), "temperature", 0.0),
         (LLPVATClassifier(), "adversarial_weight", -1.0),
         (ProportionLossClassifier(), "augmentation", "mixbag"),
     ],
