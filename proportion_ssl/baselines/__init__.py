@@ -9,11 +9,15 @@ from proportion_ssl.baselines._two_streams import TwoStreamClassifier
 from proportion_ssl.baselines.assignment_classifier import AssignmentClassifier
 from proportion_ssl.baselines.fixmatch import FixMatchClassifier
 from proportion_ssl.baselines.ict import ICTClassifier
+from proportion_ssl.baselines.inverse_calibration import InverseCalibrationClassifier
+from proportion_ssl.baselines.llp_gan import LLPGANClassifier
 from proportion_ssl.baselines.llp_vat import LLPVATClassifier
 from proportion_ssl.baselines.mean_map import MeanMapClassifier
 from proportion_ssl.baselines.mean_teacher import MeanTeacherClassifier
 from proportion_ssl.baselines.mixbag import MixBag
+from proportion_ssl.baselines.mixmatch import MixMatchClassifier
 from proportion_ssl.baselines.mixup import MixupClassifier
+from proportion_ssl.baselines.nonparallel_svm import NonparallelSVMClassifier
 from proportion_ssl.baselines.proportion_loss import ProportionLossClassifier
 from proportion_ssl.baselines.proportion_svm import ProportionSVMClassifier
 from proportion_ssl.baselines.softmatch import SoftMatchClassifier
@@ -26,11 +30,15 @@ __all__ = [
     "BagStream",
     "FixMatchClassifier",
     "ICTClassifier",
+    "InverseCalibrationClassifier",
+    "LLPGANClassifier",
     "LLPVATClassifier",
     "MeanMapClassifier",
     "MeanTeacherClassifier",
     "MixBag",
+    "MixMatchClassifier",
     "MixupClassifier",
+    "NonparallelSVMClassifier",
     "ProportionLossClassifier",
     "ProportionSVMClassifier",
     "SoftMatchClassifier",

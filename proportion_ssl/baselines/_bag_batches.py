@@ -38,11 +38,13 @@ class BagBatch:
     weights : torch.Tensor of float32, shape (n_bags,)
         Weight of each bag.
     labeled : torch.Tensor of shape (n_labeled, ...)
-        Labeled instances, drawn at random; their labels do not come along.
+        Labeled instances, drawn at random.
     scale : torch.Tensor of shape (n_features,)
         Standard deviation of each feature over the labeled instances: the unit of noise.
     record : PartialRecord, OrderRecord or None
         What is recorded besides intervals, as in :class:`~proportion_ssl.Bags`.
+    signed : torch.Tensor of shape (n_labeled, n_classes) or None
+        Signed labels of the labeled instances.
     """
 
     X: torch.Tensor
@@ -53,6 +55,7 @@ class BagBatch:
     labeled: torch.Tensor
     scale: torch.Tensor
     record: PartialRecord | OrderRecord | None = None
+    signed: torch.Tensor | None = None
 
     @property
     def n_bags(self) -> int:
@@ -96,7 +99,7 @@ class BagStream:
     bags : Bags
         With proportions.
     labeled : SignedDataset
-        Labeled instances that are trained on; their labels are not looked at.
+        Labeled instances that come along with the bags, drawn from its rows.
     bags_per_batch, instances_per_bag, n_labeled : int
         Sizes of one batch; of larger bags a random part is taken, without replacement, whose shares differ
         from those of the bag by chance.
@@ -159,7 +162,7 @@ class BagStream:
         lower, upper = (torch.as_tensor(end, device=self.device) for end in ends)
         record = self.bags.record
         X, _ = self.instances.__getitems__(np.concatenate(rows).tolist())
-        X_labeled, _ = self.labeled.__getitems__(labeled.tolist())
+        X_labeled, signed = self.labeled.__getitems__(labeled.tolist())
         return BagBatch(
             X=X.to(self.device),
             bag=bag_of_each(rows).to(self.device),
@@ -169,6 +172,7 @@ class BagStream:
             labeled=X_labeled.to(self.device),
             scale=self.scale,
             record=None if record is None else record[chosen].sampled(variance),
+            signed=signed.to(self.device),
         )
 
 
@@ -243,6 +247,21 @@ class BagLoss(nn.Module):
         """
         raise NotImplementedError
 
+    def of_labeled(
+        self, loss: nn.Module, logits: torch.Tensor, signed: torch.Tensor
+    ) -> torch.Tensor:
+        """Loss of the labeled batch of the step, a scalar; called after :meth:`forward`.
+
+        Parameters
+        ----------
+        loss : torch.nn.Module
+            Of logits and signed labels.
+        logits : torch.Tensor of shape (n_instances, n_classes)
+            Of the labeled batch.
+        signed : torch.Tensor of shape (n_instances, n_classes)
+        """
+        return loss(logits, signed)
+
     def finish(self, module: nn.Module) -> None:
         """Called once after the last step."""
 
@@ -285,12 +304,12 @@ class TwoStreamLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
         """Loss of the labeled batch, and in training that of a batch of bags."""
-        loss = self.labeled_loss(logits, signed)
         if not self.training:
-            return loss
+            return self.labeled_loss(logits, signed)
         weight = self.weight * ramp(self.step, self.ramp_up * self.n_steps)
         self.step += 1
-        return loss + weight * self.bag_loss(self._trained[0], self.stream.draw())
+        of_bags = self.bag_loss(self._trained[0], self.stream.draw())
+        return self.bag_loss.of_labeled(self.labeled_loss, logits, signed) + weight * of_bags
 
 
 def ramp(step: int, length: float) -> float:

@@ -50,6 +50,9 @@ class TwoStreamClassifier(TrainedNetClassifier):
     #: Whether instances are mixed or moved a little, which uint8 images cannot be.
     _needs_real_numbers = False
 
+    #: Whether labeled patches beside the bags are drawn as they are trained on, all classes alike.
+    _balances_beside = False
+
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **TrainedNetClassifier._parameter_constraints,
         "weight": [Interval(Real, 0, None, closed="left")],
@@ -133,7 +136,7 @@ class TwoStreamClassifier(TrainedNetClassifier):
         net.set_params(batch_size=batch_size)
         stream = BagStream(
             bags,
-            SignedDataset(X, signed, train),
+            SignedDataset(X, signed, rows if self._balances_beside else train),
             bags_per_batch=self.bags_per_batch,
             instances_per_bag=self.instances_per_bag,
             n_labeled=batch_size,

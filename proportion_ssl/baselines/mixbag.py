@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from numbers import Real
+from typing import Any, ClassVar
 
 import torch
 from scipy.stats import norm
@@ -27,6 +28,13 @@ class MixBag(BaseEstimator):
         Confidence of the interval, whose half width is
         ``z * sum over the two of (their share) * sqrt(p (1 - p) / (instances taken))``.
 
+    Attributes
+    ----------
+    SOURCE_SETTINGS : dict
+        Of the :class:`~proportion_ssl.baselines.ProportionLossClassifier` around it: the authors mix 32 bags
+        in each step. Each pass over the bags then has a sixteenth of the steps that 2 bags per step
+        make; raise ``max_epochs`` by as much for equal numbers of steps.
+
     Notes
     -----
     Outside the interval the distance is taken to its nearest end, where the authors' code takes that to its
@@ -41,6 +49,8 @@ class MixBag(BaseEstimator):
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         "confidence": [Interval(Real, 0, 1, closed="left")],
     }
+
+    SOURCE_SETTINGS: ClassVar[dict[str, Any]] = {"bags_per_batch": 32}
 
     def __init__(self, confidence: float = 0.99):
         self.confidence = confidence

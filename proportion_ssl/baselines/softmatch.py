@@ -1,7 +1,7 @@
 """SoftMatch: as FixMatch, but unsure labels weigh less instead of nothing."""
 
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -45,6 +45,17 @@ class SoftMatchClassifier(ViewClassifier):
     **kwargs
         As in :class:`FixMatchClassifier`, without ``threshold``.
 
+    Attributes
+    ----------
+    SOURCE_SETTINGS : dict
+        Of the authors: 7 unlabeled patches beside each labeled one; see :class:`FixMatchClassifier`.
+
+    Notes
+    -----
+    The running variance begins at 1. With a momentum of 0.999 it is still half of that after 700 steps, so
+    that in shorter trainings nearly every label has full weight; a momentum of 0.99 weighs them from
+    about 100 steps on.
+
     References
     ----------
     .. [1] Chen et al. "SoftMatch: Addressing the Quantity-Quality Trade-off in Semi-supervised Learning".
@@ -54,6 +65,14 @@ class SoftMatchClassifier(ViewClassifier):
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **ViewClassifier._parameter_constraints,
         "momentum": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    SOURCE_SETTINGS: ClassVar[dict[str, Any]] = {
+        "momentum": 0.999,
+        "decay": 0.999,
+        "batch_size": 64,
+        "bags_per_batch": 7,
+        "instances_per_bag": 64,
     }
 
     def __init__(self, estimator: Any = None, *, momentum: float = 0.999, **kwargs: Any):

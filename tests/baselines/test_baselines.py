@@ -19,6 +19,7 @@ from proportion_ssl import (
     HeadClassifier,
     MobileNetV2Classifier,
     NegativePseudoLabelClassifier,
+    baselines,
     load,
     save,
 )
@@ -26,9 +27,11 @@ from proportion_ssl.baselines import (
     AssignmentClassifier,
     FixMatchClassifier,
     ICTClassifier,
+    LLPGANClassifier,
     LLPVATClassifier,
     MeanTeacherClassifier,
     MixBag,
+    MixMatchClassifier,
     MixupClassifier,
     ProportionLossClassifier,
     SoftMatchClassifier,
@@ -41,15 +44,24 @@ SYSTEMS = [
     AssignmentClassifier(),
     FixMatchClassifier(),
     ICTClassifier(),
+    LLPGANClassifier(),
     LLPVATClassifier(),
     MeanTeacherClassifier(),
+    MixMatchClassifier(),
     MixupClassifier(),
     ProportionLossClassifier(augmentation=MixBag()),
     SoftMatchClassifier(),
     VATClassifier(),
 ]
 #: Mix or move their instances, which uint8 images cannot be.
-OF_REAL_NUMBERS = [ICTClassifier(), LLPVATClassifier(), MixupClassifier(), VATClassifier()]
+OF_REAL_NUMBERS = [
+    ICTClassifier(),
+    LLPGANClassifier(),
+    LLPVATClassifier(),
+    MixMatchClassifier(),
+    MixupClassifier(),
+    VATClassifier(),
+]
 
 
 def name_of(system):
@@ -131,6 +143,36 @@ def test_parameters_clone_and_pickle(system):
     assert_array_equal(again.predict_proba(DATA.X_test), clf.predict_proba(DATA.X_test))
 
 
+def with_settings_of_the_source():
+    every = [getattr(baselines, name) for name in baselines.__all__]
+    return [cls for cls in every if hasattr(cls, "SOURCE_SETTINGS") and cls is not MixBag]
+
+
+@pytest.mark.parametrize("cls", with_settings_of_the_source())
+def test_settings_of_the_source_are_parameters(cls):
+    assert cls.SOURCE_SETTINGS and set(cls.SOURCE_SETTINGS) <= set(cls().get_params())
+    quick = {"max_epochs": 1} if "max_epochs" in cls().get_params() else {}
+    clf = cls(**{**cls.SOURCE_SETTINGS, **quick}).fit(DATA.X_labeled, DATA.y, DATA.bags)
+    assert clf.predict(DATA.X_test).shape == DATA.y_test.shape
+
+
+def test_mixbag_with_the_bags_of_the_source():
+    """All 40 bags, 32 at a time: a step sees as many bags, some of them mixed."""
+    data = make_bags(n_bags=40, bag_size=6, n_features=8, random_state=0)
+    seen = []
+
+    class Spy(MixBag):
+        def __call__(self, batch):
+            mixed = super().__call__(batch)
+            seen.append((batch.n_bags, mixed.n_bags, len(mixed.X) == len(batch.X)))
+            return mixed
+
+    clf = ProportionLossClassifier(augmentation=Spy(), max_epochs=2, **MixBag.SOURCE_SETTINGS)
+    clf.set_params(random_state=0).fit(data.X_labeled, data.y, data.bags)
+    assert [n for n, *_ in seen] == [32, 8, 32, 8] and all(n == m for n, m, _ in seen)
+    assert not all(same for *_, same in seen)
+
+
 @pytest.mark.parametrize(
     ("system", "name", "value"),
     [
@@ -145,6 +187,8 @@ def test_parameters_clone_and_pickle(system):
         (MeanTeacherClassifier(), "decay", 1.0),
         (MixupClassifier(), "alpha", -1.0),
         (VATClassifier(), "n_iter", 0),
+        (LLPGANClassifier(), "n_noise", 0),
+        (MixMatchClassifier(), "temperature", 0.0),
         (LLPVATClassifier(), "adversarial_weight", -1.0),
         (ProportionLossClassifier(), "augmentation", "mixbag"),
     ],

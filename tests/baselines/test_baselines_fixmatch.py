@@ -76,6 +76,29 @@ def test_weak_and_strong_noise_reach_the_net():
     torch.testing.assert_close(strong, 0.4 * scale, rtol=0.1, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [FixMatchLoss, SoftMatchLoss])
+def test_the_average_of_the_weights_predicts_and_labels_nothing(kind):
+    """By hand: the weights of the steps 1, 2, ... are averaged, after step t by at most 1 - 1 / (t + 1)."""
+    arguments = (0.0,) if kind is FixMatchLoss else (2, 0.9)
+    last, averaged = (kind(*arguments, *QUIET, decay) for decay in (0.0, 0.6))
+    nets = [nn.Linear(2, 2, bias=False) for _ in range(2)]
+    batch = batch_of(torch.randn(5, 2))
+    seen, value = [], torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for loss, net in zip((last, averaged), nets, strict=True):
+        net.load_state_dict({"weight": value})
+        loss.start(net, 3)
+        for step in range(1, 4):
+            seen.append(float(loss(net, batch).detach()))
+            net.load_state_dict({"weight": value * (1 + step)})  # as an optimizer would
+        loss.finish(net)
+    torch.testing.assert_close(nets[0].weight.detach(), 4 * value)
+    expected = 1.0  # of the first weights
+    for decay, weight in ((1 / 2, 2.0), (0.6, 3.0), (0.6, 4.0)):
+        expected = decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(nets[1].weight.detach(), expected * value)
+    assert seen[:3] == seen[3:], "the net itself labels and learns"
+
+
 # SoftMatch
 
 
