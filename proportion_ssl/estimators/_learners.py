@@ -280,15 +280,22 @@ class SolvedLearner:
 
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
         """Solve on the labeled instances alone; a class without any takes the mean that the bags tell."""
-        X, labels, groups = self.X, self.known, self.groups
-        without = np.flatnonzero(self.known.sum(axis=0) == 0)
-        if len(without) and self.bags is not None:
-            means = self._class_means()
-            X = np.concatenate([X, means[without].astype(X.dtype)])
-            labels = np.concatenate([labels, np.eye(labels.shape[1], dtype=labels.dtype)[without]])
-            groups = np.append(groups, np.full(len(without), -1))
-        self.solution = self.supervised = self.head.solve(X, labels, groups)
+        self.told = self._told_by_bags()
+        given = with_told(self.told, self.X, self.known, self.groups)
+        self.solution = self.supervised = self.head.solve(*given)
         return {"n_epochs": 0, "train_loss": None, "valid_loss": None}
+
+    def _told_by_bags(self):
+        """Means of the classes that are in the records of the bags, and that no labeled instance shows."""
+        bags, n_classes = self.bags, self.known.shape[1]
+        without = np.flatnonzero(self.known.sum(axis=0) == 0)
+        if bags is not None and len(without):
+            shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
+            without = without[(shares[bags.weights > 0] > 0).any(axis=0)[without]]
+        if bags is None or not len(without):
+            return np.empty((0, self.X.shape[1]), np.float32), np.empty((0, n_classes), np.float32)
+        means = self._class_means()[without].astype(np.float32)
+        return means, np.eye(n_classes, dtype=np.float32)[without]
 
     def _class_means(self):
         bags = self.bags
@@ -307,7 +314,7 @@ class SolvedLearner:
         """Solve on the labeled instances and the signed labels of the bags."""
         self.labels = soft_labels(labels, self.probabilities())
         every = (np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups()))
-        self.solution = self.head.solve(self.X_all, *every)
+        self.solution = self.head.solve(*with_told(self.told, self.X_all, *every))
         return {"n_epochs": 0, "train_loss": None, "valid_loss": None}
 
     def refit(self) -> None:
@@ -381,6 +388,52 @@ class SolvedLearner:
             solution = self.head.solve(self.X_all, labels * kept[:, np.newaxis], groups)
             logits[here] = logits_of(self.X_bags[here], solution)
         return logits
+
+
+def with_told(
+    told: tuple[np.ndarray, np.ndarray],
+    X: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    counts: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Instances, with the mean that the bags tell of each class that has no labels.
+
+    A head gives such a class a probability of 0, and a class of probability 0 gets no label in the rounds
+    that follow: a class that no labeled instance shows would be lost once a round leaves it out.
+
+    Parameters
+    ----------
+    told : tuple of ndarray (means, labels)
+        Means and classes, as instances with one label.
+    X, labels, groups
+        As in :meth:`~proportion_ssl.heads.SoftLabelHead.solve`.
+    counts : ndarray of shape (n_classes,), optional
+        Sums of labels that instances elsewhere have.
+
+    Returns
+    -------
+    X, labels, groups
+        The same arrays where no mean is needed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> told = np.array([[7.0]]), np.array([[0.0, 1.0]])
+    >>> X, labels, groups = with_told(told, np.zeros((1, 1)), np.array([[1.0, 0.0]]), np.array([3]))
+    >>> X.tolist(), labels.tolist(), groups.tolist()
+    ([[0.0], [7.0]], [[1.0, 0.0], [0.0, 1.0]], [3, -1])
+    """
+    sums = labels.sum(axis=0) if counts is None else labels.sum(axis=0) + counts
+    means, of_class = told
+    needed = sums[of_class.argmax(axis=1)] == 0
+    if not needed.any():
+        return X, labels, groups
+    return (
+        np.concatenate([X, means[needed]]),
+        np.concatenate([labels, of_class[needed]]),
+        np.append(groups, np.full(needed.sum(), -1)),
+    )
 
 
 def bag_folds(n_bags: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from proportion_ssl.estimators._learners import (
     bag_folds,
     logits_of,
     soft_labels,
+    with_told,
 )
 from proportion_ssl.estimators._map_bags import map_bags
 from proportion_ssl.heads._base import left_out_by
@@ -263,7 +264,9 @@ class StreamedLearner(SolvedLearner):
             counts.append(predicted)
             if moments is not None:
                 self.moments[fold].add(moments)
-        self.solution = self._solve(self.moments, self.X, self.known, self.groups)
+        in_bags = sum(part.counts for part in self.moments)
+        given = with_told(self.told, self.X, self.known, self.groups, in_bags)
+        self.solution = self._solve(self.moments, *given)
         return self._shares(counts)
 
     def last_shares(self) -> np.ndarray:

@@ -347,3 +347,34 @@ def test_records_that_say_less_are_judged_by_what_they_say(kind):
         assert records_say_nothing(shares, bags.record[order])
     many = np.resize(np.arange(60), MOST_JUDGED + 20)
     assert not records_say_nothing(shares[many], bags.record[many])
+
+
+@pytest.mark.parametrize(
+    ("head", "threshold"), [(DiscriminantClassifier(), 0.9999), (SoftLogisticRegression(), 0.6)]
+)
+def test_a_class_that_a_round_gives_no_label_is_not_lost(head, threshold):
+    """No labeled patch shows class 1, and none of the bags is predicted as class 1 so surely."""
+    data = make_bags(
+        n_bags=14, bag_size=(30, 80), n_features=24, class_separation=0.8, proportion_noise=0.03,
+        n_labeled_slides=5, random_state=0,
+    )  # fmt: skip
+    kept = data.y != 1
+    model = NegativePseudoLabelClassifier(
+        head, positive_selector=ThresholdSelector(threshold), negative_selector=None,
+        classes=range(4), random_state=0,
+    )  # fmt: skip
+    model.fit(data.X_labeled[kept], data.y[kept], data.bags)
+    assert all(row["n_positive"][1] == 0 for row in model.history_[1:])
+    assert (model.predict(data.X_test)[data.y_test == 1] == 1).mean() > 0.6
+
+
+@pytest.mark.parametrize("head", SOLVED, ids=name)
+def test_a_class_that_neither_labels_nor_records_show_is_never_predicted(head):
+    kept = DATA.y != 1
+    shares = DATA.bags.proportions.copy()
+    shares[:, 0] += shares[:, 1]
+    shares[:, 1] = 0
+    bags = Bags(DATA.bags.X, DATA.bags.index, shares)
+    model = NegativePseudoLabelClassifier(head, classes=range(4), random_state=0)
+    model.fit(DATA.X_labeled[kept], DATA.y[kept], bags)
+    assert not (model.predict(DATA.X_test) == 1).any()
