@@ -15,6 +15,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -23,9 +24,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from protocol import Task
-from runs import KEYS, formatted, key_of, run_all, summarize
+from runs import KEYS, compare_pairs, formatted, key_of, run_all, summarize
 from study import REGIMES, Source
-from systems import SYSTEMS
+from systems import SOURCES, SYSTEMS, source_name, source_settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "benchmarks"
 #: Sets, their regimes, seeds and folds. The first entry is the fast plan.
@@ -43,9 +44,11 @@ CEILINGS = ("Ceiling",)
 DIGITS = 5
 
 
-def tasks_of(source: Source, regime: str, seeds: int, folds: int) -> list[Task]:
-    """All systems on all seeds and folds, so that complete folds come first."""
-    draws = product(range(seeds), range(folds), SYSTEMS)
+def tasks_of(
+    source: Source, regime: str, seeds: int, folds: int, systems: Iterable[str] = tuple(SYSTEMS)
+) -> list[Task]:
+    """Systems on all seeds and folds, so that complete folds come first."""
+    draws = product(range(seeds), range(folds), systems)
     return [Task(source, regime, "fast", folds, *draw) for draw in draws]
 
 
@@ -69,6 +72,29 @@ def best(results: pd.DataFrame, n: int = 3) -> pd.DataFrame:
         row["Proposed"] = f"{place} of {len(shown)}: {shown['Proposed']}"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def write_sources(source: Source, options: argparse.Namespace) -> None:
+    """Systems as shipped beside themselves as in the source, on the first set of the plan."""
+    _, (regime, *_), seeds, folds = PLAN[0]
+    names = [name for name in SOURCES if name in SYSTEMS]
+    everything = [*names, *map(source_name, names)]
+    tasks = tasks_of(source, regime, seeds, folds, everything)
+    if options.only_write and not is_complete(tasks, options.output):
+        print("not complete, left out: settings of the sources")
+        return
+    run_all(tasks, options.output, options.n_jobs)
+    pairs = {name: source_name(name) for name in names}
+    table = compare_pairs(tasks, options.output, pairs)
+    shown = table[["as shipped", "as in the source"]].map("{:.3f}".format)
+    ends = table[["difference", "low", "high"]].map("{:+.3f}".format)
+    shown["difference [95%]"] = [f"{d} [{low}, {high}]" for d, low, high in ends.to_numpy()]
+    shown["p (Holm)"] = table["p"].map("{:.3f}".format)
+    shown["settings"] = [
+        ", ".join(f"{key} {value:g}" for key, value in source_settings(name).items())
+        for name in names
+    ]
+    shown.to_csv(options.docs / "as_in_source.csv")
 
 
 def draw(results: pd.DataFrame, name: str, path: Path) -> None:
@@ -147,6 +173,8 @@ def main(arguments=None):
     results = pd.concat(found, ignore_index=True).round(DIGITS)
     results.to_csv(options.docs / "results.csv", index=False)
     write(results, options.docs)
+    if options.plan == "all":
+        write_sources(Source(PLAN[0][0], options.data, None, options.cache), options)
     made_with = {
         "proportion_ssl": version("proportion_ssl"),
         "python": platform.python_version(),

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from study import Source, load_study
-from systems import PROTOCOLS, SYSTEMS, CountingHead
+from systems import EVERY, PROTOCOLS, CountingHead
 
 from proportion_ssl import Bags, ClassifyAndCount
 
@@ -72,7 +72,7 @@ def run(task: Task) -> tuple[dict, dict]:
     """One row of the table; labels of the test patches, without and with the records of their slides."""
     shifted = task.regime != "no shift"
     study = load_study(task.source, stain_shift=shifted)
-    system, training = SYSTEMS[task.system], PROTOCOLS[task.protocol]
+    system, training = EVERY[task.system], PROTOCOLS[task.protocol]
     roles = list(study.folds(task.seed, task.n_folds))[task.fold]
     is_labeled, is_bag, is_test = map(study.rows, (roles.labeled, roles.bags, roles.test))
     # nets standardize by the labeled patches; for systems without a net the scale matters

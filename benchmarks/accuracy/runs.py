@@ -14,6 +14,7 @@ from systems import PRINTED
 from tqdm import tqdm
 
 from proportion_ssl.evaluation import (
+    adjust_p_values,
     bootstrap_scores,
     compare_systems,
     confusion_scores,
@@ -126,6 +127,26 @@ def summarize(tasks: Iterable[Task], folder: Path, runs: pd.DataFrame) -> pd.Dat
         ).set_index("system")
         names = {"difference": "to Proposed", "low": "from", "high": "up to", "p_adjusted": "p"}
         table = table.join(compared[list(names)].rename(columns=names))
+    return table
+
+
+def compare_pairs(tasks: Iterable[Task], folder: Path, pairs: dict[str, str]) -> pd.DataFrame:
+    """Scores of each system and of its counterpart, and their differences paired by slide.
+
+    P values are corrected by Holm over the pairs.
+    """
+    found = confusions(tasks, folder)
+    rows = {}
+    for name, other in pairs.items():
+        both = {key: np.concatenate(found["alone"][key]) for key in (name, other)}
+        cases = np.concatenate(found["cases"][name])
+        compared = compare_systems(both, groups=cases, reference=name).iloc[0]
+        row = {}
+        for label, key in (("as shipped", name), ("as in the source", other)):
+            row[label] = bootstrap_scores(both[key], groups=cases).score
+        rows[name] = row | compared[["difference", "low", "high", "p"]].to_dict()
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
+    table["p"] = adjust_p_values(table["p"])
     return table
 
 

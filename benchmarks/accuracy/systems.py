@@ -8,7 +8,7 @@ Systems without a net choose the strength of their regularization in its place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proportion_ssl import (
     PAPER_SETTINGS,
@@ -156,3 +156,38 @@ SYSTEMS = {
     "Supervised, discriminant": _solved(DiscriminantClassifier, **NO_LABELS),
     "Ceiling": _npl(uses_labels_of_bags=True, **NO_LABELS),
 }
+
+#: Whose authors' settings differ from those shipped, and the class that states them.
+STATED = {
+    "ICT": ICTClassifier,
+    "Mean teacher": MeanTeacherClassifier,
+    "MixBag": MixBag,
+    "FixMatch": FixMatchClassifier,
+    "SoftMatch": SoftMatchClassifier,
+    "Proportion-SVM": ProportionSVMClassifier,
+}
+
+
+def source_name(name: str) -> str:
+    """How a system in its source's settings is called."""
+    return f"{name}, as in the source"
+
+
+def source_settings(name: str) -> dict:
+    """The settings of a system in its authors' code."""
+    return STATED[name].SOURCE_SETTINGS
+
+
+def _as_in_source(name: str) -> System:
+    """In the settings of its authors' code, of which only the first grid, the decay, is chosen."""
+    shipped, settings = SYSTEMS[name], source_settings(name)
+    return replace(
+        shipped,
+        make=lambda training: shipped.make(training).set_params(**settings),
+        grids=shipped.grids[:1],
+    )
+
+
+SOURCES = {name: _as_in_source(name) for name in STATED}
+#: By the name that tasks bear.
+EVERY = SYSTEMS | {source_name(name): system for name, system in SOURCES.items()}
