@@ -232,10 +232,9 @@ class SignedLabelNet(NeuralNetClassifier):
                 return
             self._set_training(True)
             losses = train_epoch(self, head, iterator)
-            for loss, batch_size in losses:
-                self.history.new_batch()
-                self.history.record_batch("train_loss", loss)
-                self.history.record_batch("train_batch_size", batch_size)
+            self.history[-1]["batches"].extend(
+                {"train_loss": loss, "train_batch_size": size} for loss, size in losses
+            )
             self.history.record("train_batch_count", len(losses))
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:

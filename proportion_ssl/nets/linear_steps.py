@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
-from torch.utils.data import DataLoader, Dataset
+from skorch.history import History
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from proportion_ssl.losses.signed_labels import (
     NegativeLoss,
@@ -22,9 +23,11 @@ from proportion_ssl.losses.signed_labels import (
     multi_negative_loss,
     negative_loss,
 )
+from proportion_ssl.nets.flat_radam import FlatRAdam, updated_together
 from proportion_ssl.nets.head import FastDropout, LinearHead
 from proportion_ssl.nets.random_numbers import generator
 from proportion_ssl.nets.signed_dataset import SignedDataset
+from proportion_ssl.nets.signed_gradient import gradient_of, loss_parts, losses_of, targets_of
 
 #: What skorch does in a step; a net that does any of it in its own way is trained by skorch.
 STEP_METHODS = (
@@ -33,6 +36,15 @@ STEP_METHODS = (
 )
 BATCH_EVENTS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 LEVELS = 256  # of a random byte
+
+#: Instances whose labels are prepared at once.
+PREPARED_AT_ONCE = 16_384
+
+#: Multiplications of a matrix product up to which OpenBLAS uses one thread.
+LARGEST_PRODUCT = 2**18
+
+#: Fewest and most instances of a block.
+ROWS_AT_ONCE = 16, 64
 
 
 class Positions(Dataset):
@@ -84,6 +96,7 @@ def is_known(net: NeuralNetClassifier, head: LinearHead | None, data: Any) -> bo
             for name in BATCH_EVENTS
         )
         and net.iterator_train is DataLoader
+        and type(net.history) is History
     )
 
 
@@ -95,199 +108,198 @@ def train_epoch(net: Any, head: LinearHead, batches: Any) -> list[tuple[float, i
     net : SignedLabelNet
         :func:`is_known`.
     head : LinearHead
-    batches : iterable of ndarray of int
-        With the attribute ``dataset``, the :class:`Positions` that each batch indexes.
+    batches : DataLoader
+        Of :class:`Positions`.
 
     Returns
     -------
     losses : list of (float, int)
         Mean loss and number of instances of each batch.
     """
-    step = _Step(net, head)
     data = batches.dataset.data
-    return [(step(*data.gather(positions)), len(positions)) for positions in batches]
+    steps = _Steps(net, head)
+    losses = []
+    try:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # as in torch
+            for several in _in_parts(_positions(batches)):
+                losses.extend(steps.train(data, several))
+    finally:
+        steps.store()
+    return losses
 
 
-class _Step:
-    """One step of training; weights and state of the optimizer are changed where torch keeps them."""
+def _positions(loader):
+    """The batches that torch's loader draws, without its work for every one of them."""
+    batches = loader.batch_sampler
+    if type(batches) is not BatchSampler or loader.num_workers:
+        yield from loader
+        return
+    # a number that the loader draws for its workers, before the sampler draws
+    torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+    order = np.fromiter(batches.sampler, dtype=np.int64)
+    for start in range(0, len(order), batches.batch_size):
+        batch = order[start : start + batches.batch_size]
+        if len(batch) == batches.batch_size or not batches.drop_last:
+            yield batch
+
+
+def _in_parts(batches):
+    """Batches in lists with some 16,000 instances."""
+    several: list[np.ndarray] = []
+    for batch in batches:
+        several.append(batch)
+        if len(several) * len(batch) >= PREPARED_AT_ONCE:
+            yield several
+            several = []
+    if several:
+        yield several
+
+
+class _Steps:
+    """Steps of training, on copies of weights and state of the optimizer until :meth:`store`.
+
+    Instances of a batch are worked on in blocks that stay in the cache. What is constant for all features of
+    a matrix (division by the scale, the factor of dropout) is done to the weights.
+    """
 
     def __init__(self, net, head):
-        self.mean, self.scale = head.mean.numpy(), head.scale.numpy()
-        self.drop = _dropout(head.dropout.p)
-        loss = net.criterion_.negative.loss
-        self.weigh_down = loss is multi_negative_loss
-        self.weight = _RAdam(net.optimizer_, head.linear.weight)
-        self.bias = _RAdam(net.optimizer_, head.linear.bias)
+        linear = (head.linear.weight, head.linear.bias)
+        self.updates = [
+            FlatRAdam(net.optimizer_, group) for group in updated_together(net.optimizer_, linear)
+        ]
+        values = [one for update in self.updates for one in update.values]
+        gradients = [one for update in self.updates for one in update.gradients]
+        (self.weight, self.bias), (self.weight_gradient, self.bias_gradient) = values, gradients
+        self.mean = head.mean.numpy()
+        self.factor = np.float32(1 / (1 - head.dropout.p)) / head.scale.numpy()
+        self.on_features = np.empty_like(self.weight)
+        self.n_classes, n_features = self.weight.shape
+        n_rows = int(np.clip(LARGEST_PRODUCT // self.weight.size, *ROWS_AT_ONCE))
+        self.X = np.empty((n_rows, n_features), dtype=np.float32)
+        self.logits = np.empty(self.n_classes * n_rows, dtype=np.float32)
+        self.drop = _Dropout(head.dropout.p, self.X.shape)
+        self.weigh_down = net.criterion_.negative.loss is multi_negative_loss
 
-    def __call__(self, X, signed):
-        X = np.subtract(X, self.mean)
-        self.drop(X)
-        logits = _product(X, (self.weight.values / self.scale).T)
-        logits += self.bias.values
-        loss, gradient = signed_label_gradient(logits, signed, weigh_down=self.weigh_down)
-        self.weight.step(_product(gradient.T, X) / self.scale)
-        self.bias.step(gradient.sum(axis=0))
-        return loss
+    def store(self):
+        for update in self.updates:
+            update.store()
+
+    def train(self, data, batches):
+        """Steps for several batches of positions; their losses and sizes."""
+        sizes = [len(batch) for batch in batches]
+        ends = np.cumsum(sizes).tolist()
+        starts = np.array([0, *ends[:-1]])
+        reader = (_ArrayReader if _are_arrays(data.parts) else _AnyReader)(data, batches)
+        targets = targets_of(data.signed[reader.rows], starts, weigh_down=self.weigh_down)
+        parts = loss_parts(*targets.positive.shape)
+        for start, end, has_negative in zip(
+            starts.tolist(), ends, targets.has_negative.tolist(), strict=True
+        ):
+            self._step(reader, targets, parts, start, end, has_negative)
+        return zip(losses_of(targets, parts, starts).tolist(), sizes, strict=True)
+
+    def _step(self, reader, targets, parts, start, end, has_negative):
+        np.multiply(self.weight, self.factor, out=self.on_features)
+        n_at_once = len(self.X)
+        for first in range(start, end, n_at_once):
+            rows = slice(first, min(first + n_at_once, end))
+            X = self.X[: rows.stop - first]
+            reader.read(rows, X)
+            X -= self.mean
+            self.drop(X)
+            logits = self.logits[: self.n_classes * len(X)].reshape(self.n_classes, len(X))
+            np.dot(self.on_features, X.T, out=logits)
+            logits += self.bias[:, np.newaxis]
+            gradient = gradient_of(logits, targets, rows, parts, has_negative=has_negative)
+            gradient = gradient.astype(np.float32)
+            if first == start:
+                np.dot(gradient, X, out=self.weight_gradient)
+                np.add.reduce(gradient, axis=1, out=self.bias_gradient)
+            else:
+                self.weight_gradient += gradient @ X
+                self.bias_gradient += np.add.reduce(gradient, axis=1)
+        self.weight_gradient *= self.factor
+        for update in self.updates:
+            update.step()
 
 
-def _product(a, b):
-    """Matrix product by torch, whose threads can be limited for one thread alone."""
-    return torch.mm(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+class _ArrayReader:
+    """Instances of several batches from arrays; those of a batch in the order of the arrays."""
+
+    def __init__(self, data, batches):
+        self.parts, rows = data.parts, data.rows[np.concatenate(batches)]
+        part_of = np.searchsorted(data.starts, rows, side="right") - 1
+        if len(self.parts) > 1:
+            batch_of = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
+            order = np.lexsort((part_of, batch_of))
+            rows, part_of = rows[order], part_of[order]
+        self.rows, self.part_of, self.within = rows, part_of, rows - data.starts[part_of]
+
+    def read(self, rows, out):
+        within, part_of = self.within[rows], self.part_of[rows]
+        cuts = [0, len(within)]
+        if len(self.parts) > 1:
+            cuts = np.searchsorted(part_of, np.arange(len(self.parts) + 1)).tolist()
+        for part, start, end in zip(self.parts, cuts[:-1], cuts[1:], strict=True):
+            if end > start:  # clip: as no index is out of range, out is written to directly
+                np.take(part, within[start:end], axis=0, out=out[start:end], mode="clip")
 
 
-def signed_label_gradient(
-    logits: np.ndarray, signed: np.ndarray, *, weigh_down: bool
-) -> tuple[float, np.ndarray]:
-    """Value and gradient of :class:`~proportion_ssl.losses.SignedLabelLoss`.
+class _AnyReader:
+    """Instances of several batches from whatever holds them, read batch by batch."""
+
+    def __init__(self, data, batches):
+        self.data, self.batches = data, iter(batches)
+        self.rows = data.rows[np.concatenate(batches)]
+        self.start = self.end = 0
+
+    def read(self, rows, out):
+        if rows.start == self.end:
+            positions = next(self.batches)
+            self.X = self.data.gather(positions)[0]
+            self.start, self.end = self.end, self.end + len(positions)
+        out[...] = self.X[rows.start - self.start : rows.stop - self.start]
+
+
+def _are_arrays(parts):
+    return all(
+        isinstance(part, np.ndarray) and part.dtype == np.float32 and part.flags.c_contiguous
+        for part in parts
+    )
+
+
+class _Dropout:
+    """Sets values of an array to 0; the others are left as they are, not enlarged.
 
     Parameters
     ----------
-    logits : ndarray of float32, shape (n_instances, n_classes)
-    signed : ndarray of shape (n_instances, n_classes)
-        Signed labels.
-    weigh_down : bool
-        Whether several negative labels of an instance are weighed down, as in
-        :func:`~proportion_ssl.losses.multi_negative_loss`; otherwise
-        :func:`~proportion_ssl.losses.negative_loss`.
-
-    Returns
-    -------
-    loss : float
-    gradient : ndarray of float32, shape (n_instances, n_classes)
-        With respect to the logits.
+    probability : float in [0, 1)
+    shape : tuple of int
+        Of the largest array.
 
     Notes
     -----
-    With f the softmax, the gradient of ``-log f_c`` is ``f - e_c``, and that of ``-log(1 - f_c)`` is
-    ``f_c (e_c - q)``, where q is the softmax over the classes other than c.
-
-    Examples
-    --------
-    >>> loss, gradient = signed_label_gradient(
-    ...     np.zeros((1, 2), np.float32), np.array([[1, 0]]), weigh_down=True
-    ... )
-    >>> round(loss, 4), gradient.tolist()
-    (0.6931, [[-0.5, 0.5]])
+    A random byte decides about a value, below a threshold between 0 and 128. Probabilities between two
+    multiples of 1/256 come of thresholds that differ by 1, each drawn once for its place in the array.
     """
-    signed = signed.astype(np.float32)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    total = exponentials.sum(axis=1, keepdims=True)
-    probabilities = exponentials / total
-    positive = np.maximum(signed, 0)
-    loss = float((positive * (np.log(total) - shifted)).sum())
-    gradient = positive.sum(axis=1, keepdims=True) * probabilities - positive
-    negative = np.flatnonzero((signed < 0).any(axis=1))
-    if len(negative):
-        weights = -np.minimum(signed[negative], 0)
-        if weigh_down:
-            n_classes = signed.shape[1]
-            n_negative = np.count_nonzero(weights, axis=1, keepdims=True)
-            weights *= (n_classes - n_negative) / np.float32(n_classes - 1)
-        values, slopes = _negative(logits[negative], probabilities[negative], weights)
-        loss += values
-        gradient[negative] += slopes
-    n_labeled = max(1, int(signed.any(axis=1).sum()))
-    gradient /= n_labeled
-    return loss / n_labeled, gradient
 
+    def __init__(self, probability, shape):
+        level, rest = divmod(min(probability, 1 - probability) * LEVELS, 1)
+        self.keeps = np.greater_equal if probability <= 0.5 else np.less
+        self.numbers = None
+        if probability > 0:
+            self.numbers = np.random.SFC64(int(torch.randint(2**62, (), generator=generator())))
+            draws = np.random.Generator(self.numbers).random(math.prod(shape), dtype=np.float32)
+            self.thresholds = (draws < rest) + np.uint8(level)
+            self.kept = np.empty(len(draws), dtype=bool)
 
-def _negative(logits, probabilities, weights):
-    """Sum of ``-weight log(1 - f)``, and its gradient; the class on top through the sum of the others."""
-    rows, top = np.arange(len(logits)), logits.argmax(axis=1)
-    others = logits.copy()
-    others[rows, top] = -np.inf
-    second = others.max(axis=1)
-    others = np.exp(others - second[:, np.newaxis])
-    sum_of_others = others.sum(axis=1)
-    # log(1 - f_top) = logsumexp(others) - logsumexp(all)
-    log_not = np.log1p(-np.where(others == 0, 0, np.minimum(probabilities, 0.5)))
-    log_rest = np.log(sum_of_others) + second
-    log_not[rows, top] = log_rest - np.logaddexp(log_rest, logits[rows, top])
-    loss = float(-(weights * log_not).sum())
-
-    # f_c (e_c - q): q is f / (1 - f_c) without c
-    odds = weights * probabilities / np.exp(log_not)
-    odds[rows, top] = 0
-    gradient = odds * (1 - probabilities) - (odds.sum(axis=1, keepdims=True) - odds) * probabilities
-    pull = (weights * probabilities)[rows, top]
-    gradient -= pull[:, np.newaxis] * (others / sum_of_others[:, np.newaxis])
-    gradient[rows, top] += pull
-    return loss, gradient
-
-
-class _RAdam:
-    """torch.optim.RAdam on one parameter, by its equations, in torch's own memory."""
-
-    def __init__(self, optimizer, parameter):
-        self.values = parameter.detach().numpy()
-        (self.settings,) = (
-            group
-            for group in optimizer.param_groups
-            if any(parameter is one for one in group["params"])
-        )
-        state = optimizer.state[parameter]
-        if not state:  # as torch begins
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        self.n_steps = state["step"]
-        self.first, self.second = state["exp_avg"].numpy(), state["exp_avg_sq"].numpy()
-        self.work = np.empty_like(self.values)
-
-    def step(self, gradient):
-        settings, (beta1, beta2) = self.settings, self.settings["betas"]
-        self.n_steps += 1
-        step, lr, decay = int(self.n_steps), float(settings["lr"]), settings["weight_decay"]
-        if decay and settings["decoupled_weight_decay"]:
-            self.values *= np.float32(1 - lr * decay)
-        elif decay:
-            gradient = gradient + np.float32(decay) * self.values
-        np.subtract(gradient, self.first, out=self.work)
-        self.work *= np.float32(1 - beta1)
-        self.first += self.work
-        self.second *= np.float32(beta2)
-        np.multiply(gradient, gradient, out=self.work)
-        self.work *= np.float32(1 - beta2)
-        self.second += self.work
-
-        size = lr / (1 - beta1**step)
-        longest = 2 / (1 - beta2) - 1
-        length = longest - 2 * step * beta2**step / (1 - beta2**step)
-        if length <= 5:  # too few steps to know the variance
-            self.values -= np.float32(size) * self.first
+    def __call__(self, X):
+        if self.numbers is None:
             return
-        rectified = (length - 4) * (length - 2) * longest
-        rectified /= (longest - 4) * (longest - 2) * length
-        np.sqrt(self.second, out=self.work)
-        self.work += np.float32(settings["eps"])
-        np.divide(self.first, self.work, out=self.work)
-        self.work *= np.float32(size * math.sqrt(rectified * (1 - beta2**step)))
-        self.values -= self.work
-
-
-def _dropout(probability):
-    """A function that drops values of an array, where it is.
-
-    A byte decides about a value; where it is the one that the probability falls into, a second number does.
-    """
-    level, rest = divmod(probability * LEVELS, 1)
-    if probability == 0:
-        return lambda X: None
-    numbers = np.random.SFC64(int(torch.randint(2**62, (), generator=generator())))
-    undecided = np.random.Generator(numbers)
-    factor = np.float32(1 / (1 - probability))
-
-    def drop(X):
-        coins = numbers.random_raw(-(-X.size // 8)).view(np.uint8)[: X.size]
-        kept = coins >= level
-        between = np.flatnonzero(coins == level)
-        kept[between] = undecided.random(len(between), dtype=np.float32) >= rest
-        mask = kept.astype(np.float32)
-        mask *= factor
-        X *= mask.reshape(X.shape)
-
-    return drop
+        n, values = X.size, X.reshape(-1)
+        coins = self.numbers.random_raw(-(-n // 8)).view(np.uint8)[:n]
+        kept = self.keeps(coins, self.thresholds[:n], out=self.kept[:n])
+        values *= kept
 
 
 # --- what is known ------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from proportion_ssl.nets import linear_steps
 from proportion_ssl.nets.head import LinearHead
 from proportion_ssl.nets.random_numbers import seeded
 from proportion_ssl.nets.signed_dataset import SignedDataset
+from proportion_ssl.nets.signed_gradient import signed_label_gradient
 from proportion_ssl.nets.training import train_epochs
 
 N_CLASSES = 4
@@ -38,13 +39,26 @@ def signed_labels(rng, n):
     return signed
 
 
-def trained(monkeypatch, *, known, epochs=6, n=300, seed=0, **settings):
+class Lazy:
+    """Features that are read when they are asked for."""
+
+    def __init__(self, X):
+        self.X, self.shape = X, X.shape
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, rows):
+        return self.X[rows].astype(np.float16)
+
+
+def trained(monkeypatch, *, known, epochs=6, n=300, seed=0, parts=None, **settings):
     rng = np.random.default_rng(0)
     X = (3 * rng.normal(size=(n, 12)) + 1).astype(np.float32)
     if not known:
         monkeypatch.setattr("proportion_ssl.nets.classifiers.is_known", lambda *_: False)
     net = HeadClassifier(**{"dropout": 0.0, "lr": 0.03, **settings})
-    data = SignedDataset(X, signed_labels(rng, n))
+    data = SignedDataset(X if parts is None else parts(X), signed_labels(rng, n))
     with seeded(seed):
         net.initialize_for(X, np.arange(n), np.arange(N_CLASSES))
         train_epochs(net, data, data, epochs)
@@ -66,6 +80,15 @@ def states(net):
         {"weight_decay": 0.0},
         {"optimizer__decoupled_weight_decay": False, "weight_decay": 0.1},
         {"optimizer__betas": (0.8, 0.99), "optimizer__eps": 1e-3, "batch_size": 37},
+        {"optimizer__param_groups": [("linear.bias", {"lr": 0.001})], "batch_size": 150},
+        {"parts": lambda X: [X[:90], X[90:130], X[130:]], "batch_size": 150},
+        {"parts": lambda X: [X[:90], Lazy(X[90:])], "batch_size": 150},
+        {"parts": lambda X: np.asfortranarray(X), "iterator_train__drop_last": True},
+        {"iterator_train__shuffle": False},
+    ],
+    ids=[
+        *("default", "no decay", "decay by the gradient", "betas", "two learning rates"),
+        *("several arrays", "lazily read", "by columns, without the rest", "in order"),
     ],
 )
 def test_same_as_the_loop_of_skorch(monkeypatch, settings, loss):
@@ -79,6 +102,38 @@ def test_same_as_the_loop_of_skorch(monkeypatch, settings, loss):
     batches = ours.history[:, "batches", :, ("train_loss", "train_batch_size")]
     expected = theirs.history[:, "batches", :, ("train_loss", "train_batch_size")]
     assert_allclose(batches, expected, rtol=1e-4)
+
+
+def test_logits_that_differ_much():
+    """Probabilities of 0 and 1 in single precision, on both sides of a label."""
+    logits = np.array([[200, -200, 0], [-200, 200, 150], [0, 90, 300]], dtype=np.float32)
+    signed = np.array([[-1, 0, 0], [0, -1, -1], [0, 1, 0]])
+    loss, gradient = signed_label_gradient(logits, signed, weigh_down=False)
+    exact = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    expected = SignedLabelLoss(negative=NegativeLoss(negative_loss))(exact, torch.tensor(signed))
+    expected.backward()
+    assert_allclose(loss, expected.item(), rtol=1e-12)
+    assert_allclose(gradient, exact.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_an_interrupted_epoch_leaves_the_steps_that_were_done():
+    class Failing(Lazy):
+        def __getitem__(self, rows):
+            if self.n_left == 0:
+                raise OSError("gone")
+            self.n_left -= 1
+            return super().__getitem__(rows)
+
+    X = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
+    features = Failing(X)
+    net = HeadClassifier(batch_size=50)
+    net.initialize_for(X, np.arange(300), np.arange(N_CLASSES))
+    before = net.module_.linear.weight.detach().clone()
+    features.n_left = 3
+    with pytest.raises(OSError, match="gone"):
+        train_epochs(net, SignedDataset(features, np.eye(N_CLASSES)[[0, 1, 2] * 100]), None, 1)
+    assert not torch.equal(net.module_.linear.weight, before)
+    assert float(net.optimizer_.state[net.module_.linear.weight]["step"]) == 3
 
 
 def test_torch_goes_on_where_numpy_stopped(monkeypatch):
@@ -110,7 +165,7 @@ def test_partial_fit_and_copies_go_on(monkeypatch):
     st.booleans(),
 )
 def test_gradient_is_that_of_torch(logits, signed, weigh_down):
-    loss, gradient = linear_steps.signed_label_gradient(logits, signed, weigh_down=weigh_down)
+    loss, gradient = signed_label_gradient(logits, signed, weigh_down=weigh_down)
     negative = NegativeLoss(multi_negative_loss if weigh_down else negative_loss)
     exact = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
     expected = SignedLabelLoss(negative=negative)(exact, torch.tensor(signed))
@@ -123,10 +178,8 @@ def test_gradient_is_that_of_torch(logits, signed, weigh_down):
 def test_dropout_keeps_the_mean_and_drops_its_share(probability):
     X = np.ones((500, 401), dtype=np.float32)
     with seeded(0):
-        linear_steps._dropout(probability)(X)
-    assert_allclose(
-        sorted(set(X.ravel().tolist()) | {0.0}), sorted({0, 1 / (1 - probability)}), rtol=1e-6
-    )
+        linear_steps._Dropout(probability, X.shape)(X)
+    assert set(X.ravel().tolist()) | {0.0} == {0.0, 1.0}  # the weights are enlarged instead
     deviation = np.sqrt(probability * (1 - probability) / X.size)
     assert abs((X == 0).mean() - probability) <= 4 * deviation
     rows = (X == 0).mean(axis=1)  # independent from row to row
