@@ -17,6 +17,8 @@ from proportion_ssl.baselines.mean_teacher import MeanTeacherClassifier
 from proportion_ssl.baselines.mixbag import MixBag
 from proportion_ssl.baselines.mixmatch import MixMatchClassifier
 from proportion_ssl.baselines.mixup import MixupClassifier
+from proportion_ssl.baselines.nlnl import NLNLClassifier, doubtful_labels
+from proportion_ssl.baselines.noisy_student import NoisyStudentClassifier
 from proportion_ssl.baselines.nonparallel_svm import NonparallelSVMClassifier
 from proportion_ssl.baselines.proportion_loss import ProportionLossClassifier
 from proportion_ssl.baselines.proportion_svm import ProportionSVMClassifier
@@ -38,6 +40,8 @@ __all__ = [
     "MixBag",
     "MixMatchClassifier",
     "MixupClassifier",
+    "NLNLClassifier",
+    "NoisyStudentClassifier",
     "NonparallelSVMClassifier",
     "ProportionLossClassifier",
     "ProportionSVMClassifier",
@@ -45,5 +49,6 @@ __all__ = [
     "TwoStreamClassifier",
     "TwoStreamLoss",
     "VATClassifier",
+    "doubtful_labels",
     "ramp",
 ]

@@ -17,6 +17,8 @@ from proportion_ssl.baselines import (
     MixBag,
     MixMatchClassifier,
     MixupClassifier,
+    NLNLClassifier,
+    NoisyStudentClassifier,
     NonparallelSVMClassifier,
     ProportionLossClassifier,
     ProportionSVMClassifier,
@@ -58,7 +60,7 @@ MODELS: tuple[type, ...] = (
     *(MeanMapClassifier, MeanTeacherClassifier, MixupClassifier, ProportionLossClassifier),
     *(ProportionSVMClassifier, SoftMatchClassifier, VATClassifier),
     *(InverseCalibrationClassifier, NonparallelSVMClassifier),
-    *(LLPGANClassifier, MixMatchClassifier),
+    *(LLPGANClassifier, MixMatchClassifier, NLNLClassifier, NoisyStudentClassifier),
     *(MultiFieldOfViewNet, TumorProposer),
     *(DiscriminantClassifier, SoftLogisticRegression),
 )
