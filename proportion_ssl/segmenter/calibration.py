@@ -216,7 +216,7 @@ def best_smoothing(data: CohortFeatures, left_out: LeftOut, temperature: float) 
     Returns
     -------
     weight : float
-        One of ``WEIGHTS``, by the mean IoU over classes and "non-cancer"; see :class:`Calibration`.
+        One of ``WEIGHTS``, by the mean IoU; see :class:`Calibration`.
     """
     classes = data.cohort.classes
     names = [
@@ -233,7 +233,7 @@ def best_smoothing(data: CohortFeatures, left_out: LeftOut, temperature: float) 
         for k, weight in enumerate(WEIGHTS):
             codes = _codes(data, left_out, name, temperature, weight, average=False)
             tables[k, case] += confusion_of(labels[codes], data.outlined[name], classes)
-    return WEIGHTS[clearly_best(tables, len(classes) + 1)]
+    return WEIGHTS[clearly_best(tables, len(classes))]
 
 
 def predicted_shares(

@@ -222,6 +222,9 @@ def cell_probabilities(
 ) -> tuple[PatchGrid, np.ndarray]:
     """Probabilities of the cells of a map from those of the windows of a slide.
 
+    Record and neighbors are about the cancer: they move the shares of the classes in cells that are cancer,
+    and leave the probability of "non-cancer" as it is.
+
     Parameters
     ----------
     slide : SlideFeatures
@@ -258,9 +261,12 @@ def cell_probabilities(
     step = slide.cells_per_window
     if grid is not slide.grid:  # cells over which windows were averaged
         step = max(1, round(slide.grid.size[0] / grid.size[0]))
-    return grid, smooth_probabilities(
-        grid.cells, probabilities, smoothing, step=step, keep_shares=recorded is not None
+    tumor, shares, mass = _tumor(probabilities, n_classes)
+    smoothed = probabilities.astype(np.float64)
+    smoothed[tumor, :n_classes] = mass * smooth_probabilities(
+        grid.cells[tumor], shares, smoothing, step=step, keep_shares=recorded is not None
     )
+    return grid, smoothed
 
 
 def has_neighbors(grid: PatchGrid) -> bool:
@@ -279,20 +285,26 @@ def has_neighbors(grid: PatchGrid) -> bool:
 
 def _given_record(probabilities, recorded, n_classes, deviation):
     """Probabilities given the record of the slide, which is of its tumor: the rest stays what it is."""
-    tumor = np.ones(len(probabilities), dtype=bool)
-    if probabilities.shape[1] > n_classes:
-        tumor = probabilities[:, -1] <= 0.5
-    if not tumor.any():
+    tumor, shares, mass = _tumor(probabilities, n_classes)
+    if not len(shares):
         return probabilities
-    shares = probabilities[tumor, :n_classes]
-    mass = shares.sum(axis=1, keepdims=True)
     lower, upper = (recorded[[end]].to_numpy(dtype=float).T for end in ("lower", "upper"))
     one_bag = np.zeros(len(shares), dtype=np.int64)
     given = probabilities.astype(np.float64)
     given[tumor, :n_classes] = mass * probabilities_given_records(
-        shares / mass, one_bag, lower, upper, standard_deviation=deviation
+        shares, one_bag, lower, upper, standard_deviation=deviation
     )
     return given
+
+
+def _tumor(probabilities, n_classes):
+    """Which cells are cancer, the probabilities of the classes there given cancer, and that of cancer."""
+    tumor = np.ones(len(probabilities), dtype=bool)
+    if probabilities.shape[1] > n_classes:
+        tumor = probabilities[:, -1] <= 0.5
+    joint = probabilities[tumor, :n_classes]
+    mass = joint.sum(axis=1, keepdims=True)
+    return tumor, joint / mass, mass
 
 
 def average_windows(slide: SlideFeatures, values: np.ndarray) -> tuple[PatchGrid, np.ndarray]:

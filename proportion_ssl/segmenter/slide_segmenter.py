@@ -94,7 +94,8 @@ class SlideSegmenter(BaseEstimator):
         "non-cancer": every patch of tissue counts as tumor.
     smoothing : float or None, default=None
         Weight of neighboring patches in the maps, as in
-        :func:`~proportion_ssl.segmenter.smooth_probabilities`; 0: every patch by itself. None:
+        :func:`~proportion_ssl.segmenter.smooth_probabilities`, among patches of tumor; 0: every patch by
+        itself. None:
         :meth:`calibrate` chooses it on outlined slides that are left out, and before that it is 0.
     min_tissue : float in (0, 1], default=0.25
         Least share of a patch that is tissue.
