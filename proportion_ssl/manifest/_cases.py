@@ -20,13 +20,14 @@ def check_cases(rows: Rows, records: Records) -> list[Finding]:
     n_outlined, n_bags, n_tested = (
         np.bincount(of_row[role == k], minlength=len(cases)) for k in range(len(ROLES))
     )
-    is_recorded = records.is_recorded
+    is_recorded = records.is_recorded | np.array([bool(order) for order in rows.orders])
     n_recorded = np.bincount(of_row[is_recorded[named]], minlength=len(cases))
     wrong = {
         "no record": (n_bags > 0) & (n_recorded == 0),
         "leak": (n_tested > 0) & (n_outlined + n_bags > 0),
         "shared": (n_outlined > 0) & (n_bags > 0),
-        "contradiction": _contradictions(records.take(named), of_row, len(cases)),
+        "contradiction": _contradictions(records.take(named), of_row, len(cases))
+        | _differing_orders([rows.orders[row] for row in named], of_row, len(cases)),
     }
     findings = _check_case_names(rows, dict(zip(cases.tolist(), members, strict=True)))
     for k in np.flatnonzero(np.any(list(wrong.values()), axis=0)).tolist():
@@ -65,6 +66,16 @@ def _contradictions(records: Records, case: np.ndarray, n_cases: int) -> np.ndar
     other = first[case[recorded]]
     differs = np.any([(part[recorded] != part[other]).any(axis=1) for part in records[:3]], axis=0)
     return np.bincount(case[recorded[differs]], minlength=n_cases) > 0
+
+
+def _differing_orders(orders: list[tuple], case: np.ndarray, n_cases: int) -> np.ndarray:
+    """Cases of which two rows name other classes as the most frequent ones, shape (n_cases,)."""
+    first: dict[int, tuple] = {}
+    differs = np.zeros(n_cases, dtype=bool)
+    for order, k in zip(orders, case.tolist(), strict=True):
+        if order and first.setdefault(k, order) != order:
+            differs[k] = True
+    return differs
 
 
 def _check_case_names(rows: Rows, members: dict[str, np.ndarray]) -> list[Finding]:

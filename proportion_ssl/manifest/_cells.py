@@ -17,6 +17,7 @@ _BELOW = re.compile("(?:<=?|\u2264)" + _NUMBER)
 _ABOVE = re.compile("(?:>=?|\u2265)" + _NUMBER)
 _ABOUT = re.compile(r"(?:~|\u2248|ca?\.?\s|ca\.|circa\s|about\s|approx\.?\s)" + _NUMBER, re.I)
 _TRACE = re.compile("traces?", re.IGNORECASE)
+_UNKNOWN = re.compile(r"\?|unknown|n/?a", re.IGNORECASE)
 _DATE = re.compile(r"\d{1,2}[-. /]?[A-Za-z]{3}|[A-Za-z]{3}[-. /]?\d{1,2}|\d{4}-\d\d-\d\d.*")
 
 
@@ -71,6 +72,27 @@ def read_percentage(text: str) -> Percentage | None:
     if found := _ABOUT.fullmatch(text):
         return _around(_float(found[1]), ABOUT)
     return _between(0.0, TRACE) if _TRACE.fullmatch(text) else None
+
+
+def is_unknown(text: str) -> bool:
+    """Whether a cell says that the share is not known: "?", "unknown", "n/a" or "NA"."""
+    return _UNKNOWN.fullmatch(text) is not None
+
+
+def read_order(text: str) -> tuple[str, ...]:
+    """Classes from the most frequent one on.
+
+    Parameters
+    ----------
+    text : str
+        "acinar", or "acinar > solid > lepidic".
+
+    Returns
+    -------
+    classes : tuple of str
+        Empty for an empty text.
+    """
+    return tuple(name.strip() for name in text.split(">")) if text else ()
 
 
 def looks_like_a_date(text: str) -> bool:

@@ -1,6 +1,7 @@
 """What a manifest says: slides, their roles and cases, and the records of the cases."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -18,12 +19,15 @@ class Cohort:
         (id of the patient or tumor; the slide's own id where the manifest names no case).
     proportions : DataFrame
         Case id x class, in the order in which the cases occur: fractions (percentages / 100), NaN in
-        rows where nothing was recorded. Rows sum to 1 within 0.01.
+        rows where nothing was recorded. Rows sum to 1 within 0.01. NaN in a row with numbers: the share of
+        that class is not known, and the numbers are shares among the other classes.
     lower, upper : DataFrame
         Same rows and columns: the interval of each fraction, equal to `proportions` where these are
-        exact. ``lower <= proportions <= upper``; NaN where nothing was recorded.
+        exact. ``lower <= proportions <= upper``; NaN where `proportions` is.
     classes : list of str
         Classes, in the order of the columns of `proportions`.
+    orders : dict of str to tuple of str
+        Of cases without proportions: the recorded predominant class, or several from the most frequent on.
 
     Notes
     -----
@@ -39,6 +43,7 @@ class Cohort:
     lower: pd.DataFrame
     upper: pd.DataFrame
     classes: list[str]
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def _with_role(self, role: str) -> list[str]:
         return self.slides.index[self.slides["role"] == role].tolist()

@@ -22,7 +22,13 @@ from proportion_ssl.manifest._rows import (
     check_slides,
     collect,
 )
-from proportion_ssl.manifest._rules import check_bags, check_columns, check_sums, unreadable
+from proportion_ssl.manifest._rules import (
+    check_bags,
+    check_columns,
+    check_orders,
+    check_sums,
+    unreadable,
+)
 from proportion_ssl.manifest._table import read_table
 
 
@@ -49,6 +55,8 @@ def load_cohort(
           not say; empty where the file is right;
         - ``case`` (optional): patient or tumor, for slides that belong together; where it is empty
           the slide is its own case;
+        - ``predominant`` (optional): for rows without percentages, the class with the largest share, or
+          several from the most frequent on ("acinar > solid"); then no column per class is needed;
         - one column per class with the percentage of the cancer area; needed for bags, may be
           empty for others. In a row with percentages an empty cell counts as 0.
 
@@ -88,6 +96,13 @@ def load_cohort(
     to 5, ">90" is 90 to 100), an approximate number ("~10", "ca. 10", "about 10" are 5 to 15: 5
     points either way) or "trace" (0 to 5). A range says for itself how far it can be off:
     `rounding_step` and `standard_deviation` are for the plain numbers.
+
+    *Unknown shares.* "?", "unknown" or "n/a": nobody looked at this class. If the other cells of the row
+    sum to 100 they are shares among their classes, and the share of the unknown ones in the slide is
+    open (:class:`~proportion_ssl.proportions.PartialRecord`); if they sum to less, the unknown ones share the rest.
+
+    *Predominant classes.* They are compared as an order if no bag has percentages
+    (:class:`~proportion_ssl.proportions.OrderRecord`), else as the widest intervals that the order admits.
 
     *Sums.* Without a stated error the numbers of a row must sum to 100 within 1 point, and are
     divided by 100 and *not* rescaled: a row 33, 33, 33 stays at 0.33 each. With ranges or a stated
@@ -176,6 +191,11 @@ def read_manifest(
     rows = collect(lines, header, reserved, columns)
     if not rows.lines:
         raise ValueError(f"{path} has a header but no slides; give one row per slide.")
+    if not columns:  # classes are those that the column "predominant" names
+        candidates = sorted({name for order in rows.orders for name in order if name})
+        columns = [Column(name) for name in candidates]
+        for column in columns:
+            column.add([""] * len(rows.lines))
     records = gather(columns, len(rows.lines))
     findings = [
         Finding((), None, unreadable(column, rows)) for column in columns if column.unreadable
@@ -190,6 +210,7 @@ def read_manifest(
     findings += found
     findings += check_slides(rows) + check_roles(rows)
     findings += check_sums(rows, records)
+    findings += check_orders(rows, records, [candidates[k] for k in kept])
     findings += check_bags(rows, records)
     findings += check_cases(rows, records)
     findings.sort(key=lambda finding: finding.rows[:1])
@@ -263,7 +284,11 @@ def _find_columns(
     classes = list(classes)
     if len(set(classes)) < len(classes):
         raise ValueError(f"classes {classes} names a class twice; name each once.")
-    unknown = [name for name in classes if name not in header or name in columns.values()]
+    unknown = [
+        name
+        for name in classes
+        if (name not in header and "predominant" not in columns) or name in columns.values()
+    ]
     if unknown:
         raise ValueError(f"{path} has no class column {unknown}; its header reads {header}.")
     return columns, classes
@@ -294,16 +319,29 @@ def _make_cohort(
     )
     is_recorded = records.is_recorded
     bearer: dict[str, int] = {}  # the row that holds the record of each case
+    orders: dict[str, tuple[str, ...]] = {}
     for row in good:
         if not is_recorded[bearer.setdefault(cases[row], row)]:
             bearer[cases[row]] = row
+        if rows.orders[row]:
+            orders.setdefault(cases[row], rows.orders[row])
     chosen = list(bearer.values())
     shown = records.take(chosen)
-    known = shown.is_recorded[:, np.newaxis]
+    is_partial = shown.is_partial[:, np.newaxis]
+    known = shown.is_recorded[:, np.newaxis] & ~(is_partial & shown.is_unknown)
+    orders = {
+        case: orders[case]
+        for case, row in bearer.items()
+        if case in orders and not is_recorded[row]
+    }
+    value, lower, upper = (
+        np.where(is_partial, a, b) for a, b in zip(shown.of_known()[:3], shown[:3], strict=True)
+    )
+    shown = Records(value, lower, upper, shown.states)
     tables = [
         pd.DataFrame(
             np.where(known, part / 100, np.nan), pd.Index(list(bearer), name="case"), classes
         )
         for part in (shown.points(), shown.lower, shown.upper)
     ]
-    return Cohort(slides, tables[0], tables[1], tables[2], classes)
+    return Cohort(slides, tables[0], tables[1], tables[2], classes, orders)

@@ -9,7 +9,7 @@ import numpy as np
 
 from proportion_ssl._checks import GUARD
 from proportion_ssl._checks import SUM_TOLERANCE as TOLERANCE
-from proportion_ssl.manifest._cells import read_percentage
+from proportion_ssl.manifest._cells import is_unknown, read_percentage
 from proportion_ssl.proportions.intervals import (
     deviation_interval,
     move_to_sum_one,
@@ -21,7 +21,7 @@ EXACT_SUM = 100 * GUARD  # the same for sums that are exact
 _SETS = 20_000  # sets of columns that are tried as those that are no classes
 _MANY = 3  # unreadable cells that may make a column one of text
 _SHOWN = 3  # unreadable cells that are kept
-_EMPTY, _NUMBER, _INTERVAL, _UNREADABLE = range(4)
+_EMPTY, _NUMBER, _INTERVAL, _UNREADABLE, _UNKNOWN = range(5)
 
 
 class Column:
@@ -61,8 +61,23 @@ class Records(NamedTuple):
 
     @property
     def is_recorded(self) -> np.ndarray:
-        """Rows in which a cell is filled, shape (n_rows,)."""
-        return (self.states != _EMPTY).any(axis=1)
+        """Rows in which a cell holds a percentage, or should, shape (n_rows,)."""
+        return ((self.states != _EMPTY) & (self.states != _UNKNOWN)).any(axis=1)
+
+    @property
+    def is_unknown(self) -> np.ndarray:
+        """Cells that say that the share is not known, shape (n_rows, n_classes)."""
+        return self.states == _UNKNOWN
+
+    @property
+    def is_partial(self) -> np.ndarray:
+        """Rows with unknown shares whose other cells sum to 100 by themselves, shape (n_rows,)."""
+        known = self.of_known()
+        return (
+            self.is_unknown.any(axis=1)
+            & self.is_recorded
+            & _can_sum(known.lower.sum(axis=1), known.upper.sum(axis=1))
+        )
 
     @property
     def is_readable(self) -> np.ndarray:
@@ -86,6 +101,11 @@ class Records(NamedTuple):
     def take(self, rows: Sequence[int] | np.ndarray) -> "Records":
         """The records of some of the rows."""
         return Records(*(part[rows] for part in self))
+
+    def of_known(self) -> "Records":
+        """The records with 0 in place of unknown shares."""
+        value, lower, upper = (np.where(self.is_unknown, 0.0, part) for part in self[:3])
+        return Records(value, lower, upper, self.states)
 
     def widened(self, step: float | None, deviation: float | None) -> "Records":
         """Numbers that are not themselves ranges, as far off as stated for the whole table.
@@ -138,7 +158,9 @@ def choose_columns(records: Records, widened: Records) -> tuple[list[int], list[
     if not len(part.value):
         return columns.tolist(), [], []
     zero = columns[(part.upper == 0).all(axis=0)].tolist()
-    breaking = columns[_breaking(part, wide)].tolist()
+    # rows with unknown shares say little of which columns belong together
+    is_whole = np.flatnonzero(~part.is_unknown.any(axis=1))
+    breaking = columns[_breaking(part.take(is_whole), wide.take(is_whole))].tolist()
     return [k for k in columns.tolist() if k not in zero + breaking], zero, breaking
 
 
@@ -197,6 +219,8 @@ def _can_sum(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
 def _read(text: str) -> tuple[float, float, float, int]:
     if not text:
         return 0.0, 0.0, 0.0, _EMPTY
+    if is_unknown(text):
+        return 50.0, 0.0, 100.0, _UNKNOWN
     cell = read_percentage(text)
     if cell is None:
         return 0.0, 0.0, 0.0, _UNREADABLE

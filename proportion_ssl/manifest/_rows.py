@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from proportion_ssl.manifest._cells import read_number
+from proportion_ssl.manifest._cells import read_number, read_order
 from proportion_ssl.manifest._records import Column
 
 ROLES = ("labeled", "bag", "test")
-RESERVED = ("slide", "annotation", "role", "mpp", "case")
+RESERVED = ("slide", "annotation", "role", "mpp", "case", "predominant")
 SHOWN = 12  # problems or slides listed in one message
 FINEST_MPP, COARSEST_MPP = 0.02, 20.0
 LONGEST_NAME = 200  # characters; a name becomes part of file names
@@ -41,6 +41,7 @@ class Rows(NamedTuple):
     roles: list[str]  # in lower case
     mpps: list[str]
     cases: list[str]
+    orders: list[tuple[str, ...]]  # classes from the most frequent one on; empty where not stated
 
     def place(self, row: int) -> str:
         """How messages about a row begin."""
@@ -61,13 +62,15 @@ def collect(
     columns: list[Column],
 ) -> Rows:
     """Read all rows; the cells of classes go into `columns`."""
-    rows = Rows([], [], [], [], [], [], [])
+    rows = Rows([], [], [], [], [], [], [], [])
+    predominant: list[str] = []
     fields = {
         "slide": rows.paths,
         "annotation": rows.annotations,
         "role": rows.roles,
         "mpp": rows.mpps,
         "case": rows.cases,
+        "predominant": predominant,
     }
     at = {name: header.index(spelled) for name, spelled in reserved.items()}
     known: dict[str, str] = {}  # equal texts share one object
@@ -81,9 +84,13 @@ def collect(
             else:
                 found.extend([row[at[name]] for _, row in block])
         for column in columns:
-            position = header.index(column.name)
-            column.add([row[position] for _, row in block])
+            if column.name in header:
+                position = header.index(column.name)
+                column.add([row[position] for _, row in block])
+            else:  # a class that the column "predominant" alone knows
+                column.add([""] * len(block))
     rows.slides.extend(map(_stem, rows.paths))
+    rows.orders.extend(map(read_order, predominant))
     rows.roles[:] = map(str.lower, rows.roles)
     return rows
 

@@ -1,6 +1,7 @@
 """What columns and rows must hold to be classes and records."""
 
 import shlex
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +15,10 @@ from proportion_ssl.manifest._records import (
 )
 from proportion_ssl.manifest._rows import Finding, Rows
 
-NO_RECORD = "is a bag but has no proportions; give the percentage of every class"
+NO_RECORD = (
+    "is a bag but has no proportions; give the percentage of every class, or the predominant one in a column "
+    "'predominant'"
+)
 
 
 def unreadable(column: Column, rows: Rows) -> str:
@@ -79,11 +83,49 @@ def check_sums(rows: Rows, records: Records) -> list[Finding]:
     return findings
 
 
+def check_orders(rows: Rows, records: Records, classes: list[str]) -> list[Finding]:
+    """Orders of classes that name no class, or that contradict the percentages of their row."""
+    findings = []
+    for row, order in enumerate(rows.orders):
+        if not order:
+            continue
+        unknown = [name for name in order if name not in classes]
+        if unknown:
+            wrong = f"{unknown[0]!r}, which is no class"
+        elif len(set(order)) < len(order):
+            wrong = "a class twice"
+        elif _contradicts(order, records.take([row]), classes):
+            wrong = f"{' > '.join(order)}, but its percentages say otherwise"
+        else:
+            continue
+        message = (
+            f"{rows.place(row)} has predominant: {wrong}; classes are {', '.join(classes)}. Write the most "
+            "frequent one, or several from the most frequent on: acinar > solid."
+        )
+        findings.append(Finding((row,), rows.slides[row], message))
+    return findings
+
+
+def _contradicts(order: Sequence[str], record: Records, classes: list[str]) -> bool:
+    """Whether no shares within the intervals of a row are in the order that it states."""
+    if not record.is_recorded[0]:
+        return False
+    lower, upper = (part[0].tolist() for part in (record.lower, record.upper))
+    named = [classes.index(name) for name in order]
+    rest = [k for k in range(len(classes)) if k not in named]
+    least = max((lower[k] for k in rest), default=0.0)
+    for k in reversed(named):
+        least = max(least, lower[k])
+        if upper[k] < least:
+            return True
+    return False
+
+
 def check_bags(rows: Rows, records: Records) -> list[Finding]:
     """Bags without a record, among the slides that are cases of their own."""
     is_recorded = records.is_recorded
     return [
         Finding((row,), rows.slides[row], f"{rows.place(row)} {NO_RECORD}.")
         for row, (role, case) in enumerate(zip(rows.roles, rows.cases, strict=True))
-        if role == "bag" and not case and not is_recorded[row]
+        if role == "bag" and not case and not is_recorded[row] and not rows.orders[row]
     ]

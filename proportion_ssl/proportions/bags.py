@@ -225,10 +225,8 @@ class Bags:
                     f"predominant has no entry for bag {missing[0]!r}; index it by bag."
                 )
             predominant = predominant.loc[bags.names.tolist()]
-        bags.class_names = _check_names(classes)
-        bags.record = OrderRecord(_ranks(list(predominant), bags.names, bags.class_names))
-        bags.proportions, bags.lower, bags.upper = bags.record.bounds()
-        return bags
+        names = _check_names(classes)
+        return bags.with_record(OrderRecord(_ranks(list(predominant), bags.names, names)), names)
 
     def _take(self, proportions, among=None, **error):
         """Take proportions of one or several readers, and what is stated of their error."""
@@ -330,6 +328,48 @@ class Bags:
         new = object.__new__(Bags)
         new.__dict__.update(self.__dict__, X=X)
         return new
+
+    def with_record(self, record: PartialRecord | OrderRecord, classes: Any) -> "Bags":
+        """The same instances and weights with another record.
+
+        Parameters
+        ----------
+        record : PartialRecord or OrderRecord
+            A row for each bag, in the order of ``names``. A partial record may be about other classes in
+            each bag.
+        classes : sequence of n_classes class names
+            Class of each column of the record.
+
+        Returns
+        -------
+        bags : Bags
+
+        Raises
+        ------
+        ValueError
+            If rows or columns of the record do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from proportion_ssl.proportions import PartialRecord
+        >>> shares = np.array([[0.7, 0.3, 0.0], [0.0, 0.4, 0.6]])
+        >>> record = PartialRecord(shares, shares, shares, shares > 0)
+        >>> bags = Bags([np.zeros((3, 2)), np.ones((4, 2))])
+        >>> bags.with_record(record, ["a", "b", "c"]).upper
+        array([[0.7, 0.3, 1. ],
+               [1. , 0.4, 0.6]])
+        """
+        names = _check_names(classes)
+        if record.shape != (self.n_bags, len(names)):
+            raise ValueError(
+                f"record has shape {record.shape}; there are {self.n_bags} bags and {len(names)} classes."
+            )
+        bags = self.with_instances(self.X)
+        bags.class_names, bags.record = names, record
+        bags.among = bags._is_partial = None
+        bags.proportions, bags.lower, bags.upper = record.bounds()
+        return bags
 
     def with_classes(self, classes: np.ndarray) -> "Bags":
         """The same bags, with the columns of the proportions in the order of a classifier's classes.

@@ -71,6 +71,7 @@ def anonymize_cohort(
         proportions=cohort.proportions.rename(index=cases),
         lower=cohort.lower.rename(index=cases),
         upper=cohort.upper.rename(index=cases),
+        orders={cases[case]: order for case, order in cohort.orders.items()},
     )
     if masks is not None:
         masks = {slides[name]: mask for name, mask in masks.items() if name in slides}

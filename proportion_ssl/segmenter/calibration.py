@@ -11,12 +11,22 @@ from sklearn.utils.parallel import Parallel, delayed
 from tqdm.auto import tqdm
 
 from proportion_ssl.evaluation import (
+    apply_temperature,
     conformal_errors,
     fit_temperature,
     fit_temperature_to_records,
     suggest_slides,
 )
-from proportion_ssl.segmenter.prediction import models_of, segment_known
+from proportion_ssl.segmenter.context import WEIGHTS, clearly_best
+from proportion_ssl.segmenter.evaluation import confusion_of
+from proportion_ssl.segmenter.prediction import (
+    cell_probabilities,
+    has_neighbors,
+    models_of,
+    most_probable,
+    with_non_cancer,
+)
+from proportion_ssl.segmenter.slide_features import NON_CANCER
 from proportion_ssl.segmenter.training import (
     CohortFeatures,
     fit_classifier,
@@ -36,16 +46,19 @@ class LeftOut:
         True classes of outlined patches of cancer that were left out.
     probabilities : ndarray of shape (n_patches, n_classes)
         Of these, given that they are cancer; of the raw classifier.
-    predicted : DataFrame
-        Predicted shares of the classes by recorded case; NaN where no cancer was found.
     bag_probabilities : dict of str to ndarray of shape (n_patches, n_classes)
         By recorded case, those of its proposed tumor patches.
+    shares : dict of str to ndarray of shape (n_patches, n_classes)
+        By slide, of all its patches, given that they are cancer; of the raw classifier.
+    tumor : dict of str to ndarray of shape (n_patches,)
+        Of the same, the probability of cancer.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
-    predicted: pd.DataFrame
     bag_probabilities: dict[str, np.ndarray]
+    shares: dict[str, np.ndarray]
+    tumor: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +76,16 @@ class Calibration:
     suggestions : DataFrame or None
         Of :func:`~proportion_ssl.evaluation.suggest_slides`: recorded cases to outline next, and records to
         read again; None without records.
+    smoothing : float
+        Weight of neighboring patches that is best on outlined slides that were left out; 0 with fewer than
+        two of them, or if the gain in mean IoU is within one standard error.
     """
 
     temperature: float
     source: str
     proportion_errors: np.ndarray | None
     suggestions: pd.DataFrame | None
+    smoothing: float = 0.0
 
 
 def leave_out(
@@ -134,24 +151,25 @@ def leave_out(
     n_classes = len(data.cohort.classes)
     labels = [label for part in parts for label in part[0]]
     probabilities = [p for part in parts for p in part[1]]
-    counts = {case: n for part in parts for case, n in part[2].items()}
-    predicted = pd.DataFrame.from_dict(counts, orient="index", columns=data.cohort.classes)
     return LeftOut(
         np.concatenate([*labels, np.array([], dtype=str)]),
         np.concatenate([*probabilities, np.zeros((0, n_classes))]),
-        predicted.div(predicted.sum(axis=1).where(lambda total: total > 0), axis=0),
-        {case: p for part in parts for case, p in part[3].items()},
+        *({name: p for part in parts for name, p in part[k].items()} for k in (2, 3, 4)),
     )
 
 
-def calibrate(data: CohortFeatures, left_out: LeftOut) -> Calibration:
-    """Temperature, errors of proportions and suggestions from slides that were left out.
+def calibrate(
+    data: CohortFeatures, left_out: LeftOut, *, smoothing: float | None = None
+) -> Calibration:
+    """Temperature, smoothing, errors of proportions and suggestions from slides that were left out.
 
     Parameters
     ----------
     data : CohortFeatures
         For the records.
     left_out : LeftOut
+    smoothing : float, optional
+        Weight of neighbors. Default: :func:`best_smoothing`.
 
     Returns
     -------
@@ -159,7 +177,7 @@ def calibrate(data: CohortFeatures, left_out: LeftOut) -> Calibration:
         The temperature is fitted to the outlines that were left out, else to records, else it is 1.
     """
     cohort = data.cohort
-    names = left_out.predicted.index
+    names = pd.Index(left_out.bag_probabilities)
     low, high = cohort.lower.loc[names], cohort.upper.loc[names]
     complete = ~(low.isna().any(axis=1) | high.isna().any(axis=1))
     with_patches = [c for c in names[complete] if len(left_out.bag_probabilities[c])]
@@ -171,14 +189,89 @@ def calibrate(data: CohortFeatures, left_out: LeftOut) -> Calibration:
         ends = low.loc[with_patches].to_numpy(float), high.loc[with_patches].to_numpy(float)
         temperature, source = fit_temperature_to_records(p, bags, *ends), "records of left-out bags"
         suggestions = suggest_slides(p, bags, *ends, names=with_patches).rename_axis("case")
-    if left_out.predicted[complete].notna().all(axis=1).any():
-        errors = conformal_errors(left_out.predicted, low, high)
     if len(left_out.labels):
         temperature = fit_temperature(
             left_out.labels, left_out.probabilities, classes=cohort.classes
         )
         source = "left-out outlines"
-    return Calibration(temperature, source, errors, suggestions)
+    if smoothing is None:
+        smoothing = best_smoothing(data, left_out, temperature)
+    predicted = predicted_shares(data, left_out, temperature, smoothing)
+    if predicted[complete].notna().all(axis=1).any():
+        errors = conformal_errors(predicted, low, high)
+    return Calibration(temperature, source, errors, suggestions, smoothing)
+
+
+def best_smoothing(data: CohortFeatures, left_out: LeftOut, temperature: float) -> float:
+    """Weight of neighbors for the maps of new slides, from outlined slides that were left out.
+
+    Parameters
+    ----------
+    data : CohortFeatures
+        For the outlines.
+    left_out : LeftOut
+    temperature : float
+        Of the probabilities of the classes.
+
+    Returns
+    -------
+    weight : float
+        One of ``WEIGHTS``, by the mean IoU; see :class:`Calibration`.
+    """
+    classes = data.cohort.classes
+    names = [
+        name
+        for name in left_out.shares
+        if name in data.outlined and has_neighbors(data.slides[name].grid)
+    ]
+    cases = data.cases_of(names)
+    if len(np.unique(cases)) < 2:
+        return 0.0
+    tables = np.zeros((len(WEIGHTS), len(np.unique(cases)), len(classes) + 1, len(classes) + 2))
+    labels = np.array([*classes, NON_CANCER], dtype=object)
+    for name, case in zip(names, np.unique(cases, return_inverse=True)[1], strict=True):
+        for k, weight in enumerate(WEIGHTS):
+            codes = _codes(data, left_out, name, temperature, weight, average=False)
+            tables[k, case] += confusion_of(labels[codes], data.outlined[name], classes)
+    return WEIGHTS[clearly_best(tables, len(classes))]
+
+
+def predicted_shares(
+    data: CohortFeatures, left_out: LeftOut, temperature: float, smoothing: float
+) -> pd.DataFrame:
+    """Predicted shares of the classes in recorded cases that were left out.
+
+    Parameters
+    ----------
+    data : CohortFeatures
+    left_out : LeftOut
+    temperature : float
+        Of the probabilities of the classes.
+    smoothing : float
+        Weight of neighbors.
+
+    Returns
+    -------
+    predicted : DataFrame
+        Cases by classes; NaN where no cancer was found.
+    """
+    classes = data.cohort.classes
+    counts = {}
+    for case in left_out.bag_probabilities:
+        codes = [_codes(data, left_out, n, temperature, smoothing) for n in _slides_of(data, case)]
+        counts[case] = np.bincount(np.concatenate(codes), minlength=len(classes))[: len(classes)]
+    table = pd.DataFrame.from_dict(counts, orient="index", columns=classes, dtype=float)
+    return table.div(table.sum(axis=1).where(lambda total: total > 0), axis=0)
+
+
+def _codes(data, left_out, name, temperature, smoothing, *, average=True):
+    """Classes of the cells of a slide that was left out."""
+    shares, n_classes = left_out.shares[name], len(data.cohort.classes)
+    if temperature != 1:
+        shares = apply_temperature(shares, temperature)
+    p = with_non_cancer(shares, left_out.tumor[name])
+    _, p = cell_probabilities(data.slides[name], p, n_classes, smoothing=smoothing, average=average)
+    return most_probable(p, n_classes)
 
 
 def _slides_of(data, case):
@@ -196,24 +289,21 @@ def _fold(data, proposer, classifier, records, left, bag_cases):
     fitted = fit_proposer(data, train, proposer)
     bags, _ = make_bags(rest, fitted)
     models = models_of(fit_classifier(data, train, bags, classifier, records), fitted)
-    labels, probabilities, counts, tumor = [], [], {}, {}
+    held_out = {case: _slides_of(data, case) for case in bag_cases if case in left}
+    slides = [*test, *(name for names in held_out.values() for name in names)]
+    shares = {name: models.shares(data.slides[name], classes) for name in slides}
+    tumor = {name: models.tumor(data.slides[name]) for name in slides}
+    labels, probabilities, proposed = [], [], {}
     for name in test:
         true = data.outlined[name].labels.astype(str)
         of_cancer = np.isin(true, classes)
         labels.append(true[of_cancer])
-        probabilities.append(models.shares(data.slides[name], classes)[of_cancer])
-    for case in bag_cases:
-        if case in left:
-            names = _slides_of(data, case)
-            found = segment_known(data, names, models).values()
-            counts[case] = [sum((one.labels == c).sum() for one in found) for c in classes]
-            tumor[case] = np.concatenate(
-                [
-                    models.shares(data.slides[n], classes)[tumor_mask(data.slides[n], fitted)]
-                    for n in names
-                ]
-            )
-    return labels, probabilities, counts, tumor
+        probabilities.append(shares[name][of_cancer])
+    for case, names in held_out.items():
+        masks = [tumor_mask(data.slides[n], fitted) for n in names]
+        parts = [shares[name][mask] for name, mask in zip(names, masks, strict=True)]
+        proposed[case] = np.concatenate(parts)
+    return labels, probabilities, proposed, shares, tumor
 
 
 def _without(slides, left):

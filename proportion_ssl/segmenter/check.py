@@ -388,24 +388,28 @@ def _outline_table(views: Mapping[str, _View]) -> pd.DataFrame:
 
 
 def _record_table(cohort: Cohort) -> pd.DataFrame:
-    shares = 100 * cohort.proportions.dropna()
+    known = cohort.proportions.notna()
+    said = known.any(axis=1) | known.index.isin(list(cohort.orders))
+    shares = 100 * cohort.proportions[said]
     lower, upper = 100 * cohort.lower.loc[shares.index], 100 * cohort.upper.loc[shares.index]
     wide = [
-        ", ".join(
-            f"{name} {low:.4g} to {high:.4g}"
+        " > ".join(cohort.orders[case])
+        if case in cohort.orders
+        else ", ".join(
+            f"{name} unknown" if np.isnan(low) else f"{name} {low:.4g} to {high:.4g}"
             for name, low, high in zip(
                 cohort.classes, lower.loc[case], upper.loc[case], strict=True
             )
-            if low < high
+            if low != high
         )
         for case in shares.index
     ]
     return pd.DataFrame(
         {
             "slides": cohort.cases.value_counts().reindex(shares.index),
-            "sum": shares.sum(axis=1).round(6),
-            "least": lower.sum(axis=1).round(6),
-            "most": upper.sum(axis=1).round(6),
+            "sum": shares.sum(axis=1, min_count=1).round(6),
+            "least": lower.sum(axis=1, min_count=1).round(6),
+            "most": upper.sum(axis=1, min_count=1).round(6),
             "intervals": pd.Series(wide, shares.index, dtype=object),
         }
     )

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.special import softmax
 
-from proportion_ssl.metrics import mean_iou_score
+from proportion_ssl.evaluation import confusion_scores, slide_confusions
 from proportion_ssl.pseudo_labels.exact_assignment import sinkhorn
 
 #: Weights that :func:`choose_weight` compares.
@@ -21,6 +21,7 @@ def smooth_probabilities(
     weight: float,
     *,
     slide_ids: Any = None,
+    step: int = 1,
     keep_shares: bool = False,
     tol: float = 1e-4,
     max_iter: int = 100,
@@ -38,6 +39,10 @@ def smooth_probabilities(
         probabilities stay what they are.
     slide_ids : array-like of shape (n_patches,), optional
         Slide of each patch; patches of different slides are no neighbors. Default: all are of one slide.
+    step : int, default=1
+        Neighbors are this many cells apart: the cells along the side of a window, where windows overlap or
+        the map is finer than they are. Nearer cells see the same tissue and say nothing new of it; this way
+        a weight means the same on every map.
     keep_shares : bool, default=False
         Whether the mean probability of each class over each slide stays what it is. For probabilities that
         already follow the recorded proportions of the slide, such as the labels of
@@ -57,7 +62,7 @@ def smooth_probabilities(
     ------
     ValueError
         When shapes do not fit together, two patches of a slide are in one cell, or the weight is negative or
-        not finite.
+        not finite, or `step` is below 1.
 
     Notes
     -----
@@ -92,8 +97,11 @@ def smooth_probabilities(
     cells, probabilities, slides = _check(cells, probabilities, slide_ids)
     if not (np.isfinite(weight) and weight >= 0):
         raise ValueError(f"weight is {weight}; give a number of at least 0.")
+    if step < 1:
+        raise ValueError(f"step is {step}; neighbors are at least 1 cell apart.")
     if weight == 0 or not len(cells):
         return probabilities.copy()
+    cells, slides = _apart(cells, slides, step)
     turns = _turns_with_shares if keep_shares else _turns
     smoothed = probabilities
     for turn in turns(cells, probabilities, weight, slides):
@@ -111,10 +119,11 @@ def choose_weight(
     slide_ids: Any,
     *,
     classes: Sequence[Any],
+    groups: Any = None,
     keep_shares: bool = False,
     weights: Sequence[float] = WEIGHTS,
 ) -> float:
-    """Weight of the neighbors that is best on outlined slides.
+    """Weight of the neighbors that is best on outlined slides, if it is clearly better than none.
 
     Parameters
     ----------
@@ -128,6 +137,8 @@ def choose_weight(
     slide_ids : array-like of shape (n_patches,)
     classes : sequence of n_classes
         Class of each column of ``probabilities``.
+    groups : array-like of shape (n_patches,), optional
+        Case of each patch, where a case has several slides. Default: ``slide_ids``.
     keep_shares : bool, default=False
         As in :func:`smooth_probabilities`: for probabilities that follow the proportions of these slides.
     weights : sequence of float
@@ -136,7 +147,9 @@ def choose_weight(
     Returns
     -------
     weight : float
-        That of the largest mean IoU over all labeled patches; the smallest of equally good ones.
+        That of the largest mean IoU over all labeled patches, the smallest of equally good ones. The
+        smallest of all weights, if the gain over it is within one standard error, a jackknife over the
+        groups, or if only one group has labels.
 
     Raises
     ------
@@ -146,9 +159,9 @@ def choose_weight(
     Examples
     --------
     >>> import numpy as np
-    >>> cells, slides = np.array([[0, 0], [0, 1], [0, 2]]), ["s1"] * 3
-    >>> probabilities = [[0.9, 0.1], [0.4, 0.6], [0.9, 0.1]]
-    >>> choose_weight(cells, probabilities, ["a", "a", "a"], slides, classes=["a", "b"])
+    >>> cells, slides = np.tile([[0, 0], [0, 1], [0, 2]], (2, 1)), ["s1"] * 3 + ["s2"] * 3
+    >>> probabilities = [[0.9, 0.1], [0.4, 0.6], [0.9, 0.1]] * 2
+    >>> choose_weight(cells, probabilities, ["a"] * 6, slides, classes=["a", "b"])
     0.4
     """
     cells, probabilities, slides = _check(cells, probabilities, slide_ids)
@@ -167,13 +180,48 @@ def choose_weight(
         )
         raise ValueError(f"y {what}; give outlined slides, with classes {list(classes)}.")
     true = np.array([codes[value] for value in y[labeled].tolist()])
-    scores = {}
-    for weight in sorted(weights):
+    cases = slides if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(cases) != len(y):
+        raise ValueError(f"groups has {len(cases)} values for {len(y)} patches.")
+    ordered = sorted(weights)
+    tables = []
+    for weight in ordered:
         smoothed = smooth_probabilities(
             cells, probabilities, weight, slide_ids=slides, keep_shares=keep_shares
         )
-        scores[weight] = mean_iou_score(true, smoothed[labeled].argmax(axis=1))
-    return float(max(scores, key=lambda weight: scores[weight]))
+        found = smoothed[labeled].argmax(axis=1)
+        tables.append(slide_confusions(true, found, cases[labeled], range(len(classes)))[0])
+    return float(ordered[clearly_best(np.stack(tables), len(classes))])
+
+
+def clearly_best(confusions: np.ndarray, n_classes: int) -> int:
+    """Which of several predictions has the best mean IoU; the first unless another is clearly better.
+
+    Parameters
+    ----------
+    confusions : ndarray of shape (n_predictions, n_groups, n_rows, n_columns)
+        Confusion matrices by prediction and group.
+    n_classes : int
+        Rows and columns that are scored, from the first.
+
+    Returns
+    -------
+    best : int
+        0 unless the gain over the first exceeds its standard error, ``(n - 1) / n`` times the sum of squares
+        of the gains without one group in turn about their mean, its root.
+    """
+    has_labels = confusions.sum(axis=(0, 2, 3)) > 0
+    confusions = confusions[:, has_labels]
+    n = confusions.shape[1]
+    total = confusions.sum(axis=1)
+    scores = confusion_scores(total, n_classes)["mIoU"]
+    best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else 0
+    if best == 0 or n < 2:
+        return 0
+    without = confusion_scores(total[[0, best], np.newaxis] - confusions[[0, best]], n_classes)
+    gains = without["mIoU"][1] - without["mIoU"][0]
+    error = np.sqrt((n - 1) / n * ((gains - gains.mean()) ** 2).sum())
+    return best if scores[best] - scores[0] > error else 0
 
 
 def _check(cells, probabilities, slide_ids):
@@ -197,6 +245,15 @@ def _check(cells, probabilities, slide_ids):
         )
     _, slides = np.unique(names, return_inverse=True)
     return cells, probabilities, slides
+
+
+def _apart(cells: np.ndarray, slides: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cells and slides so that those `step` cells apart touch: a slide for each of step x step shifts."""
+    if step == 1:
+        return cells, slides
+    shift = cells % step
+    _, apart = np.unique((slides * step + shift[:, 0]) * step + shift[:, 1], return_inverse=True)
+    return cells // step, apart
 
 
 def _neighbors(cells: np.ndarray, slides: np.ndarray) -> csr_array:

@@ -167,6 +167,7 @@ def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[st
         "has_proposer": segmenter.models_.proposer is not None,
         "threshold": float(segmenter.models_.threshold),
         "temperature": float(segmenter.temperature_),
+        "smoothing": float(segmenter.smoothing_),
         "record_deviation": float(segmenter.models_.record_deviation),
         "proportion_errors": _numbers(segmenter.proportion_errors_),
         "linear": [n for n, p in predictors.items() if isinstance(p, LinearPredictor)],
@@ -249,6 +250,7 @@ def _restore(cls: type, about: Mapping[str, Any], members: Mapping[str, bytes]) 
     if about["has_proposer"] and predictors["proposer"] is None:
         predictors["proposer"] = segmenter.proposer_.net_
     segmenter.temperature_ = float(about.get("temperature", 1.0))
+    segmenter.smoothing_ = float(about.get("smoothing", 0.0))
     errors = about.get("proportion_errors")  # files of earlier versions have none
     segmenter.proportion_errors_ = (
         None if errors is None else np.array([np.inf if e is None else e for e in errors])
@@ -257,6 +259,7 @@ def _restore(cls: type, about: Mapping[str, Any], members: Mapping[str, bytes]) 
         **predictors,
         threshold=float(about["threshold"]),
         temperature=segmenter.temperature_,
+        smoothing=segmenter.smoothing_,
         record_deviation=float(about.get("record_deviation", UNKNOWN_DEVIATION)),
     )
     return segmenter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from proportion_ssl.pseudo_labels.recorded import (
     UNKNOWN_DEVIATION,
     probabilities_given_records,
 )
+from proportion_ssl.segmenter.context import smooth_probabilities
 from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
 from proportion_ssl.segmenter.linear_predictor import of_classifier, of_proposer
 from proportion_ssl.segmenter.slide_features import NON_CANCER, SlideFeatures
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 from proportion_ssl.segmenter.training import CohortFeatures
 from proportion_ssl.slides import PatchGrid, patch_grid
+
+logger = logging.getLogger(__name__)
 
 MOST_PARTS = 8
 """Cells along a side of a window, at most, over which overlapping windows are averaged."""
@@ -42,6 +46,8 @@ class Models:
         Of the probabilities of the classes; see :func:`~proportion_ssl.evaluation.apply_temperature`.
     record_deviation : float, default=0.05
         Standard deviation of a recorded share, for slides that are segmented with their record.
+    smoothing : float, default=0.0
+        Weight of neighboring patches; see :func:`~proportion_ssl.segmenter.smooth_probabilities`.
     """
 
     classifier: Any
@@ -49,6 +55,7 @@ class Models:
     threshold: float
     temperature: float = 1.0
     record_deviation: float = UNKNOWN_DEVIATION
+    smoothing: float = 0.0
 
     def shares(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
         """Probabilities of the classes, given that a patch is cancer, shape (n_patches, n_classes)."""
@@ -61,16 +68,57 @@ class Models:
     def probabilities(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
         """Probabilities of the classes and, with a proposer, of "non-cancer".
 
-        The probability of tumor is rescaled so that the threshold becomes one half, linearly below and above
-        it; each class takes its share of that.
+        Each class takes its share of the probability of tumor.
         """
-        shares = self.shares(slide, classes)
+        shares, tumor = self.shares(slide, classes), self.tumor(slide)
+        return shares if self.proposer is None else with_non_cancer(shares, tumor)
+
+    def tumor(self, slide: SlideFeatures) -> np.ndarray:
+        """Probability of tumor, shape (n_patches,); 1 without a proposer.
+
+        It is rescaled so that the threshold becomes one half, linearly below and above it.
+        """
         if self.proposer is None:
-            return shares
+            return np.ones(len(slide.grid))
         tumor = self.proposer.predict_proba(np.asarray(slide.features))[:, 1]
         t = np.clip(self.threshold, 1e-12, 1 - 1e-12)
-        tumor = np.where(tumor < t, 0.5 * tumor / t, 0.5 + 0.5 * (tumor - t) / (1 - t))
-        return np.hstack([shares * tumor[:, np.newaxis], 1 - tumor[:, np.newaxis]])
+        return np.where(tumor < t, 0.5 * tumor / t, 0.5 + 0.5 * (tumor - t) / (1 - t))
+
+
+def with_non_cancer(shares: np.ndarray, tumor: np.ndarray) -> np.ndarray:
+    """Probabilities of the classes and of "non-cancer".
+
+    Parameters
+    ----------
+    shares : ndarray of shape (n_patches, n_classes)
+        Of the classes, given that a patch is cancer.
+    tumor : ndarray of shape (n_patches,)
+        Probability of cancer.
+
+    Returns
+    -------
+    probabilities : ndarray of shape (n_patches, n_classes + 1)
+    """
+    return np.hstack([shares * tumor[:, np.newaxis], 1 - tumor[:, np.newaxis]])
+
+
+def most_probable(probabilities: np.ndarray, n_classes: int) -> np.ndarray:
+    """Codes of the classes of the map: "non-cancer" is `n_classes`, where it is more probable than cancer.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (n_patches, n_classes) or (n_patches, n_classes + 1)
+    n_classes : int
+        Of cancer.
+
+    Returns
+    -------
+    codes : ndarray of int, shape (n_patches,)
+    """
+    codes = probabilities[:, :n_classes].argmax(axis=1)
+    if probabilities.shape[1] == n_classes:
+        return codes
+    return np.where(probabilities[:, -1] > 0.5, n_classes, codes)
 
 
 def models_of(classifier: Any, proposer: Any) -> Models:
@@ -106,7 +154,10 @@ def segment_features(
     average: bool = True,
     use_record: bool = False,
 ) -> SlideSegmentation:
-    """Classify the patches of a slide; overlapping windows are averaged.
+    """Classify the patches of a slide; overlapping windows are averaged, and neighbors taken into account.
+
+    Neighbors come last. With a record they say where the classes are, and the mean probability of each
+    class stays what the record made it.
 
     Parameters
     ----------
@@ -130,16 +181,17 @@ def segment_features(
     segmentation : SlideSegmentation
     """
     names = [*classes] if models.proposer is None else [*classes, NON_CANCER]
-    probabilities = models.probabilities(slide, classes)
-    grid = slide.grid
-    if average:
-        grid, probabilities = average_windows(slide, probabilities)
     use_record = use_record and recorded is not None
-    if use_record:
-        probabilities = _given_record(probabilities, recorded, len(classes), models)
-    codes = probabilities[:, : len(classes)].argmax(axis=1)
-    if models.proposer is not None:
-        codes = np.where(probabilities[:, -1] > 0.5, len(classes), codes)
+    grid, probabilities = cell_probabilities(
+        slide,
+        models.probabilities(slide, classes),
+        len(classes),
+        smoothing=models.smoothing,
+        recorded=recorded if use_record else None,
+        record_deviation=models.record_deviation,
+        average=average,
+    )
+    codes = most_probable(probabilities, len(classes))
     return SlideSegmentation(
         name=slide.name,
         grid=grid,
@@ -158,22 +210,101 @@ def segment_features(
     )
 
 
-def _given_record(probabilities, recorded, n_classes, models):
+def cell_probabilities(
+    slide: SlideFeatures,
+    probabilities: np.ndarray,
+    n_classes: int,
+    *,
+    smoothing: float,
+    recorded: pd.DataFrame | None = None,
+    record_deviation: float = UNKNOWN_DEVIATION,
+    average: bool = True,
+) -> tuple[PatchGrid, np.ndarray]:
+    """Probabilities of the cells of a map from those of the windows of a slide.
+
+    Record and neighbors are about the cancer: they move the shares of the classes in cells that are cancer,
+    and leave the probability of "non-cancer" as it is.
+
+    Parameters
+    ----------
+    slide : SlideFeatures
+    probabilities : ndarray of shape (n_windows, n_classes) or (n_windows, n_classes + 1)
+        The last column of more is "non-cancer".
+    n_classes : int
+        Of cancer.
+    smoothing : float
+        Weight of neighbors.
+    recorded : DataFrame, optional
+        Record that the predictions follow.
+    record_deviation : float, default=0.05
+    average : bool, default=True
+        As in :func:`segment_features`.
+
+    Returns
+    -------
+    grid : PatchGrid
+    probabilities : ndarray of shape (n_cells, n_columns)
+    """
+    grid = slide.grid
+    if average:
+        grid, probabilities = average_windows(slide, probabilities)
+    if recorded is not None:
+        probabilities = _given_record(probabilities, recorded, n_classes, record_deviation)
+    if smoothing == 0:
+        return grid, probabilities
+    if not has_neighbors(grid):
+        logger.warning(
+            "patches of %s lie on no grid, so that none has neighbors: the slide is not smoothed",
+            slide.name,
+        )
+        return grid, probabilities
+    step = slide.cells_per_window
+    if grid is not slide.grid:  # cells over which windows were averaged
+        step = max(1, round(slide.grid.size[0] / grid.size[0]))
+    tumor, shares, mass = _tumor(probabilities, n_classes)
+    smoothed = probabilities.astype(np.float64)
+    smoothed[tumor, :n_classes] = mass * smooth_probabilities(
+        grid.cells[tumor], shares, smoothing, step=step, keep_shares=recorded is not None
+    )
+    return grid, smoothed
+
+
+def has_neighbors(grid: PatchGrid) -> bool:
+    """Whether every patch has a cell for itself.
+
+    Parameters
+    ----------
+    grid : PatchGrid
+
+    Returns
+    -------
+    answer : bool
+    """
+    return len(np.unique(grid.cells, axis=0)) == len(grid)
+
+
+def _given_record(probabilities, recorded, n_classes, deviation):
     """Probabilities given the record of the slide, which is of its tumor: the rest stays what it is."""
-    tumor = np.ones(len(probabilities), dtype=bool)
-    if models.proposer is not None:
-        tumor = probabilities[:, -1] <= 0.5
-    if not tumor.any():
+    tumor, shares, mass = _tumor(probabilities, n_classes)
+    if not len(shares):
         return probabilities
-    shares = probabilities[tumor, :n_classes]
-    mass = shares.sum(axis=1, keepdims=True)
     lower, upper = (recorded[[end]].to_numpy(dtype=float).T for end in ("lower", "upper"))
     one_bag = np.zeros(len(shares), dtype=np.int64)
     given = probabilities.astype(np.float64)
     given[tumor, :n_classes] = mass * probabilities_given_records(
-        shares / mass, one_bag, lower, upper, standard_deviation=models.record_deviation
+        shares, one_bag, lower, upper, standard_deviation=deviation
     )
     return given
+
+
+def _tumor(probabilities, n_classes):
+    """Which cells are cancer, the probabilities of the classes there given cancer, and that of cancer."""
+    tumor = np.ones(len(probabilities), dtype=bool)
+    if probabilities.shape[1] > n_classes:
+        tumor = probabilities[:, -1] <= 0.5
+    joint = probabilities[tumor, :n_classes]
+    mass = joint.sum(axis=1, keepdims=True)
+    return tumor, joint / mass, mass
 
 
 def average_windows(slide: SlideFeatures, values: np.ndarray) -> tuple[PatchGrid, np.ndarray]:

@@ -63,6 +63,11 @@ def read_records(
         raise ValueError(f"{path} has a header but no slides; give one row per slide.")
     records = gather(columns, len(rows.lines)).widened(step, deviation)
     problems = [unreadable(column, rows) for column in columns if column.unreadable]
+    problems += [
+        f"{rows.place(row)} does not know the share of a class; a slide is segmented with its shares among "
+        "all classes: give a range, such as 0-100, or leave the row empty."
+        for row in np.flatnonzero(records.is_unknown.any(axis=1)).tolist()
+    ]
     problems += [finding.message for finding in check_slides(rows) + check_sums(rows, records)]
     if problems:
         raise ValueError("\n".join([f"{path} cannot be used:", *(f"  - {p}" for p in problems)]))

@@ -68,6 +68,11 @@ TABLES = (
     "test_by_slide.csv",
 )
 
+SMOOTHED_NOTE = (
+    " Systems are compared patch by patch; maps follow neighboring patches too, by a weight chosen "
+    "on outlined slides that were left out: the row 'smoothed'."
+)
+
 #: Scores that have intervals in the tables.
 WITH_INTERVAL = ("OP", "PC", "mIoU")
 
@@ -231,10 +236,10 @@ def run_cohort_job(
         _save(segmenter, output / MODEL)
     with result.stage("test slides"):
         _segment_test_slides(result, cohort, data, options, features)
-    scored = _Scored()
+    scored = _Scored(options.system)
     with result.stage("scores"):
         scored = _score(result, systems, data, options.system)
-        _write_scores(result, scored, output, options.system)
+        _write_scores(result, scored, output)
     if options.folds:
         with result.stage("cross-validation"):
             _cross_validate(result, systems, data, options.folds, output)
@@ -366,8 +371,9 @@ def _save(segmenter: SlideSegmenter, path: Path) -> None:
 
 @dataclass
 class _Scored:
-    """The systems on the test slides."""
+    """The systems on the test slides, patch by patch; one more row if the maps are smoothed."""
 
+    own: str  # the row of the maps that are written
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     maps: dict[str, dict[str, SlideSegmentation]] = field(default_factory=dict)
 
@@ -378,7 +384,11 @@ def _calibrate(segmenter, data: CohortFeatures, folds: int, records: bool, outpu
         print(f"{n_cases} case to learn from: no calibration.", file=sys.stderr)
         return
     found = segmenter.calibrate_features(data, folds, records=records)
-    print(f"temperature {found.temperature:.2f}, from {found.source}", file=sys.stderr)
+    print(
+        f"temperature {found.temperature:.2f}, from {found.source}; weight of neighbors "
+        f"{found.smoothing:g}",
+        file=sys.stderr,
+    )
     if found.suggestions is not None:
         write_table(output / "suggested_slides.csv", found.suggestions.reset_index())
 
@@ -400,21 +410,27 @@ def _segment_test_slides(result, cohort: Cohort, data, options: RunOptions, feat
 
 
 def _score(result, systems, data: CohortFeatures, chosen: str) -> _Scored:
-    """Every system on the test slides, on the same proposals."""
+    """Every system on the test slides, on the same proposals, and the smoothed maps of the chosen one."""
     names = [name for name in data.cohort.test if name in data.slides]
     judged = [name for name in names if name in data.outlined or _has_record(data.cohort, name)]
-    scored = _Scored()
+    scored = _Scored(chosen)
     if not judged:
         print("No test slide has outlines or a record: no scores.", file=sys.stderr)
         return scored
     segmenter = result.segmenter
     bags, _ = make_bags(data, segmenter.proposer_)
     outlined = {name: data.outlined[name] for name in judged if name in data.outlined}
+    predictors: dict[str, Models] = {}
     for name, system in systems.items():
-        models: Models = segmenter.models_
-        if name != chosen:
-            model = fit_classifier(data, data.labeled, bags, system.classifier, system.records)
-            models = models_of(model, segmenter.proposer_)
+        if name == chosen:
+            predictors[name] = replace(segmenter.models_, smoothing=0.0)
+            continue
+        model = fit_classifier(data, data.labeled, bags, system.classifier, system.records)
+        predictors[name] = models_of(model, segmenter.proposer_)
+    if segmenter.smoothing_:
+        scored.own = f"{chosen}, smoothed"
+        predictors[scored.own] = segmenter.models_
+    for name, models in predictors.items():
         scored.maps[name] = segment_known(data, names, models)
         maps = {slide: scored.maps[name][slide] for slide in judged}
         scored.evaluations[name] = evaluate_segmentations(maps, outlined, data.cohort)
@@ -425,8 +441,8 @@ def _has_record(cohort: Cohort, name: str) -> bool:
     return bool(cohort.proportions.loc[cohort.case_of(name)].notna().all())
 
 
-def _write_scores(result, scored: _Scored, output: Path, chosen: str) -> None:
-    evaluations = scored.evaluations
+def _write_scores(result, scored: _Scored, output: Path) -> None:
+    evaluations, chosen = scored.evaluations, scored.own
     if not evaluations:
         return
     pooled = {name: evaluation.pooled for name, evaluation in evaluations.items()}
@@ -454,7 +470,7 @@ def _write_scores(result, scored: _Scored, output: Path, chosen: str) -> None:
 
 
 def _compare(evaluations: Mapping[str, Evaluation], chosen: str) -> pd.DataFrame:
-    """The chosen system against each other one, by OP and mIoU, corrected together."""
+    """The maps of the chosen system against each other row, by OP and mIoU, corrected together."""
     cases = list(evaluations[chosen].confusion_by_case)
     stacks = {
         name: np.stack([evaluation.confusion_by_case[case] for case in cases])
@@ -510,7 +526,7 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str, sc
         write_table(output / "doubtful_records.csv", doubtful.reset_index())
     folds = result.cross_validation
     shown = ["system", "OP", "PC", "mIoU", "proportion_error"]
-    others = {name: maps for name, maps in scored.maps.items() if name != chosen}
+    others = {name: maps for name, maps in scored.maps.items() if name != scored.own}
     is_rejected = any(UNCERTAIN in one.map_classes for one in result.segmentations.values())
     report(
         output / "report.html",
@@ -519,7 +535,7 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str, sc
             for one in result.segmentations.values()
         ],
         classes=[*data.cohort.classes, NON_CANCER, *([UNCERTAIN] if is_rejected else [])],
-        test=_report_test(result, data, chosen, scored),
+        test=_report_test(result, data, scored),
         metrics=folds[shown] if len(folds) else None,
         history=getattr(model, "history_", None),
         history_classes=getattr(model, "classes_", None),
@@ -528,6 +544,7 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str, sc
             "features": segmenter.features_,
             "reference of colors": segmenter.reference_slide_,
             "temperature of the probabilities": round(segmenter.temperature_, 3),
+            "weight of neighboring patches": segmenter.smoothing_,
             "slides left out": sorted(data.failures) or "none",
             **systems[chosen].classifier.get_params(),
         },
@@ -536,12 +553,12 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str, sc
     )
 
 
-def _report_test(result, data: CohortFeatures, chosen: str, scored: _Scored) -> Any:
+def _report_test(result, data: CohortFeatures, scored: _Scored) -> Any:
     from proportion_ssl.reporting import ReportTest
 
     if not scored.evaluations:
         return None
-    own = scored.evaluations[chosen]
+    own = scored.evaluations[scored.own]
     n_slides, n_cases = len(own.by_slide), len(own.by_case)
     return ReportTest(
         scores=result.scores,
@@ -551,7 +568,8 @@ def _report_test(result, data: CohortFeatures, chosen: str, scored: _Scored) -> 
         reliability=_test_reliability(result.segmenter, data),
         note=(
             f"{n_slides} slides of {n_cases} cases, predicted without their records; what follows the "
-            f"tables of systems is about {chosen}."
+            f"tables of systems is about {scored.own}."
+            + (SMOOTHED_NOTE if result.segmenter.smoothing_ else "")
         ),
     )
 

@@ -92,6 +92,11 @@ class SlideFeatures:
         return self.features[:, : self.features.shape[1] // self.n_views]
 
     @property
+    def cells_per_window(self) -> int:
+        """How many cells of the grid apart windows lie side by side: 1 unless they overlap."""
+        return max(1, round(self.grid.size[0] / self.stride))
+
+    @property
     def bounds(self) -> tuple[int, int, int, int]:
         """As of a slide: x, y, width and height of the scanned part."""
         x, y = self.origin

@@ -92,6 +92,11 @@ class SlideSegmenter(BaseEstimator):
     proposer : TumorProposer, "default" or None
         "default": a :class:`~proportion_ssl.TumorProposer` on all magnifications. None, or no outlines of
         "non-cancer": every patch of tissue counts as tumor.
+    smoothing : float or None, default=None
+        Weight of neighboring patches in the maps, as in
+        :func:`~proportion_ssl.segmenter.smooth_probabilities`, among patches of tumor; 0: every patch by
+        itself. None:
+        :meth:`calibrate` chooses it on outlined slides that are left out, and before that it is 0.
     min_tissue : float in (0, 1], default=0.25
         Least share of a patch that is tissue.
     tissue_mask : mapping of str to path-like or ndarray, default=None
@@ -125,6 +130,8 @@ class SlideSegmenter(BaseEstimator):
     colors_ : dict of str to (red, green, blue)
     temperature_ : float
         Of the probabilities of the classes; 1 before :meth:`calibrate`.
+    smoothing_ : float
+        Weight of neighboring patches in the maps.
     proportion_errors_ : ndarray of shape (n_classes,) or None
         Errors of predicted proportions on slides that were left out; None before :meth:`calibrate`.
     failures_ : dict of str to SlideFailure
@@ -166,6 +173,7 @@ class SlideSegmenter(BaseEstimator):
         "stride": [Interval(Integral, 1, None, closed="left"), None],
         "normalizer": [StrOptions({"default"}), HasMethods(["fit", "estimate"]), None],
         "proposer": [StrOptions({"default"}), HasMethods(["fit", "propose"]), None],
+        "smoothing": [Interval(Real, 0, None, closed="left"), None],
         "min_tissue": [Interval(Real, 0, 1, closed="right")],
         "tissue_mask": [HasMethods("keys"), None],
         "n_jobs": [Integral, None],
@@ -183,6 +191,7 @@ class SlideSegmenter(BaseEstimator):
         stride: int | None = None,
         normalizer: Any = "default",
         proposer: Any = "default",
+        smoothing: float | None = None,
         min_tissue: float = 0.25,
         tissue_mask: Mapping[str, Any] | None = None,
         n_jobs: int | None = None,
@@ -196,6 +205,7 @@ class SlideSegmenter(BaseEstimator):
         self.stride = stride
         self.normalizer = normalizer
         self.proposer = proposer
+        self.smoothing = smoothing
         self.min_tissue = min_tissue
         self.tissue_mask = tissue_mask
         self.n_jobs = n_jobs
@@ -293,8 +303,9 @@ class SlideSegmenter(BaseEstimator):
             logger.warning("no tumor proposed, so no bag: %s", ", ".join(empty))
         classifier = fit_classifier(data, data.labeled, bags, self._make_classifier())
         self._models = {"classifier": classifier, "proposer": proposer}
-        self.models_ = models_of(classifier, proposer)
         self.temperature_ = 1.0
+        self.smoothing_ = 0.0 if self.smoothing is None else float(self.smoothing)
+        self.models_ = replace(models_of(classifier, proposer), smoothing=self.smoothing_)
         self.proportion_errors_: np.ndarray | None = None
         self.classes_ = list(data.cohort.classes)
         self.colors_ = class_colors([*self.classes_, NON_CANCER])
@@ -317,7 +328,8 @@ class SlideSegmenter(BaseEstimator):
 
         Proposer and classifier are trained anew without a part of the outlined and recorded cases in turn,
         and predict these. Afterwards probabilities have the temperature that fits the outlines (without
-        any to spare: the records) that were left out, and segmentations have ``proportion_intervals``.
+        any to spare: the records) that were left out, and segmentations have ``proportion_intervals``. Unless
+        `smoothing` is a number, neighboring patches get the weight that is best on the outlines left out.
 
         Parameters
         ----------
@@ -369,9 +381,12 @@ class SlideSegmenter(BaseEstimator):
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
-        found = calibrate(data, left_out)
+        found = calibrate(data, left_out, smoothing=self.smoothing)
         self.temperature_, self.proportion_errors_ = found.temperature, found.proportion_errors
-        self.models_ = replace(self.models_, temperature=found.temperature)
+        self.smoothing_ = float(found.smoothing)
+        self.models_ = replace(
+            self.models_, temperature=found.temperature, smoothing=self.smoothing_
+        )
         return found
 
     @property

@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from proportion_ssl.manifest import Cohort
+from proportion_ssl.proportions import OrderRecord, PartialRecord
 from proportion_ssl.segmenter.slide_features import (
     NON_CANCER,
     OutlinedPatches,
@@ -153,8 +154,43 @@ def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
     if not kept:
         return None, empty
     X, bag_ids = _instances({case: parts[case] for case in kept})
-    record = {"lower": cohort.lower.loc[kept], "upper": cohort.upper.loc[kept]}
-    return Bags(X, bag_ids, cohort.proportions.loc[kept], **record), empty
+    if cohort.proportions.loc[kept].notna().all(axis=None):
+        record = {"lower": cohort.lower.loc[kept], "upper": cohort.upper.loc[kept]}
+        return Bags(X, bag_ids, cohort.proportions.loc[kept], **record), empty
+    bags = Bags(X, bag_ids)
+    return bags.with_record(weak_record(cohort, bags.names.tolist()), cohort.classes), empty
+
+
+def weak_record(cohort: Cohort, cases: Sequence[str]) -> PartialRecord | OrderRecord:
+    """Record of cases of which some say less than the share of every class.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    cases : sequence of str
+
+    Returns
+    -------
+    record : OrderRecord or PartialRecord
+        An order if no case has proportions. Else shares; orders of the others become the widest intervals
+        that they admit.
+    """
+    classes = cohort.classes
+    ranks = np.zeros((len(cases), len(classes)), dtype=np.int64)
+    is_order = np.array([case in cohort.orders for case in cases])
+    for row in np.flatnonzero(is_order).tolist():
+        order = cohort.orders[cases[row]]
+        ranks[row] = [order.index(c) + 1 if c in order else len(order) + 1 for c in classes]
+    if is_order.all():
+        return OrderRecord(ranks)
+    tables = (cohort.proportions, cohort.lower, cohort.upper)
+    parts = [table.loc[list(cases)].to_numpy(dtype=float) for table in tables]
+    among = ~np.isnan(parts[0])
+    shares, lower, upper = (np.where(among, part, 0.0) for part in parts)
+    among[is_order] = True
+    bounds = OrderRecord(ranks[is_order]).bounds()
+    shares[is_order], lower[is_order], upper[is_order] = bounds
+    return PartialRecord(shares, lower, upper, among)
 
 
 def _instances(

@@ -185,7 +185,8 @@ class TestKnownTruth:
         labels = 2 * (cells[:, 0] % 2) + cells[:, 1] % 2
         f = np.exp(rng.normal(0, 1, (len(cells), 4)) + 2 * np.eye(4)[labels])
         f /= f.sum(axis=1, keepdims=True)
-        assert choose_weight(cells, f, labels, np.zeros(len(cells)), classes=range(4)) == 0
+        slides = np.repeat(["one", "two"], len(cells) // 2)
+        assert choose_weight(cells, f, labels, slides, classes=range(4)) == 0
 
     def test_patches_without_a_label_are_smoothed_and_not_scored(self):
         cells, f, labels, slides = tissue(0)
@@ -306,3 +307,28 @@ class TestWrongInput:
     def test_choice(self, y, message):
         with pytest.raises(ValueError, match=message):
             choose_weight(GRID, random_probabilities(6), y, ["s"] * 6, classes=["a", "b", "c"])
+
+
+class TestStep:
+    def test_neighbors_a_step_apart(self):
+        f = random_probabilities(4)
+        apart = smooth_probabilities([[0, 0], [3, 0], [0, 1], [1, 1]], f, 1.0, step=3)
+        pair = smooth_probabilities([[0, 0], [1, 0]], f[:2], 1.0)
+        assert_allclose(apart, np.vstack([pair, f[2:]]), atol=1e-3)
+        with pytest.raises(ValueError, match="step is 0"):
+            smooth_probabilities(GRID, random_probabilities(6), 1.0, step=0)
+
+    def test_a_finer_map_of_the_same_probabilities_is_the_same_map(self):
+        f = random_probabilities(len(GRID))
+        fine = np.vstack([2 * GRID + shift for shift in ([0, 0], [0, 1], [1, 0], [1, 1])])
+        found = smooth_probabilities(fine, np.tile(f, (4, 1)), 0.4, step=2)
+        assert_allclose(found, np.tile(smooth_probabilities(GRID, f, 0.4), (4, 1)), atol=1e-3)
+
+
+def test_groups_are_what_the_gain_is_judged_on():
+    cells, f, labels, slides = tissue(0)
+    given = {"classes": [0, 1, 2], "groups": np.zeros(len(labels))}
+    assert choose_weight(cells, f, labels, slides, classes=[0, 1, 2]) > 0
+    assert choose_weight(cells, f, labels, slides, **given) == 0
+    with pytest.raises(ValueError, match="groups has 2 values"):
+        choose_weight(cells, f, labels, slides, classes=[0, 1, 2], groups=[0, 1])

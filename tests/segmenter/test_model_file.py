@@ -58,6 +58,20 @@ def test_it_can_be_fitted_again(path, manifest, features):
         assert loaded.classifier_.get_params().keys() == settings[0].keys()
 
 
+def test_a_file_that_knows_no_smoothing_is_of_patches_by_themselves(path, tmp_path):
+    older = tmp_path / "older"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(older, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "segmenter.json":
+                about = json.loads(content)
+                del about["smoothing"]
+                content = json.dumps(about).encode()
+            target.writestr(name, content)
+    loaded = SlideSegmenter.load(older)
+    assert loaded.smoothing_ == loaded.models_.smoothing == 0
+
+
 def test_another_embedder_is_refused(path, manifest):
     with pytest.raises(ValueError, match="embedder is not that of the fit"):
         SlideSegmenter.load(path, embedder=Texture("2"))

@@ -12,7 +12,8 @@ from PIL import Image
 from proportion_ssl import SlideSegmenter
 from proportion_ssl.evaluation import entropy_uncertainty
 from proportion_ssl.segmenter import calibration
-from proportion_ssl.segmenter.calibration import LeftOut, calibrate, leave_out
+from proportion_ssl.segmenter.calibration import LeftOut, calibrate, leave_out, predicted_shares
+from proportion_ssl.segmenter.prediction import segment_known
 from proportion_ssl.slides import read_annotations
 
 
@@ -36,7 +37,8 @@ def test_every_case_is_predicted_once_by_models_that_did_not_see_it(fitted, data
     monkeypatch.setattr(calibration, "fit_classifier", fit)
     monkeypatch.setattr(calibration, "fit_proposer", lambda *_: fitted.proposer_)
     left_out = leave_out(data, None, None, 3, records=False)
-    assert sorted(left_out.predicted.index) == sorted(data.cohort.bag_cases)
+    assert sorted(left_out.bag_probabilities) == sorted(data.cohort.bag_cases)
+    assert sorted(left_out.shares) == sorted([*data.labeled, *data.cohort.bags])
     assert len(seen) == 3 and not any(records for *_, records in seen)
     for part, everything in ((0, data.labeled), (1, data.cohort.bag_cases)):
         left = [set(everything) - fold[part] for fold in seen]
@@ -46,7 +48,12 @@ def test_every_case_is_predicted_once_by_models_that_did_not_see_it(fitted, data
         for s in data.labeled
     )
     assert len(left_out.labels) == len(left_out.probabilities) == n
-    assert_allclose(left_out.predicted.sum(axis=1), 1)
+    predicted = predicted_shares(data, left_out, 1.0, 0.0)
+    assert_allclose(predicted.sum(axis=1), 1)
+    maps = segment_known(data, data.cohort.bags, fitted.models_)
+    for case in data.cohort.bag_cases:
+        (name,) = data.cohort.case_slides(case)
+        assert_allclose(predicted.loc[case], maps[name].proportions)
 
 
 def test_outlines_are_kept_where_a_class_would_be_lost(fitted, data, monkeypatch):
@@ -58,7 +65,7 @@ def test_outlines_are_kept_where_a_class_would_be_lost(fitted, data, monkeypatch
     monkeypatch.setattr(calibration, "fit_proposer", lambda *_: fitted.proposer_)
     one = replace(data, outlined={data.labeled[0]: data.outlined[data.labeled[0]]})
     left_out = leave_out(one, None, None, 3)
-    assert len(left_out.labels) == 0 and len(left_out.predicted) == 6
+    assert len(left_out.labels) == 0 and len(left_out.bag_probabilities) == 6
     found = calibrate(one, left_out)
     assert found.source == "records of left-out bags"
     with pytest.raises(ValueError, match="two or more folds"):
@@ -66,9 +73,7 @@ def test_outlines_are_kept_where_a_class_would_be_lost(fitted, data, monkeypatch
 
 
 def test_nothing_left_out_changes_nothing(data):
-    nothing = LeftOut(
-        np.array([]), np.zeros((0, 2)), pd.DataFrame(columns=data.cohort.classes, dtype=float), {}
-    )
+    nothing = LeftOut(np.array([]), np.zeros((0, 2)), {}, {}, {})
     found = calibrate(data, nothing)
     assert found.temperature == 1 and found.proportion_errors is None and found.suggestions is None
 
