@@ -1,7 +1,7 @@
 """Mean map: class means solved from bag means, and logistic regression on these means."""
 
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
@@ -10,12 +10,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
+from proportion_ssl.baselines._laplacian_means import class_means_by_bag, similarities
 from proportion_ssl.baselines._linear import FeaturesOnly, inverse_mean_square
 from proportion_ssl.estimators._base import BagClassifier, ProbabilisticBagClassifier
 from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.intervals import consistent_proportions
 from proportion_ssl.proportions.weak_records import refuse_weak_records
+from proportion_ssl.pseudo_labels.exact_assignment import assign, count_bounds
+
+#: The alternating mean map ends when a round lowers its loss by a smaller share, or after so many rounds.
+SMALLEST_GAIN, MOST_ROUNDS = 1e-5, 50
 
 
 class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
@@ -31,6 +36,12 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
         Inverse strength of the regularization, as in :class:`sklearn.linear_model.LogisticRegression`.
         Default: ten times one over the mean squared distance of the instances to their mean; a hundredth
         of that with bags, whose class means are estimates.
+    laplacian : float, default=None
+        None: class means are the same in all bags (mean map). A number: each bag has its own, and this is the
+        weight of the differences between similar bags (Laplacian mean map); the larger, the more alike.
+    alternating : bool, default=False
+        True: the solution then labels the instances of the bags, with the recorded counts, and is fitted to
+        these labels, in turn until nothing changes (alternating mean map).
     tol : float, default=1e-4
         Training ends when no partial derivative of the mean loss is larger.
     max_iter : int, default=1000
@@ -41,13 +52,22 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
     ----------
     classes_ : ndarray of shape (n_classes,)
     class_means_ : ndarray of shape (n_classes, n_features)
-        Without bags, means of the labeled instances; NaN for a class that has none.
+        Without bags, means of the labeled instances; NaN for a class that has none. With ``laplacian`` the
+        mean over the bags, by their numbers of instances of the class.
     coef_ : ndarray of shape (n_classes, n_features)
     intercept_ : ndarray of shape (n_classes,)
     C_ : float
         What ``C`` was.
     n_iter_ : int
+        Steps of the last fit.
+    losses_ : list of float
+        Mean loss after each fit: the first, and with ``alternating`` those to the labels of each round.
+    bag_labels_ : ndarray of int64, shape (n_bag_instances,)
+        Class indices of the last round. Only with bags and ``alternating``.
     n_features_in_ : int
+    SOURCE_SETTINGS : dict
+        Of Patrini et al.: the alternating mean map that begins with the Laplacian one, as in their program's
+        demonstration; gamma 0.01.
 
     Notes
     -----
@@ -57,10 +77,13 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
     intervals are not used, only the proportions themselves. In the regression the labeled instances enter
     with their labels, and all instances in the normalizing term, those of a bag with its weight.
 
-    All instances of a class are taken to have the same distribution in every bag. Slides that are stained
-    differently break this, and the class means with it. (The Laplacian mean map of Patrini et al. [2]_,
-    with class means of each bag that are alike in similar bags, was tried on stained slides and was not
-    better.) Without bags this is plain logistic regression, with an intercept that is not regularized.
+    The plain mean map takes all instances of a class to have the same distribution in every bag. Slides that
+    are stained differently break this, and the class means with it. The Laplacian mean map [2]_ gives each
+    bag class means of its own; bags are similar by ``exp(-|difference of their means| / sigma)``, sigma being
+    the median distance of two bags, where the paper chooses it by cross-validation. The alternating one [2]_
+    ("min") does without class means in the end; where a proportion is an interval, any count within it
+    is allowed. Both had two classes and have any number here.
+    Without bags this is plain logistic regression, with an intercept that is not regularized.
 
     References
     ----------
@@ -82,16 +105,22 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **BagClassifier._parameter_constraints,
         "C": [Interval(Real, 0, None, closed="neither"), None],
+        "laplacian": [Interval(Real, 0, None, closed="neither"), None],
+        "alternating": ["boolean"],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
+    SOURCE_SETTINGS: ClassVar[dict[str, Any]] = {"laplacian": 0.01, "alternating": True}
+
     _kept = FeaturesOnly._kept.extended(
         always={"C_": (float, int), "n_iter_": (int,)},
+        sometimes={"losses_": (list,)},  # files of earlier versions have none
         arrays={
             "class_means_": Array("float64", ("classes", "features"), finite=False),
             "coef_": Array("float64", ("classes", "features")),
             "intercept_": Array("float64", ("classes",)),
+            "bag_labels_": Array("int64", (None,), always=False),
         },
     )
 
@@ -99,11 +128,15 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
         self,
         *,
         C: float | None = None,
+        laplacian: float | None = None,
+        alternating: bool = False,
         tol: float = 1e-4,
         max_iter: int = 1000,
         classes: Any = None,
     ):
         self.C = C
+        self.laplacian = laplacian
+        self.alternating = alternating
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
@@ -111,33 +144,72 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
     def _fit(self, X, codes, bags, groups, random_state):
         X = X.astype(np.float64)
         signed = np.eye(len(self.classes_))[codes]
-        counts, sums, weights = signed.sum(axis=0), signed.T @ X, np.ones(len(X))
+        counts, sums = signed.sum(axis=0), signed.T @ X
+        labeled, weights = np.column_stack([sums, counts]), np.ones(len(X))
+        statistic = labeled
         if bags is None:
             with np.errstate(invalid="ignore"):  # NaN for a class of `classes` that nothing shows
                 self.class_means_ = sums / counts[:, np.newaxis]
         else:
             instances = np.asarray(bags.X, dtype=np.float64)
-            self.class_means_ = class_means(
-                X, codes, instances, bags.index, _shares(bags), bags.weights
-            )
-            in_bags = (bags.weights * bags.sizes) @ _shares(bags)
-            counts = counts + in_bags
-            sums = sums + in_bags[:, np.newaxis] * self.class_means_
+            statistic = labeled + self._expected_in_bags(X, codes, instances, bags)
             X = np.concatenate([X, instances])
             weights = np.concatenate([weights, bags.weights[bags.index]])
         self.C_: Any = self.C
         if self.C is None:
             self.C_ = inverse_mean_square(X) * (10.0 if bags is None else 0.1)
-        self._fit_exponential_family(X, weights, counts, sums)
+        theta = np.zeros_like(statistic)
+        theta, loss, self.n_iter_ = self._fit_exponential_family(X, weights, statistic, theta)
+        self.losses_ = [loss]
+        if bags is not None and self.alternating:
+            bounds = count_bounds(bags.lower, bags.upper, bags.sizes)
+            extended = np.column_stack([instances, np.ones(len(instances))])
+            of_bag = bags.weights[bags.index][:, np.newaxis]
+            for _ in range(MOST_ROUNDS):
+                self.bag_labels_ = assign(extended @ theta.T, bags.index, *bounds)
+                given = np.eye(len(self.classes_))[self.bag_labels_] * of_bag
+                statistic = labeled + given.T @ extended
+                theta, loss, self.n_iter_ = self._fit_exponential_family(
+                    X, weights, statistic, theta
+                )
+                self.losses_.append(loss)
+                of_labels = self.losses_[1:]  # the first loss is that of class means, not of labels
+                if len(of_labels) > 1 and of_labels[-2] - loss <= SMALLEST_GAIN * abs(loss):
+                    break
+        self.coef_, self.intercept_ = theta[:, :-1].copy(), theta[:, -1].copy()
 
-    def _fit_exponential_family(self, X, weights, counts, sums):
-        """Maximize the likelihood, which knows the labels by counts and sums of the classes only."""
-        n_classes, n_features = sums.shape
-        statistic = np.column_stack([sums, counts])
+    def _expected_in_bags(self, X, codes, instances, bags):
+        """Sums and counts of the classes in the bags, shape (n_classes, n_features + 1)."""
+        shares, n_classes = _shares(bags), len(self.classes_)
+        in_bags = (bags.weights * bags.sizes)[:, np.newaxis] * shares
+        counts = in_bags.sum(axis=0)
+        if self.laplacian is None:
+            self.class_means_ = class_means(X, codes, instances, bags.index, shares, bags.weights)
+            return np.column_stack([counts[:, np.newaxis] * self.class_means_, counts])
+        present = np.unique(codes)
+        labeled = np.stack([X[codes == code].mean(axis=0) for code in present])
+        means = np.zeros((bags.n_bags, X.shape[1]))
+        np.add.at(means, bags.index, instances)
+        means = np.concatenate([labeled, means / bags.sizes[:, np.newaxis]])
+        by_bag = class_means_by_bag(
+            means,
+            np.concatenate([np.eye(n_classes)[present], shares]),
+            np.concatenate([np.bincount(codes)[present], bags.weights * bags.sizes]),
+            similarities(means),
+            self.laplacian,
+        )[len(present) :]
+        sums = np.einsum("bc,bcf->cf", in_bags, by_bag)
+        absent = counts == 0
+        self.class_means_ = sums / np.where(absent, 1, counts)[:, np.newaxis]
+        self.class_means_[absent] = by_bag[:, absent].mean(axis=0)
+        return np.column_stack([sums, counts])
+
+    def _fit_exponential_family(self, X, weights, statistic, start):
+        """Maximize the likelihood, which knows the labels by sums and counts of the classes only."""
         total = weights.sum()
 
         def loss(flat):
-            theta = flat.reshape(n_classes, n_features + 1)
+            theta = flat.reshape(statistic.shape)
             logits = X @ theta[:, :-1].T + theta[:, -1]
             normalizer = weights @ logsumexp(logits, axis=1)
             penalty = (theta[:, :-1] ** 2).sum() / (2 * self.C_)
@@ -147,12 +219,9 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
             value = normalizer - (theta * statistic).sum() + penalty
             return value / total, gradient.ravel() / total
 
-        start = np.zeros(statistic.size)
         options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 64 * np.finfo(float).eps}
-        result = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
-        theta = result.x.reshape(n_classes, n_features + 1)
-        self.coef_, self.intercept_ = theta[:, :-1].copy(), theta[:, -1].copy()
-        self.n_iter_ = int(result.nit)
+        result = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+        return result.x.reshape(statistic.shape), float(result.fun), int(result.nit)
 
     def _probabilities(self, X: Any) -> np.ndarray:
         return np.exp(self._log_probabilities(X))

@@ -169,7 +169,7 @@ class NLNLClassifier(TrainedNetClassifier):
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):
         signed = np.eye(len(self.classes_), dtype=np.int8)[codes]
-        every, last = np.arange(len(codes)), deque(maxlen=N_JUDGED)
+        every, last = np.arange(len(codes)), deque[np.ndarray](maxlen=N_JUDGED)
         self._initialize(net, X, every)
         for phase in ("NL", "SelNL", "SelPL"):
             for _ in range(self.max_epochs):

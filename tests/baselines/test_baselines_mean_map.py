@@ -1,4 +1,4 @@
-"""Mean map: class means from mixtures, and the regression that needs only these."""
+"""Mean map, plain, Laplacian and alternating: class means from mixtures, and what is learned from these."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,9 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from proportion_ssl import Bags, mean_iou_score
+from proportion_ssl import Bags, load, mean_iou_score, save
 from proportion_ssl.baselines import MeanMapClassifier
+from proportion_ssl.baselines._laplacian_means import class_means_by_bag, similarities
 from proportion_ssl.datasets import make_bags
 
 EXACT = {"tol": 1e-9, "max_iter": 10_000}
@@ -160,3 +161,150 @@ def test_pipeline_and_grouped_grid_search():
         )
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert search.best_params_["clf__C"] == search.best_estimator_["clf"].C_
+
+
+# Laplacian mean map
+
+
+def random_bags(n_bags=7, n_classes=3, n_features=4, seed=0):
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(n_classes), n_bags)
+    return rng.normal(size=(n_bags, n_features)), shares, rng.uniform(0.5, 2, n_bags)
+
+
+def test_similarity_of_bags_by_hand():
+    similar = similarities(np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 10.0]]))
+    distances = np.array([[0, 5, 10], [5, 0, 45**0.5], [10, 45**0.5, 0]])
+    expected = np.exp(-distances / 45**0.5)
+    np.fill_diagonal(expected, 0)
+    assert_allclose(similar, expected)
+    assert_allclose(similarities(np.zeros((3, 2))), 1 - np.eye(3))
+
+
+@pytest.mark.parametrize("gamma", [0.01, 1.0, 30.0])
+def test_means_of_each_bag_against_least_squares(gamma):
+    """One row of a stacked system for each term of the objective."""
+    means, shares, weights = random_bags()
+    similar = similarities(means)
+    rows, right = [], []
+    for bag in range(7):
+        row = np.zeros((7, 3))
+        row[bag] = shares[bag]
+        root = np.sqrt(weights[bag] / weights.mean())
+        rows.append(root * row.ravel())
+        right.append(root * means[bag])
+        for other in range(bag):
+            for label in range(3):
+                row = np.zeros((7, 3))
+                row[bag, label], row[other, label] = 1, -1
+                rows.append(np.sqrt(gamma * similar[bag, other]) * row.ravel())
+                right.append(np.zeros(4))
+    expected = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0].reshape(7, 3, 4)
+    found = class_means_by_bag(means, shares, weights, similar, gamma)
+    assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_large_weight_of_differences_gives_the_plain_mean_map():
+    X, y, bags, *_ = labeled_and_bags(COUNTS)
+    wrong = bags.with_instances(bags.X + bags.index[:, np.newaxis].astype(np.float32))
+    plain = MeanMapClassifier(C=0.1, **EXACT).fit(X, y, wrong)
+    alike = MeanMapClassifier(C=0.1, laplacian=1e4, **EXACT).fit(X, y, wrong)
+    own = MeanMapClassifier(C=0.1, laplacian=0.1, **EXACT).fit(X, y, wrong)
+    assert_allclose(alike.class_means_, plain.class_means_, atol=1e-2)
+    assert_allclose(alike.coef_, plain.coef_, atol=1e-2)
+    assert np.abs(own.class_means_ - plain.class_means_).max() > 0.1
+
+
+@pytest.mark.parametrize("laplacian", [0.01, 1.0])
+def test_where_all_bags_are_alike_class_means_are_recovered(laplacian):
+    X, y, bags, *_ = labeled_and_bags(COUNTS)
+    clf = MeanMapClassifier(laplacian=laplacian).fit(X, y, bags)
+    assert_allclose(clf.class_means_, MEANS, atol=1e-4)
+
+
+def test_two_stains_are_told_apart_where_the_plain_mean_map_mixes_them():
+    """Two kinds of slides, shifted far apart, whose shares differ as well."""
+    rng = np.random.default_rng(0)
+    first = rng.dirichlet([4, 1, 1], 8)
+    second = rng.dirichlet([1, 1, 4], 8)
+    shift = np.array([20.0, -20.0, 20.0])
+    means = np.concatenate([first @ MEANS, second @ (MEANS + shift)])
+    shares, weights = np.concatenate([first, second]), np.ones(16)
+    far = np.exp(-np.abs(np.subtract.outer(np.repeat([0, 9], 8), np.repeat([0, 9], 8))))
+    by_bag = class_means_by_bag(means, shares, weights, far, 1e-2)
+    plain = np.linalg.lstsq(shares, means, rcond=None)[0]
+    errors = [
+        np.abs(found[:8] - MEANS).max() + np.abs(found[8:] - MEANS - shift).max()
+        for found in (by_bag, np.broadcast_to(plain, by_bag.shape))
+    ]
+    assert errors[0] < 1 and errors[1] > 20
+
+
+def test_a_class_that_no_label_and_no_bag_shows_keeps_the_means_finite():
+    X, y, bags, *_ = labeled_and_bags(COUNTS)
+    wider = np.column_stack([bags.proportions, np.zeros(len(bags.proportions))])
+    clf = MeanMapClassifier(laplacian=1.0, classes=[0, 1, 2, 3])
+    clf.fit(X, y, Bags(bags.X, bags.index, wider))
+    assert np.isfinite(clf.predict_proba(X)).all()
+
+
+# Alternating mean map
+
+
+def test_labels_of_bags_keep_the_counts_and_the_loss_never_rises():
+    data = make_bags(n_bags=10, bag_size=30, n_features=6, class_separation=0.8, random_state=0)
+    clf = MeanMapClassifier(alternating=True, **EXACT).fit(data.X_labeled, data.y, data.bags)
+    for bag in range(10):
+        counts = np.bincount(clf.bag_labels_[data.bags.index == bag], minlength=4)
+        assert_allclose(counts, 30 * data.bags.proportions[bag], atol=1e-6)
+    losses = clf.losses_[1:]
+    assert len(losses) > 2
+    assert (np.diff(losses) <= 1e-8).all()
+
+
+def test_alternating_ends_where_the_labels_are_those_of_its_own_scores():
+    data = make_bags(n_bags=10, bag_size=30, n_features=6, class_separation=0.8, random_state=0)
+    clf = MeanMapClassifier(alternating=True, **EXACT).fit(data.X_labeled, data.y, data.bags)
+    again = LogisticRegression(C=clf.C_, tol=1e-9, max_iter=10_000)
+    again.fit(
+        np.concatenate([data.X_labeled, data.bags.X]).astype(np.float64),
+        np.concatenate([data.y, clf.bag_labels_]),
+    )
+    assert_allclose(
+        clf.predict_proba(data.X_test),
+        again.predict_proba(data.X_test.astype(np.float64)),
+        atol=1e-4,
+    )
+
+
+def test_separated_classes_are_worth_all_labels():
+    data = make_bags(n_bags=8, n_features=6, class_separation=6.0, random_state=0)
+    clf = MeanMapClassifier(alternating=True).fit(data.X_labeled, data.y, data.bags)
+    np.testing.assert_array_equal(clf.bag_labels_, data.y_bags)
+
+
+def test_alternating_is_better_on_shifted_slides():
+    gains = []
+    for seed in range(4):
+        data = make_bags(n_bags=30, class_separation=0.8, random_state=seed)
+        scores = [
+            mean_iou_score(
+                data.y_test,
+                MeanMapClassifier(alternating=alternating)
+                .fit(data.X_labeled, data.y, data.bags)
+                .predict(data.X_test),
+            )
+            for alternating in (False, True)
+        ]
+        gains.append(scores[1] - scores[0])
+    assert np.mean(gains) > 0.02
+
+
+def test_files_keep_the_labels_of_the_last_round(tmp_path):
+    X, y, bags, *_ = labeled_and_bags(COUNTS)
+    clf = MeanMapClassifier(laplacian=1.0, alternating=True).fit(X, y, bags)
+    save(clf, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.bag_labels_, clf.bag_labels_)
+    assert again.losses_ == clf.losses_
+    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
