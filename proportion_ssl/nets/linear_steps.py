@@ -189,8 +189,8 @@ class _Steps:
         sizes = [len(batch) for batch in batches]
         ends = np.cumsum(sizes).tolist()
         starts = np.array([0, *ends[:-1]])
-        reader = (_ArrayReader if _are_arrays(data.parts) else _AnyReader)(data, batches)
-        targets = targets_of(data.signed[reader.rows], starts, weigh_down=self.weigh_down)
+        reader = _reader_of(data)(data, batches)
+        targets = targets_of(reader.signed, starts, weigh_down=self.weigh_down)
         parts = loss_parts(*targets.positive.shape)
         for start, end, has_negative in zip(
             starts.tolist(), ends, targets.has_negative.tolist(), strict=True
@@ -223,6 +223,23 @@ class _Steps:
             update.step()
 
 
+def _reader_of(data):
+    if type(data).gather is not SignedDataset.gather:
+        return _MadeReader
+    return _ArrayReader if _are_arrays(data.parts) else _AnyReader
+
+
+class _MadeReader:
+    """Instances and labels of several batches that a data set makes when they are gathered, such as mixes."""
+
+    def __init__(self, data, batches):
+        made = [data.gather(batch) for batch in batches]
+        self.X, self.signed = (np.concatenate(parts) for parts in zip(*made, strict=True))
+
+    def read(self, rows, out):
+        out[...] = self.X[rows]
+
+
 class _ArrayReader:
     """Instances of several batches from arrays; those of a batch in the order of the arrays."""
 
@@ -233,7 +250,8 @@ class _ArrayReader:
             batch_of = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
             order = np.lexsort((part_of, batch_of))
             rows, part_of = rows[order], part_of[order]
-        self.rows, self.part_of, self.within = rows, part_of, rows - data.starts[part_of]
+        self.signed, self.part_of = data.signed[rows], part_of
+        self.within = rows - data.starts[part_of]
 
     def read(self, rows, out):
         within, part_of = self.within[rows], self.part_of[rows]
@@ -250,7 +268,7 @@ class _AnyReader:
 
     def __init__(self, data, batches):
         self.data, self.batches = data, iter(batches)
-        self.rows = data.rows[np.concatenate(batches)]
+        self.signed = data.signed[data.rows[np.concatenate(batches)]]
         self.start = self.end = 0
 
     def read(self, rows, out):
