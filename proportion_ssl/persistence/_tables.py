@@ -7,6 +7,7 @@ import torch
 from proportion_ssl._sklearn import HasMethods, Interval, Options
 from proportion_ssl.baselines import (
     AssignmentClassifier,
+    CountLikelihoodClassifier,
     FixMatchClassifier,
     ICTClassifier,
     InverseCalibrationClassifier,
@@ -61,6 +62,7 @@ MODELS: tuple[type, ...] = (
     *(ProportionSVMClassifier, SoftMatchClassifier, VATClassifier),
     *(InverseCalibrationClassifier, NonparallelSVMClassifier),
     *(LLPGANClassifier, MixMatchClassifier, NLNLClassifier, NoisyStudentClassifier),
+    CountLikelihoodClassifier,
     *(MultiFieldOfViewNet, TumorProposer),
     *(DiscriminantClassifier, SoftLogisticRegression),
 )

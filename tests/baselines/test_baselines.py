@@ -25,6 +25,7 @@ from proportion_ssl import (
 )
 from proportion_ssl.baselines import (
     AssignmentClassifier,
+    CountLikelihoodClassifier,
     FixMatchClassifier,
     ICTClassifier,
     LLPGANClassifier,
@@ -42,6 +43,7 @@ from proportion_ssl.datasets import make_bags
 DATA = make_bags(n_bags=6, bag_size=(1, 40), n_features=8, class_separation=1.0, random_state=0)
 SYSTEMS = [
     AssignmentClassifier(),
+    CountLikelihoodClassifier(),
     FixMatchClassifier(),
     ICTClassifier(),
     LLPGANClassifier(),

@@ -24,6 +24,7 @@ from proportion_ssl import (
 )
 from proportion_ssl.baselines import (
     AssignmentClassifier,
+    CountLikelihoodClassifier,
     FixMatchClassifier,
     ICTClassifier,
     LLPGANClassifier,
@@ -77,6 +78,7 @@ OWN = [
     ProportionLossClassifier(augmentation=MixBag(), max_epochs=2),
     SoftMatchClassifier(max_epochs=2),
     VATClassifier(max_epochs=2),
+    CountLikelihoodClassifier(max_epochs=2),
 ]
 
 
