@@ -9,10 +9,14 @@ from proportion_ssl.baselines import (
     AssignmentClassifier,
     CountLikelihoodClassifier,
     FixMatchClassifier,
+    FixMatchProportionClassifier,
+    HypergeometricTargets,
     ICTClassifier,
     InverseCalibrationClassifier,
     LLPGANClassifier,
+    L2PAHILClassifier,
     LLPVATClassifier,
+    LPLPClassifier,
     MeanMapClassifier,
     MeanTeacherClassifier,
     MixBag,
@@ -63,6 +67,9 @@ MODELS: tuple[type, ...] = (
     *(InverseCalibrationClassifier, NonparallelSVMClassifier),
     *(LLPGANClassifier, MixMatchClassifier, NLNLClassifier, NoisyStudentClassifier),
     CountLikelihoodClassifier,
+    L2PAHILClassifier,
+    FixMatchProportionClassifier,
+    LPLPClassifier,
     *(MultiFieldOfViewNet, TumorProposer),
     *(DiscriminantClassifier, SoftLogisticRegression),
 )
@@ -73,7 +80,7 @@ PARTS = (
     *(AdaptiveSelector, AssignmentSelector, NegativeSelector),
     *(SoftAssignmentSelector, ThresholdSelector),
     *(NegativeLoss, PositiveLoss),
-    *(MixBag, FixedFusion, MultiFieldOfViewNet),
+    *(HypergeometricTargets, MixBag, FixedFusion, MultiFieldOfViewNet),
     *(DiscriminantClassifier, SoftLogisticRegression),
 )
 #: Functions that a part may hold.
