@@ -7,6 +7,7 @@ on two streams is one loss of a batch of bags (:class:`proportion_ssl.baselines.
 from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss, BagStream, TwoStreamLoss, ramp
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
 from proportion_ssl.baselines.assignment_classifier import AssignmentClassifier
+from proportion_ssl.baselines.context import ContextClassifier
 from proportion_ssl.baselines.count_likelihood import CountLikelihoodClassifier
 from proportion_ssl.baselines.fixmatch import FixMatchClassifier
 from proportion_ssl.baselines.fixmatch_proportion import FixMatchProportionClassifier
@@ -35,6 +36,7 @@ __all__ = [
     "BagBatch",
     "BagLoss",
     "BagStream",
+    "ContextClassifier",
     "CountLikelihoodClassifier",
     "FixMatchClassifier",
     "FixMatchProportionClassifier",

@@ -16,6 +16,7 @@ from proportion_ssl import (
 )
 from proportion_ssl.baselines import (
     AssignmentClassifier,
+    ContextClassifier,
     CountLikelihoodClassifier,
     FixMatchClassifier,
     FixMatchProportionClassifier,
@@ -110,6 +111,7 @@ def expected_failed_checks(estimator):
         ProportionLossClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         SoftMatchClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         VATClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
+        ContextClassifier(max_epochs=20, learning_rate=0.01, random_state=0),
         CountLikelihoodClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         L2PAHILClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         FixMatchProportionClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
