@@ -14,8 +14,8 @@ from proportion_ssl.baselines.fixmatch_proportion import FixMatchProportionClass
 from proportion_ssl.baselines.hypergeometric import HypergeometricTargets
 from proportion_ssl.baselines.ict import ICTClassifier
 from proportion_ssl.baselines.inverse_calibration import InverseCalibrationClassifier
-from proportion_ssl.baselines.llp_gan import LLPGANClassifier
 from proportion_ssl.baselines.l2p_ahil import L2PAHILClassifier
+from proportion_ssl.baselines.llp_gan import LLPGANClassifier
 from proportion_ssl.baselines.llp_vat import LLPVATClassifier
 from proportion_ssl.baselines.lplp import LPLPClassifier
 from proportion_ssl.baselines.mean_map import MeanMapClassifier
@@ -43,8 +43,8 @@ __all__ = [
     "HypergeometricTargets",
     "ICTClassifier",
     "InverseCalibrationClassifier",
-    "LLPGANClassifier",
     "L2PAHILClassifier",
+    "LLPGANClassifier",
     "LLPVATClassifier",
     "LPLPClassifier",
     "MeanMapClassifier",

@@ -25,7 +25,7 @@ N_LABELED = 256
 #: Patches without neighbors, of which maps are made at once.
 N_SINGLE = 1024
 #: Smallest probability of the first stage that the map starts from, and that the U-Net sees.
-SMALLEST, SMALLEST_SEEN = 1e-6, 1e-3
+SMALLEST = 1e-3
 
 
 class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
@@ -312,7 +312,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         elif bag_cells is not None:
             raise ValueError("bag_cells is given without X_bags; give both or neither.")
         seed = random_state.randint(np.iinfo(np.int32).max)
-        p, p_bags = self._unseen(X, codes, bags, groups, random_state, seed)
+        p, p_bags, is_known = self._unseen(X, codes, bags, groups, random_state, seed)
         self.estimator_ = self._fit_first_stage(X, codes, bags, groups, seed)
         if hasattr(self.estimator_, "record_deviation_"):
             self.record_deviation_ = self.estimator_.record_deviation_
@@ -332,14 +332,14 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
                 depth=self.depth,
                 kernel_size=self.kernel_size,
             )
-            self._train(labeled, codes, in_bags, bags, random_state)
+            self._train(labeled, codes, is_known, in_bags, bags, random_state)
 
-    def _train(self, labeled, codes, in_bags, bags, random_state):
+    def _train(self, labeled, codes, is_known, in_bags, bags, random_state):
         optimizer = torch.optim.AdamW(
             self.net_.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
         counts = np.bincount(codes, minlength=len(self.classes_))
-        of_class = torch.as_tensor(1.0 / np.maximum(counts, 1), dtype=torch.float32)
+        of_patch = torch.as_tensor(is_known / counts[codes], dtype=torch.float32)
         codes = torch.as_tensor(codes)
         proportions = MeanProportionLoss()
         batches = _endless(labeled.slide, random_state)
@@ -354,9 +354,9 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
             for bag in order:
                 rows = next(batches)
                 logits = self._moved_logits(labeled, rows, random_state)
-                weights = of_class[codes[rows]]
+                weights = of_patch[rows]
                 each = torch.nn.functional.cross_entropy(logits, codes[rows], reduction="none")
-                loss = (each * weights).sum() / weights.sum()
+                loss = (each * weights).sum() / weights.sum().clamp(min=1e-12)
                 losses.append({"labeled_loss": loss.item()})
                 if bag is not None:
                     rows = np.flatnonzero(bags.index == bag)
@@ -388,7 +388,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
     def _values(self, X, p):
         """What the net sees of each patch."""
         if self.inputs == "probabilities":
-            return np.log(np.maximum(p, SMALLEST_SEEN)) + np.float32(np.log(p.shape[1]))
+            return np.log(np.maximum(p, SMALLEST)) + np.float32(np.log(p.shape[1]))
         return ((np.asarray(X) - self.center_) / self.scale_).astype(np.float32)
 
     def _fit_first_stage(self, X, codes, bags, groups, seed):
@@ -410,7 +410,10 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         return p
 
     def _unseen(self, X, codes, bags, groups, random_state, seed):
-        """Probabilities of all patches by first stages that have seen neither their slide nor their bag."""
+        """Probabilities of all patches by first stages that have seen neither their slide nor their bag.
+
+        And whether the first stage has seen labels of the class of each labeled patch.
+        """
         n_slides = len(codes) if groups is None else len(np.unique(groups))
         if n_slides > 1 and groups is not None:
             folds = GroupKFold(min(self.n_folds, n_slides)).split(X, codes, groups)
@@ -419,6 +422,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
             folds = KFold(n_folds, shuffle=True, random_state=seed).split(codes)
         folds = list(folds)
         p = np.empty((len(codes), len(self.classes_)), dtype=np.float32)
+        is_known = np.zeros(len(codes), dtype=bool)
         p_bags: Any = None
         fold_of_bag: Any = None
         if bags is not None:
@@ -432,11 +436,12 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
             of_train = None if groups is None else np.asarray(groups)[train]
             estimator = self._fit_first_stage(X[train], codes[train], rest, of_train, seed)
             p[test] = self._first_stage(estimator, X[test])
+            is_known[test] = np.isin(codes[test], codes[train])
             if bags is not None:
                 out = ~kept[bags.index]
                 if out.any():
                     p_bags[out] = self._first_stage(estimator, bags.X[np.flatnonzero(out)])
-        return p, p_bags
+        return p, p_bags, is_known
 
 
 class _Maps:

@@ -1,5 +1,7 @@
 """Count likelihood: how probable the recorded class counts of a bag are."""
 
+from typing import Any, ClassVar
+
 import torch
 from torch import nn
 
@@ -36,6 +38,11 @@ class CountLikelihoodClassifier(TwoStreamClassifier):
         ``weight`` (default 1), ``ramp_up`` (0) and all else as of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
+    Attributes
+    ----------
+    SOURCE_SETTINGS : dict
+        Of the authors: 64 bags of 16 images per step.
+
     Notes
     -----
     LLP-PVC [1]_, whose loss is :func:`~proportion_ssl.losses.count_loss`. Where a record is an interval, or a
@@ -55,6 +62,8 @@ class CountLikelihoodClassifier(TwoStreamClassifier):
     >>> clf.fit(data.X_labeled, data.y, data.bags).predict(data.X_test).shape == data.y_test.shape
     True
     """
+
+    SOURCE_SETTINGS: ClassVar[dict[str, Any]] = {"bags_per_batch": 64, "instances_per_bag": 16}
 
     def _make_bag_loss(self) -> BagLoss:
         return CountLoss()

@@ -22,10 +22,10 @@ class FixMatchProportionLoss(FixMatchLoss):
         self.proportion_weight = proportion_weight
         self.proportions, self.targets = MeanProportionLoss(), HypergeometricTargets()
 
-    def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
+    def consistency(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
         logits = module(weak_view(batch.X, batch.scale, self.weak_noise))
         proportions = self.proportions.of_logits(logits, self.targets(batch))
-        return super().forward(module, batch) + self.proportion_weight * proportions
+        return super().consistency(module, batch) + self.proportion_weight * proportions
 
 
 class FixMatchProportionClassifier(FixMatchClassifier):

@@ -1,7 +1,7 @@
 """L2P-AHIL: pseudo labels that weigh more the surer they are and the better their class fits its count."""
 
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -9,8 +9,7 @@ from torch import nn
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss
 from proportion_ssl.baselines._views import strong_view, weak_view
-from proportion_ssl.baselines.fixmatch import ViewClassifier
-from proportion_ssl.baselines.mean_teacher import TeacherLoss
+from proportion_ssl.baselines.fixmatch import ViewClassifier, ViewLoss
 from proportion_ssl.baselines.proportion_loss import MeanProportionLoss
 
 
@@ -55,26 +54,13 @@ def entropy_weights(
     return sure * fit[batch.bag, labels]
 
 
-class AuxiliaryLabelLoss(TeacherLoss):
-    """Proportion loss of the weak views, and cross-entropy of the strong ones with weighted pseudo labels.
+class AuxiliaryLabelLoss(ViewLoss):
+    """Proportion loss of the weak views, and cross-entropy of the strong ones with weighted pseudo labels."""
 
-    In the end the net takes the moving average of its weights; nothing else is learned from it.
-    """
-
-    def __init__(
-        self,
-        label_weight: float,
-        instance_width: float,
-        bag_width: float,
-        decay: float,
-        weak_noise: float,
-        strong_noise: float,
-        drop: float,
-    ):
-        super().__init__(decay)
+    def __init__(self, label_weight: float, instance_width: float, bag_width: float, *views: float):
+        super().__init__(*views)
         self.label_weight = label_weight
         self.instance_width, self.bag_width = instance_width, bag_width
-        self.weak_noise, self.strong_noise, self.drop = weak_noise, strong_noise, drop
         self.proportions = MeanProportionLoss()
 
     def consistency(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
@@ -106,15 +92,18 @@ class L2PAHILClassifier(ViewClassifier):
     instance_width, bag_width : float, default=5.0
         Squared entropy of a prediction, and squared difference of the entropy of a class from that of its
         recorded number of patches, at which a weight has fallen to 1 / e.
-    decay : float in [0, 1), default=0.999
-        Decay of the moving average of the weights, which predicts.
     **kwargs
-        ``weight`` (default 1) is that of both losses together; the views and all else as in
-        :class:`FixMatchClassifier`, without ``threshold``.
+        ``weight`` (default 1) is that of both losses together; the views, ``decay`` (0.999) and all else as
+        in :class:`FixMatchClassifier`, without ``threshold``.
+
+    Attributes
+    ----------
+    SOURCE_SETTINGS : dict
+        Of the authors: 64 bags of 16 images per step.
 
     Notes
     -----
-    Weights as in the authors' code; default settings are theirs. Where a record is an interval, the recorded
+    The weights are those of the authors' code. Where a record is an interval, the recorded
     number is what is nearest to the predicted one.
 
     References
@@ -128,7 +117,15 @@ class L2PAHILClassifier(ViewClassifier):
         "label_weight": [Interval(Real, 0, None, closed="left")],
         "instance_width": [Interval(Real, 0, None, closed="neither")],
         "bag_width": [Interval(Real, 0, None, closed="neither")],
-        "decay": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    SOURCE_SETTINGS: ClassVar[dict[str, Any]] = {
+        "label_weight": 0.5,
+        "instance_width": 5.0,
+        "bag_width": 5.0,
+        "decay": 0.999,
+        "bags_per_batch": 64,
+        "instances_per_bag": 16,
     }
 
     def __init__(
@@ -138,16 +135,14 @@ class L2PAHILClassifier(ViewClassifier):
         label_weight: float = 0.5,
         instance_width: float = 5.0,
         bag_width: float = 5.0,
-        decay: float = 0.999,
         **kwargs: Any,
     ):
         super().__init__(estimator, **kwargs)
         self.label_weight = label_weight
         self.instance_width = instance_width
         self.bag_width = bag_width
-        self.decay = decay
 
     def _make_bag_loss(self) -> BagLoss:
         return AuxiliaryLabelLoss(
-            self.label_weight, self.instance_width, self.bag_width, self.decay, *self._views
+            self.label_weight, self.instance_width, self.bag_width, *self._views
         )

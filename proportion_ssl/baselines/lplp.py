@@ -1,7 +1,7 @@
 """LPLP: shares among tumor subtypes are recorded, that of tumor is not."""
 
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -68,6 +68,11 @@ class LPLPClassifier(TwoStreamClassifier):
         ``weight`` (default 1), ``ramp_up`` (0) and all else as of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
+    Attributes
+    ----------
+    SOURCE_SETTINGS : dict
+        Of the authors: 16 bags of 32 images per step.
+
     Notes
     -----
     LPLP [1]_ has a tumor score s of each patch (logistic) and shares of the subtypes (softmax), takes as the
@@ -86,6 +91,12 @@ class LPLPClassifier(TwoStreamClassifier):
         **TwoStreamClassifier._parameter_constraints,
         "tumor_classes": ["array-like", None],
         "mil_weight": [Interval(Real, 0, None, closed="left")],
+    }
+
+    SOURCE_SETTINGS: ClassVar[dict[str, Any]] = {
+        "mil_weight": 0.01,
+        "bags_per_batch": 16,
+        "instances_per_bag": 32,
     }
 
     def __init__(

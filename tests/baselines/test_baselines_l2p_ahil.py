@@ -71,7 +71,7 @@ class Dictated(nn.Module):
 
 
 def loss_of(label_weight=0.5, decay=0.9, views=QUIET):
-    return AuxiliaryLabelLoss(label_weight, 5.0, 5.0, decay, *views)
+    return AuxiliaryLabelLoss(label_weight, 5.0, 5.0, *views, decay)
 
 
 def test_loss_is_both_losses_and_labels_have_no_gradient():
