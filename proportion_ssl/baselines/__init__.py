@@ -7,11 +7,17 @@ on two streams is one loss of a batch of bags (:class:`proportion_ssl.baselines.
 from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss, BagStream, TwoStreamLoss, ramp
 from proportion_ssl.baselines._two_streams import TwoStreamClassifier
 from proportion_ssl.baselines.assignment_classifier import AssignmentClassifier
+from proportion_ssl.baselines.context import ContextClassifier
+from proportion_ssl.baselines.count_likelihood import CountLikelihoodClassifier
 from proportion_ssl.baselines.fixmatch import FixMatchClassifier
+from proportion_ssl.baselines.fixmatch_proportion import FixMatchProportionClassifier
+from proportion_ssl.baselines.hypergeometric import HypergeometricTargets
 from proportion_ssl.baselines.ict import ICTClassifier
 from proportion_ssl.baselines.inverse_calibration import InverseCalibrationClassifier
+from proportion_ssl.baselines.l2p_ahil import L2PAHILClassifier
 from proportion_ssl.baselines.llp_gan import LLPGANClassifier
 from proportion_ssl.baselines.llp_vat import LLPVATClassifier
+from proportion_ssl.baselines.lplp import LPLPClassifier
 from proportion_ssl.baselines.mean_map import MeanMapClassifier
 from proportion_ssl.baselines.mean_teacher import MeanTeacherClassifier
 from proportion_ssl.baselines.mixbag import MixBag
@@ -30,11 +36,17 @@ __all__ = [
     "BagBatch",
     "BagLoss",
     "BagStream",
+    "ContextClassifier",
+    "CountLikelihoodClassifier",
     "FixMatchClassifier",
+    "FixMatchProportionClassifier",
+    "HypergeometricTargets",
     "ICTClassifier",
     "InverseCalibrationClassifier",
+    "L2PAHILClassifier",
     "LLPGANClassifier",
     "LLPVATClassifier",
+    "LPLPClassifier",
     "MeanMapClassifier",
     "MeanTeacherClassifier",
     "MixBag",

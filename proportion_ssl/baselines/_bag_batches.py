@@ -16,7 +16,11 @@ from torch import nn
 
 from proportion_ssl.nets.content_order import content_order
 from proportion_ssl.nets.signed_dataset import SignedDataset
-from proportion_ssl.proportions.intervals import sampling_variance, spread_interval
+from proportion_ssl.proportions.intervals import (
+    consistent_proportions,
+    sampling_variance,
+    spread_interval,
+)
 from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 
 
@@ -45,6 +49,10 @@ class BagBatch:
         What is recorded besides intervals, as in :class:`~proportion_ssl.Bags`.
     signed : torch.Tensor of shape (n_labeled, n_classes) or None
         Signed labels of the labeled instances.
+    sizes : torch.Tensor of int64, shape (n_bags,), or None
+        Number of instances of the whole bags; None where the bags of the batch are parts of none.
+    shares : torch.Tensor of float64, shape (n_bags, n_classes), or None
+        Recorded proportions of the whole bags; rows sum to 1.
     """
 
     X: torch.Tensor
@@ -56,6 +64,8 @@ class BagBatch:
     scale: torch.Tensor
     record: PartialRecord | OrderRecord | None = None
     signed: torch.Tensor | None = None
+    sizes: torch.Tensor | None = None
+    shares: torch.Tensor | None = None
 
     @property
     def n_bags(self) -> int:
@@ -126,6 +136,7 @@ class BagStream:
         order = content_order(bags.X, bags.index)
         self._rows = np.split(order, np.cumsum(bags.sizes)[:-1])
         self._weights = torch.as_tensor(bags.weights, dtype=torch.float32)
+        self._shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
         self.scale = torch.ones((), device=device)
         instances, _ = labeled.__getitems__([0])
         if instances.ndim == 2:  # features
@@ -173,6 +184,8 @@ class BagStream:
             scale=self.scale,
             record=None if record is None else record[chosen].sampled(variance),
             signed=signed.to(self.device),
+            sizes=torch.as_tensor(sizes, device=self.device),
+            shares=torch.as_tensor(self._shares[chosen], device=self.device),
         )
 
 

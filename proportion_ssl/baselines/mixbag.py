@@ -78,7 +78,8 @@ class MixBag(BaseEstimator):
         lower, upper, weights = (torch.stack(values) for values in zip(*recorded, strict=True))
         bag_index = bag_of_each(rows).to(batch.bag.device)
         X = batch.X[torch.cat(rows)]
-        return replace(batch, X=X, bag=bag_index, lower=lower, upper=upper, weights=weights)
+        mixed = replace(batch, X=X, bag=bag_index, lower=lower, upper=upper, weights=weights)
+        return replace(mixed, sizes=None, shares=None)
 
 
 def _part(rows, share):

@@ -9,6 +9,7 @@ from proportion_ssl.losses.complementary import (
     pairwise_comparison_loss,
     unbiased_complementary_loss,
 )
+from proportion_ssl.losses.counts import count_loss
 from proportion_ssl.losses.signed_labels import (
     NegativeLoss,
     PositiveLoss,
@@ -24,6 +25,7 @@ __all__ = [
     "NegativeLoss",
     "PositiveLoss",
     "SignedLabelLoss",
+    "count_loss",
     "gradient_ascent_complementary_loss",
     "log_not",
     "multi_complementary_loss",

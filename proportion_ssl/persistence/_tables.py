@@ -7,11 +7,16 @@ import torch
 from proportion_ssl._sklearn import HasMethods, Interval, Options
 from proportion_ssl.baselines import (
     AssignmentClassifier,
+    CountLikelihoodClassifier,
     FixMatchClassifier,
+    FixMatchProportionClassifier,
+    HypergeometricTargets,
     ICTClassifier,
     InverseCalibrationClassifier,
+    L2PAHILClassifier,
     LLPGANClassifier,
     LLPVATClassifier,
+    LPLPClassifier,
     MeanMapClassifier,
     MeanTeacherClassifier,
     MixBag,
@@ -61,6 +66,10 @@ MODELS: tuple[type, ...] = (
     *(ProportionSVMClassifier, SoftMatchClassifier, VATClassifier),
     *(InverseCalibrationClassifier, NonparallelSVMClassifier),
     *(LLPGANClassifier, MixMatchClassifier, NLNLClassifier, NoisyStudentClassifier),
+    CountLikelihoodClassifier,
+    L2PAHILClassifier,
+    FixMatchProportionClassifier,
+    LPLPClassifier,
     *(MultiFieldOfViewNet, TumorProposer),
     *(DiscriminantClassifier, SoftLogisticRegression),
 )
@@ -71,7 +80,7 @@ PARTS = (
     *(AdaptiveSelector, AssignmentSelector, NegativeSelector),
     *(SoftAssignmentSelector, ThresholdSelector),
     *(NegativeLoss, PositiveLoss),
-    *(MixBag, FixedFusion, MultiFieldOfViewNet),
+    *(HypergeometricTargets, MixBag, FixedFusion, MultiFieldOfViewNet),
     *(DiscriminantClassifier, SoftLogisticRegression),
 )
 #: Functions that a part may hold.

@@ -25,10 +25,14 @@ from proportion_ssl import (
 )
 from proportion_ssl.baselines import (
     AssignmentClassifier,
+    CountLikelihoodClassifier,
     FixMatchClassifier,
+    FixMatchProportionClassifier,
     ICTClassifier,
+    L2PAHILClassifier,
     LLPGANClassifier,
     LLPVATClassifier,
+    LPLPClassifier,
     MeanTeacherClassifier,
     MixBag,
     MixMatchClassifier,
@@ -42,10 +46,14 @@ from proportion_ssl.datasets import make_bags
 DATA = make_bags(n_bags=6, bag_size=(1, 40), n_features=8, class_separation=1.0, random_state=0)
 SYSTEMS = [
     AssignmentClassifier(),
+    CountLikelihoodClassifier(),
     FixMatchClassifier(),
+    FixMatchProportionClassifier(),
     ICTClassifier(),
     LLPGANClassifier(),
+    L2PAHILClassifier(),
     LLPVATClassifier(),
+    LPLPClassifier(),
     MeanTeacherClassifier(),
     MixMatchClassifier(),
     MixupClassifier(),

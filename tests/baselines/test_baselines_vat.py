@@ -4,12 +4,24 @@ import numpy as np
 import pytest
 import torch
 from bag_batches import batch_of
+from scipy.stats import entropy as scipy_entropy
 from torch import nn
 
-from proportion_ssl.baselines import BagLoss, LLPVATClassifier, ProportionLossClassifier, ramp
+from proportion_ssl.baselines import (
+    BagLoss,
+    LLPVATClassifier,
+    ProportionLossClassifier,
+    VATClassifier,
+    ramp,
+)
 from proportion_ssl.baselines.llp_vat import ProportionAndConsistencyLoss
 from proportion_ssl.baselines.proportion_loss import MeanProportionLoss
-from proportion_ssl.baselines.vat import AdversarialLoss, adversarial_direction, divergence
+from proportion_ssl.baselines.vat import (
+    AdversarialLoss,
+    adversarial_direction,
+    divergence,
+    entropy,
+)
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.nets import LinearHead
 
@@ -133,6 +145,44 @@ def test_no_gradient_through_the_target():
     (-(p * predicted).sum(dim=1).mean()).backward()
     for gradient, parameter in zip(found, net.parameters(), strict=True):
         torch.testing.assert_close(gradient, parameter.grad)
+
+
+def test_entropy_against_scipy_and_at_its_ends():
+    logits = torch.randn(20, 5, dtype=torch.float64) * 4
+    expected = scipy_entropy(logits.softmax(dim=1).numpy(), axis=1)
+    np.testing.assert_allclose(entropy(logits), expected)
+    assert entropy(torch.zeros(1, 5)).item() == pytest.approx(np.log(5))
+    sure = torch.tensor([[1e3, 0.0, -1e3]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(entropy(sure).sum(), sure)
+    assert entropy(sure).item() == 0 and torch.isfinite(gradient).all()
+
+
+def test_entropy_minimization_adds_the_entropy_and_its_gradient():
+    net, batch = curved_net(0), batch_of(torch.randn(6, 10, dtype=torch.float64))
+    losses, gradients = [], []
+    for weight in (0.0, 0.7):
+        torch.manual_seed(3)
+        net.zero_grad()
+        loss = AdversarialLoss(1.0, 1, 0.1, weight)(net, batch)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append([parameter.grad.clone() for parameter in net.parameters()])
+    net.zero_grad()
+    alone = 0.7 * entropy(net(batch.X)).mean()
+    alone.backward()
+    assert losses[1] == pytest.approx(losses[0] + alone.item())
+    for without, both, parameter in zip(*gradients, net.parameters(), strict=True):
+        torch.testing.assert_close(both, without + parameter.grad)
+
+
+def test_entropy_minimization_makes_predictions_sure():
+    data = make_bags(n_bags=8, class_separation=1.0, random_state=0)
+    found = []
+    for weight in (0.0, 3.0):
+        clf = VATClassifier(entropy_weight=weight, max_epochs=10, learning_rate=0.1, random_state=0)
+        clf.fit(data.X_labeled, data.y, data.bags)
+        found.append(scipy_entropy(clf.predict_proba(data.bags.X), axis=1).mean())
+    assert found[1] < 0.9 * found[0]
 
 
 def test_dropout_is_off_within_the_loss_and_on_again_after():

@@ -24,6 +24,8 @@ from proportion_ssl import (
 )
 from proportion_ssl.baselines import (
     AssignmentClassifier,
+    ContextClassifier,
+    CountLikelihoodClassifier,
     FixMatchClassifier,
     ICTClassifier,
     LLPGANClassifier,
@@ -77,6 +79,8 @@ OWN = [
     ProportionLossClassifier(augmentation=MixBag(), max_epochs=2),
     SoftMatchClassifier(max_epochs=2),
     VATClassifier(max_epochs=2),
+    ContextClassifier(max_epochs=2),
+    CountLikelihoodClassifier(max_epochs=2),
 ]
 
 
