@@ -47,6 +47,7 @@ from proportion_ssl.segmenter.training import (
     check_outlined_classes,
     fit_classifier,
     make_bags,
+    told_once,
 )
 from proportion_ssl.slides import stitch, write_table
 
@@ -221,6 +222,8 @@ def run_cohort_job(
         segmenter.set_params(tissue_mask=masks)
     result = RunResult(segmenter)
     features = options.features or output / "features"
+    if options.features is not None:
+        say_of_new_folder(features)
     with result.stage("tissue, reading and embedding", needed=True):
         data = segmenter.read_cohort(cohort, features=features)
     result.problems += [f"slide {failure}" for failure in data.failures.values()]
@@ -246,6 +249,22 @@ def run_cohort_job(
     with result.stage("report"):
         _report(result, systems, data, output, options.system, scored)
     return result
+
+
+def say_of_new_folder(features: Path) -> None:
+    """Tell that features are computed where a folder of them was named that does not exist.
+
+    Parameters
+    ----------
+    features : Path
+    """
+    if not features.exists():
+        print(
+            f"There is no folder {features}: it is made, and slides are embedded into it. (For features of "
+            "another program give the folder that holds them.)",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _check(options: RunOptions) -> None:
@@ -425,7 +444,8 @@ def _score(result, systems, data: CohortFeatures, chosen: str) -> _Scored:
         if name == chosen:
             predictors[name] = replace(segmenter.models_, smoothing=0.0)
             continue
-        model = fit_classifier(data, data.labeled, bags, system.classifier, system.records)
+        with told_once():
+            model = fit_classifier(data, data.labeled, bags, system.classifier, system.records)
         predictors[name] = models_of(model, segmenter.proposer_)
     if segmenter.smoothing_:
         scored.own = f"{chosen}, smoothed"
@@ -508,7 +528,8 @@ def _cross_validate(result, systems, data: CohortFeatures, folds: int, output: P
     if n_cases < 2:
         print(f"{n_cases} outlined case: no cross-validation.", file=sys.stderr)
         return
-    table = result.segmenter.cross_validate_features(data, folds, systems=systems)
+    with told_once():
+        table = result.segmenter.cross_validate_features(data, folds, systems=systems)
     result.cross_validation = table
     write_table(output / "cross_validation.csv", table)
 
