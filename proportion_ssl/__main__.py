@@ -445,19 +445,13 @@ def _print_percentages(segmentations) -> None:
 
 def _check(options) -> int:
     from proportion_ssl.segmenter.check import check_cohort
-    from proportion_ssl.segmenter.feature_folder import as_cohort
 
-    cohort = options.cohort
-    read = {
-        "classes": options.classes,
-        "rounding_step": options.rounding_step,
-        "standard_deviation": options.standard_deviation,
-    }
-    if options.features is not None:
-        cohort, read = as_cohort(cohort, options.features, **read), {}
     found = check_cohort(
-        cohort,
-        **read,
+        options.cohort,
+        features=options.features,
+        classes=options.classes,
+        rounding_step=options.rounding_step,
+        standard_deviation=options.standard_deviation,
         magnification=options.magnifications[0],
         patch_size=options.patch_size,
         min_tissue=options.min_tissue,
@@ -494,6 +488,10 @@ def _apply(options) -> int:
     slides = options.slides
     if options.anonymize:
         slides, records = _numbered(slides, records, options.output)
+    if options.features is not None:
+        from proportion_ssl.segmenter.run import say_of_new_folder
+
+        say_of_new_folder(options.features)
     run = segmenter.segment_cohort(
         slides,
         options.output,

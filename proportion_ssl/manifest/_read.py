@@ -99,7 +99,8 @@ def load_cohort(
 
     *Unknown shares.* "?", "unknown" or "n/a": nobody looked at this class. If the other cells of the row
     sum to 100 they are shares among their classes, and the share of the unknown ones in the slide is
-    open (:class:`~proportion_ssl.proportions.PartialRecord`); if they sum to less, the unknown ones share the rest.
+    open (:class:`~proportion_ssl.proportions.PartialRecord`); if they sum to less, the unknown ones share
+    the rest.
 
     *Predominant classes.* They are compared as an order if no bag has percentages
     (:class:`~proportion_ssl.proportions.OrderRecord`), else as the widest intervals that the order admits.

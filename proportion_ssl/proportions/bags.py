@@ -21,7 +21,10 @@ from proportion_ssl.proportions.intervals import (
 from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 
 #: Attributes that hold what is recorded of all bags, and those with a row for each bag.
-_OF_RECORD = ("proportions", "lower", "upper", "record", "_is_partial", "class_names", "among")
+_OF_RECORD = (
+    *("proportions", "lower", "upper", "record", "_is_partial"),
+    *("class_names", "among", "readings"),
+)
 _PER_BAG = _OF_RECORD[:5]
 
 
@@ -87,6 +90,10 @@ class Bags:
         (:meth:`with_classes`), or an order of the classes (:meth:`from_predominant`).
     among : ndarray or None
         As given.
+    readings : ndarray of shape (n_readers, n_bags, n_classes) or None
+        What each of several readers wrote, rows of NaN where one did not read a bag; None where one record
+        was given. For agreement between readers: :func:`~proportion_ssl.evaluation.compare_readers` of
+        their :func:`~proportion_ssl.evaluation.predominant_class`.
     weights : ndarray of float, shape (n_bags,)
     class_names : ndarray of shape (n_classes,) or None
         Columns of ``proportions`` where a DataFrame named them.
@@ -155,6 +162,7 @@ class Bags:
         self._is_partial: np.ndarray | None = None
         self.class_names: np.ndarray | None = None
         self.among: np.ndarray | None = None
+        self.readings: np.ndarray | None = None
         error = {
             "rounding_step": rounding_step,
             "standard_deviation": standard_deviation,
@@ -238,6 +246,7 @@ class Bags:
             )
         find_ends = _check_error(error, written.shape[-2:], self.names, self.class_names)
         is_exact = not error
+        self.readings = None if written.ndim == 2 else written
         if written.ndim == 2:
             found = _read(written, self.names, find_ends, is_exact)
         else:
@@ -367,7 +376,7 @@ class Bags:
             )
         bags = self.with_instances(self.X)
         bags.class_names, bags.record = names, record
-        bags.among = bags._is_partial = None
+        bags.among = bags._is_partial = bags.readings = None
         bags.proportions, bags.lower, bags.upper = record.bounds()
         return bags
 
@@ -416,6 +425,8 @@ class Bags:
         aligned = self.with_instances(self.X)
         order = np.array([columns.index(c) if c in columns else -1 for c in wanted])
         aligned.class_names = classes
+        if self.readings is not None:  # no reader says anything of a class without a column
+            aligned.readings = np.where(order >= 0, self.readings[:, :, order], np.nan)
         if self.among is not None:
             record = self.record
             if record is None:  # the columns are those classes alone
@@ -492,6 +503,8 @@ class Bags:
         for name in _PER_BAG:
             if getattr(self, name) is not None:
                 setattr(new, name, getattr(self, name)[positions])
+        if self.readings is not None:
+            new.readings = self.readings[:, positions]
         return new
 
     def __repr__(self) -> str:

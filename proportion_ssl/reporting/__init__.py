@@ -1,9 +1,11 @@
 """One HTML page about a run: scores, slides, maps, doubtful records."""
 
+from proportion_ssl.reporting._outlook import ReportOutlook
 from proportion_ssl.reporting._report import ReportSlide, report
 from proportion_ssl.reporting._test_slides import ReportTest
 
 __all__ = [
+    "ReportOutlook",
     "ReportSlide",
     "ReportTest",
     "report",

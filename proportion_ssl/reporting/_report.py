@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from proportion_ssl._atomic import replacing
 from proportion_ssl._checks import check_intervals, check_shares
 from proportion_ssl._version import __version__
+from proportion_ssl.reporting._outlook import ReportOutlook, view_outlook
 from proportion_ssl.reporting._pictures import (
     NO_PATCH,
     label_map_uri,
@@ -119,6 +120,7 @@ def report(
     slides: Iterable[ReportSlide],
     classes: Sequence[str],
     test: ReportTest | None = None,
+    outlook: ReportOutlook | None = None,
     metrics: Any = None,
     history: Sequence[Mapping[str, Any]] | None = None,
     history_classes: Sequence[str] | None = None,
@@ -144,6 +146,8 @@ def report(
         Names of the classes that the label maps hold, in the order of their indices.
     test : ReportTest, optional
         Results on slides that were kept aside; they come first.
+    outlook : ReportOutlook, optional
+        What more outlines would bring, and which slides to look at next.
     metrics : DataFrame, or mapping of str to float or array-like of shape (n_repeats,), optional
         One column per score and one row per fold, or other repeat; a column "system" tells apart
         the systems compared.
@@ -224,6 +228,7 @@ def report(
     views = [view for _, group in groups for view in group]
     page = {
         **view_test(test, classes),
+        **view_outlook(outlook),
         "features": str(features),
         "occurring": with_maps,
         "groups": [(used, group) for used, group in groups if group],

@@ -32,6 +32,7 @@ from proportion_ssl.segmenter.training import (
     fit_classifier,
     fit_proposer,
     make_bags,
+    told_once,
     tumor_mask,
 )
 
@@ -288,7 +289,8 @@ def _fold(data, proposer, classifier, records, left, bag_cases):
     rest = replace(data, cohort=replace(cohort, slides=_without(cohort.slides, left)))
     fitted = fit_proposer(data, train, proposer)
     bags, _ = make_bags(rest, fitted)
-    models = models_of(fit_classifier(data, train, bags, classifier, records), fitted)
+    with told_once():
+        models = models_of(fit_classifier(data, train, bags, classifier, records), fitted)
     held_out = {case: _slides_of(data, case) for case in bag_cases if case in left}
     slides = [*test, *(name for names in held_out.values() for name in names)]
     shares = {name: models.shares(data.slides[name], classes) for name in slides}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from proportion_ssl.segmenter.slide_features import (
 )
 from proportion_ssl.segmenter.training import OUTLINE_THEM
 from proportion_ssl.slides import (
+    FeatureFileError,
     PatchGrid,
     magnification_to_mpp,
     open_slide,
@@ -30,8 +31,10 @@ from proportion_ssl.slides import (
     read_annotations,
     tissue_grid,
 )
+from proportion_ssl.slides.features.files import is_own_file
+from proportion_ssl.slides.features.folder import find_features, is_foreign_folder
 from proportion_ssl.slides.patches.mask_file import read_tissue_mask
-from proportion_ssl.slides.reading._resolution import PLAUSIBLE_MPP
+from proportion_ssl.slides.reading._resolution import PLAUSIBLE_MPP, contradicts
 
 VAGUE = "vague"
 LARGEST_CONTRADICTION = 1.5  # factor between resolution and magnification
@@ -110,6 +113,7 @@ class CohortCheck:
 def check_cohort(
     cohort: str | PathLike | Cohort,
     *,
+    features: str | PathLike | None = None,
     classes: Sequence[str] | None = None,
     rounding_step: float | None = None,
     standard_deviation: float | None = None,
@@ -128,6 +132,9 @@ def check_cohort(
     cohort : path-like or Cohort
         A manifest, or what :func:`~proportion_ssl.load_cohort` returns. Rows of a manifest that cannot be
         right are problems; the others are looked at all the same.
+    features : path-like, optional
+        Folder with feature files of another program, which are looked at in place of the slides; a slide
+        without one is a problem.
     classes, rounding_step, standard_deviation
         Of a manifest, as in :func:`~proportion_ssl.load_cohort`.
     magnification : float, default=10
@@ -152,7 +159,7 @@ def check_cohort(
     Raises
     ------
     FileNotFoundError
-        If there is no such manifest.
+        If there is no such manifest, or no such folder of features.
     TypeError, ValueError
         If the manifest is no table of slides at all, or an argument is out of range.
 
@@ -163,7 +170,8 @@ def check_cohort(
     class; a labeled slide whose outlines label no patch; no labeled slide at all; a class that only
     bags have.
 
-    Warnings: a resolution that contradicts the magnification in the file by more than a factor 1.5;
+    Warnings: a resolution that contradicts the magnification in the file by more than a factor 1.5, or, as
+    given in the manifest, the resolution in the file by more than 2%;
     more than 5% of a class's outlined area in windows that the tissue rule drops; a class that nothing
     shows, or only one case; fewer than two outlined cases, which cross-validation needs; no test
     slides; test slides with nothing to compare with.
@@ -186,12 +194,14 @@ def check_cohort(
         raise ValueError(f"min_tissue must lie in (0, 1], got {min_tissue!r}.")
     magnification_to_mpp(magnification)
     problems: list[CohortProblem] = []
+    files = None if features is None else _foreign_files(features)
     if not isinstance(cohort, Cohort):
         cohort, findings, missing, _ = read_manifest(
             Path(cohort),
             classes=classes,
             rounding_step=rounding_step,
             standard_deviation=standard_deviation,
+            need_slides=files is None,
         )
         problems += [
             CohortProblem(finding.slide, finding.message, True) for finding in findings + missing
@@ -204,9 +214,12 @@ def check_cohort(
         problems += [
             CohortProblem(row.Index, f"there is no file {path}.", True)
             for row in cohort.slides.itertuples()
-            for path in (row.path, row.annotation)
+            for path in (row.path if files is None else None, row.annotation)
             if not _exists(path)
         ]
+    if files is not None:
+        cohort, without = _with_files(cohort, files, features)
+        problems += without
     entries = {
         row.Index: _Entry(
             row.path,
@@ -220,7 +233,7 @@ def check_cohort(
             getattr(row, "image", None),
         )
         for row in cohort.slides.itertuples()
-        if _exists(row.path)
+        if row.path is not None and _exists(row.path)
     }
     run = process_slides(entries, _look, on_error="skip", n_jobs=n_jobs, verbose=verbose)
     views = {
@@ -236,6 +249,33 @@ def check_cohort(
     return CohortCheck(
         _slide_table(cohort, views), _outline_table(views), _record_table(cohort), problems
     )
+
+
+def _foreign_files(folder: Any) -> dict[str, Path] | None:
+    """Feature files of another program by slide; None if they are of this package, which has the slides."""
+    files = find_features(folder)
+    own = set()
+    for path in files.values():
+        try:
+            own.add(is_own_file(path))
+        except FeatureFileError:  # a problem of its slide
+            continue
+    if own == {True, False}:
+        is_foreign_folder(folder)  # raises, naming two files
+    return None if own == {True} else files
+
+
+def _with_files(
+    cohort: Cohort, files: Mapping[str, Path], folder: Any
+) -> tuple[Cohort, list[CohortProblem]]:
+    """The cohort with feature files in place of slides, and a problem for each slide without one."""
+    missing = [name for name in cohort.slides.index if name not in files]
+    message = f"{folder} has no features of it; a feature file is named as its slide."
+    slides = cohort.slides.assign(
+        path=[files.get(name) for name in cohort.slides.index], image=cohort.slides["path"]
+    )
+    problems = [CohortProblem(name, message, True) for name in missing]
+    return replace(cohort, slides=slides), problems
 
 
 # --- one slide ----------------------------------------------------------------------------------
@@ -265,6 +305,7 @@ class _View:
     mpp: float = np.nan
     reader: str = ""
     magnification: float | None = None
+    stated_mpp: float | None = None
     n_patches: int = 0
     outlines: dict[str, tuple[float, int, float]] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)  # outlines by names that are no class
@@ -287,6 +328,7 @@ def _look(entry: _Entry) -> _View:
         with open_slide(entry.path, mpp=entry.mpp) as slide:
             view.dimensions, view.reader = slide.dimensions, slide.source
             view.mpp, view.magnification = slide.mpp, slide.magnification
+            view.stated_mpp = slide.stated_mpp
             view.error = _resolution_error(slide.mpp, entry.magnification)
             if view.error:
                 return view
@@ -452,6 +494,12 @@ def _slide_problems(
                 " is right."
             )
             found.append(CohortProblem(name, message, False))
+    if not view.error and contradicts(view.stated_mpp, view.mpp):
+        message = (
+            f"the manifest gives {view.mpp:.4g} microns per pixel, the file states {view.stated_mpp:.4g};"
+            " that of the manifest is used. Leave the cell empty if the file is right."
+        )
+        found.append(CohortProblem(name, message, False))
     if view.outline_error:
         found.append(CohortProblem(name, f"outlines: {view.outline_error}", True))
     if view.unknown:

@@ -11,6 +11,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.parallel import Parallel, delayed
 from tqdm.auto import tqdm
 
+from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
 from proportion_ssl.segmenter.prediction import evaluate_models, models_of
 from proportion_ssl.segmenter.systems import System
 from proportion_ssl.segmenter.training import (
@@ -18,6 +19,7 @@ from proportion_ssl.segmenter.training import (
     fit_classifier,
     fit_proposer,
     make_bags,
+    told_once,
 )
 
 
@@ -63,6 +65,9 @@ def cross_validate_cases(
             "Cross-validation leaves out outlined cases in turn and needs two or more folds; "
             f"there are {n_cases} outlined cases and folds={folds}."
         )
+    told = data.cohort.proportions.loc[data.cohort.bag_cases].dropna()
+    if any(system.records for system in systems.values()) and len(told):
+        warn_if_not_identifiable(told)
     splits = list(GroupKFold(min(folds, n_cases)).split(slides, groups=cases))
     tasks = (
         delayed(_fold)(data, proposer, systems, fold, slides[train], slides[test])
@@ -80,7 +85,8 @@ def _fold(data, proposer, systems, fold, train, test):
     left_out = ", ".join(sorted({data.cohort.case_of(name) for name in test}))
     rows = []
     for name, system in systems.items():
-        model = fit_classifier(data, train, bags, system.classifier, system.records)
+        with told_once():
+            model = fit_classifier(data, train, bags, system.classifier, system.records)
         models = models_of(model, fitted)
         pooled = evaluate_models(data, test, models).pooled
         rows.append({"system": name, "fold": fold, "cases": left_out, **pooled.to_dict()})

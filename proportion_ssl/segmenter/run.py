@@ -23,6 +23,7 @@ from proportion_ssl.evaluation import (
     IASLC_2020,
     adjust_p_values,
     compare_systems,
+    expected_gain,
     grade,
     predominant_class,
     proportion_agreement,
@@ -32,6 +33,7 @@ from proportion_ssl.manifest import Cohort
 from proportion_ssl.segmenter.anonymous import anonymize_cohort
 from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
 from proportion_ssl.segmenter.feature_folder import as_cohort
+from proportion_ssl.segmenter.outlook import LEAST_CASES, outline_curve
 from proportion_ssl.segmenter.prediction import Models, models_of, segment_known
 from proportion_ssl.segmenter.slide_features import NON_CANCER
 from proportion_ssl.segmenter.slide_segmentation import (
@@ -47,6 +49,7 @@ from proportion_ssl.segmenter.training import (
     check_outlined_classes,
     fit_classifier,
     make_bags,
+    told_once,
 )
 from proportion_ssl.slides import stitch, write_table
 
@@ -61,6 +64,7 @@ TABLES = (
     "confusion.csv",
     "cross_validation.csv",
     "doubtful_records.csv",
+    "learning_curve.csv",
     "patterns.csv",
     "suggested_slides.csv",
     "test.csv",
@@ -72,6 +76,9 @@ SMOOTHED_NOTE = (
     " Systems are compared patch by patch; maps follow neighboring patches too, by a weight chosen "
     "on outlined slides that were left out: the row 'smoothed'."
 )
+
+N_MORE = 5
+"""Outlined cases whose gain the report states; as many as there are at most."""
 
 #: Scores that have intervals in the tables.
 WITH_INTERVAL = ("OP", "PC", "mIoU")
@@ -137,6 +144,10 @@ class RunResult:
         Differences between the system that was chosen and the others, paired by case.
     cross_validation : DataFrame
         One row per fold and system; empty if there was none.
+    learning_curve : DataFrame
+        Score by the number of outlined cases; empty with fewer than four, or without cross-validation.
+    suggestions : DataFrame or None
+        Recorded cases to outline next, and records to read again.
     segmentations : dict of str to SlideSegmentation
         Of the test slides.
     problems : list of str
@@ -149,6 +160,8 @@ class RunResult:
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     cross_validation: pd.DataFrame = field(default_factory=pd.DataFrame)
+    learning_curve: pd.DataFrame = field(default_factory=pd.DataFrame)
+    suggestions: pd.DataFrame | None = None
     segmentations: dict[str, SlideSegmentation] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -221,6 +234,8 @@ def run_cohort_job(
         segmenter.set_params(tissue_mask=masks)
     result = RunResult(segmenter)
     features = options.features or output / "features"
+    if options.features is not None:
+        say_of_new_folder(features)
     with result.stage("tissue, reading and embedding", needed=True):
         data = segmenter.read_cohort(cohort, features=features)
     result.problems += [f"slide {failure}" for failure in data.failures.values()]
@@ -231,7 +246,7 @@ def run_cohort_job(
     _begin_results(output, identity)
     if options.folds:
         with result.stage("calibration"):
-            _calibrate(segmenter, data, options.folds, chosen.records, output)
+            _calibrate(result, data, options.folds, chosen.records, output)
     with result.stage("model file"):
         _save(segmenter, output / MODEL)
     with result.stage("test slides"):
@@ -243,9 +258,27 @@ def run_cohort_job(
     if options.folds:
         with result.stage("cross-validation"):
             _cross_validate(result, systems, data, options.folds, output)
+        with result.stage("learning curve"):
+            _learn_with_fewer(result, chosen, data, options.seed, output)
     with result.stage("report"):
         _report(result, systems, data, output, options.system, scored)
     return result
+
+
+def say_of_new_folder(features: Path) -> None:
+    """Tell that features are computed where a folder of them was named that does not exist.
+
+    Parameters
+    ----------
+    features : Path
+    """
+    if not features.exists():
+        print(
+            f"There is no folder {features}: it is made, and slides are embedded into it. (For features of "
+            "another program give the folder that holds them.)",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _check(options: RunOptions) -> None:
@@ -378,12 +411,13 @@ class _Scored:
     maps: dict[str, dict[str, SlideSegmentation]] = field(default_factory=dict)
 
 
-def _calibrate(segmenter, data: CohortFeatures, folds: int, records: bool, output: Path) -> None:
+def _calibrate(result, data: CohortFeatures, folds: int, records: bool, output: Path) -> None:
     n_cases = len({*data.cases_of(data.labeled).tolist(), *data.cohort.bag_cases})
     if n_cases < 2:
         print(f"{n_cases} case to learn from: no calibration.", file=sys.stderr)
         return
-    found = segmenter.calibrate_features(data, folds, records=records)
+    found = result.segmenter.calibrate_features(data, folds, records=records)
+    result.suggestions = found.suggestions
     print(
         f"temperature {found.temperature:.2f}, from {found.source}; weight of neighbors "
         f"{found.smoothing:g}",
@@ -425,7 +459,8 @@ def _score(result, systems, data: CohortFeatures, chosen: str) -> _Scored:
         if name == chosen:
             predictors[name] = replace(segmenter.models_, smoothing=0.0)
             continue
-        model = fit_classifier(data, data.labeled, bags, system.classifier, system.records)
+        with told_once():
+            model = fit_classifier(data, data.labeled, bags, system.classifier, system.records)
         predictors[name] = models_of(model, segmenter.proposer_)
     if segmenter.smoothing_:
         scored.own = f"{chosen}, smoothed"
@@ -508,9 +543,28 @@ def _cross_validate(result, systems, data: CohortFeatures, folds: int, output: P
     if n_cases < 2:
         print(f"{n_cases} outlined case: no cross-validation.", file=sys.stderr)
         return
-    table = result.segmenter.cross_validate_features(data, folds, systems=systems)
+    with told_once():
+        table = result.segmenter.cross_validate_features(data, folds, systems=systems)
     result.cross_validation = table
     write_table(output / "cross_validation.csv", table)
+
+
+def _learn_with_fewer(
+    result, system: System, data: CohortFeatures, seed: int, output: Path
+) -> None:
+    curve = outline_curve(
+        data,
+        result.segmenter.proposer_,
+        system.classifier,
+        records=system.records,
+        n_jobs=result.segmenter.n_jobs,
+        random_state=seed,
+    )
+    if curve is None:
+        print(f"Fewer than {LEAST_CASES} outlined cases: no learning curve.", file=sys.stderr)
+        return
+    result.learning_curve = curve
+    write_table(output / "learning_curve.csv", curve)
 
 
 # --- report -------------------------------------------------------------------------------------
@@ -536,6 +590,7 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str, sc
         ],
         classes=[*data.cohort.classes, NON_CANCER, *([UNCERTAIN] if is_rejected else [])],
         test=_report_test(result, data, scored),
+        outlook=_report_outlook(result, data, chosen),
         metrics=folds[shown] if len(folds) else None,
         history=getattr(model, "history_", None),
         history_classes=getattr(model, "classes_", None),
@@ -571,6 +626,32 @@ def _report_test(result, data: CohortFeatures, scored: _Scored) -> Any:
             f"tables of systems is about {scored.own}."
             + (SMOOTHED_NOTE if result.segmenter.smoothing_ else "")
         ),
+    )
+
+
+def _report_outlook(result, data: CohortFeatures, chosen: str) -> Any:
+    from proportion_ssl.reporting import ReportOutlook
+
+    curve, n_cases = result.learning_curve, len(np.unique(data.cases_of(data.labeled)))
+    if not len(curve):
+        if result.suggestions is None:
+            return None
+        note = (
+            f"{n_cases} outlined cases are too few to say: a curve needs {LEAST_CASES}, of which one is left "
+            "to judge by."
+            if n_cases < LEAST_CASES
+            else ""
+        )
+        return ReportOutlook(suggestions=result.suggestions, note=note)
+    most = int(curve["n_outlined"].max())
+    n_more = min(N_MORE, most)
+    return ReportOutlook(
+        curve,
+        expected_gain(curve, n_more),
+        n_more,
+        result.suggestions,
+        f"{chosen}, learned from fewer outlined cases and all records, on the outlined cancer of cases that "
+        "were left out; mean and standard deviation over draws.",
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from proportion_ssl.manifest import Cohort
-from proportion_ssl.proportions import OrderRecord, PartialRecord
+from proportion_ssl.proportions import IdentifiabilityWarning, OrderRecord, PartialRecord
 from proportion_ssl.segmenter.slide_features import (
     NON_CANCER,
     OutlinedPatches,
@@ -303,6 +304,14 @@ def fit_classifier(
         return classifier.fit(X, y, bags if records else None, groups=groups)
     check_every_class(data, names)
     return classifier.fit(X, y, bags if records else None, groups=groups)
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Fits within say nothing of records that cannot tell classes apart: the fit to all slides does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IdentifiabilityWarning)
+        yield
 
 
 def dropped_table(outlined: Mapping[str, OutlinedPatches]) -> pd.DataFrame:

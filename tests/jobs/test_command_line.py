@@ -317,9 +317,36 @@ def test_check_of_features_of_another_program(tmp_path, capsys):
     assert main(["check", str(manifest), "--features", str(features)]) == DONE
     assert "0 errors" in capsys.readouterr().out
     wrong = str(tmp_path / "typo")
-    for command in (["check"], ["run", "--output", str(tmp_path / "out")]):
+    for command, message in (
+        (["check"], f"there is no folder {wrong} of features"),
+        (["run", "--output", str(tmp_path / "out")], f"Nor is there a folder {wrong} of features"),
+    ):
         assert main([*command, str(manifest), "--features", wrong]) == WRONG_INPUT
-        assert f"Nor is there a folder {wrong} of features" in capsys.readouterr().err
+        assert message in capsys.readouterr().err
+
+
+def test_check_of_features_lists_everything_at_once(tmp_path, capsys):
+    manifest, features = write_feature_cohort(tmp_path / "cohort", program="TRIDENT")
+    (features / "case.bag_4.h5").unlink()
+    (features / "case.bag_5.h5").write_bytes(b"no features")
+    text = manifest.read_text().replace(",bag,10.0,90.0", ",bag,10.0,80.0", 1)
+    assert "80.0" in text
+    manifest.write_text(text)
+    assert main(["check", str(manifest), "--features", str(features)]) == FAILED
+    found = capsys.readouterr().out
+    for part in ("sum to 90", "has no features of it", "case.bag_5: ", "case.labeled_0"):
+        assert part in found
+    assert "3 errors" in found
+
+
+def test_a_new_folder_of_features_is_announced(tmp_path, quick, capsys):
+    manifest = write_cohort(tmp_path / "cohort", bags=1, test=0)
+    folder = tmp_path / "new"
+    more = ["--no-cv", "--compare", "--system", "supervised", "--features", str(folder)]
+    assert run(manifest, tmp_path / "out", *more) == DONE
+    assert f"There is no folder {folder}: it is made" in capsys.readouterr().err
+    assert run(manifest, tmp_path / "out", *more) == DONE
+    assert "it is made" not in capsys.readouterr().err
 
 
 def test_help_of_every_command():

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from proportion_ssl import Bags
 from proportion_ssl.proportions.bags import check_bags
@@ -275,3 +275,38 @@ def test_rows_without_names_that_are_not_doubtful():  # warnings are errors
     Bags(X, ["x", "y", "z"], HALF)
     Bags(arrays(), ["z", "x", "y"], HALF)
     Bags(X, ["z", "x", "y"], frame(["a", "b"]), standard_deviation=0.1)
+
+
+class TestReaders:
+    READINGS = np.array(
+        [[[0.6, 0.4], [0.1, 0.9], [0.5, 0.5]], [[0.8, 0.2], [np.nan, np.nan], [0.3, 0.7]]]
+    )
+
+    def bags(self):
+        slides = [np.full((n, 2), n, dtype=float) for n in (1, 2, 3)]
+        bags = Bags(slides, ["x", "y", "z"], proportions=self.READINGS)
+        bags.class_names = np.array(["solid", "acinar"])
+        return bags
+
+    def test_what_each_reader_wrote_goes_along(self):
+        bags = self.bags()
+        assert_array_equal(bags.readings, self.READINGS)
+        ordered = self.READINGS[:, [2, 0]][:, :, [1, 0]]
+        classes = np.array(["acinar", "solid"])
+        for part in (
+            bags.select(["z", "x"]).with_classes(classes),
+            bags.with_classes(classes).select(["z", "x"]),
+            check_bags((bags.X + 1,), bags, classes).select(["z", "x"]),
+        ):
+            assert_array_equal(part.readings, ordered)
+            assert_allclose(part.proportions, ordered.mean(axis=0))
+
+    def test_a_class_of_which_no_reader_speaks(self):
+        bags = Bags([np.zeros((2, 2))], proportions=[[[0.6, 0.4]], [[0.8, 0.2]]], among=["a", "c"])
+        found = bags.with_classes(np.array(["a", "b", "c"])).readings
+        assert_array_equal(found, [[[0.6, np.nan, 0.4]], [[0.8, np.nan, 0.2]]])
+
+    def test_one_record_is_no_reading(self):
+        one = Bags([np.zeros((2, 2))], proportions=[[0.5, 0.5]])
+        assert one.readings is None and one.select([0]).readings is None
+        assert check_bags(self.bags(), [[0.5, 0.5]] * 3).readings is None

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from test_report import CLASSES, HOSTILE, decode, make_slide, write  # noqa: F401
 
 from proportion_ssl.evaluation import compare_systems, proportion_agreement, reliability
-from proportion_ssl.reporting import ReportTest
+from proportion_ssl.reporting import ReportOutlook, ReportTest
 from proportion_ssl.reporting._pictures import SCALE, value_map_uri
 from proportion_ssl.reporting._plots import agreement_panels, reliability_diagram
 
@@ -211,3 +211,23 @@ def test_legend_names_only_what_occurs(write):  # noqa: F811
 
 def test_features_are_named(write):  # noqa: F811
     assert f"Features: {HOSTILE}" in " ".join(write(features=HOSTILE).find("header")[0][2].split())
+
+
+def test_what_more_outlines_would_bring(write):  # noqa: F811
+    rows = [(r, n, 3, 0.9 - 0.4 / n + 0.02 * r) for r in range(3) for n in (1, 2, 4)]
+    curve = pd.DataFrame(rows, columns=["repeat", "n_outlined", "n_recorded", "score"])
+    ranks = pd.DataFrame(
+        {"outline_rank": [2, 1, 3], "reread_rank": [1, 3, 2]}, index=["b", HOSTILE, "c"]
+    )
+    page = write(
+        [make_slide()],
+        outlook=ReportOutlook(curve, (0.05, 0.02, 0.08), 4, ranks, "robust, on cases left out."),
+    )
+    text = page.text_of("outlook")
+    assert "From 4 to 8 outlined cases: +0.050 mIoU expected (+0.020 to +0.080)" in text
+    assert "1 0.520 ± 0.020 3" in text and "robust, on cases left out." in text
+    assert f"most classes side by side first: {HOSTILE}, b, c." in text
+    assert f"contradicts most first: b, c, {HOSTILE}." in text
+    assert not write([make_slide()]).find("section", id="outlook")
+    with pytest.raises(TypeError, match="outlook must be a ReportOutlook, got dict"):
+        write([make_slide()], outlook={})

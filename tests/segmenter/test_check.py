@@ -263,3 +263,13 @@ def test_slides_are_looked_at_in_parallel_with_the_same_result(folder):
 def test_arguments_out_of_range(folder, options):
     with pytest.raises(ValueError, match=r"min_tissue|magnification"):
         look(folder, **options)
+
+
+def test_a_resolution_that_contradicts_the_file_is_told(folder):
+    def edit(table):
+        table["mpp"] = ""
+        table.loc[["bag_3.tif", "bag_4.tif"], "mpp"] = [str(0.75 * MPP), str(0.99 * MPP)]
+
+    change(folder, edit)
+    message = only(look(folder), fatal=False)
+    assert "bag_3: the manifest gives 3 microns per pixel, the file states 4; that of" in message

@@ -33,6 +33,7 @@ from proportion_ssl.slides.patches.stain import (
     ReinhardNormalizer,
 )
 from proportion_ssl.slides.patches.tissue import tissue_grid
+from proportion_ssl.slides.reading._resolution import contradicts
 from proportion_ssl.slides.reading.slide import Slide, SlideError, open_slide
 
 __all__ = ["embed_slides"]
@@ -273,6 +274,12 @@ def _embed_slide(
             return 0
     settings |= {"slide": file_fingerprint(entry.path), "slide_stamp": stamp}
     with open_slide(entry.path, mpp=entry.mpp) as slide:
+        if contradicts(slide.stated_mpp, slide.mpp):
+            logger.warning(
+                "%s: %.4g microns per pixel are given and used, but the file states %.4g; give none if "
+                "the file is right",
+                *(entry.name, slide.mpp, slide.stated_mpp),
+            )
         grid = slide.grid(
             magnification=patches.magnifications[0],
             size=patches.size,

@@ -18,6 +18,9 @@ POSSIBLE_MPP = (0.02, 200.0)
 CONTRADICTION = 1.5
 """Ratio beyond which two statements of one file are taken for two different resolutions."""
 
+SAME_MPP = 1.02
+"""Ratio up to which a given resolution is taken for the one that a file states."""
+
 Pair = tuple[float, float]
 
 
@@ -113,6 +116,19 @@ def stated_mpp(
                 "pixel. Give the true microns per pixel as mpp=."
             )
     return resolution
+
+
+def contradicts(stated: float | None, mpp: float) -> bool:
+    """Whether a given resolution is another one than that of the file.
+
+    Parameters
+    ----------
+    stated : float or None
+        Microns per pixel that the file states; None where it states nothing that can be.
+    mpp : float
+        As given.
+    """
+    return stated is not None and max(stated / mpp, mpp / stated) > SAME_MPP
 
 
 def _contradict(one, other):

@@ -130,6 +130,8 @@ class Slide:
     mpp : float
         Microns per pixel at level 0; for pixels that are not square the geometric mean, so that
         ``mpp ** 2`` is the area of a pixel.
+    stated_mpp : float or None
+        As the file states it, also where another one was given; None where it states nothing that can be.
     mpp_xy : tuple of float
         Microns per pixel along x and y. Give this, not `mpp`, to :func:`patch_grid` for slides
         whose pixels are not square (or use :meth:`grid`); patches then are square.
@@ -192,7 +194,14 @@ class Slide:
             self.levels: tuple[Level, ...] = reference.levels
             self.bounds = reference.bounds
             self.magnification = reference.magnification()
-            self.mpp_xy = given_mpp or self._stated_mpp(reference, content)
+            try:
+                stated = self._stated_mpp(reference, content)
+            except SlideError:
+                if given_mpp is None:
+                    raise
+                stated = None
+            self.stated_mpp = None if stated is None else float(np.sqrt(stated[0] * stated[1]))
+            self.mpp_xy = given_mpp or stated
             self.mpp = float(np.sqrt(self.mpp_xy[0] * self.mpp_xy[1]))
             if self.mpp_xy[0] == self.mpp_xy[1]:
                 self.mpp = self.mpp_xy[0]

@@ -681,3 +681,13 @@ def test_features_are_not_copied_into_memory(stored, monkeypatch):
     bags = Bags(sequence, sequence.names[sequence.slide_ids], proportions)
     model = NegativePseudoLabelClassifier(max_epochs=2, random_state=0).fit(X, y, bags)
     assert model.predict(sequence).shape == (112,)
+
+
+def test_a_given_resolution_that_the_file_contradicts_is_told(tmp_path, caplog):
+    path = write_slide(tmp_path / "s.tif", texture(400, 400), mpp=0.5)
+    for mpp, told in ((1.0, True), (0.5, False)):
+        caplog.clear()
+        embed_slides([path], Colors(), tmp_path / str(mpp), mpp={"s": mpp}, **SETTINGS)
+        assert (
+            "s: 1 microns per pixel are given and used, but the file states 0.5" in caplog.text
+        ) is told

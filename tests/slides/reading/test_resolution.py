@@ -6,7 +6,7 @@ import tifffile
 from slide_files import texture, write_slide
 
 from proportion_ssl.slides import SlideError, open_slide
-from proportion_ssl.slides.reading._resolution import check_given_mpp, stated_mpp
+from proportion_ssl.slides.reading._resolution import check_given_mpp, contradicts, stated_mpp
 
 PIXELS = texture(300, 200)
 
@@ -119,3 +119,15 @@ def test_a_given_resolution_goes_before_the_file_is_looked_at(tmp_path):
     path = write_slide(tmp_path / "s.tif", PIXELS)
     with pytest.raises(ValueError, match="between"):
         open_slide(path, mpp=500)
+
+
+def test_what_the_file_states_is_known_beside_what_was_given(tmp_path):
+    path = write_slide(tmp_path / "s.tif", PIXELS, mpp=0.5)
+    with open_slide(path, mpp=0.25) as slide:
+        assert slide.mpp == 0.25 and slide.stated_mpp == pytest.approx(0.5, rel=1e-6)
+        assert contradicts(slide.stated_mpp, slide.mpp)
+    with open_slide(path) as slide:
+        assert slide.stated_mpp == slide.mpp
+    with open_slide(write_slide(tmp_path / "t.tif", PIXELS, mpp=0.05), mpp=0.25) as slide:
+        assert slide.stated_mpp is None and not contradicts(slide.stated_mpp, slide.mpp)
+    assert [contradicts(0.5, mpp) for mpp in (0.5, 0.505, 0.495, 0.52, 0.48)] == [0, 0, 0, 1, 1]
