@@ -2,8 +2,9 @@
 
 - `equality`: largest differences of probabilities and (relative) weights between the fit that holds its
   features and the one that reads them anew in every round.
-- `files`: a cohort of float16 files (`--slides` x `--patches` x `--features`): seconds of the fit, seconds
-  per slide and pass, peak memory of the process (its workers apart), and the size of the features in float32.
+- `files`: a cohort of float16 files (`--slides` x `--patches` x `--features`, `--format npy` or `h5`),
+  made up and deleted afterwards: seconds of the fit, seconds per slide and pass, seconds to predict all
+  patches, peak memory of the process and of its largest worker, and the size of the features in float32.
 - `memory`: the same of simulated cohorts of `--memory-slides` slides of 2000 x 512.
 - `simulated`: features that are drawn from a seed whenever they are read, 10,000 patches x 1024 a slide,
   cohorts of `--simulated` slides: seconds of the processor with and without drawing, the slope, and on how
@@ -13,7 +14,7 @@ A fit of 11 rounds reads every bag 14 times: once for the principal components, 
 the records, once at the end for the temperature. JSON comes out; the sizes that were measured are in it.
 
     python benchmarks/speed/bench_out_of_core.py
-    python benchmarks/speed/bench_out_of_core.py --slides 400 --patches 10000 --features 1536 --n-jobs 16
+    python benchmarks/speed/bench_out_of_core.py --only files --patches 10000 --format h5 --n-jobs 2
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from proportion_ssl import Bags, RobustProportionClassifier
@@ -114,12 +117,32 @@ def simulated_bags(n_slides, n_patches, n_features):
     return Bags(features, None, np.stack([shares_of(slide) for slide in range(n_slides)]))
 
 
-def file_bags(folder, n_slides, n_patches, n_features):
+def write_npy(path, X):
+    np.save(path, X)
+
+
+def write_h5(path, X):
+    """As TRIDENT lays features out."""
+    side = int(np.ceil(len(X) ** 0.5))
+    places = np.arange(len(X))
+    about = {"patch_size": 256, "patch_size_level0": 256, "overlap": 0, "name": path.stem}
+    about |= {"level0_magnification": 20, "target_magnification": 20, "savetodir": str(path.parent)}
+    about |= {"level0_width": 256 * side, "level0_height": 256 * side}
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", data=X, chunks=(min(len(X), 500), X.shape[1]))
+        coords = file.create_dataset(
+            "coords", data=256 * np.stack([places % side, places // side], 1)
+        )
+        coords.attrs.update(about)
+
+
+def file_bags(folder, n_slides, n_patches, n_features, *, write=write_npy):
     """Features of the same slides in files of half precision."""
     paths = {}
     for slide in range(n_slides):
-        paths[f"{slide:06d}"] = path = Path(folder) / f"{slide:06d}.npy"
-        np.save(path, draw_slide(slide, n_patches, n_features)[0].astype(np.float16))
+        name = f"{slide:06d}"
+        paths[name] = path = Path(folder) / f"{name}.{write.__name__.removeprefix('write_')}"
+        write(path, draw_slide(slide, n_patches, n_features)[0].astype(np.float16))
     return Bags(FeatureSequence(paths), None, np.stack([shares_of(s) for s in range(n_slides)]))
 
 
@@ -136,6 +159,16 @@ def fit(bags, *, streamed=True, n_components=200, n_jobs=None):
 def peak_mib():
     """Largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def largest_worker_mib():
+    """Largest resident memory so far of a process that this one has started, as Linux tells it."""
+    peaks = [0.0]
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            lines = Path("/proc", child, "status").read_text().splitlines()
+            peaks += [float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
+    return max(peaks)
 
 
 def equality(n_slides, n_patches, n_features):
@@ -161,15 +194,32 @@ def _in_process(make, sizes, n_jobs):
         fit(make(other, 8, 100, sizes[2]), n_components=50)  # imports, buffers
         before = peak_mib()
         seconds, model = fit(bags, n_jobs=n_jobs)
+        after_fit, worker = peak_mib(), largest_worker_mib()
         X, y = draw_slide(2 * 10**6, 5000, sizes[2])
-        return seconds, before, peak_mib(), float((model.predict(X) == y).mean())
+        accuracy = float((model.predict(X) == y).mean())
+        predicting = None
+        if isinstance(bags.X, FeatureSequence):
+            start = time.perf_counter()
+            model.predict(bags.X)
+            predicting = time.perf_counter() - start
+        return seconds, before, (after_fit, peak_mib(), worker), accuracy, predicting
 
 
 def measured(make, sizes, n_jobs=None):
     """A fit in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        seconds, before, peak, accuracy = pool.submit(_in_process, make, sizes, n_jobs).result()
+        measures = pool.submit(_in_process, make, sizes, n_jobs).result()
+    seconds, before, (peak, peak_with_prediction, worker), accuracy, predicting = measures
+    of_prediction = (
+        {}
+        if predicting is None
+        else {
+            "seconds_of_prediction": round(predicting, 1),
+            "peak_mib_with_prediction": round(peak_with_prediction),
+            "largest_worker_mib": round(worker),
+        }
+    )
     return {
         "sizes": list(sizes),
         "seconds": round(seconds[0], 1),
@@ -180,6 +230,7 @@ def measured(make, sizes, n_jobs=None):
         "beyond_imports_mib": round(peak - before),
         "features_mib_float32": round(np.prod(sizes) * 4 / 2**20),
         "accuracy": round(accuracy, 3),
+        **of_prediction,
     }
 
 
@@ -216,6 +267,7 @@ def main():
     parser.add_argument("--slides", type=int, default=400)
     parser.add_argument("--patches", type=int, default=500)
     parser.add_argument("--features", type=int, default=1536)
+    parser.add_argument("--format", choices=["npy", "h5"], default="npy")
     parser.add_argument("--n-jobs", type=int, default=1)
     parser.add_argument("--simulated", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--memory-slides", type=int, nargs="+", default=[10, 20, 40])
@@ -223,9 +275,10 @@ def main():
     arguments = parser.parse_args()
     sizes = arguments.slides, arguments.patches, arguments.features
     n_jobs = arguments.n_jobs
+    write = {"npy": write_npy, "h5": write_h5}[arguments.format]
     parts = {
         "equality": lambda: equality(40, 250, 512),
-        "files": lambda: measured(file_bags, sizes, n_jobs),
+        "files": lambda: measured(partial(file_bags, write=write), sizes, n_jobs),
         "memory": lambda: [
             measured(make_simulated, (n, 2000, 512)) for n in arguments.memory_slides
         ],
