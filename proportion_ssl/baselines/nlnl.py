@@ -114,7 +114,7 @@ class NLNLClassifier(TrainedNetClassifier):
         What the net predicts of the labeled patches, averaged over its last ten epochs of SelNL.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        Of the authors: threshold of 0.5; they train for 720 epochs in each phase.
+        Of the authors: a threshold of 0.5 and 720 epochs in each phase.
 
     Notes
     -----
@@ -140,7 +140,7 @@ class NLNLClassifier(TrainedNetClassifier):
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
     }
 
-    SOURCE_SETTINGS: ClassVar[dict[str, Any]] = {"threshold": 0.5}
+    SOURCE_SETTINGS: ClassVar[dict[str, Any]] = {"threshold": 0.5, "max_epochs": 720}
 
     _kept = TrainedNetClassifier._kept.extended(
         left_out={"label_probabilities_": "of patches that only the fit has seen"}
