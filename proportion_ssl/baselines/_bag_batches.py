@@ -268,9 +268,9 @@ class BagLoss(nn.Module):
         Parameters
         ----------
         loss : torch.nn.Module
-            Of logits and signed labels.
+            Takes logits and signed labels.
         logits : torch.Tensor of shape (n_instances, n_classes)
-            Of the labeled batch.
+            Logits of the labeled batch.
         signed : torch.Tensor of shape (n_instances, n_classes)
         """
         return loss(logits, signed)

@@ -111,8 +111,8 @@ class FixMatchClassifier(ViewClassifier):
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the authors: 7 unlabeled patches beside each labeled one. Each pass over the bags then has a third
-        of the steps that 2 bags per step make; raise ``max_epochs`` by as much for equal numbers of steps.
+        The authors' settings: 7 unlabeled patches beside each labeled one. Each pass over the bags then makes
+        2/7 of the steps of 2 bags per step; for equal numbers of steps multiply ``max_epochs`` by 3.5.
 
     References
     ----------

@@ -65,7 +65,7 @@ class ICTClassifier(TwoStreamClassifier):
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the authors, for CIFAR-10: weight 100 and evenly distributed shares.
+        The authors' settings for CIFAR-10: weight 100 and evenly distributed shares.
 
     References
     ----------

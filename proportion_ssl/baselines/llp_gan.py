@@ -105,7 +105,7 @@ class GenerativeLoss(BagLoss):
         Weight of the discriminator's loss beside the proportion loss.
     n_noise, n_hidden : int
     learning_rate : float
-        Of the generator.
+        Learning rate of the generator.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class LLPGANClassifier(TwoStreamClassifier):
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the authors: equal weights, and a step on each single bag.
+        The authors' settings: equal weights, and a step on each single bag.
 
     Notes
     -----

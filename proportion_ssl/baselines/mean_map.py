@@ -66,8 +66,8 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
         Class indices of the last round. Only with bags and ``alternating``.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        Of Patrini et al.: the alternating mean map that begins with the Laplacian one, as in their program's
-        demonstration; gamma 0.01.
+        The settings of Patrini et al.: the alternating mean map begins with the Laplacian one, gamma 0.01, as
+        in the demonstration of their program.
 
     Notes
     -----

@@ -94,7 +94,7 @@ class MeanTeacherClassifier(TwoStreamClassifier):
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the authors, for CIFAR-10: weight 100, reached after 40,000 of 150,000 steps.
+        The authors' settings for CIFAR-10: weight 100, reached after 40,000 of 150,000 steps.
 
     References
     ----------

@@ -31,9 +31,9 @@ class MixBag(BaseEstimator):
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the :class:`~proportion_ssl.baselines.ProportionLossClassifier` around it: the authors mix 32 bags
-        in each step. Each pass over the bags then has a sixteenth of the steps that 2 bags per step
-        make; raise ``max_epochs`` by as much for equal numbers of steps.
+        The authors' setting for the :class:`~proportion_ssl.baselines.ProportionLossClassifier` around it: 32
+        bags in each step. Each pass over the bags then makes a sixteenth of the steps of 2 bags per step; for
+        equal numbers of steps multiply ``max_epochs`` by 16.
 
     Notes
     -----

@@ -51,7 +51,7 @@ class MixMatchLoss(TeacherLoss):
         The larger share of each mix is the larger of lambda and ``1 - lambda``, lambda drawn from
         Beta(alpha, alpha).
     noise : float
-        Of the views, see :func:`~proportion_ssl.baselines._views.weak_view`.
+        Noise of the views, see :func:`~proportion_ssl.baselines._views.weak_view`.
     decay : float in [0, 1)
         Decay of the averaged weights, which predict after the last step.
     """
@@ -119,7 +119,7 @@ class MixMatchClassifier(TwoStreamClassifier):
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the authors, for CIFAR-10: weight 75, reached after 1/64 of the steps.
+        The authors' settings for CIFAR-10: weight 75, reached after 1/64 of the steps.
 
     References
     ----------

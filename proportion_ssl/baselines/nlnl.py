@@ -114,7 +114,7 @@ class NLNLClassifier(TrainedNetClassifier):
         What the net predicts of the labeled patches, averaged over its last ten epochs of SelNL.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        Of the authors: a threshold of 0.5 and 720 epochs in each phase.
+        The authors' settings: a threshold of 0.5 and 720 epochs in each phase.
 
     Notes
     -----
@@ -131,7 +131,7 @@ class NLNLClassifier(TrainedNetClassifier):
     doubtful_labels : The labels that are not believed.
     """
 
-    #: Of the base; all labeled patches are trained on, in every epoch.
+    #: Parameters of the base without effect here: all labeled patches are trained on, in every epoch.
     patience, validation_fraction = 1, 0.0
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol

@@ -103,7 +103,7 @@ class NoisyStudentClassifier(TrainedNetClassifier):
         For each round ``n_labels``, the number of labeled patches of the bags, and ``n_epochs``.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        Of the authors: three rounds, soft labels from a confidence of 0.3 on, dropout of 0.5.
+        The authors' settings: three rounds, soft labels from a confidence of 0.3 on, dropout 0.5.
 
     Notes
     -----

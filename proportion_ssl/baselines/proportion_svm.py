@@ -58,7 +58,7 @@ class ProportionSVMClassifier(LinearMachines):
         What ``C`` and ``C_p`` were.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        Of the authors' program: a growth of 1.5 and the best of 20 starts.
+        The settings of the authors' program: a growth of 1.5 and the best of 20 starts.
 
     Notes
     -----

@@ -48,7 +48,7 @@ class SoftMatchClassifier(ViewClassifier):
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the authors: 7 unlabeled patches beside each labeled one; see :class:`FixMatchClassifier`.
+        The authors' settings: 7 unlabeled patches beside each labeled one; see :class:`FixMatchClassifier`.
 
     Notes
     -----
