@@ -52,9 +52,9 @@ class SoftMatchClassifier(ViewClassifier):
 
     Notes
     -----
-    The running variance begins at 1. With a momentum of 0.999 it is still half of that after 700 steps, so
-    that in shorter trainings nearly every label has full weight; a momentum of 0.99 weighs them from
-    about 100 steps on.
+    The running variance begins at 1. With a momentum of 0.999 it is still about one half after 700 steps, so
+    that in shorter trainings hardly a label weighs less than one half; a momentum of 0.99 is there
+    after 70 steps.
 
     References
     ----------
