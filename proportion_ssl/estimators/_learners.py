@@ -40,6 +40,9 @@ from proportion_ssl.pseudo_labels.label_log import LabelLog
 #: What logits are divided by in the rounds: discriminant functions of many features are far too sure.
 ROUND_TEMPERATURE = 5.0
 
+#: A head that is solved for has none.
+NO_LOSSES = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
+
 #: Normal quantile below which a change of left-out slides counts as harm.
 HARM = -1.645
 
@@ -283,7 +286,7 @@ class SolvedLearner:
         self.told = self._told_by_bags()
         given = with_told(self.told, self.X, self.known, self.groups)
         self.solution = self.supervised = self.head.solve(*given)
-        return {"n_epochs": 0, "train_loss": None, "valid_loss": None}
+        return dict(NO_LOSSES)
 
     def _told_by_bags(self):
         """Means of the classes that are in the records of the bags, and that no labeled instance shows."""
@@ -315,7 +318,7 @@ class SolvedLearner:
         self.labels = soft_labels(labels, self.probabilities())
         every = (np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups()))
         self.solution = self.head.solve(*with_told(self.told, self.X_all, *every))
-        return {"n_epochs": 0, "train_loss": None, "valid_loss": None}
+        return dict(NO_LOSSES)
 
     def refit(self) -> None:
         """Nothing: every solution starts anew."""

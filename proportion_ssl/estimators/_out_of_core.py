@@ -19,6 +19,7 @@ from proportion_ssl.estimators._learners import (
     with_told,
 )
 from proportion_ssl.estimators._map_bags import map_bags
+from proportion_ssl.estimators._rules_of_bags import OneSelector, TwoSelectors
 from proportion_ssl.heads._base import left_out_by
 from proportion_ssl.heads._discriminant import ABSENT, discriminant_functions
 from proportion_ssl.heads._moments import (
@@ -32,7 +33,6 @@ from proportion_ssl.heads._temperature import LOG_TEMPERATURES, temperature_sums
 from proportion_ssl.nets.content_order import content_hashes
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.intervals import consistent_proportions
-from proportion_ssl.pseudo_labels import Selector
 
 #: Bytes of projected features up to which they are held in memory.
 MOST_HELD = 2**30
@@ -58,13 +58,24 @@ def stays_out_of_core(X: Any, n_instances: int, n_components: int | None) -> boo
 
 
 class Labeling(NamedTuple):
-    """How a round labels a bag: by which solution, which selector, and with which weight and record."""
+    """How a round labels a bag: by which solution, which rule, and with which weight and record."""
 
     projection: Projection
     solution: tuple[np.ndarray, np.ndarray]
-    selector: Selector
+    rule: OneSelector | TwoSelectors
     record: Any
     weight: float
+    last_negative: np.ndarray | None  # (n_instances, n_classes)
+
+
+class RoundOfBag(NamedTuple):
+    """What a round says of a bag."""
+
+    predicted: np.ndarray  # (n_classes,), instances before the round
+    n_positive: np.ndarray  # (n_classes,), labels
+    n_negative: np.ndarray  # (n_classes,)
+    last_negative: np.ndarray | None  # with the negative labels of the round
+    moments: SlideMoments | None  # None: a bag of weight 0
 
 
 # --- what a pass does with one bag ------------------------------------------------------------------
@@ -98,7 +109,7 @@ def counts_of_bag(X: Any, projection: Projection, solution: tuple) -> np.ndarray
     return _counts(logits_of(projection(X), solution))
 
 
-def round_of_bag(X: Any, labeling: Labeling) -> tuple[np.ndarray, SlideMoments | None]:
+def round_of_bag(X: Any, labeling: Labeling) -> RoundOfBag:
     """Predict a bag, label it, and add it up.
 
     Parameters
@@ -108,16 +119,21 @@ def round_of_bag(X: Any, labeling: Labeling) -> tuple[np.ndarray, SlideMoments |
 
     Returns
     -------
-    counts : ndarray of int, shape (n_classes,)
-        Predicted before the round.
-    moments : SlideMoments or None
-        None: a bag of weight 0.
+    result : RoundOfBag
     """
     X = labeling.projection(X)
     logits = logits_of(X, labeling.solution)
-    if labeling.weight == 0:
-        return _counts(logits), None
-    return _counts(logits), slide_moments(X, _labels(logits, labeling))
+    signed, probabilities, last_negative = _signed(logits, labeling)
+    moments = None
+    if labeling.weight > 0:
+        moments = slide_moments(X, soft_labels(signed * np.float32(labeling.weight), probabilities))
+    return RoundOfBag(
+        _counts(logits),
+        (signed > 0.5).sum(axis=0),
+        (signed < 0).sum(axis=0),
+        last_negative,
+        moments,
+    )
 
 
 def left_out_bag(
@@ -151,15 +167,19 @@ def left_out_bag(
 
 def _labels(logits, labeling):
     """Soft labels of one bag, float32."""
+    signed, probabilities, _ = _signed(logits, labeling)
+    return soft_labels(signed * np.float32(labeling.weight), probabilities)
+
+
+def _signed(logits, labeling):
+    """Signed labels of one bag, the probabilities that they follow from, and negative labels by round."""
     probabilities = softmax(logits / np.float32(ROUND_TEMPERATURE), axis=1)
-    labels = np.asarray(
-        labeling.selector.transform(
-            probabilities,
-            bag_ids=np.zeros(len(logits), dtype=np.int64),
-            bag_proportions=labeling.record,
-        )
-    )
-    return soft_labels(labels * np.float32(labeling.weight), probabilities)
+    last_negative = labeling.last_negative
+    if last_negative is not None:
+        last_negative = last_negative.copy()  # a bag of a lost worker is done again
+    one = np.zeros(len(logits), dtype=np.int64)
+    labels, _ = labeling.rule(probabilities, one, labeling.record, last_negative)
+    return labels, probabilities, last_negative
 
 
 def _counts(logits):
@@ -184,6 +204,7 @@ class StreamedLearner(SolvedLearner):
     def __init__(self, n_jobs: int | None, *args: Any):
         self.n_jobs = n_jobs
         self.moments: Any = None  # of the last round, a CohortMoments by fold
+        self.last_negative: Any = None  # by bag: the round that last gave each negative label
         self._last_shares: np.ndarray | None = None
         super().__init__(*args)
 
@@ -239,35 +260,45 @@ class StreamedLearner(SolvedLearner):
 
         return self._shares(list(self._map(counts_of_bag, arguments)))
 
-    def round(self, selector: Selector, bags: Bags) -> np.ndarray:
+    def round(self, rule: OneSelector | TwoSelectors, bags: Bags) -> list[RoundOfBag]:
         """Label the bags, and solve for a new head.
 
         Parameters
         ----------
-        selector : Selector
-            Labels each bag by itself, with labels of at least 0.
+        rule : OneSelector or TwoSelectors
+            Of selectors that label each bag by itself. What two selectors exclude is kept in memory, one
+            byte per instance and class.
         bags : Bags
             With the weights of the round.
 
         Returns
         -------
-        shares : ndarray of shape (n_bags, n_classes)
-            As the head before the round predicts them.
+        results : list of RoundOfBag
+            As the head before the round predicts and labels them; without moments.
         """
-        self.before = self.solution, selector, bags.recorded, bags.weights
+        self.before = self.solution, rule, bags.recorded, bags.weights
+        if self.last_negative is None and isinstance(rule, TwoSelectors):
+            n_classes = self.known.shape[1]
+            self.last_negative = [np.zeros((n, n_classes), np.uint8) for n in self.bags.sizes]
         self.moments = [self._no_moments() for _ in range(bag_folds(bags.n_bags).max() + 1)]
-        counts = []
-        results = self._map(
+        results = []
+        of_bags = self._map(
             round_of_bag, lambda bag: (self.places.features(bag), self._labeling(bag))
         )
-        for fold, (predicted, moments) in zip(bag_folds(bags.n_bags), results, strict=True):
-            counts.append(predicted)
-            if moments is not None:
-                self.moments[fold].add(moments)
+        for fold, result in zip(bag_folds(bags.n_bags), of_bags, strict=True):
+            if result.moments is not None:
+                self.moments[fold].add(result.moments)
+            results.append(result._replace(moments=None))
+        if self.last_negative is not None:
+            self.last_negative = [result.last_negative for result in results]
         in_bags = sum(part.counts for part in self.moments)
         given = with_told(self.told, self.X, self.known, self.groups, in_bags)
         self.solution = self._solve(self.moments, *given)
-        return self._shares(counts)
+        return results
+
+    def shares_before(self, results: list[RoundOfBag]) -> np.ndarray:
+        """Shares of the classes that the head before a round predicts, shape (n_bags, n_classes)."""
+        return self._shares([result.predicted for result in results])
 
     def last_shares(self) -> np.ndarray:
         """As the head of the last round predicts them; once :meth:`finish` is done."""
@@ -275,10 +306,11 @@ class StreamedLearner(SolvedLearner):
 
     def _labeling(self, bag):
         """How the last round labels a bag."""
-        solution, selector, recorded, weights = self.before
+        solution, rule, recorded, weights = self.before
         one = slice(bag, bag + 1)
         record = recorded[:, one] if getattr(recorded, "ndim", 2) == 3 else recorded[one]
-        return Labeling(self.projection, solution, selector, record, float(weights[bag]))
+        last_negative = None if self.last_negative is None else self.last_negative[bag]
+        return Labeling(self.projection, solution, rule, record, float(weights[bag]), last_negative)
 
     def _no_moments(self):
         sizes = self.known.shape[1], len(self.projection.components)

@@ -11,16 +11,22 @@ from skorch import NeuralNet
 from tqdm import tqdm
 
 from proportion_ssl._sklearn import HasMethods, Interval, StrOptions, visual_block
-from proportion_ssl.estimators._learners import NetLearner, SolvedLearner, rounds
+from proportion_ssl.estimators._learners import NO_LOSSES, NetLearner, SolvedLearner, rounds
+from proportion_ssl.estimators._out_of_core import StreamedLearner, stays_out_of_core
+from proportion_ssl.estimators._rules_of_bags import TwoSelectors
 from proportion_ssl.estimators._with_net import (
     TrainedNetClassifier,
+    mean_absolute_error,
     new_head_net,
 )
-from proportion_ssl.heads import SoftLabelHead
+from proportion_ssl.heads import DiscriminantClassifier, SoftLabelHead
 from proportion_ssl.losses.signed_labels import NegativeLoss, PositiveLoss, multi_negative_loss
 from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
-from proportion_ssl.pseudo_labels.picking import merge_rounds
-from proportion_ssl.pseudo_labels.selectors import AdaptiveSelector, NegativeSelector
+from proportion_ssl.pseudo_labels.selectors import (
+    AdaptiveSelector,
+    NegativeSelector,
+    labels_bag_by_bag,
+)
 
 #: Rounds of a head that is solved for.
 N_SOLVED_ROUNDS = 11
@@ -119,7 +125,8 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         Why training ended.
     label_log_ : LabelLog
         The pseudo labels, as changes by round and rule: ``to_frame()`` is a tidy table, ``replay(round)`` the
-        labels of a round. Only with bags. The four attributes that follow are read from it.
+        labels of a round. Only with bags, unless their features stay in files (see Notes). The four
+        attributes that follow are read from it.
     signed_labels_ : ndarray of int8, shape (n_bag_instances, n_classes)
         Pseudo labels of the last round; +1 "is", -1 "is not", 0 unknown. Soft labels (a selector such as
         :class:`~proportion_ssl.SoftAssignmentSelector`) count as positive above one half.
@@ -155,6 +162,13 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
       weights learn from the last, best pseudo labels without the memory of earlier, worse ones.
 
     ``PAPER_SETTINGS`` holds the learning rate, batch size and memory of the paper, without refit.
+
+    With a :class:`~proportion_ssl.heads.DiscriminantClassifier` and bags that are a
+    :class:`~proportion_ssl.slides.FeatureSequence` whose components would take more than 1 GiB of memory,
+    features stay in their files, as in :class:`~proportion_ssl.RobustProportionClassifier`: every round is a
+    map over the bags (``joblib.parallel_config(n_jobs=...)`` shares it out) and a sum, and single pseudo
+    labels are not kept (no ``label_log_``). Selectors must be those of this package, which label each bag by
+    itself; with others, and with other heads that are solved for, the components are held in memory.
 
     References
     ----------
@@ -271,7 +285,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         with self._progress(bags) as progress:
             progress.set_description("supervised")
             if is_warm and bags is not None:
-                losses: dict = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
+                losses = dict(NO_LOSSES)
             else:
                 losses = learner.fit_labeled(new_weights=not is_warm)
             self.history_ = [{"round": 0, **losses}]
@@ -289,9 +303,11 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
                     "warm_start=True goes on training a net; a head that is solved for starts anew in every "
                     "fit, which takes seconds: set warm_start=False."
                 )
-            return SolvedLearner(
-                *(clone(self.estimator), net, X, codes, bags, groups, self.classes_, random_state)
-            )
+            head = clone(self.estimator)
+            given = (head, net, X, codes, bags, groups, self.classes_, random_state)
+            if self._streams(bags, codes):
+                return StreamedLearner(None, *given)
+            return SolvedLearner(*given)
         known, validation = self._split_labeled(X, codes, groups, random_state)
         settings = ("max_epochs", "patience", "epoch_size", "oversample")
         return NetLearner(
@@ -302,35 +318,71 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             random_state=random_state,
         )
 
+    def _streams(self, bags, codes):
+        """Whether every round reads the features of the bags anew."""
+        return (
+            bags is not None
+            and type(self.estimator) is DiscriminantClassifier
+            and all(one is None or labels_bag_by_bag(one) for one in self._make_selectors())
+            and stays_out_of_core(
+                bags.X, len(codes) + bags.n_instances, self.estimator.n_components
+            )
+        )
+
     def _fit_rounds(self, learner, bags, progress):
         """Renew the pseudo labels and learn from them, in turns; then train new weights."""
-        positive_selector, negative_selector = self._make_selectors()
-        self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
-        last_negative = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int32)
-        if positive_selector is None and negative_selector is None:
+        streamed = isinstance(learner, StreamedLearner)
+        if not streamed:
+            self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
+        if self._make_selectors() == [None, None]:
             self.termination_condition_ = "no_selector"
             return
         self.termination_condition_ = "max_epochs"
-
-        def give_labels(probabilities):
-            self.n_iter_ += 1
-            positive = self._select(positive_selector, probabilities, bags)
-            negative = self._select(negative_selector, probabilities, bags)
-            last_negative[negative < 0] = self.n_iter_
-            labels = merge_rounds(positive, negative, self._remembered(last_negative))
-            return labels, negative == 0
-
-        epochs = self._epochs_of_rounds()
-        trained = rounds(learner, give_labels, bags, self.label_log_, epochs)
-        for n_epochs, (probabilities, losses) in zip(epochs, trained, strict=True):
-            self._record_round(n_epochs, losses, probabilities, bags)
+        for _ in (self._streamed_rounds if streamed else self._held_rounds)(learner, bags):
             progress.set_description(f"round {self.n_iter_}")
             progress.update()
-
         if self.refit:
             progress.set_description("refit")
             self.refit_history_ = learner.refit()
             progress.update()
+
+    def _held_rounds(self, learner, bags):
+        """Rounds on features, or their components, in memory."""
+        last_negative = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int32)
+
+        def give_labels(probabilities):
+            rule = self._next_rule()
+            labels, given = rule(probabilities, bags.index, bags.recorded, last_negative)
+            return labels, ~given
+
+        epochs = self._epochs_of_rounds()
+        trained = rounds(learner, give_labels, bags, self.label_log_, epochs)
+        for n_epochs, (probabilities, losses) in zip(epochs, trained, strict=True):
+            error = self._sum_absolute_error(probabilities.argmax(axis=1), bags)
+            signed = self.label_log_.signed_labels
+            counts = [side.sum(axis=0) for side in (signed > 0, signed < 0)]
+            self._append_round({"n_epochs": n_epochs, **losses}, error, *counts)
+            yield
+
+    def _streamed_rounds(self, learner, bags):
+        """Rounds of a head that is solved for, on features that stay in their files."""
+        for _ in self._epochs_of_rounds():
+            results = learner.round(self._next_rule(), bags)
+            error = mean_absolute_error(learner.shares_before(results), bags)
+            counts = [
+                np.sum([getattr(result, name) for result in results], axis=0)
+                for name in ("n_positive", "n_negative")
+            ]
+            self._append_round(NO_LOSSES, error, *counts)
+            yield
+
+    def _next_rule(self):
+        """How the round that begins labels the bags."""
+        self.n_iter_ += 1
+        oldest = None
+        if self.multi_negative:
+            oldest = 1 if self.negative_memory is None else self.n_iter_ - self.negative_memory + 1
+        return TwoSelectors(*self._make_selectors(), self.n_iter_, oldest)
 
     def _check_goes_on(self, net, X):
         """Raise unless the net of the last fit can learn from these data."""
@@ -382,30 +434,13 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             name_details=[str(part) for part in parts.values()],
         )
 
-    def _select(self, selector, probabilities, bags):
-        if selector is None:
-            return np.zeros(probabilities.shape, dtype=np.int8)
-        labels = selector.transform(
-            probabilities, bag_ids=bags.index, bag_proportions=bags.recorded
-        )
-        return np.asarray(labels)  # a DataFrame where scikit-learn is set to give these
-
-    def _remembered(self, last_negative):
-        """Negative labels of earlier rounds that still count."""
-        if not self.multi_negative:
-            return np.zeros(last_negative.shape, dtype=np.int8)
-        oldest = 1 if self.negative_memory is None else self.n_iter_ - self.negative_memory + 1
-        return -(last_negative >= max(1, oldest)).astype(np.int8)
-
-    def _record_round(self, n_epochs, losses, probabilities, bags):
-        signed = self.label_log_.signed_labels
+    def _append_round(self, losses, error, n_positive, n_negative):
         self.history_.append(
             {
                 "round": self.n_iter_,
-                "n_epochs": n_epochs,
                 **losses,
-                "sum_absolute_error": self._sum_absolute_error(probabilities.argmax(axis=1), bags),
-                "n_positive": (signed > 0).sum(axis=0).tolist(),
-                "n_negative": (signed < 0).sum(axis=0).tolist(),
+                "sum_absolute_error": error,
+                "n_positive": n_positive.tolist(),
+                "n_negative": n_negative.tolist(),
             }
         )

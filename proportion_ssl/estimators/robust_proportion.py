@@ -10,6 +10,7 @@ from scipy import stats
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.estimators._learners import SolvedLearner, rounds
 from proportion_ssl.estimators._out_of_core import StreamedLearner, stays_out_of_core
+from proportion_ssl.estimators._rules_of_bags import OneSelector, select
 from proportion_ssl.estimators._with_net import NetBagClassifier, mean_absolute_error
 from proportion_ssl.heads import DiscriminantClassifier
 from proportion_ssl.nets.classifiers import HeadClassifier, MobileNetV2Classifier
@@ -226,13 +227,14 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         learner.fit_labeled()
         self.history_ = []
         for deviation in self._first_deviations():
-            self._tell_error(learner.round(_selector(deviation), bags), bags)
+            results = learner.round(OneSelector(_selector(deviation)), bags)
+            self._tell_error(learner.shares_before(results), bags)
             self._append_round(deviation)
         supported = learner.predicted_shares()
         self._judge(bags, supported)
         for _ in range(N_LAST_ROUNDS):
-            shares = learner.round(_selector(self.record_deviation_), self.bags_)
-            self._tell_error(shares, bags)
+            results = learner.round(OneSelector(_selector(self.record_deviation_)), self.bags_)
+            self._tell_error(learner.shares_before(results), bags)
             self._append_round(self.record_deviation_)
         self.temperature_ = learner.finish()
         self._tell_error(learner.last_shares(), bags)
@@ -253,10 +255,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         selector = _selector(deviation)
 
         def give_labels(probabilities):
-            labels = selector.transform(
-                probabilities, bag_ids=bags.index, bag_proportions=bags.recorded
-            )
-            return np.asarray(labels), None  # a DataFrame where scikit-learn is set to give these
+            return select(selector, probabilities, bags.index, bags.recorded), None
 
         for _ in rounds(learner, give_labels, bags, self.label_log_, [0]):
             codes = learner.logits().argmax(axis=1)

@@ -288,6 +288,26 @@ class _BagwiseSelector(Selector):
         raise NotImplementedError
 
 
+def labels_bag_by_bag(selector: Any) -> bool:
+    """Whether a selector labels each bag by itself, whatever the other bags are.
+
+    Parameters
+    ----------
+    selector : object
+
+    Returns
+    -------
+    bagwise : bool
+        True for the selectors of this package and those derived from them; others may compare bags.
+
+    Examples
+    --------
+    >>> labels_bag_by_bag(NegativeSelector())
+    True
+    """
+    return isinstance(selector, _BagwiseSelector)
+
+
 class ThresholdSelector(_BagwiseSelector):
     """Positive labels for every instance that is predicted with enough confidence.
 

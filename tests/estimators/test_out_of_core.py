@@ -13,12 +13,19 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from proportion_ssl import Bags, RobustProportionClassifier
+from proportion_ssl import (
+    Bags,
+    NegativePseudoLabelClassifier,
+    RobustProportionClassifier,
+    SoftAssignmentSelector,
+    ThresholdSelector,
+)
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.estimators import _map_bags as map_bags_module
 from proportion_ssl.estimators import _out_of_core as out_of_core
 from proportion_ssl.estimators._map_bags import map_bags
-from proportion_ssl.heads import _projection, discriminant
+from proportion_ssl.heads import DiscriminantClassifier, _projection, discriminant
+from proportion_ssl.pseudo_labels import Selector
 from proportion_ssl.slides import FeatureSequence
 
 N_BAGS = 14
@@ -152,6 +159,75 @@ def test_a_class_that_only_bags_hold(data, paths, monkeypatch):
     ]
     assert_same(*fits, data, 1e-6)
     assert (fits[1].predict(data.X_test) == 1).any()
+
+
+class AllBags(Selector):
+    """Labels what is surest in all bags together."""
+
+    def select(self, probabilities, bag_index, bag_proportions):
+        surest = probabilities.max(axis=1)
+        picked = surest >= np.median(surest)
+        return (
+            np.eye(probabilities.shape[1], dtype=np.int8)[probabilities.argmax(axis=1)]
+            * picked[:, None]
+        )
+
+
+NEGATIVE = {
+    "default": {},
+    "one round of memory": {"multi_negative": False},
+    "all rounds": {"negative_memory": None, "positive_selector": ThresholdSelector(0.6)},
+    "negative alone": {"positive_selector": None},
+    "soft": {"positive_selector": SoftAssignmentSelector(), "negative_selector": None},
+    "nothing": {"positive_selector": None, "negative_selector": None},
+}
+
+
+def fit_negative(data, bags, monkeypatch, *, streamed, **settings):
+    monkeypatch.setattr(out_of_core, "MOST_HELD", 0 if streamed else np.inf)
+    model = NegativePseudoLabelClassifier(DiscriminantClassifier(), random_state=0, **settings)
+    return model.fit(data.X_labeled, data.y, bags, groups=data.groups)
+
+
+def rounded(history):
+    def of(value):
+        return round(value, 6) if isinstance(value, float) else value
+
+    return [{name: of(value) for name, value in row.items()} for row in history]
+
+
+@pytest.mark.parametrize("settings", NEGATIVE.values(), ids=NEGATIVE)
+@pytest.mark.filterwarnings("ignore::proportion_ssl.estimators.HarmfulLabelsWarning")
+@pytest.mark.usefixtures("in_double_precision")
+def test_negative_labels_are_those_in_memory(data, paths, monkeypatch, settings):
+    bags = make(paths, data, weights=np.arange(N_BAGS) % 3)
+    held, streamed = (
+        fit_negative(data, bags, monkeypatch, streamed=s, **settings) for s in (False, True)
+    )
+    assert_allclose(held.predict_proba(data.X_test), streamed.predict_proba(data.X_test), atol=1e-6)
+    assert_allclose(weights(held), weights(streamed), atol=1e-6)
+    assert rounded(held.history_) == rounded(streamed.history_)
+    assert held.fell_back_ == streamed.fell_back_
+    assert held.termination_condition_ == streamed.termination_condition_
+    assert hasattr(held, "label_log_")
+    assert not hasattr(streamed, "label_log_")
+
+
+@pytest.mark.slow
+def test_processes_remember_negative_labels(data, paths, monkeypatch):
+    one = fit_negative(data, make(paths, data), monkeypatch, streamed=True)
+    with joblib.parallel_config(n_jobs=2):
+        two = fit_negative(data, make(paths, data), monkeypatch, streamed=True)
+    assert_array_equal(weights(one), weights(two))
+    assert one.history_ == two.history_
+    assert sum(one.history_[-1]["n_negative"]) > 0
+
+
+def test_selectors_that_compare_bags_have_them_in_memory(data, paths, monkeypatch):
+    model = fit_negative(
+        data, make(paths, data), monkeypatch, streamed=True, positive_selector=AllBags()
+    )
+    assert hasattr(model, "label_log_")
 
 
 @pytest.mark.slow
