@@ -300,7 +300,7 @@ def test_cytomine_counts_y_from_below(tmp_path, kind):
     assert two.geometry.bounds == (60, 100, 90, 110) and two.geometry.area == 200
     slide = SimpleNamespace(bounds=(0, 0, 100, 120), dimensions=(100, 120), mpp=0.5)
     assert read_annotations(path, slide=slide, class_map={"66": "x"})[1].class_name == "x"
-    with pytest.raises(AnnotationError, match="y from the lower border.*give slide="):
+    with pytest.raises(AnnotationError, match=r"y from the lower border.*give slide="):
         read_annotations(path)
     cropped = SimpleNamespace(bounds=(10, 10, 50, 50), dimensions=(100, 120), mpp=0.5)
     with pytest.raises(AnnotationError, match="Cytomine outlines on a slide of which only"):
