@@ -18,8 +18,8 @@ def read_resolutions(path: str | PathLike[str]) -> dict[str, float]:
     ----------
     path : path-like
         A text table with a header, read as a manifest is. One column names the files: ``slide``, ``File
-        Name``, ``slide_id``, ``wsi`` or ``image``; one holds ``mpp`` or ``Microns Per Pixel``. Upper and lower
-        case do not matter; other columns are left unread, and so are rows without a number.
+        Name``, ``slide_id``, ``wsi`` or ``image``; one holds ``mpp`` or ``Microns Per Pixel``. Upper and
+        lower case do not matter; other columns are left unread, and so are rows without a number.
 
     Returns
     -------
