@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from proportion_ssl import Bags, load_cohort
-from proportion_ssl.manifest import Cohort
+from proportion_ssl.manifest import Cohort, read_resolutions
 
 HEADER = "slide,annotation,role,acinar,solid\n"
 GOOD = HEADER + "a.svs,a.geojson,labeled,,\nb.svs,,bag,62.5,37.5\nc.svs,c.geojson,test,100,\n"
@@ -535,3 +535,36 @@ def test_very_many_missing_files_are_counted(write):
     rows = "".join(f"x{k}.svs,,bag,50,50\n" for k in range(1_100))
     with pytest.raises(FileNotFoundError, match="and 989 more"):  # 1,000 named, 12 of them shown
         load_cohort(write(HEADER + rows))
+
+
+def test_resolutions_of_a_table_beside_the_slides(write, tmp_path):
+    table = tmp_path / "metadata.csv"
+    table.write_text(
+        "File Name;Class;Microns Per Pixel\nsome/b.svs;Solid;0,5039\nc.tif;;0.25\nd.svs;;\n"
+    )
+    assert read_resolutions(table) == {"b": 0.5039, "c": 0.25}
+    text = "slide,annotation,role,mpp,solid\na.svs,a.geojson,labeled,,\nb.svs,,bag,,100\nc.svs,,test,1.5,\n"
+    cohort = load_cohort(write(text), resolutions=table)
+    assert cohort.slides["mpp"].tolist() == pytest.approx([np.nan, 0.5039, 1.5], nan_ok=True)
+    table.write_text("wsi,mpp\nb.svs,0.25\n")
+    assert read_resolutions(table) == {"b": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("File,Microns Per Pixel\nb.svs,1\n", "no column of file names"),
+        ("wsi,resolution\nb.svs,1\n", r"no column of microns per pixel \(mpp"),
+        ("wsi,mpp\nb.svs,500\n", "line 2: slide 'b' has '500' microns per pixel"),
+        ("wsi,mpp\nb.svs,half\n", "line 2: slide 'b' has 'half' microns"),
+        (
+            "wsi,mpp\nb.svs,0.5\nb.tif,0.25\n",
+            "line 3: slide 'b' has 0.25 microns per pixel, and 0.5",
+        ),
+    ],
+)
+def test_tables_of_resolutions_that_cannot_be_right(tmp_path, text, message):
+    table = tmp_path / "metadata.csv"
+    table.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_resolutions(table)

@@ -115,7 +115,8 @@ def main() -> None:
     parser.add_argument("--cohorts", type=int, default=2000)
     n_cohorts = parser.parse_args().cohorts
     rng = np.random.default_rng(0)
-    print(f"95% intervals of scores, {n_cohorts} cohorts")
+    error = np.sqrt(0.95 * 0.05 / n_cohorts)
+    print(f"95% intervals of scores, {n_cohorts} cohorts; standard error of a coverage {error:.4f}")
     print(cover_scores(n_cohorts, rng).round(3).to_string(index=False))
     print(f"\n90% intervals of proportions, {n_cohorts // 10} cohorts")
     print(cover_proportions(n_cohorts // 10, rng).round(3).to_string(index=False))

@@ -22,13 +22,16 @@ from proportion_ssl.slides import (  # noqa: E402
     FeatureSequence,
     Region,
     patch_grid,
+    prediction_regions,
+    read_annotations,
     read_features,
     write_annotation_store,
     write_features,
+    write_geojson,
     write_zarr,
 )
 
-TOOLS = ("lazyslide", "torchmil", "tiatoolbox", "timm", "trident", "stamp")
+TOOLS = ("geopandas", "lazyslide", "torchmil", "tiatoolbox", "timm", "trident", "stamp")
 
 
 def own_h5(path):
@@ -39,6 +42,27 @@ def own_h5(path):
     kept = grid[[order[(row, column)] for column, row in cells.tolist()]]
     facts = {"name": "slide", "dimensions": (9000, 7000), "mpp": 0.25}
     write_features(path, features, kept, settings={"encoder": "uni_v1"}, **facts)
+
+
+def before_geopandas(folder, n=100_000):
+    """Tiles with the probabilities of three classes, and outlines of the same map."""
+    side = int(np.ceil(np.sqrt(n)))
+    grid = patch_grid((side * 224, side * 224), mpp=1.0, patch_mpp=1.0)[:n]
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=n)
+    classes = ["acinar", "lepidic", "solid"]
+    given = {"mpp": 1.0, "probabilities": probabilities}
+    labels = probabilities.argmax(axis=1)
+    tiles = prediction_regions(labels, grid, classes, per="patch", **given)
+    write_geojson(folder / "tiles.geojson", tiles, object_type="tile")
+    write_geojson(folder / "regions.geojson", prediction_regions(labels, grid, classes, **given))
+    found = {}
+    for name in ("tiles", "regions"):
+        regions = read_annotations(folder / f"{name}.geojson")
+        areas = {c: sum(r.geometry.area for r in regions if r.class_name == c) for c in classes}
+        found[name] = {"n": len(regions), "areas": areas}
+    first = probabilities[np.lexsort((grid.boxes[:, 0], grid.boxes[:, 1]))[0]]
+    found["first"] = {f"prob_{name}": p for name, p in zip(classes, first.tolist(), strict=True)}
+    (folder / "found.json").write_text(json.dumps(found))
 
 
 def before_lazyslide(folder):
@@ -96,7 +120,12 @@ def before_stamp(folder):
     write_stamp(folder / "ours_stamp.h5", features, cells * 256.0)
 
 
-BEFORE = {"lazyslide": before_lazyslide, "tiatoolbox": before_tiatoolbox, "stamp": before_stamp}
+BEFORE = {
+    "geopandas": before_geopandas,
+    "lazyslide": before_lazyslide,
+    "tiatoolbox": before_tiatoolbox,
+    "stamp": before_stamp,
+}
 BETWEEN = {"torchmil": check_torchmil, "trident": check_trident}
 
 

@@ -17,6 +17,44 @@ def example():
     return rng.normal(size=(N, WIDTH)).astype(np.float32), cells
 
 
+# --- geopandas --------------------------------------------------------------------------------
+
+
+def geopandas_write(folder, source):
+    return importlib.metadata.version("geopandas"), importlib.metadata.version("shapely")
+
+
+def geopandas_read(folder, source):
+    """Tiles and outlines as a GeoDataFrame, and by shapely alone: numbers, areas by class, measurements."""
+    import geopandas
+    import shapely
+
+    expected = json.loads((folder / "found.json").read_text())
+    seen = []
+    for name in ("tiles", "regions"):
+        path = folder / f"{name}.geojson"
+        frame = geopandas.read_file(path)
+        assert frame.geometry.is_valid.all() and len(frame) == expected[name]["n"]
+        classification = frame["classification"].map(
+            lambda value: value if isinstance(value, dict) else json.loads(value)
+        )
+        areas = frame.area.groupby(classification.map(lambda value: value["name"])).sum()
+        assert np.allclose(areas, [expected[name]["areas"][c] for c in areas.index])
+        features = json.loads(path.read_text())["features"]
+        shapes = shapely.from_geojson([json.dumps(one["geometry"]) for one in features])
+        assert shapely.is_valid(shapes).all() and np.isclose(
+            shapely.area(shapes).sum(), areas.sum()
+        )
+        seen += [name, len(frame)]
+        if name == "tiles":
+            corner = frame.bounds.sort_values(["miny", "minx"]).index[0]
+            stated = frame["measurements"][corner]
+            stated = stated if isinstance(stated, dict) else json.loads(stated)
+            for key, value in expected["first"].items():
+                assert abs(stated[key] - value) < 1e-3, (stated, expected["first"])
+    return seen
+
+
 # --- LazySlide --------------------------------------------------------------------------------
 
 

@@ -2,5 +2,6 @@
 
 from proportion_ssl.manifest._cohort import Cohort
 from proportion_ssl.manifest._read import load_cohort
+from proportion_ssl.manifest._resolutions import read_resolutions
 
-__all__ = ["Cohort", "load_cohort"]
+__all__ = ["Cohort", "load_cohort", "read_resolutions"]

@@ -1,6 +1,7 @@
 """Read a manifest: cohort, and everything that cannot be right."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 from proportion_ssl.manifest._cases import check_cases
 from proportion_ssl.manifest._cohort import Cohort
 from proportion_ssl.manifest._records import Column, Records, gather
+from proportion_ssl.manifest._resolutions import read_resolutions
 from proportion_ssl.manifest._rows import (
     RESERVED,
     SHOWN,
@@ -39,6 +41,7 @@ def load_cohort(
     rounding_step: float | None = None,
     standard_deviation: float | None = None,
     need_slides: bool = True,
+    resolutions: str | PathLike | None = None,
 ) -> Cohort:
     """Read and check a manifest of slides.
 
@@ -77,6 +80,9 @@ def load_cohort(
         0. Give at most one of the two; they mean the same as in :class:`~proportion_ssl.Bags`.
     need_slides : bool, default=True
         False: slides need not exist, as where only features of other programs are used. Outlines must.
+    resolutions : path-like, optional
+        A table of microns per pixel, as :func:`~proportion_ssl.manifest.read_resolutions` takes it, for
+        slides without a number in ``mpp``.
 
     Returns
     -------
@@ -158,6 +164,11 @@ def load_cohort(
             " manifest's folder):"
         )
         raise FileNotFoundError(_listed(start, [finding.message for finding in absent]))
+    if resolutions is not None:
+        found = read_resolutions(resolutions)
+        stated = cohort.slides["mpp"]
+        beside = pd.Series(cohort.slides.index.map(found), cohort.slides.index, dtype=float)
+        cohort = replace(cohort, slides=cohort.slides.assign(mpp=stated.fillna(beside)))
     return cohort
 
 

@@ -89,7 +89,7 @@ def collect(
                 column.add([row[position] for _, row in block])
             else:  # a class that the column "predominant" alone knows
                 column.add([""] * len(block))
-    rows.slides.extend(map(_stem, rows.paths))
+    rows.slides.extend(map(stem, rows.paths))
     rows.orders.extend(map(read_order, predominant))
     rows.roles[:] = map(str.lower, rows.roles)
     return rows
@@ -192,7 +192,7 @@ def plain_name(name: str) -> str:
     return name.lower().rstrip(" .")
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """Name of a file without its last suffix, as ``Path(name).stem``."""
     name = name.rstrip("/")
     base = name[max(name.rfind("/"), name.rfind(os.sep)) + 1 :]

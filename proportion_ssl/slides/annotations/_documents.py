@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
 from defusedxml import DefusedXmlException
@@ -20,8 +22,18 @@ MAX_XML_DEPTH = 32
 RASTERS = {b"\x89PNG": "a PNG", b"II*\x00": "a TIFF", b"MM\x00*": "a TIFF", b"II+\x00": "a TIFF"}
 
 
+WKT_COLUMNS = ("wkt", "geometry", "location")
+"""Columns, in lower case, of which a table of annotations has one."""
+
+
+class Table(NamedTuple):
+    """A table with geometries as text: rows by column name, in lower case."""
+
+    rows: list[dict[str, str]]
+
+
 def read_document(path: Path) -> Any:
-    """The root of an annotation file: an XML ``Element``, or what ``json`` makes of it.
+    """The root of an annotation file: an XML ``Element``, what ``json`` makes of it, or a ``Table``.
 
     The content decides, not the extension. Raises ``AnnotationError`` for anything else.
     """
@@ -31,9 +43,12 @@ def read_document(path: Path) -> Any:
         return _parse_xml(data, path)
     if start in "[{":
         return _parse_json(data, path)
+    table = _parse_table(data, path)
+    if table is not None:
+        return table
     raise AnnotationError(
         f"{path}: neither JSON nor XML (it begins with {data[:12]!r}); give QuPath GeoJSON, ASAP "
-        "XML, ImageScope XML or large_image annotation JSON"
+        "XML, ImageScope XML, large_image annotation JSON or a table with a column WKT"
     )
 
 
@@ -112,6 +127,34 @@ def _parse_json(data: bytes, path: Path) -> Any:
         ) from error
     except ValueError as error:  # an integer of thousands of digits
         raise AnnotationError(f"{path}: a number cannot be read: {error}") from error
+
+
+def _parse_table(data: bytes, path: Path) -> Table | None:
+    """A text table, if its header names a column of WKT; fields are separated by semicolon, comma or tab."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    first = text.splitlines()[0]
+    separator = max(";,\t", key=first.count)
+    header = [name.strip().lower() for name in next(csv.reader([first], delimiter=separator))]
+    if not set(header) & set(WKT_COLUMNS):
+        return None
+    at = next(k for k, name in enumerate(header) if name in WKT_COLUMNS)
+    rows = []
+    csv.field_size_limit(MAX_BYTES)
+    for line, cells in enumerate(csv.reader(io.StringIO(text), delimiter=separator), 1):
+        if line == 1 or not any(cells):
+            continue
+        if len(cells) > len(header) and separator == "," and at == len(header) - 1:
+            cells = [*cells[:at], ",".join(cells[at:])]  # WKT that was not quoted
+        if len(cells) != len(header):
+            raise AnnotationError(
+                f"{path}: line {line} has {len(cells)} fields but the header has {len(header)}; quote texts "
+                f"that hold {separator!r}"
+            )
+        rows.append(dict(zip(header, cells, strict=True)))
+    return Table(rows)
 
 
 class _BoundedBuilder(TreeBuilder):

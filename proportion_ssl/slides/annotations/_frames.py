@@ -64,6 +64,7 @@ NDPA = Dialect("NDP.view", False)  # from the center of the glass, which becomes
 HALO = Dialect("HALO", None)
 SEDEEN = Dialect("Sedeen", None)
 COCO = Dialect("COCO", None)
+CYTOMINE = Dialect("Cytomine", None)
 
 
 @dataclass(frozen=True)

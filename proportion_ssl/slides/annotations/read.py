@@ -1,9 +1,8 @@
 """Annotated regions of a slide, read from files, and the class of every patch.
 
 Formats: QuPath GeoJSON (also ``.geojson.gz`` and ``.zip``), ASAP XML, Aperio ImageScope XML, HALO,
-Hamamatsu NDPA, Sedeen, COCO, large_image / Digital Slide Archive annotation JSON, and label-map rasters
-(PNG, TIFF). All give
-the same :class:`Region`, in level-0 pixels of the slide.
+Hamamatsu NDPA, Sedeen, COCO, Cytomine (WKT), large_image / Digital Slide Archive annotation JSON, and
+label-map rasters (PNG, TIFF). All give the same :class:`Region`, in level-0 pixels of the slide.
 
 Overlapping regions: the one drawn last, that is later in the list, lies on top and hides those
 below it.
@@ -24,10 +23,16 @@ from proportion_ssl.slides.annotations._coverage import (
     class_fractions,
     patch_labels,
 )
+from proportion_ssl.slides.annotations._cytomine import (
+    cytomine_outlines,
+    is_cytomine,
+    turn_over,
+)
 from proportion_ssl.slides.annotations._documents import read_document
 from proportion_ssl.slides.annotations._dsa import dsa_outlines, is_dsa
 from proportion_ssl.slides.annotations._frames import (
     COCO,
+    CYTOMINE,
     DSA,
     GEOJSON,
     IMAGESCOPE,
@@ -82,8 +87,9 @@ def read_annotations(
     ----------
     path : str or path-like
         QuPath GeoJSON (plain, gzip or zip), ASAP XML, Aperio ImageScope XML, HALO (``.annotations``),
-        Hamamatsu NDPA, a Sedeen session, COCO polygons of one image, or large_image / Digital Slide
-        Archive annotation JSON. The content decides, not the extension.
+        Hamamatsu NDPA, a Sedeen session, COCO polygons of one image, annotations of Cytomine (a table with
+        a column ``WKT``, or the JSON of its server), or large_image / Digital Slide Archive annotation
+        JSON. The content decides, not the extension.
     class_map : mapping, optional
         From names in the file to class names. Names it does not hold stay as they are. The
         value None leaves a name out; the key None names the unclassified shapes, which are
@@ -132,7 +138,8 @@ def read_annotations(
     - ImageScope: the name of the layer, or the text of its attributes, or its color; the text of
       the region.
     - HALO: the name of the layer, or its color. NDPA: the title, or the color. Sedeen: the description, or
-      the name, or the color. COCO: the category.
+      the name, or the color. COCO: the category. Cytomine: the term, a number unless names were exported;
+      several are joined by ``", "``, and each alone can stand for them.
     - large_image: the group, or the label, or the name of the annotation. Polylines are areas only
       if ``closed`` is true.
 
@@ -143,8 +150,9 @@ def read_annotations(
     - QuPath, thus GeoJSON of every origin: from the corner of the scanned part.
     - large_image, and with it the Digital Slide Archive: from the corner of the scanned part.
     - ImageScope: it cannot be told, since it shows such slides cropped and turned; with ``slide``
-      its files are refused where the scanned part is not the whole slide. So are those of HALO, Sedeen and
-      COCO, of which no source says it.
+      its files are refused where the scanned part is not the whole slide. So are those of HALO, Sedeen, COCO
+      and Cytomine, of which no source says it.
+    - Cytomine counts y from the lower border of the image: `slide` or `dimensions` is needed.
     - NDPA: nanometers from the center of the glass, so that ``slide`` is needed, an NDPI slide.
 
     Areas:
@@ -190,6 +198,9 @@ def read_annotations(
     dialect, outlines = _read_outlines(document, source)
     if dialect is NDPA:
         outlines = to_pixels(outlines, slide, source)
+    if dialect is CYTOMINE:
+        size = dimensions if slide is None else slide.dimensions
+        outlines = turn_over(outlines, None if size is None else size[1], source)
     if slide is not None:
         frame = frame_of(slide, dialect, source)
     if dialect is IMAGESCOPE and frame.mpp is not None:
@@ -214,6 +225,7 @@ FORMATS: tuple[
     (is_ndpa, ndpa_outlines, NDPA),
     (is_sedeen, sedeen_outlines, SEDEEN),
     (lambda document: isinstance(document, Element), xml_outlines, None),
+    (is_cytomine, cytomine_outlines, CYTOMINE),
     (is_dsa, dsa_outlines, DSA),
     (is_geojson, geojson_outlines, GEOJSON),
     (is_coco, coco_outlines, COCO),
@@ -227,5 +239,6 @@ def _read_outlines(document: Any, source: str) -> tuple[Dialect, Iterator[Outlin
             return dialect or xml_dialect(document, source), outlines(document, source)
     raise AnnotationError(
         f"{source}: a JSON file, but neither GeoJSON (type 'FeatureCollection') nor a large_image "
-        "annotation ('elements'), nor COCO ('images', 'annotations' and 'categories')"
+        "annotation ('elements'), nor COCO ('images', 'annotations' and 'categories'), nor annotations of "
+        "Cytomine ('location')"
     )

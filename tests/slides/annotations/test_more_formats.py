@@ -240,3 +240,92 @@ def test_tables_that_do_not_fit(tmp_path):
         read_label_map(tmp_path / "a.png", "CAMELYON", downsample=1)
     with pytest.raises(AnnotationError, match="masks of this data set are in colors"):
         read_label_map(tmp_path / "a.png", "ANORAK", downsample=1)
+
+
+# --- Cytomine -----------------------------------------------------------------------------------
+
+SQUARE = "POLYGON ((10 20, 40 20, 40 50, 10 50, 10 20), (20 30, 30 30, 30 40, 20 40, 20 30))"
+TWO = "MULTIPOLYGON (((60 10, 70 10, 70 20, 60 20, 60 10)), ((80 10, 90 10, 90 20, 80 20, 80 10)))"
+TABLE = (
+    "ID;Image;Project;Term;User;Area;Perimeter;WKT \n"
+    f"7;3;1;[55];2;800.0;160.0;{SQUARE}\n"
+    f"8;3;1;[55, 66];2;200.0;80.0;{TWO}\n"
+    "9;3;1;[66];2;0;0;POINT (5 5)\n"
+)
+REPLY = {
+    "collection": [
+        {
+            "class": "be.cytomine.UserAnnotation",
+            "id": 7,
+            "image": 3,
+            "term": [55],
+            "location": SQUARE,
+        },
+        {
+            "class": "be.cytomine.UserAnnotation",
+            "id": 8,
+            "image": 3,
+            "term": [55, 66],
+            "location": TWO,
+        },
+        {
+            "class": "be.cytomine.UserAnnotation",
+            "id": 9,
+            "image": 3,
+            "term": [66],
+            "location": "POINT (5 5)",
+        },
+    ],
+    "offset": 0,
+    "size": 3,
+}
+
+
+@pytest.mark.parametrize("kind", ["table", "commas", "reply", "list"])
+def test_cytomine_counts_y_from_below(tmp_path, kind):
+    path = tmp_path / "annotations"
+    quoted = "\n".join(",".join(f'"{c}"' for c in line.split(";")) for line in TABLE.splitlines())
+    text = {
+        "table": TABLE,
+        "commas": "\ufeff" + quoted,
+        "reply": json.dumps(REPLY),
+        "list": json.dumps(REPLY["collection"]),
+    }[kind]
+    path.write_text(text, encoding="utf-8")
+    names = {"55": "acinar", "55, 66": "solid"}
+    square, two = read_annotations(path, dimensions=(100, 120), class_map=names)
+    assert (square.class_name, two.class_name) == ("acinar", "solid")
+    assert square.geometry.bounds == (10, 70, 40, 100) and square.geometry.area == 800
+    assert [hole.bounds for hole in square.geometry.interiors] == [(20, 80, 30, 90)]
+    assert two.geometry.bounds == (60, 100, 90, 110) and two.geometry.area == 200
+    slide = SimpleNamespace(bounds=(0, 0, 100, 120), dimensions=(100, 120), mpp=0.5)
+    assert read_annotations(path, slide=slide, class_map={"66": "x"})[1].class_name == "x"
+    with pytest.raises(AnnotationError, match=r"y from the lower border.*give slide="):
+        read_annotations(path)
+    cropped = SimpleNamespace(bounds=(10, 10, 50, 50), dimensions=(100, 120), mpp=0.5)
+    with pytest.raises(AnnotationError, match="Cytomine outlines on a slide of which only"):
+        read_annotations(path, slide=cropped)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TABLE.replace("8;3;", "8;4;"), r"annotations of 2 images \(3, 4\)"),
+        (TABLE.replace("POINT (5 5)", "POINT 5 5)"), r"annotation 9: 'POINT 5 5\)' is no WKT"),
+        (
+            TABLE.replace("POINT (5 5)", ""),
+            "annotation 9: has no WKT; fetch annotations with showWKT",
+        ),
+        (TABLE.replace(";2;800.0", ";800.0"), "line 2 has 7 fields but the header has 8"),
+        (
+            TABLE.replace("40 50", "4e9 50"),
+            r"annotation 7: coordinate 4e\+09 is larger than any slide",
+        ),
+        ("ID;Image;Term\n7;3;[55]\n", r"neither JSON nor XML .* a column WKT"),
+    ],
+)
+def test_cytomine_files_that_cannot_be_used(tmp_path, text, message):
+    path = tmp_path / "annotations.csv"
+    path.write_text(text)
+    with pytest.raises(AnnotationError, match=message):
+        read_annotations(path, dimensions=(100, 120))
