@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: docs test lint
+.PHONY: docs test lint spelling
 
 docs:
 	rm -rf docs/_build docs/api/generated
@@ -13,3 +13,6 @@ test:
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+
+spelling:
+	$(PYTHON) -m pytest -q tests/contracts/test_spelling.py

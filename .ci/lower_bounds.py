@@ -17,7 +17,7 @@ def lowest(requirements):
     for requirement in requirements:
         match = REQUIREMENT.match(requirement)
         if match is None:
-            raise SystemExit(f"setup.cfg: {requirement!r} has no lower bound that can be tried: write name>=version")
+            raise SystemExit(f"setup.cfg: {requirement!r} has no lower bound; write name>=version")
         name, version = match.groups()
         if found.setdefault(name, version) != version:
             raise SystemExit(f"setup.cfg: {name} has two lower bounds, {found[name]} and {version}")

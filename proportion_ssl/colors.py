@@ -1,4 +1,4 @@
-"""Colours of classes: the palette of the paper's Figure 5, and colour notations."""
+"""Colors of classes: the palette of the paper's Figure 5, and color notations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIGURE5_COLORS: dict[str, Color] = {
     "non-cancer": (170, 170, 170),
     "vague": (0, 0, 0),
 }
-"""Colours of Figure 5 of the paper; non-cancer, which it leaves uncoloured, is grey here."""
+"""Colors of Figure 5 of the paper; non-cancer, which it leaves uncolored, is gray here."""
 
 OTHER_COLORS: tuple[Color, ...] = (
     (230, 25, 75),
@@ -43,36 +43,36 @@ OTHER_COLORS: tuple[Color, ...] = (
 def class_colors(
     classes: Sequence[str], colors: Mapping[str, Color] | None = None
 ) -> dict[str, Color]:
-    """One colour per class.
+    """One color per class.
 
     Parameters
     ----------
     classes : sequence of str
         Class names.
     colors : mapping of str to (red, green, blue), optional
-        Colours, 0..255, that take precedence for the classes they name.
+        Colors, 0..255, that take precedence for the classes they name.
 
     Returns
     -------
     palette : dict of str to (red, green, blue)
-        In the order of ``classes``: the given colour, else that of :data:`FIGURE5_COLORS`,
-        else the next of a fixed list of distinct colours, which repeats after 16 classes.
+        In the order of ``classes``: the given color, else that of :data:`FIGURE5_COLORS`,
+        else the next of a fixed list of distinct colors, which repeats after 16 classes.
 
     Raises
     ------
     ValueError
-        If a given colour is not three integers in 0..255.
+        If a given color is not three integers in 0..255.
 
     Examples
     --------
-    >>> class_colors(["lepidic", "tumour"], {"tumour": (1, 2, 3)})
-    {'lepidic': (255, 0, 0), 'tumour': (1, 2, 3)}
+    >>> class_colors(["lepidic", "tumor"], {"tumor": (1, 2, 3)})
+    {'lepidic': (255, 0, 0), 'tumor': (1, 2, 3)}
     """
     known = {**FIGURE5_COLORS, **(colors or {})}
     palette, n_others = {}, 0
     for name in classes:
         if name in known:
-            palette[name] = check_color(known[name], f"the colour of class {name!r}")
+            palette[name] = check_color(known[name], f"the color of class {name!r}")
         else:
             palette[name] = OTHER_COLORS[n_others % len(OTHER_COLORS)]
             n_others += 1
@@ -88,7 +88,7 @@ def check_color(color: Sequence[int], what: str) -> Color:
 
 
 def unpack_argb(packed: int) -> Color:
-    """Colour of a 32-bit integer, alpha red green blue, signed or not (older QuPath).
+    """Color of a 32-bit integer, alpha red green blue, signed or not (older QuPath).
 
     >>> unpack_argb(-65536)
     (255, 0, 0)
@@ -97,7 +97,7 @@ def unpack_argb(packed: int) -> Color:
 
 
 def unpack_bgr(packed: int) -> Color:
-    """Colour of the integer blue * 65536 + green * 256 + red (Aperio ImageScope).
+    """Color of the integer blue * 65536 + green * 256 + red (Aperio ImageScope).
 
     >>> unpack_bgr(65280)
     (0, 255, 0)
@@ -106,12 +106,12 @@ def unpack_bgr(packed: int) -> Color:
 
 
 def parse_css(text: str) -> Color:
-    """Colour of a CSS notation: name, ``#rrggbb``, ``rgb(...)``; opacity is dropped.
+    """Color of a CSS notation: name, ``#rrggbb``, ``rgb(...)``; opacity is dropped.
 
     Raises
     ------
     ValueError
-        If the text is no colour.
+        If the text is no color.
 
     Examples
     --------

@@ -204,8 +204,8 @@ def test_missing_files_are_named(write, text, message):
 
 
 def test_missing_files_are_named_beside_other_problems(write):
-    text = HEADER + "d.svs,,bag,50,50\na.svs,a.geojson,labelled,50,50\n"
-    with pytest.raises(ValueError, match=r"(?s)has role 'labelled'.*no file .*d\.svs"):
+    text = HEADER + "d.svs,,bag,50,50\na.svs,a.geojson,marked,50,50\n"
+    with pytest.raises(ValueError, match=r"(?s)has role 'marked'.*no file .*d\.svs"):
         load_cohort(write(text))
 
 

@@ -3,7 +3,7 @@
 A cohort is 60 slides of 60 patches. The class shares of a slide follow Dirichlet(0.5, ..., 0.5), its
 counts a multinomial. A slide owns two source photographs per class; no photograph is shared between
 slides as long as they last, so that patches of one slide resemble each other and no photograph is
-on both sides of a split. Each slide has its own stain: optical density, split into haematoxylin,
+on both sides of a split. Each slide has its own stain: optical density, split into hematoxylin,
 eosin and residual by the matrix of Ruifrok and Johnston (2001), each channel scaled by
 exp(N(0, 0.25)) and shifted by N(0, 0.1), then gamma exp(N(0, 0.2)).
 
@@ -57,7 +57,7 @@ class Roles:
 
 
 def restain(image: np.ndarray, scale: np.ndarray, shift: np.ndarray, gamma: float) -> np.ndarray:
-    """Change the stain of an RGB uint8 image through its haematoxylin-eosin densities."""
+    """Change the stain of an RGB uint8 image through its hematoxylin-eosin densities."""
     density = -np.log((image.astype(np.float64) + 1.0) / 256.0)
     stains = density @ np.linalg.inv(RUIFROK) * scale + shift
     rgb = np.exp(-np.clip(stains @ RUIFROK, 0.0, None)) ** gamma

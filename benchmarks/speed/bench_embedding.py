@@ -2,9 +2,9 @@
 
 Sides, taken in turns in one process on the same images:
 
-- eager: torchvision's MobileNetV2 as usual (`eval`, `no_grad`, batches of 32) on ready, normalised
+- eager: torchvision's MobileNetV2 as usual (`eval`, `no_grad`, batches of 32) on ready, normalized
   float images, so the network alone;
-- embedder: `PatchEmbedder.transform` on uint8 images, conversion and normalisation included;
+- embedder: `PatchEmbedder.transform` on uint8 images, conversion and normalization included;
 - ONNX Runtime and OpenVINO called bare on ready float images, each in two ways: batches of 32 on
   all threads, and single images on as many independent threads.
 

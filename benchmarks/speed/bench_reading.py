@@ -28,7 +28,7 @@ from proportion_ssl.slides import open_slide
 
 
 def picture(size, seed=0):
-    """Blobs and noise in the colours of H&E, one block of 1024 pixels turned about."""
+    """Blobs and noise in the colors of H&E, one block of 1024 pixels turned about."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(0, 1, (64, 64, 1)).repeat(16, axis=0).repeat(16, axis=1)
     fine = rng.normal(0, 1, (1024, 1024, 1))

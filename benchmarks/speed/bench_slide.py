@@ -92,7 +92,7 @@ def level_tiles(size, factor, tile):
 
 
 def picture(n, rng):
-    """Blobs of 8 um and noise in the colours of H&E."""
+    """Blobs of 8 um and noise in the colors of H&E."""
     coarse = rng.normal(0, 1, (n // 16, n // 16, 1)).repeat(16, axis=0).repeat(16, axis=1)
     fine = rng.normal(0, 1, (n, n, 1))
     pixels = np.array([190, 120, 175]) + 28 * coarse + 10 * fine * np.array([0.8, 1.2, 0.9])

@@ -1,7 +1,7 @@
 """Training of the head at the scale of the paper's study: beside a bare torch loop, and beside the embedding.
 
 - `times_bare_loop`: milliseconds per step of `train_epochs` (skorch's loop, callbacks and history included)
-  by those of a loop in plain torch that does the same steps: same module, loss, optimiser and instances,
+  by those of a loop in plain torch that does the same steps: same module, loss, optimizer and instances,
   which it gathers from one tensor. Taken in turns, for batches of 18, 64 and 256.
 - `share_of_embedding` (with `--fit`): seconds of one fit of the proposed method, default settings, from
   cached features, by those of embedding all 72,604 patches, extrapolated from `--images` of them.

@@ -59,10 +59,10 @@ for seed in range(4):
         model = NegativePseudoLabelClassifier(
             positive_selector=selector, max_epochs=25, random_state=0
         ).fit(data.X_labeled, data.y, data.bags)
-        labelled = (model.signed_labels_ > 0).any(axis=1)
-        right = model.signed_labels_.argmax(axis=1)[labelled] == data.y_bags[labelled]
+        labeled = (model.signed_labels_ > 0).any(axis=1)
+        right = model.signed_labels_.argmax(axis=1)[labeled] == data.y_bags[labeled]
         score = mean_iou_score(data.y_test, model.predict(data.X_test))
-        rows[type(selector).__name__].append((score, right.mean(), labelled.mean()))
+        rows[type(selector).__name__].append((score, right.mean(), labeled.mean()))
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
 titles = (

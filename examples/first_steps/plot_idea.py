@@ -12,7 +12,7 @@ predicts in another slide shows that something is wrong; the recorded shares say
 
 # %%
 # Three classes in two dimensions; the patches of each slide share an offset. Left: the outlined
-# slides. Right: the bags, coloured by their true classes, which the classifier never sees.
+# slides. Right: the bags, colored by their true classes, which the classifier never sees.
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
@@ -21,7 +21,7 @@ from proportion_ssl import Bags, NegativePseudoLabelClassifier, mean_iou_score
 from proportion_ssl.proportions import class_proportions, sum_absolute_error
 from proportion_ssl.pseudo_labels import negative_selectivity, positive_selectivity
 
-COLORS = ListedColormap(["#0072b2", "#e69f00", "#009e73"])  # told apart by colour-blind readers too
+COLORS = ListedColormap(["#0072b2", "#e69f00", "#009e73"])  # told apart by color-blind readers too
 CENTERS = np.array([[0.0, 0.0], [3.4, 0.0], [1.7, 3.0]])
 rng = np.random.default_rng(3)
 

@@ -9,8 +9,8 @@ against the recorded ones, and which class is taken for which.
 
 # %%
 # A small synthetic cohort as real files: four outlined slides, eight of which only the proportions of the
-# patterns are on record, two to test on. Stains differ little, as after normalisation. The
-# outlines of all of them are used to keep patches of tumour only; where there are none, patches are
+# patterns are on record, two to test on. Stains differ little, as after normalization. The
+# outlines of all of them are used to keep patches of tumor only; where there are none, patches are
 # proposed by a net, as the main job does (``examples/segment_slides.py``). Features come
 # from random filters, which need no download.
 import tempfile
@@ -57,7 +57,7 @@ embedder = PatchEmbedder(module=RandomFilterFeatures())
 
 
 def read(name):
-    """Grid, classes and features of the tumour patches of a slide, and its thumbnail."""
+    """Grid, classes and features of the tumor patches of a slide, and its thumbnail."""
     row = cohort.slides.loc[name]
     with open_slide(row.path) as slide:
         grid = slide.grid(magnification=10, size=112)
@@ -95,7 +95,7 @@ systems = {
 }
 
 # %%
-# Figures 5 and 6: the slide, the truth, and the maps of both systems, in the colours of the paper. The
+# Figures 5 and 6: the slide, the truth, and the maps of both systems, in the colors of the paper. The
 # scale bar comes from the size of a patch, 112 pixels at 10x.
 for name in cohort.test:
     grid, truth, features, thumbnail = slides[name]
@@ -117,7 +117,7 @@ for name in cohort.test:
     )
 
 # %%
-# The same in colours that people with any colour vision can tell apart.
+# The same in colors that people with any color vision can tell apart.
 display.plot(colors="colorblind")
 
 # %%

@@ -96,8 +96,8 @@ right = overall_pixel_score(truth[judged].astype(str), predicted[judged])
 print(f"{right:.0%} of the patches of {name} are right")
 
 # %%
-# Neighbouring patches of one class become one region. The file opens in QuPath by drag and drop:
-# every region has class, colour, area and mean probability.
+# Neighboring patches of one class become one region. The file opens in QuPath by drag and drop:
+# every region has class, color, area and mean probability.
 order = [list(model.classes_).index(c) for c in NAMES if c in model.classes_]
 names = [NAMES[i] for i in range(len(NAMES)) if NAMES[i] in model.classes_]
 regions = prediction_regions(

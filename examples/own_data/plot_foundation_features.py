@@ -67,15 +67,15 @@ except ValueError as error:
 # %%
 # Four slides are outlined, sixteen have a line in the report (here: exact shares, as a table with
 # one row per slide), and four are left for the test. The features need no scaling: the head
-# standardises them.
-labelled = [f"slide_{number:02d}" for number in range(4)]
+# standardizes them.
+labeled = [f"slide_{number:02d}" for number in range(4)]
 weak = [f"slide_{number:02d}" for number in range(4, 20)]
 test = [f"slide_{number:02d}" for number in range(20, 24)]
 reports = pd.DataFrame({s: [np.mean(true[s] == c) for c in CLASSES] for s in true}, index=CLASSES).T
 print(reports.loc[weak[:3]].map("{:.0%}".format).to_string())
 
-X = np.concatenate([stored[slide].features for slide in labelled])
-y = np.concatenate([true[slide] for slide in labelled])
+X = np.concatenate([stored[slide].features for slide in labeled])
+y = np.concatenate([true[slide] for slide in labeled])
 bags = Bags([stored[slide].features for slide in weak], weak, reports.loc[weak])
 supervised = NegativePseudoLabelClassifier(max_epochs=30, random_state=0).fit(X, y)
 proposed = NegativePseudoLabelClassifier(max_epochs=30, random_state=0).fit(X, y, bags)

@@ -2,9 +2,9 @@
 The paper's ablation as a grid search over slides
 =================================================
 
-Which parts of negative pseudo labelling help? Each part is a parameter of the estimator, and ``None``
+Which parts of negative pseudo labeling help? Each part is a parameter of the estimator, and ``None``
 switches it off; a grid over them is the ablation table. Folds take whole slides, because patches of
-one slide resemble each other, and the bags go through the same scaler as the labelled patches.
+one slide resemble each other, and the bags go through the same scaler as the labeled patches.
 """
 
 # %%

@@ -11,7 +11,7 @@ and negative pseudo labels as the rounds go by (Figures 2 and 7), and what that 
 # Figure 4: a slide whose predicted shares are close to the recorded ones. The right bar of a class
 # holds the patches predicted as the class, the most confident below. The filled part receives a positive
 # label. The closer the shares, the smaller the sum absolute error, and the more is filled; hardly any
-# patch is labelled negatively.
+# patch is labeled negatively.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ print("positive selectivity:", display.positive_selectivity.round(4))
 
 # %%
 # The same slide predicted badly. Now the shares are far apart, nothing is trusted, and the least
-# confident patches of the classes that are predicted too often are labelled "not this class": all of
+# confident patches of the classes that are predicted too often are labeled "not this class": all of
 # a class that should not be there, most of one that is far too frequent.
 SelectivityDisplay.from_predictions(recorded, [0.05, 0.10, 0.15, 0.25, 0.45], classes=CLASSES)
 
@@ -62,7 +62,7 @@ clf.fit(data.X_labeled, y, Bags(data.bags.X, data.bags.names[data.bags.index], p
 # %%
 # The slide whose predicted shares improve most, from the first round to the last. Its patches stand in
 # the order of their true classes, which the classifier does not know. The outline is the predicted
-# class, a filled box a positive label, a hatched one a negative label, in the colour of the class that
+# class, a filled box a positive label, a hatched one a negative label, in the color of the class that
 # the patch is said not to be; strips are negative labels of several rounds. In the first round the net
 # takes most of the slide for classes of which there is little, so that it is trusted in nothing, and many
 # boxes are hatched. As these move to other classes the shares come closer, and boxes fill up.

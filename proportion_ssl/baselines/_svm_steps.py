@@ -163,6 +163,6 @@ def scores_of(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def objectives_of(
     weights: np.ndarray, X: np.ndarray, labels: np.ndarray, costs: np.ndarray
 ) -> np.ndarray:
-    """Regulariser and loss of each machine, shape (n_machines,)."""
+    """Regularizer and loss of each machine, shape (n_machines,)."""
     squared_hinges = np.maximum(0.0, 1.0 - labels * scores_of(X, weights)) ** 2
     return (weights[:-1] ** 2).sum(axis=0) / 2 + costs @ squared_hinges

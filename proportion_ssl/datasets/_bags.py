@@ -12,18 +12,18 @@ from proportion_ssl.proportions.counts import class_proportions
 
 @dataclass(frozen=True)
 class BagData:
-    """Labelled slides, bags and test slides that :func:`make_bags` draws.
+    """Labeled slides, bags and test slides that :func:`make_bags` draws.
 
     Attributes
     ----------
     X_labeled, y, groups : ndarray
-        Features (n_labeled, n_features), class (n_labeled,) and slide (n_labeled,) of labelled instances.
+        Features (n_labeled, n_features), class (n_labeled,) and slide (n_labeled,) of labeled instances.
     bags : Bags
-        Features and recorded proportions of the weakly labelled slides.
+        Features and recorded proportions of the weakly labeled slides.
     y_bags : ndarray of int, shape (n_bag_instances,)
         True classes of the instances in the bags, for evaluation.
     X_test, y_test, groups_test : ndarray
-        As the labelled ones, of slides that are neither labelled nor bags.
+        As the labeled ones, of slides that are neither labeled nor bags.
     """
 
     X_labeled: np.ndarray
@@ -78,8 +78,8 @@ def make_bags(
     Returns
     -------
     data : BagData
-        Classes are 0 to n_classes - 1, each present in the labelled slides; slides are numbered
-        through: labelled, bags, test.
+        Classes are 0 to n_classes - 1, each present in the labeled slides; slides are numbered
+        through: labeled, bags, test.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def make_bags(
     is_labeled = slides < n_labeled_slides
     n_labeled = int(is_labeled.sum())
     if n_labeled < n_classes:
-        raise ValueError(f"{n_labeled} labelled instances cannot cover {n_classes} classes.")
+        raise ValueError(f"{n_labeled} labeled instances cannot cover {n_classes} classes.")
     while len(np.unique(labels[is_labeled])) < n_classes:
         missing = np.setdiff1d(np.arange(n_classes), labels[is_labeled])
         labels[rng.choice(n_labeled, len(missing), replace=False)] = missing

@@ -44,7 +44,7 @@ def write_slide(path: Path, picture: np.ndarray, mpp: float) -> None:
         for level in LEVELS:
             if level > 1:
                 picture = _halve(picture)
-            density = 1e4 / (mpp * level)  # pixels per centimetre
+            density = 1e4 / (mpp * level)  # pixels per centimeter
             file.write(
                 picture,
                 tile=(_TILE, _TILE),

@@ -35,7 +35,7 @@ from proportion_ssl.datasets._tissue.stain import draw_stain
 logger = logging.getLogger(__name__)
 
 _ROLES = ("labeled", "bag", "test")
-_SMALLEST = 768  # pixels: a third of a millimetre, the least that holds a gland and its stroma
+_SMALLEST = 768  # pixels: a third of a millimeter, the least that holds a gland and its stroma
 _OUTLINE_TOLERANCE = 14.0  # pixels: the staircase of the region map is 16
 
 
@@ -73,7 +73,7 @@ def make_slides(
     The slides are real files: tiled, JPEG-compressed TIFF pyramids (levels 1, 2, 4 and 8) at
     0.5 microns per pixel (20x), with resolution tags, so that 10x is a stored level. The tissue
     shows the five growth patterns with their architecture (lepidic: alveolar walls lined by
-    tumour cells; acinar: glands in stroma; papillary: fronds with fibrovascular cores;
+    tumor cells; acinar: glands in stroma; papillary: fronds with fibrovascular cores;
     micropapillary: tufts without cores floating in airspaces; solid: sheets of cells), normal lung
     and fibrous tissue as non-cancer, and some vague regions. It serves to try out, test and teach;
     it is no substitute for patients' slides.
@@ -95,7 +95,7 @@ def make_slides(
     architecture_variation : float
         How much the tissue differs from slide to slide: sizes of airspaces, glands, fronds, tufts
         and cells, thickness of septa, darkness of nuclei, inflammation. 0: not at all; at 1 a
-        pattern of one slide can look like the neighbouring pattern of another.
+        pattern of one slide can look like the neighboring pattern of another.
     proportion_noise : float
         Standard deviation, in percentage points, of an error added to the recorded proportions of
         the patterns that occur. The slides do not change with it.
@@ -127,7 +127,7 @@ def make_slides(
 
     Notes
     -----
-    Files: ``slides/<slide>.tif``; ``annotations/<slide>.geojson`` for labelled and test slides, as
+    Files: ``slides/<slide>.tif``; ``annotations/<slide>.geojson`` for labeled and test slides, as
     QuPath writes them, in level-0 pixels, regions of class "vague" last, regions never overlapping;
     ``cohort.csv`` with the columns slide, annotation, role and, for every slide, the percentages of
     the five patterns in the cancer area (without non-cancer tissue and vague regions). They are
@@ -137,7 +137,7 @@ def make_slides(
     patterns of less than 8% are left out, at most four patterns remain. Within a role, the
     predominant pattern goes round, so any five slides in a row show every pattern.
 
-    Concentrations of haematoxylin and eosin are painted and turned into colour by the
+    Concentrations of hematoxylin and eosin are painted and turned into color by the
     Beer-Lambert law.
 
     Examples

@@ -1,4 +1,4 @@
-"""What the displays of pseudo labels, selectivities and learning share: axes, colours, checks."""
+"""What the displays of pseudo labels, selectivities and learning share: axes, colors, checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from proportion_ssl._checks import check_intervals
 
-#: Lines of a negative label, as in the paper's figures, and how much of its colour lies under them.
+#: Lines of a negative label, as in the paper's figures, and how much of its color lies under them.
 HATCH = "/////"
 TINT = 0.2
 
@@ -71,12 +71,12 @@ def check_ends(
 
 
 def class_palette(classes: Sequence, colors: Mapping | None) -> list:
-    """A matplotlib colour per class: the given one, else that of the paper's Figure 5, else another.
+    """A matplotlib color per class: the given one, else that of the paper's Figure 5, else another.
 
     Raises
     ------
     ValueError
-        If ``colors`` names a class that is not there, or a colour that matplotlib does not know.
+        If ``colors`` names a class that is not there, or a color that matplotlib does not know.
     """
     from matplotlib.colors import is_color_like
 
@@ -87,9 +87,7 @@ def class_palette(classes: Sequence, colors: Mapping | None) -> list:
         if name not in classes:
             raise ValueError(f"colors has {name!r}, which is not among the classes {classes}.")
         if not is_color_like(color):
-            raise ValueError(
-                f"The colour of class {name!r} is {color!r}; give a matplotlib colour."
-            )
+            raise ValueError(f"The color of class {name!r} is {color!r}; give a matplotlib color.")
     known = class_colors([str(name) for name in classes])
     return [colors.get(name, tuple(value / 255 for value in known[str(name)])) for name in classes]
 
@@ -148,7 +146,7 @@ def _subplots(figure, grid, n_panels):
 
 
 def tinted(palette: Sequence) -> list:
-    """The colours that lie under the lines of negative labels."""
+    """The colors that lie under the lines of negative labels."""
     from matplotlib.colors import to_rgba
 
     return [to_rgba(color, TINT) for color in palette]

@@ -99,8 +99,8 @@ class LearningDisplay:
         ----------
         ax : matplotlib Axes or array-like of Axes, optional
             One for each panel, or one whose place is divided among them. Default: a new figure.
-        colors : mapping of class to matplotlib colour, optional
-            Default: the colours of the paper's Figure 5 for its classes, distinct ones for others.
+        colors : mapping of class to matplotlib color, optional
+            Default: the colors of the paper's Figure 5 for its classes, distinct ones for others.
 
         Returns
         -------
@@ -111,7 +111,7 @@ class LearningDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            When the number of axes, or a colour, does not fit.
+            When the number of axes, or a color, does not fit.
         """
         import_pyplot("LearningDisplay")
         palette = None if self.classes is None else class_palette(self.classes, colors)
@@ -141,7 +141,7 @@ class LearningDisplay:
         ----------
         estimator : NegativePseudoLabelClassifier
             Fitted.
-        colors : mapping of class to matplotlib colour, optional
+        colors : mapping of class to matplotlib color, optional
             As in :meth:`plot`.
         ax : matplotlib Axes or array-like of Axes, optional
             As in :meth:`plot`.

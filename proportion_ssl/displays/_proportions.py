@@ -169,8 +169,8 @@ class ProportionDisplay:
         ----------
         ax : matplotlib Axes or array-like of 2 Axes, optional
             Default: a new figure.
-        colors : mapping of class to colour, optional
-            Default: the colours of the paper's Figure 5 where it names the class.
+        colors : mapping of class to color, optional
+            Default: the colors of the paper's Figure 5 where it names the class.
 
         Returns
         -------

@@ -25,10 +25,10 @@ N_COLUMNS = 4  # panels beside each other
 
 
 class PseudoLabelDisplay:
-    """Instances of one bag as boxes: filled where positively, hatched where negatively labelled.
+    """Instances of one bag as boxes: filled where positively, hatched where negatively labeled.
 
-    The outline of a box has the colour of the predicted class. A box with a positive label is filled
-    with the colour of its class; one with negative labels is hatched in the colour of the class that it
+    The outline of a box has the color of the predicted class. A box with a positive label is filled
+    with the color of its class; one with negative labels is hatched in the color of the class that it
     is said not to be, in a strip for each where there are several. One panel per round. It is
     recommended to use :meth:`from_estimator` or :meth:`from_predictions`.
 
@@ -66,7 +66,7 @@ class PseudoLabelDisplay:
 
     See Also
     --------
-    SelectivityDisplay : How many instances of a bag are labelled, and why.
+    SelectivityDisplay : How many instances of a bag are labeled, and why.
 
     Notes
     -----
@@ -120,8 +120,8 @@ class PseudoLabelDisplay:
         ----------
         ax : matplotlib Axes or array-like of Axes, optional
             One for each panel, or one whose place is divided among them. Default: a new figure.
-        colors : mapping of class to matplotlib colour, optional
-            Default: the colours of the paper's Figure 5 for its classes, distinct ones for others.
+        colors : mapping of class to matplotlib color, optional
+            Default: the colors of the paper's Figure 5 for its classes, distinct ones for others.
 
         Returns
         -------
@@ -132,7 +132,7 @@ class PseudoLabelDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            When the number of axes, or a colour, does not fit.
+            When the number of axes, or a color, does not fit.
         """
         import_pyplot("PseudoLabelDisplay")
         palette = class_palette(self.classes, colors)
@@ -147,7 +147,7 @@ class PseudoLabelDisplay:
             self._draw_outlines(axes[i], i, palette)
             self._draw_labels(axes[i], signed, palette)
         if self.label_rounds is not None:
-            self._prepare(axes[-1], "labelled since round")
+            self._prepare(axes[-1], "labeled since round")
             self._draw_since(axes[-1])
         self._draw_legend(axes[min(n_panels, N_COLUMNS) - 1], palette)  # right end of the first row
         self.axes_ = np.array(axes, dtype=object)
@@ -183,7 +183,7 @@ class PseudoLabelDisplay:
             (row, column) of each instance.
         images : array-like of shape (n_instances, height, width, 3), uint8, optional
             Patch images.
-        colors : mapping of class to matplotlib colour, optional
+        colors : mapping of class to matplotlib color, optional
             As in :meth:`plot`.
         ax : matplotlib Axes or array-like of Axes, optional
             As in :meth:`plot`.
@@ -227,14 +227,14 @@ class PseudoLabelDisplay:
             Rounds to show, 1 to ``estimator.n_iter_``. Default: the last, with a second panel of the
             round since which each of its labels has stood.
         X : array-like of shape (n_instances, ...), optional
-            Instances of the bag; their outlines then have the colour of the class that the estimator
+            Instances of the bag; their outlines then have the color of the class that the estimator
             predicts now, after the last round and the refit. Not with ``rounds``: what the net
             predicted in those is not kept (:meth:`from_predictions` takes it).
         cells : array-like of int, shape (n_instances, 2), optional
             (row, column) of each instance.
         images : array-like of shape (n_instances, height, width, 3), uint8, optional
             Patch images.
-        colors : mapping of class to matplotlib colour, optional
+        colors : mapping of class to matplotlib color, optional
             As in :meth:`plot`.
         ax : matplotlib Axes or array-like of Axes, optional
             As in :meth:`plot`.
@@ -260,7 +260,7 @@ class PseudoLabelDisplay:
         >>> clf = clf.fit(data.X_labeled, data.y, data.bags)
         >>> display = PseudoLabelDisplay.from_estimator(clf, bag=clf.bag_names_[0])
         >>> [ax.get_title() for ax in display.axes_]
-        ['round 3', 'labelled since round']
+        ['round 3', 'labeled since round']
         >>> display = PseudoLabelDisplay.from_estimator(clf, bag=clf.bag_names_[0], rounds=[1, 2, 3])
         >>> [ax.get_title() for ax in display.axes_]
         ['round 1', 'round 2', 'round 3']
@@ -320,7 +320,7 @@ class PseudoLabelDisplay:
             ax.imshow(canvas, extent=(0, n_columns, n_rows, 0), interpolation="nearest", zorder=0)
 
     def _draw_outlines(self, ax, i, palette):
-        """The boxes, in the colour of the predicted class where it is known."""
+        """The boxes, in the color of the predicted class where it is known."""
         if self.predictions is None:
             self._draw_boxes(ax)
             return
@@ -373,7 +373,7 @@ class PseudoLabelDisplay:
                 ax.add_collection(lines, autolim=False)
 
     def _draw_since(self, ax):
-        """The labels of the last matrix, coloured by the round since which they have stood."""
+        """The labels of the last matrix, colored by the round since which they have stood."""
         from matplotlib.collections import PolyCollection
 
         signed = self.signed_labels[-1]

@@ -16,9 +16,9 @@ from proportion_ssl.displays._drawing import (
     panels,
 )
 
-#: Okabe and Ito's palette, which people with any colour vision can tell apart.
+#: Okabe and Ito's palette, which people with any color vision can tell apart.
 OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000")
-#: Lengths of a scale bar, in micrometres.
+#: Lengths of a scale bar, in micrometers.
 BAR_LENGTHS = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
 
 
@@ -40,7 +40,7 @@ class SegmentationDisplay:
         Side of a patch in pixels of the thumbnail, both starting in the upper left corner. Default: the
         maps cover the thumbnail. Without a thumbnail a patch is one unit wide.
     patch_um : float, optional
-        Side of a patch in micrometres (224 pixels at 10x: 224); draws a scale bar.
+        Side of a patch in micrometers (224 pixels at 10x: 224); draws a scale bar.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class SegmentationDisplay:
     ax_ : matplotlib Axes
         The last panel, which has the legend.
     scale_bar_um_ : float or None
-        Length of the scale bar, in micrometres.
+        Length of the scale bar, in micrometers.
 
     Raises
     ------
@@ -204,9 +204,9 @@ class SegmentationDisplay:
         ----------
         ax : matplotlib Axes or array-like of them, optional
             One axes (divided among the panels), or one per panel; default: a new figure.
-        colors : mapping of class to colour, or "colorblind", optional
-            Default: the colours of the paper's Figure 5 where it names the class. "colorblind":
-            the palette of Okabe and Ito (8 colours).
+        colors : mapping of class to color, or "colorblind", optional
+            Default: the colors of the paper's Figure 5 where it names the class. "colorblind":
+            the palette of Okabe and Ito (8 colors).
         alpha : float in [0, 1], default=0.6
             Opacity of the maps over a thumbnail.
 
@@ -271,7 +271,7 @@ class SegmentationDisplay:
         return width, height, self.cell_pixels or max(width / n_columns, height / n_rows)
 
     def _add_scale_bar(self, axes, width, height, cell):
-        """Bar of a round length, at most a third of the panel; returns the length in micrometres."""
+        """Bar of a round length, at most a third of the panel; returns the length in micrometers."""
         if self.patch_um is None:
             return None
         per_um = cell / self.patch_um

@@ -124,8 +124,8 @@ class SelectivityDisplay:
         ----------
         ax : matplotlib Axes, optional
             Default: of a new figure.
-        colors : mapping of class to matplotlib colour, optional
-            Default: the colours of the paper's Figure 5 for its classes, distinct ones for others.
+        colors : mapping of class to matplotlib color, optional
+            Default: the colors of the paper's Figure 5 for its classes, distinct ones for others.
 
         Returns
         -------
@@ -136,7 +136,7 @@ class SelectivityDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            When a colour does not fit.
+            When a color does not fit.
         """
         import_pyplot("SelectivityDisplay")
         palette = class_palette(self.classes, colors)
@@ -201,7 +201,7 @@ class SelectivityDisplay:
             [
                 Patch(facecolor="0.78", label="recorded"),
                 Patch(facecolor="none", edgecolor="0.25", label="predicted, of these"),
-                *sign_handles("labelled positive (PS)", "labelled negative (NS)"),
+                *sign_handles("labeled positive (PS)", "labeled negative (NS)"),
             ],
         )
 
@@ -228,7 +228,7 @@ class SelectivityDisplay:
             Intervals of the recorded shares; default: these are exact.
         classes : array-like of shape (n_classes,), optional
             Names.
-        colors : mapping of class to matplotlib colour, optional
+        colors : mapping of class to matplotlib color, optional
             As in :meth:`plot`.
         ax : matplotlib Axes, optional
             As in :meth:`plot`.
@@ -266,7 +266,7 @@ class SelectivityDisplay:
             Recorded shares, in the order of ``estimator.classes_``.
         lower, upper : array-like of shape (n_classes,), optional
             Intervals of the recorded shares; default: these are exact.
-        colors : mapping of class to matplotlib colour, optional
+        colors : mapping of class to matplotlib color, optional
             As in :meth:`plot`.
         ax : matplotlib Axes, optional
             As in :meth:`plot`.

@@ -110,7 +110,7 @@ class ExportedEmbedder(ImageEmbedder):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> "ExportedEmbedder":
-        """Read the network and check the images; nothing is learnt.
+        """Read the network and check the images; nothing is learned.
 
         Parameters
         ----------

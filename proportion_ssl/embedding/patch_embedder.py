@@ -144,7 +144,7 @@ class PatchEmbedder(ImageEmbedder):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> "PatchEmbedder":
-        """Read the network and check the images; nothing is learnt.
+        """Read the network and check the images; nothing is learned.
 
         Parameters
         ----------

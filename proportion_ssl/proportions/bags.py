@@ -73,7 +73,7 @@ class Bags:
     Attributes
     ----------
     X : array of shape (n_instances, ...)
-        All instances; those of one bag need not be neighbours.
+        All instances; those of one bag need not be neighbors.
     index : ndarray of int, shape (n_instances,)
         Position in ``names`` of each instance's bag.
     names : ndarray of shape (n_bags,)

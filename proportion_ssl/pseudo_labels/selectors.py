@@ -263,7 +263,7 @@ class _BagwiseSelector(Selector):
     """Base of the selectors whose labels of a bag depend on no other bag.
 
     ``_label`` labels some of the bags, so that what it computes stays small and near the processor. Without
-    proportions nothing is labelled, unless ``select`` says otherwise.
+    proportions nothing is labeled, unless ``select`` says otherwise.
     """
 
     _dtype: type = np.int8
@@ -352,7 +352,7 @@ class AdaptiveSelector(_BagwiseSelector):
     """Positive labels for the most confident instances, as many as the proportions support.
 
     Of the instances that a bag has predicted as class c, the ``floor(n * PS_c)`` most confident
-    ones are labelled c, with PS of :func:`~proportion_ssl.pseudo_labels.positive_selectivity`: many where
+    ones are labeled c, with PS of :func:`~proportion_ssl.pseudo_labels.positive_selectivity`: many where
     predicted and recorded proportions agree, none where they are far apart.
 
     Examples
@@ -379,7 +379,7 @@ class NegativeSelector(_BagwiseSelector):
     """Negative labels for the least confident instances of over-predicted classes.
 
     Of the instances that a bag has predicted as class c, the ``floor(n * NS_c)`` least confident
-    ones are labelled "not c", with NS of :func:`~proportion_ssl.pseudo_labels.negative_selectivity`: none
+    ones are labeled "not c", with NS of :func:`~proportion_ssl.pseudo_labels.negative_selectivity`: none
     unless the class is predicted more often than recorded.
 
     Examples
@@ -421,8 +421,8 @@ class _IntervalSelector(_BagwiseSelector):
 class AssignmentSelector(_IntervalSelector):
     """Positive labels by the best joint assignment of a bag's instances to its proportions.
 
-    All instances of a bag are labelled at once so that the sum of their log-probabilities is largest among
-    all labellings whose counts fit the recorded proportions. A label is given where the instance is also
+    All instances of a bag are labeled at once so that the sum of their log-probabilities is largest among
+    all labelings whose counts fit the recorded proportions. A label is given where the instance is also
     *predicted* as that class; in bags whose proportions are predicted nearly as recorded, it is given to
     all instances.
 
@@ -430,7 +430,7 @@ class AssignmentSelector(_IntervalSelector):
     ----------
     tolerance : float, default=0.25
         In [0, 2]. A bag whose predicted proportions are off by less (sum over the classes of the absolute
-        differences) has all its instances labelled. 0: only where prediction and assignment agree;
+        differences) has all its instances labeled. 0: only where prediction and assignment agree;
         2: always all, the count-constrained pseudo labels of label-proportion learning [1]_.
 
     Notes
@@ -484,7 +484,7 @@ class AssignmentSelector(_IntervalSelector):
 class SoftAssignmentSelector(_IntervalSelector):
     """Soft positive labels that weigh a net against proportions which may themselves be wrong.
 
-    All instances of a bag are labelled at once. Where the net and the record differ, the labels follow the
+    All instances of a bag are labeled at once. Where the net and the record differ, the labels follow the
     one that is surer of itself: the record as a whole is worth less the further it is off, and instances that
     the net is sure of stay what they are.
 
@@ -509,7 +509,7 @@ class SoftAssignmentSelector(_IntervalSelector):
     ``proportion_ssl.pseudo_labels.soft_assignment.posterior_labels`` with scores ``instance_weight * log
     f``. A row of the signed labels holds the soft labels of one instance, which sum to 1: in
     :class:`~proportion_ssl.losses.PositiveLoss` they weigh their classes. Without recorded proportions
-    nothing is labelled.
+    nothing is labeled.
 
     Examples
     --------

@@ -159,7 +159,7 @@ def report(
     settings : mapping of str to object, optional
         Such as ``get_params()`` of the classifier; shown as ``repr`` writes them.
     colors : mapping of str to (red, green, blue), optional
-        Colours by class, 0..255; by default those of the paper's Figure 5 for its classes, distinct ones for
+        Colors by class, 0..255; by default those of the paper's Figure 5 for its classes, distinct ones for
         others.
     title : str, default="Segmentation report"
     features : str, default=""
@@ -724,7 +724,7 @@ def _asset(name):
 
 
 def _own_rules(page, palette):
-    """Colours of the classes and places of the maps: a policy without inline styles needs rules."""
+    """Colors of the classes and places of the maps: a policy without inline styles needs rules."""
     rules = [f".c{i}{{--c:#{r:02x}{g:02x}{b:02x}}}" for i, (r, g, b) in enumerate(palette)]
     for i, slide in enumerate(page["slides"]):
         width, height = slide["cover"]

@@ -121,7 +121,7 @@ def draw_counts(rounds: Sequence[Round], codes: Sequence[int]) -> CountDrawing |
     ----------
     rounds : sequence of Round
     codes : sequence of int
-        Which colour each of the counted classes has.
+        Which color each of the counted classes has.
     """
     shown = [r for r in rounds if r.n_positive or r.n_negative]
     most_positive = max((sum(r.n_positive or ()) for r in shown), default=0)

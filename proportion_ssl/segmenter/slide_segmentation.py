@@ -293,7 +293,7 @@ class SlideSegmentation:
         -------
         paths : dict of str to Path
             ``"labels"``: label map, a pyramidal TIFF with colors; ``"uncertainty"``: the same in
-            grey, coded as :func:`~proportion_ssl.slides.write_probability_map` codes probabilities;
+            gray, coded as :func:`~proportion_ssl.slides.write_probability_map` codes probabilities;
             ``"geojson"``: outlines for QuPath, with the mean probability and uncertainty of each;
             ``"overlay"`` and ``"uncertainty_overlay"``: PNG over the overview, if there is one;
             ``"table"``: one row of numbers.

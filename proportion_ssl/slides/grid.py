@@ -122,7 +122,7 @@ class PatchGrid:
     def concentric(
         self, *, magnification: float | None = None, patch_mpp: float | None = None
     ) -> PatchGrid:
-        """Windows of the same centres and patch size at another resolution.
+        """Windows of the same centers and patch size at another resolution.
 
         Parameters
         ----------
@@ -144,7 +144,7 @@ class PatchGrid:
         mpp = _target_mpp(magnification, patch_mpp)
         extent = (self.boxes[:, 2:] - self.boxes[:, :2]) * (mpp / self.mpp)
         extent = np.maximum(_round(extent), 1)
-        # twice the centre is an integer, so that the corner is rounded once, always downwards
+        # twice the center is an integer, so that the corner is rounded once, always downwards
         corner = (self.boxes[:, :2] + self.boxes[:, 2:] - extent) // 2
         return replace(self, boxes=np.hstack([corner, corner + extent]), mpp=mpp)
 

@@ -7,7 +7,7 @@ from proportion_ssl.baselines import BagBatch
 
 
 class PassThrough(nn.Module):
-    """Features are the logits; one parameter keeps the optimiser busy without effect."""
+    """Features are the logits; one parameter keeps the optimizer busy without effect."""
 
     def __init__(self):
         super().__init__()

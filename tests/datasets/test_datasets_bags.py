@@ -28,7 +28,7 @@ def test_without_noise_the_recorded_proportions_are_those_of_the_instances():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_every_class_is_labelled_however_few_the_slides(seed):
+def test_every_class_is_labeled_however_few_the_slides(seed):
     data = make_bags(2, n_labeled_slides=1, n_classes=6, concentration=0.05, random_state=seed)
     assert set(data.y) == set(range(6))
 
@@ -100,7 +100,7 @@ def test_same_seed_same_bags():
     [
         ({"bag_size": 0}, "at least 1"),
         ({"bag_size": (9, 3)}, "smallest first"),
-        ({"bag_size": 1, "n_labeled_slides": 2}, "2 labelled instances cannot cover 4 classes"),
+        ({"bag_size": 1, "n_labeled_slides": 2}, "2 labeled instances cannot cover 4 classes"),
     ],
 )
 def test_impossible_requests(settings, message):

@@ -33,7 +33,7 @@ from proportion_ssl.datasets._tissue.regions import (
     draw_regions,
     polygonise,
 )
-from proportion_ssl.datasets._tissue.stain import EOSIN, HAEMATOXYLIN, absorb, draw_stain
+from proportion_ssl.datasets._tissue.stain import EOSIN, HEMATOXYLIN, absorb, draw_stain
 
 SMALL = dict(n_labeled=1, n_bags=1, n_test=1, slide_size=(1100, 1001), random_state=3)
 
@@ -88,11 +88,11 @@ def test_slides_open_with_their_resolution_and_levels(cohort_folder, name):
         for axis in "xy":
             assert_allclose(float(slide.properties[f"openslide.mpp-{axis}"]), 0.5, rtol=1e-6)
         corner = np.asarray(slide.read_region((0, 0), 0, (60, 60)).convert("RGB"))
-        centre = np.asarray(slide.read_region((400, 350), 0, (300, 300)).convert("RGB"))
+        center = np.asarray(slide.read_region((400, 350), 0, (300, 300)).convert("RGB"))
     # glass is bright and almost even; tissue absorbs, green most of all
     assert corner.min() > 215
     assert corner.std(axis=(0, 1)).max() < 6
-    mean = centre.reshape(-1, 3).mean(axis=0)
+    mean = center.reshape(-1, 3).mean(axis=0)
     assert mean[1] < mean[0] < corner.mean()
 
 
@@ -270,7 +270,7 @@ def test_noise_of_the_record_has_the_stated_size_and_spares_absent_classes():
     shares = np.array([0.0, 0.5, 0.5, 0.0, 0.0])
     records = np.array([_record(shares, 8.0, 0.1, rng) for _ in range(2000)])
     assert_array_equal(records[:, [0, 3, 4]], 0)
-    # renormalising two equal shares leaves half of the difference of two errors
+    # renormalizing two equal shares leaves half of the difference of two errors
     assert_allclose(records[:, 1].std(), 8.0 / math.sqrt(2), rtol=0.08)
     assert_allclose(records[:, 1].mean(), 50, atol=0.6)
     hopeless = np.array([_record(shares, 1000.0, 0.1, rng) for _ in range(50)])
@@ -354,24 +354,24 @@ def test_smooth_noise_has_unit_variance_and_the_stated_scale():
     assert abs(far) < 0.1
 
 
-def test_tessellation_agrees_with_a_search_over_all_centres():
+def test_tessellation_agrees_with_a_search_over_all_centers():
     rng = np.random.default_rng(0)
     rows, columns = np.indices((60, 70), dtype=np.float32)
     x, y = columns.ravel() * 2, rows.ravel() * 2
     cells = tessellate(rng, x, y, 30.0, jitter=0.3)
-    # the centres, recovered from the points of each cell
+    # the centers, recovered from the points of each cell
     seen = np.unique(cells.cell)
     first = np.array([np.flatnonzero(cells.cell == c)[0] for c in seen])
-    centres = np.stack([(x - cells.dx)[first], (y - cells.dy)[first]], axis=1)
-    distances = np.hypot(x[:, None] - centres[:, 0], y[:, None] - centres[:, 1])
+    centers = np.stack([(x - cells.dx)[first], (y - cells.dy)[first]], axis=1)
+    distances = np.hypot(x[:, None] - centers[:, 0], y[:, None] - centers[:, 1])
     own = np.hypot(cells.dx, cells.dy)
     assert_allclose(distances.min(axis=1), own, atol=1e-3)
-    # points well inside: the nearest border is the bisector with the nearest other centre
+    # points well inside: the nearest border is the bisector with the nearest other center
     interior = (x > 40) & (x < 98) & (y > 40) & (y < 78)
     index = np.searchsorted(seen, cells.cell)
     expected = np.full(x.size, np.inf)
     for k in range(len(seen)):
-        gap = np.hypot(*(centres[k] - centres[index]).T)
+        gap = np.hypot(*(centers[k] - centers[index]).T)
         with np.errstate(divide="ignore", invalid="ignore"):
             bisector = (distances[:, k] ** 2 - own**2) / (2 * gap)
         expected = np.where(index == k, expected, np.minimum(expected, bisector))
@@ -408,16 +408,16 @@ def test_packed_points_keep_their_distance_and_stay_where_allowed():
 
 def test_beer_lambert():
     stain = draw_stain(np.random.default_rng(0), 0.0)
-    assert_allclose(stain.vectors, [HAEMATOXYLIN, EOSIN])
+    assert_allclose(stain.vectors, [HEMATOXYLIN, EOSIN])
     assert_allclose(stain.strength, 1.0)
-    haematoxylin = np.array([[0.0, 1.0, 0.0, 0.7]], np.float32)
+    hematoxylin = np.array([[0.0, 1.0, 0.0, 0.7]], np.float32)
     eosin = np.array([[0.0, 0.0, 1.0, 0.4]], np.float32)
-    picture = absorb(haematoxylin, eosin, stain, np.zeros((1, 4), np.float32))
+    picture = absorb(hematoxylin, eosin, stain, np.zeros((1, 4), np.float32))
     density = -np.log(picture[0] / stain.light)
     assert_allclose(density[0], 0, atol=0.005)
-    assert_allclose(density[1], HAEMATOXYLIN, atol=0.01)
+    assert_allclose(density[1], HEMATOXYLIN, atol=0.01)
     assert_allclose(density[2], EOSIN, atol=0.02)
-    assert_allclose(density[3], 0.7 * HAEMATOXYLIN + 0.4 * EOSIN, atol=0.02)
+    assert_allclose(density[3], 0.7 * HEMATOXYLIN + 0.4 * EOSIN, atol=0.02)
 
 
 def test_stain_variation_scales_the_spread_between_slides():

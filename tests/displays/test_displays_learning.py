@@ -92,7 +92,7 @@ def test_positive_labels_stack_upwards_and_negative_ones_downwards():
     assert_allclose(centers, [1, 2])
 
 
-def test_colours_and_hatches_of_the_bars():
+def test_colors_and_hatches_of_the_bars():
     ax = LearningDisplay(HISTORY, classes=CLASSES).plot().axes_[2]
     for name, color in (("lepidic", (1, 0, 0)), ("solid", (0, 0, 1))):
         for bar in bars(ax, f"is {name}"):

@@ -1,4 +1,4 @@
-"""Boxes of pseudo labels: which are filled, which are hatched, where, in which colour."""
+"""Boxes of pseudo labels: which are filled, which are hatched, where, in which color."""
 
 import sys
 
@@ -70,7 +70,7 @@ def show(**kwargs):
 # --- boxes ----------------------------------------------------------------------------------------
 
 
-def test_positive_labels_fill_the_box_in_the_colour_of_the_class():
+def test_positive_labels_fill_the_box_in_the_color_of_the_class():
     ax = show().ax_
     assert_allclose(drawn(ax, "positive:lepidic"), [box_of((0, 0))])
     assert_allclose(drawn(ax, "positive:papillary"), [box_of((2, 1))])
@@ -109,7 +109,7 @@ def test_lines_of_a_hatched_box_are_oblique_and_stay_in_the_box():
         assert (n_lines >= 2).all()
 
 
-def test_outlines_have_the_colour_of_the_predicted_class():
+def test_outlines_have_the_color_of_the_predicted_class():
     ax = show().ax_
     for name in CLASSES:
         cells = (CELLS - CELLS.min(axis=0))[np.array(PREDICTED) == name]
@@ -125,7 +125,7 @@ def test_without_predictions_all_outlines_are_alike():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_label_is_drawn_once(seed):
-    """The coloured area of an instance is one box if it has a label, and nothing otherwise."""
+    """The colored area of an instance is one box if it has a label, and nothing otherwise."""
     rng = np.random.default_rng(seed)
     signed = np.where(rng.random((40, 4)) < 0.3, -1, 0)
     positive = rng.random(40) < 0.3
@@ -255,7 +255,7 @@ def test_from_estimator_shows_the_labels_of_the_bag(fitted):
     rows = np.flatnonzero(clf.bag_index_ == 2)
     X = data.bags.X[rows]
     display = PseudoLabelDisplay.from_estimator(clf, bag, X=X)
-    assert [ax.get_title() for ax in display.axes_] == ["round 4", "labelled since round"]
+    assert [ax.get_title() for ax in display.axes_] == ["round 4", "labeled since round"]
     assert_array_equal(display.signed_labels[0], clf.signed_labels_[rows])
     for c, name in enumerate(clf.classes_):
         n_drawn = [len(drawn(display.ax_, f"{sign}:{name}")) for sign in ("positive", "negative")]
@@ -397,7 +397,7 @@ def test_wrong_input(wrong, message):
     ("colors", "message"),
     [
         ({"solid": "red"}, "'solid', which is not among the classes"),
-        ({"acinar": "rainbow"}, "colour of class 'acinar' is 'rainbow'"),
+        ({"acinar": "rainbow"}, "color of class 'acinar' is 'rainbow'"),
     ],
 )
 def test_wrong_colors(colors, message):

@@ -29,7 +29,7 @@ class ByFirstFeature:
 
 
 class TestSegmentation:
-    def test_pixels_have_the_colours_of_their_classes(self):
+    def test_pixels_have_the_colors_of_their_classes(self):
         display = SegmentationDisplay.from_predictions(TRUTH, PREDICTED, classes=CLASSES)
         for axes, labels in zip(display.axes_, (TRUTH, PREDICTED), strict=True):
             (image,) = axes.images
@@ -100,7 +100,7 @@ class TestSegmentation:
         assert_array_equal(display.maps["prediction"], TRUTH)
         assert_array_equal(display.maps["truth"], np.where(TRUTH == 0, -1, TRUTH))
 
-    def test_colours_for_any_eye(self):
+    def test_colors_for_any_eye(self):
         display = SegmentationDisplay.from_predictions(
             None, [[0, 1, 2]], classes=CLASSES, colors="colorblind"
         )

@@ -66,7 +66,7 @@ def test_positive_is_filled_from_below_and_negative_hatched_from_above(figure4):
     assert_allclose([bar.get_facecolor()[:3] for bar in bars(ax, "positive")], colors)
     assert all(bar.get_hatch() is None for bar in bars(ax, "positive"))
     assert all("/" in bar.get_hatch() for bar in bars(ax, "negative"))
-    # the lines of a hatch have the colour of the edge
+    # the lines of a hatch have the color of the edge
     assert_allclose([bar.get_edgecolor()[:3] for bar in bars(ax, "negative")], colors)
 
 
@@ -95,7 +95,7 @@ def test_legend(figure4):
     texts = [text.get_text() for text in figure4.ax_.get_legend().get_texts()]
     assert texts == [
         *("recorded", "predicted, of these"),
-        *("labelled positive (PS)", "labelled negative (NS)"),
+        *("labeled positive (PS)", "labeled negative (NS)"),
     ]
 
 

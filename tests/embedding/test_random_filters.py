@@ -28,7 +28,7 @@ def test_filters_have_norm_one_and_mean_zero():
         assert_allclose(filters.mean(dim=(1, 2, 3)), 0, atol=1e-6)
 
 
-def test_a_plain_image_has_its_colour_and_no_texture():
+def test_a_plain_image_has_its_color_and_no_texture():
     features = RandomFilterFeatures()(torch.full((1, 3, 96, 96), 0.7))[0]
     assert_allclose(features[:3], 0.7, rtol=1e-5)
     assert_allclose(features[3:], 0, atol=1e-5)
@@ -52,7 +52,7 @@ def test_first_answers_are_rectified_convolutions():
 
 @pytest.mark.slow
 def test_tells_textures_apart_through_the_embedder():
-    """Coarse and fine grain of equal mean and spread of the colours."""
+    """Coarse and fine grain of equal mean and spread of the colors."""
     rng = np.random.default_rng(0)
     fine = rng.integers(0, 2, (24, 96, 96, 1))
     coarse = rng.integers(0, 2, (24, 24, 24, 1)).repeat(4, axis=1).repeat(4, axis=2)

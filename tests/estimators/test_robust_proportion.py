@@ -269,7 +269,7 @@ def test_features_that_overflow_are_refused(data, size):
 
 
 def test_large_and_tiny_features_are_learned_from(data):
-    """As long as they can be standardised."""
+    """As long as they can be standardized."""
     scale = np.float32(10.0) ** np.linspace(-25, 25, 16, dtype=np.float32)
     expected = fit(data, data.bags).predict_proba(data.X_test)
     clf = RobustProportionClassifier(random_state=0)
@@ -358,7 +358,7 @@ def test_proportions_that_tell_nothing_apart(data):
 
 
 def test_weights_of_bags_reach_the_losses(data):
-    """A bag of weight 0 is as good as absent; weights change what is learnt."""
+    """A bag of weight 0 is as good as absent; weights change what is learned."""
     common = {"negative_selector": None, "max_epochs": 5, "random_state": 0, "refit": False}
     clf = NegativePseudoLabelClassifier(**common)
     plain = clf.fit(data.X_labeled, data.y, data.bags).predict_proba(data.X_test)

@@ -1,4 +1,4 @@
-"""Assignment of bags: counts, exact optima against linear programmes, soft labels and their limits."""
+"""Assignment of bags: counts, exact optima against linear programs, soft labels and their limits."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ class TestAssign:
         assert total(scores, labels) == pytest.approx(scores[rows, places[columns]].sum(), abs=1e-9)
 
     @pytest.mark.parametrize("seed", range(66))
-    def test_bounds_against_a_linear_programme(self, seed):
+    def test_bounds_against_a_linear_program(self, seed):
         rng = np.random.default_rng([seed, 1])
         smallest, largest = (1, 40) if seed < 60 else (400, 600)
         n, n_classes = int(rng.integers(smallest, largest)), int(rng.integers(2, 6))

@@ -23,7 +23,7 @@ def cohort(seed, n_bags=3, n_classes=4, largest=9):
 
 
 def slow_optimum(scores, recorded, variance, temperature):
-    """Soft labels of one bag by a general minimiser, over the logits of the labels."""
+    """Soft labels of one bag by a general minimizer, over the logits of the labels."""
 
     def cost(logits):
         log_y = log_softmax(logits.reshape(scores.shape), axis=1)
@@ -39,7 +39,7 @@ def slow_optimum(scores, recorded, variance, temperature):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("deviation", [0.05, 0.3])
-def test_optimum_of_a_general_minimiser(seed, deviation):
+def test_optimum_of_a_general_minimizer(seed, deviation):
     scores, index, recorded = cohort(seed)
     soft = posterior_labels(
         *(scores, index, recorded, recorded),

@@ -468,9 +468,9 @@ def test_ids_are_unique_and_links_lead_somewhere(write):
 
 def test_every_control_and_picture_has_a_name(write):
     page = write([make_slide(mpp=1.0)])
-    labelled = {e[1]["for"] for e in page.find("label") if "for" in e[1]}
+    labeled = {e[1]["for"] for e in page.find("label") if "for" in e[1]}
     for element in page.find("input"):
-        assert element[1].get("id") in labelled or element[1]["type"] == "range"
+        assert element[1].get("id") in labeled or element[1]["type"] == "range"
     assert all(e[2].strip() for e in page.find("button"))
     assert all(e[1].get("alt") for e in page.find("img"))
     for svg in page.find("svg"):

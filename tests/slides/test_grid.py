@@ -146,7 +146,7 @@ def test_subsets_keep_the_shape_of_the_grid():
         grid[100]
 
 
-def test_concentric_windows_share_centres_and_cells():
+def test_concentric_windows_share_centers_and_cells():
     grid = patch_grid((3000, 2000), 0.499, magnification=10)
     for magnification, factor in ((10, 1), (5, 2), (2.5, 4)):
         wider = grid.concentric(magnification=magnification)

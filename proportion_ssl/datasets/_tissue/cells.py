@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-# a layer is uint8; this many grey levels are one unit of concentration (or of opacity)
-GREY_LEVELS = {"opacity": 255.0, "concentration": 100.0}
+# a layer is uint8; this many gray levels are one unit of concentration (or of opacity)
+GRAY_LEVELS = {"opacity": 255.0, "concentration": 100.0}
 _BATCH = 1024
 
 
@@ -15,7 +15,7 @@ class Ovals:
 
     Attributes
     ----------
-    x, y : centre, pixels
+    x, y : center, pixels
     major, minor : semi-axes, pixels
     angle : direction of the major axis, radians
     """
@@ -39,9 +39,9 @@ class Nuclei(Ovals):
 
     Attributes
     ----------
-    concentration : haematoxylin at the centre of the nucleus
-    vesicular : 0 = evenly dark; 1 = pale centre, dark membrane
-    nucleolus : haematoxylin added by the nucleolus, 0 = none
+    concentration : hematoxylin at the center of the nucleus
+    vesicular : 0 = evenly dark; 1 = pale center, dark membrane
+    nucleolus : hematoxylin added by the nucleolus, 0 = none
     irregular : 0 = ellipse; about 0.5 = strongly lopsided
     """
 
@@ -54,7 +54,7 @@ class Nuclei(Ovals):
 def _radius_squared(
     ovals: Ovals, box: int, lopsided: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Squared distance from the centres in units of the semi-axes, and the two coordinates."""
+    """Squared distance from the centers in units of the semi-axes, and the two coordinates."""
     span = np.arange(box, dtype=np.float32) - box // 2
     dx = span[None, None, :] - (ovals.x - np.floor(ovals.x)).astype(np.float32)[:, None, None]
     dy = span[None, :, None] - (ovals.y - np.floor(ovals.y)).astype(np.float32)[:, None, None]
@@ -99,7 +99,7 @@ def _batches(ovals: Ovals, margin: float):
 def stamp_nuclei(
     rng: np.random.Generator, nuclei: Nuclei, opacity: np.ndarray, concentration: np.ndarray
 ) -> None:
-    """Draw nuclei: their shape into `opacity`, their haematoxylin into `concentration`."""
+    """Draw nuclei: their shape into `opacity`, their hematoxylin into `concentration`."""
     if not len(nuclei):
         return
     lopsided = rng.normal(0.0, 1.0, (3, len(nuclei))) * nuclei.irregular
@@ -115,13 +115,13 @@ def stamp_nuclei(
         pattern = batch.concentration.astype(np.float32)[:, None, None] * value
         around = (u - spot[0, index, None, None]) ** 2 + (v - spot[1, index, None, None]) ** 2
         pattern += batch.nucleolus.astype(np.float32)[:, None, None] * np.exp(-around * 22.0)
-        grey = np.clip(alpha * pattern * GREY_LEVELS["concentration"], 0, 255)
-        _stamp(concentration, grey.astype(np.uint8), batch.x, batch.y)
+        gray = np.clip(alpha * pattern * GRAY_LEVELS["concentration"], 0, 255)
+        _stamp(concentration, gray.astype(np.uint8), batch.x, batch.y)
         _stamp(opacity, (alpha * 255).astype(np.uint8), batch.x, batch.y)
 
 
 def stamp_bodies(ovals: Ovals, layer: np.ndarray, power: float = 1.0) -> None:
-    """Draw cell bodies: 255 at the centre, falling to 0 at the membrane.
+    """Draw cell bodies: 255 at the center, falling to 0 at the membrane.
 
     Where bodies overlap the larger value stays, so that the border of two cells is a valley.
     """
@@ -142,5 +142,5 @@ def stamp_discs(ovals: Ovals, layer: np.ndarray, value: np.ndarray, dimple: floa
         edge = np.sqrt(batch.major * batch.minor).astype(np.float32)[:, None, None] / 1.9
         alpha = np.clip((1 - np.sqrt(squared)) * edge + 0.5, 0, 1)
         alpha *= 1 - dimple * np.exp(-squared * 3.0)
-        grey = alpha * (value[index].astype(np.float32)[:, None, None] * 255)
-        _stamp(layer, grey.astype(np.uint8), batch.x, batch.y)
+        gray = alpha * (value[index].astype(np.float32)[:, None, None] * 255)
+        _stamp(layer, gray.astype(np.uint8), batch.x, batch.y)

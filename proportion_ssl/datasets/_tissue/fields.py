@@ -37,7 +37,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float)
     height, width = (max(n, round(k * scale)) for n, k in zip(shape, knots, strict=True))
     size = (height, width)
     enlarged = resize_field(lattice, size)
-    # the cubic kernel averages neighbouring knots; 0.8 is the standard deviation that remains
+    # the cubic kernel averages neighboring knots; 0.8 is the standard deviation that remains
     top, left = (
         int(rng.integers(0, n - m + 1)) if n > m else 0 for n, m in zip(size, shape, strict=True)
     )
@@ -61,7 +61,7 @@ class Tessellation:
     group : ndarray of shape (n_points,), int
         Number of the group of joined cells, likewise below `n_cells`.
     dx, dy : ndarray of shape (n_points,)
-        Offset of the point from the centre of its cell, in the unit of the coordinates.
+        Offset of the point from the center of its cell, in the unit of the coordinates.
     border : ndarray of shape (n_points,)
         Distance to the nearest border with a cell of another group, same unit.
     n_cells : int
@@ -92,10 +92,10 @@ def tessellate(
     x, y : ndarray of shape (n_points,)
         Coordinates; warp them beforehand for organic shapes.
     size : float
-        Distance of neighbouring centres, in the unit of `x` and `y`.
+        Distance of neighboring centers, in the unit of `x` and `y`.
     jitter : float
-        Largest displacement of a centre along each axis, as a share of `size` (at most 0.4: the
-        search looks at nine lattice neighbours).
+        Largest displacement of a center along each axis, as a share of `size` (at most 0.4: the
+        search looks at nine lattice neighbors).
     merged : float
         Share of cells that join the cell to the right or below: no border is seen between them.
     rounding : float
@@ -107,12 +107,12 @@ def tessellate(
     n_rows, n_columns = int(v.max()) + 4, int(u.max()) + 4
     shape = (n_rows, n_columns)
     shift = 0.5 * (np.arange(n_rows) % 2)[:, None]
-    centre_x: np.ndarray = (
+    center_x: np.ndarray = (
         np.arange(n_columns)[None] + 0.5 + shift + rng.uniform(-jitter, jitter, shape)
     )
-    centre_y: np.ndarray = np.arange(n_rows)[:, None] + 0.5 + rng.uniform(-jitter, jitter, shape)
-    centre_x = (centre_x * size).astype(np.float32).ravel()
-    centre_y = (centre_y * row_height).astype(np.float32).ravel()
+    center_y: np.ndarray = np.arange(n_rows)[:, None] + 0.5 + rng.uniform(-jitter, jitter, shape)
+    center_x = (center_x * size).astype(np.float32).ravel()
+    center_y = (center_y * row_height).astype(np.float32).ravel()
     n_cells = n_rows * n_columns
     group = np.arange(n_cells)
     joins = np.flatnonzero(rng.random(n_cells) < merged)
@@ -129,7 +129,7 @@ def tessellate(
         column = np.floor(u - 0.5 * (r % 2)).astype(np.intp)
         near += [r * n_columns + column + d_column for d_column in (-1, 0, 1)]
     candidates = np.stack(near)
-    squared = (centre_x[candidates] - px) ** 2 + (centre_y[candidates] - py) ** 2
+    squared = (center_x[candidates] - px) ** 2 + (center_y[candidates] - py) ** 2
     nearest = squared.argmin(axis=0)
     points = np.arange(px.size)
     cell, own = candidates[nearest, points], squared[nearest, points]
@@ -137,7 +137,7 @@ def tessellate(
     softness = np.float32(max(rounding, 1e-3))
     total = np.zeros(px.size, np.float32)
     for other, distance in zip(candidates, squared, strict=True):
-        spacing = np.hypot(centre_x[other] - centre_x[cell], centre_y[other] - centre_y[cell])
+        spacing = np.hypot(center_x[other] - center_x[cell], center_y[other] - center_y[cell])
         foreign = group[other] != group[cell]
         bisector = np.divide(
             distance - own, 2 * spacing, out=np.full_like(own, np.inf), where=foreign
@@ -148,7 +148,7 @@ def tessellate(
     if rounding:
         np.minimum(border, -softness * np.log(np.maximum(total, 1e-30)), out=border)
     return Tessellation(
-        cell, group[cell], px - centre_x[cell], py - centre_y[cell], border, n_cells
+        cell, group[cell], px - center_x[cell], py - center_y[cell], border, n_cells
     )
 
 
@@ -160,20 +160,20 @@ def pack_points(
 ) -> np.ndarray:
     """Random sequential packing of discs on the pixels of `allowed`.
 
-    Pixels are tried in random order; a disc is put down where its centre is free, and claims
+    Pixels are tried in random order; a disc is put down where its center is free, and claims
     every pixel within its radius, which is `radius` give or take a fifth: tissue is not a crystal.
 
     Parameters
     ----------
     occupied : ndarray of shape (height, width), uint8
-        Non-zero where a centre may not lie; updated in place.
+        Non-zero where a center may not lie; updated in place.
     allowed : ndarray of shape (height, width), bool
     radius : float
         In pixels.
 
     Returns
     -------
-    centres : ndarray of shape (n_discs, 2), int
+    centers : ndarray of shape (n_discs, 2), int
         Rows and columns.
     """
     discs = []
@@ -186,16 +186,16 @@ def pack_points(
     candidates = rng.permutation(np.flatnonzero(allowed & (occupied == 0)))
     kinds = rng.integers(0, len(discs), candidates.size)
     taken = occupied.data.cast("B")
-    centres = []
+    centers = []
     for flat, kind in zip(candidates.tolist(), kinds.tolist(), strict=True):
         if taken[flat]:
             continue
         reach, disc = discs[kind]
         row, column = divmod(flat, width)
-        centres.append((row, column))
+        centers.append((row, column))
         top, left = max(0, row - reach), max(0, column - reach)
         bottom, right = min(height, row + reach + 1), min(width, column + reach + 1)
         occupied[top:bottom, left:right] |= disc[
             top - row + reach : bottom - row + reach, left - column + reach : right - column + reach
         ]
-    return np.array(centres, dtype=np.intp).reshape(-1, 2)
+    return np.array(centers, dtype=np.intp).reshape(-1, 2)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from proportion_ssl.datasets._tissue.cells import (
-    GREY_LEVELS,
+    GRAY_LEVELS,
     Nuclei,
     Ovals,
     stamp_bodies,
@@ -39,8 +39,8 @@ class _Style:
     shift : of the body from the nucleus towards the surface, in multiples of the height
     nucleus : semi-axes of the nucleus in multiples of `nucleus`
     spread : of orientation and size
-    gap : distance of neighbouring cells in multiples of `cell`
-    chromatin : factor on the haematoxylin of the nuclei
+    gap : distance of neighboring cells in multiples of `cell`
+    chromatin : factor on the hematoxylin of the nuclei
     """
 
     height: str
@@ -73,7 +73,7 @@ class _Layers:
 
     body: np.ndarray
     opacity: np.ndarray
-    haematoxylin: np.ndarray
+    hematoxylin: np.ndarray
     red: np.ndarray
     hole: np.ndarray
 
@@ -133,7 +133,7 @@ def _put_epithelium(rng, texture, layout: Layout, a: Architecture, patchy, layer
             nucleolus=np.where(rng.random(n) < 0.45, rng.uniform(0.2, 0.9, n), 0.0),
             irregular=np.abs(rng.normal(0, 0.13, n)),
         )
-        stamp_nuclei(rng, nuclei, layers.opacity, layers.haematoxylin)
+        stamp_nuclei(rng, nuclei, layers.opacity, layers.hematoxylin)
 
 
 def _spindle(rng, x, y, angle, length, width, concentration) -> Nuclei:
@@ -151,7 +151,7 @@ def _spindle(rng, x, y, angle, length, width, concentration) -> Nuclei:
     )
 
 
-def _put_connective_cells(rng, texture, layout: Layout, a: Architecture, fibre, inflamed, layers):
+def _put_connective_cells(rng, texture, layout: Layout, a: Architecture, fiber, inflamed, layers):
     core = layout.core
     occupied = np.zeros(core.shape, np.uint8)
     in_core = (core > 0.3) & (layout.tissue > 1.2)
@@ -173,12 +173,12 @@ def _put_connective_cells(rng, texture, layout: Layout, a: Architecture, fibre, 
         nucleolus=np.zeros(n),
         irregular=np.abs(rng.normal(0, 0.08, n)),
     )
-    stamp_nuclei(rng, round_nuclei, layers.opacity, layers.haematoxylin)
-    # fibroblasts in thick connective tissue lie along the fibres, in thin septa along the septum
+    stamp_nuclei(rng, round_nuclei, layers.opacity, layers.hematoxylin)
+    # fibroblasts in thick connective tissue lie along the fibers, in thin septa along the septum
     allowed = in_core & ~inflamed
     thick = pack_points(rng, occupied, allowed & (core > 9), 15.0 / MICRONS)
     thin = pack_points(rng, occupied, allowed & (core <= 9), 10.5 / MICRONS)
-    for cells, field, length, width in ((thick, fibre, 6.0, 1.5), (thin, core, 4.6, 1.55)):
+    for cells, field, length, width in ((thick, fiber, 6.0, 1.5), (thin, core, 4.6, 1.55)):
         gx, gy = _gradient(field, cells)
         x, y = _positions(rng, cells)
         angle = np.arctan2(gy, gx) + np.pi / 2
@@ -186,7 +186,7 @@ def _put_connective_cells(rng, texture, layout: Layout, a: Architecture, fibre, 
             rng,
             _spindle(rng, x, y, angle, length, width, 1.45),
             layers.opacity,
-            layers.haematoxylin,
+            layers.hematoxylin,
         )
     _put_capillaries(rng, texture, layout, layers)
 
@@ -219,7 +219,7 @@ def _put_capillaries(rng, texture, layout: Layout, layers: _Layers):
         1.2,
         1.5,
     )
-    stamp_nuclei(rng, endothelium, layers.opacity, layers.haematoxylin)
+    stamp_nuclei(rng, endothelium, layers.opacity, layers.hematoxylin)
     _put_red_cells(rng, x, y, inner, 3, layers)
     # blood in the large vessels of fibrous tissue, a little in airspaces
     in_vessel = (texture == _STROMA) & (layout.tissue < -2.5)
@@ -268,7 +268,7 @@ def _put_macrophages(rng, texture, layout: Layout, layers: _Layers):
         nucleolus=np.zeros(n),
         irregular=np.full(n, 0.15),
     )
-    stamp_nuclei(rng, nuclei, layers.opacity, layers.haematoxylin)
+    stamp_nuclei(rng, nuclei, layers.opacity, layers.hematoxylin)
 
 
 def _clip01(values: np.ndarray) -> np.ndarray:
@@ -312,9 +312,9 @@ def paint(
     layers = _Layers(*(np.zeros(full, np.uint8) for _ in range(5)))
     rows, columns = np.indices(coarse, dtype=np.float32) * np.float32(MICRONS)
     turn = rng.uniform(0, np.pi)
-    fibre = (columns * np.cos(turn) + rows * np.sin(turn)).astype(np.float32)
-    fibre += 75 * smooth_noise(rng, coarse, 170 / MICRONS)
-    fibre += 10 * smooth_noise(rng, coarse, 45 / MICRONS)
+    fiber = (columns * np.cos(turn) + rows * np.sin(turn)).astype(np.float32)
+    fiber += 75 * smooth_noise(rng, coarse, 170 / MICRONS)
+    fiber += 10 * smooth_noise(rng, coarse, 45 / MICRONS)
     patchy = smooth_noise(rng, coarse, 260 / MICRONS)
     clusters = smooth_noise(rng, coarse, 90 / MICRONS) + 0.5 * smooth_noise(
         rng, coarse, 30 / MICRONS
@@ -322,7 +322,7 @@ def paint(
     inflamed = clusters > 1.1 * np.sqrt(2) * ndtri(1 - a.inflammation)
     inflamed &= ~np.isin(texture, (_NORMAL,))
     _put_epithelium(rng, texture, layout, a, patchy, layers)
-    _put_connective_cells(rng, texture, layout, a, fibre, inflamed, layers)
+    _put_connective_cells(rng, texture, layout, a, fiber, inflamed, layers)
     _put_macrophages(rng, texture, layout, layers)
 
     depth = 1 + 0.07 * smooth_noise(rng, coarse, 400 / MICRONS)  # thickness of the section
@@ -332,7 +332,7 @@ def paint(
     collagen = (
         a.collagen * _COLLAGEN[texture] * (1 + 0.14 * smooth_noise(rng, coarse, 120 / MICRONS))
     )
-    bundles = smooth_noise(rng, coarse, 22 / MICRONS)  # where fibres are seen
+    bundles = smooth_noise(rng, coarse, 22 / MICRONS)  # where fibers are seen
     grains = [_Tiled(periodic_noise(rng, 1024, s), full[1]) for s in (0.9, 2.0, 6.0)]
     camera = _Tiled(periodic_noise(rng, 512, 0.5), full[1])
     picture = np.empty((height, width, 3), np.uint8)
@@ -356,7 +356,7 @@ def paint(
         inside *= 1 - layers.hole[part] * np.float32(1 / 255)
         membrane = (1 - body) ** 3
         wave = np.cos(
-            enlarge(fibre) * np.float32(2 * np.pi / a.sizes["fibre"]) + 1.5 * broad + 0.5 * medium
+            enlarge(fiber) * np.float32(2 * np.pi / a.sizes["fiber"]) + 1.5 * broad + 0.5 * medium
         )
         strands = _clip01(0.55 + 0.45 * enlarge(bundles) + 0.2 * broad)
         wave *= strands
@@ -373,18 +373,18 @@ def paint(
         fluid = enlarge(layout.fluid)
         eosin += np.maximum(fluid, 0) * np.maximum(1 - inside, 0) * (1 + 0.12 * broad)
         opacity = layers.opacity[part] * np.float32(1 / 255)
-        chromatin = layers.haematoxylin[part] * np.float32(1 / GREY_LEVELS["concentration"])
+        chromatin = layers.hematoxylin[part] * np.float32(1 / GRAY_LEVELS["concentration"])
         chromatin *= thickness * (1 + 0.13 * fine + 0.12 * medium)
         blue += opacity * (chromatin - blue) * (chromatin > 0)
         eosin *= 1 - 0.55 * opacity
         red = layers.red[part] * np.float32(1 / 255)
         eosin += red * (0.85 - 0.6 * eosin)
         blue *= 1 - red
-        colours = absorb(
+        colors = absorb(
             np.maximum(blue, 0),
             np.maximum(eosin, 0),
             stain,
             2.0 * camera.rows(part.start, part.stop),
         )
-        picture[top:bottom] = colours[: bottom - top, :width]
+        picture[top:bottom] = colors[: bottom - top, :width]
     return picture

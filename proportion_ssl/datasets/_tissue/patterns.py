@@ -42,7 +42,7 @@ _SIZES = {
     "columnar": (17.0, 0.16),
     "cell": (13.0, 0.10),
     "nucleus": (4.3, 0.10),
-    "fibre": (8.0, 0.20),
+    "fiber": (8.0, 0.20),
 }
 
 
@@ -55,13 +55,13 @@ class Architecture:
     sizes : dict of str to float
         Lengths in microns: keys of ``_SIZES``.
     vesicular : float
-        How pale the middle of tumour nuclei is, 0 to 1.
+        How pale the middle of tumor nuclei is, 0 to 1.
     chromatin : float
-        Factor on the haematoxylin of tumour nuclei.
+        Factor on the hematoxylin of tumor nuclei.
     basophilia : float
-        Haematoxylin of the tumour's cytoplasm.
+        Hematoxylin of the tumor's cytoplasm.
     eosinophilia : float
-        Eosin of the tumour's cytoplasm.
+        Eosin of the tumor's cytoplasm.
     collagen : float
         Eosin of connective tissue.
     inflammation : float
@@ -137,7 +137,7 @@ class _Points:
 
 
 def _oval_distance(rng, cells, spread: float) -> np.ndarray:
-    """Distance from the cell's centre in a metric that makes each cell an ellipse of its own."""
+    """Distance from the cell's center in a metric that makes each cell an ellipse of its own."""
     aspect = np.exp(rng.normal(0, spread, cells.n_cells)).astype(np.float32)[cells.cell]
     angle = rng.uniform(0, np.pi, cells.n_cells)[cells.cell]
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)

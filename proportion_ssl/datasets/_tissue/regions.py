@@ -11,7 +11,7 @@ from proportion_ssl.datasets._tissue.fields import smooth_noise
 CANCER_CLASSES = ("lepidic", "acinar", "papillary", "micropapillary", "solid")
 NON_CANCER, VAGUE = "non-cancer", "vague"
 CLASSES = (*CANCER_CLASSES, NON_CANCER, VAGUE)
-# red, yellow, green, cyan, blue as in the published figures; grey and black for the rest
+# red, yellow, green, cyan, blue as in the published figures; gray and black for the rest
 COLORS = {
     "lepidic": (255, 0, 0),
     "acinar": (255, 255, 0),
@@ -148,7 +148,7 @@ def polygonise(
 ) -> dict[str, shapely.MultiPolygon]:
     """Outlines of the regions of each class that occurs, in the order of ``CLASSES``.
 
-    Staircases are straightened by `tolerance` for all regions together, so that neighbours still
+    Staircases are straightened by `tolerance` for all regions together, so that neighbors still
     share their border exactly, without gap or overlap.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Haematoxylin and eosin as light absorbers: stain concentrations to colours."""
+"""Hematoxylin and eosin as light absorbers: stain concentrations to colors."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 # optical density (natural logarithm) of unit concentration, red green blue: the reference
 # vectors of Macenko et al., "A method for normalizing histology slides ...", ISBI 2009
-HAEMATOXYLIN = np.array([0.5626, 0.7201, 0.4062])
+HEMATOXYLIN = np.array([0.5626, 0.7201, 0.4062])
 EOSIN = np.array([0.2159, 0.8012, 0.5581])
 
 
@@ -17,7 +17,7 @@ class Stain:
     Attributes
     ----------
     vectors : ndarray of shape (2, 3)
-        Optical density of unit concentration of haematoxylin and of eosin.
+        Optical density of unit concentration of hematoxylin and of eosin.
     strength : ndarray of shape (2,)
         Factors on the two concentrations.
     light : ndarray of shape (3,)
@@ -31,11 +31,11 @@ class Stain:
 
 def draw_stain(rng: np.random.Generator, variation: float) -> Stain:
     """Draw the stain of a slide; `variation` 0 gives every slide the reference stain."""
-    vectors = np.stack([HAEMATOXYLIN, EOSIN])
+    vectors = np.stack([HEMATOXYLIN, EOSIN])
     vectors = vectors * np.exp(
         variation * rng.normal(0.0, [[0.11, 0.05, 0.13], [0.17, 0.05, 0.12]])
     )
-    vectors *= np.linalg.norm([HAEMATOXYLIN, EOSIN], axis=1, keepdims=True) / np.linalg.norm(
+    vectors *= np.linalg.norm([HEMATOXYLIN, EOSIN], axis=1, keepdims=True) / np.linalg.norm(
         vectors, axis=1, keepdims=True
     )
     strength = np.exp(variation * (rng.normal(0.0, 0.12) + rng.normal(0.0, [0.20, 0.25])))
@@ -45,22 +45,22 @@ def draw_stain(rng: np.random.Generator, variation: float) -> Stain:
 
 
 def absorb(
-    haematoxylin: np.ndarray, eosin: np.ndarray, stain: Stain, grain: np.ndarray
+    hematoxylin: np.ndarray, eosin: np.ndarray, stain: Stain, grain: np.ndarray
 ) -> np.ndarray:
     """Beer-Lambert: light that passes the two stains, as uint8 red green blue.
 
     Parameters
     ----------
-    haematoxylin, eosin : ndarray of shape (height, width)
+    hematoxylin, eosin : ndarray of shape (height, width)
         Concentrations, not negative.
     stain : Stain
     grain : ndarray of shape (height, width)
-        Noise of the camera, in grey levels, added to every colour.
+        Noise of the camera, in gray levels, added to every color.
     """
-    picture = np.empty((*haematoxylin.shape, 3), dtype=np.uint8)
+    picture = np.empty((*hematoxylin.shape, 3), dtype=np.uint8)
     scaled = stain.vectors * stain.strength[:, None]
     for channel in range(3):
-        density = haematoxylin * np.float32(scaled[0, channel])
+        density = hematoxylin * np.float32(scaled[0, channel])
         density += eosin * np.float32(scaled[1, channel])
         light = np.exp(-density)
         light *= np.float32(stain.light[channel])

@@ -588,7 +588,7 @@ def _check_settings(
 
 
 def _overlap(grid: PatchGrid, extent: float) -> int:
-    """Pixels of a patch shared with its right neighbour."""
+    """Pixels of a patch shared with its right neighbor."""
     columns, first = np.unique(grid.cells[:, 1], return_index=True)
     if len(columns) < 2:
         return 0

@@ -36,11 +36,11 @@ def label_picture(
     classes : sequence of str
         Class names.
     colors : mapping of str to (red, green, blue), optional
-        Colours by class; by default those of ``proportion_ssl.colors.class_colors``.
+        Colors by class; by default those of ``proportion_ssl.colors.class_colors``.
     patch_pixels : int, default 8
         Side of a square in pixels.
     legend : bool, default True
-        Whether names and colours of the classes are written beside the map.
+        Whether names and colors of the classes are written beside the map.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def overlay_picture(
     legend: bool = True,
     mpp: float | None = None,
 ) -> Image.Image:
-    """Patch labels as transparent colours over a thumbnail of the slide.
+    """Patch labels as transparent colors over a thumbnail of the slide.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def overlay_picture(
     labels, grid, classes, colors, legend
         As for :func:`label_picture`.
     opacity : float, default 0.45
-        Weight of the colour, in [0, 1].
+        Weight of the color, in [0, 1].
     mpp : float, optional
         Microns per pixel of the thumbnail; gives a scale bar in its lower left corner.
 
@@ -156,7 +156,7 @@ def draw_scale(picture: Image.Image, mpp: float) -> None:
 
 
 def add_legend(picture: Image.Image, palette: Mapping[str, Color]) -> Image.Image:
-    """The picture with names and colours of the classes on its right."""
+    """The picture with names and colors of the classes on its right."""
     font = ImageFont.load_default(14)
     swatch, line = 14, 22
     width = swatch + 24 + max((int(font.getlength(name)) for name in palette), default=0)
@@ -175,7 +175,7 @@ def add_legend(picture: Image.Image, palette: Mapping[str, Color]) -> Image.Imag
 
 
 def _cell_of_pixel(n_pixels: int, extent: int, borders: np.ndarray) -> np.ndarray:
-    """Cell that holds the centre of each thumbnail pixel, -1 outside of all."""
+    """Cell that holds the center of each thumbnail pixel, -1 outside of all."""
     centers = (np.arange(n_pixels) + 0.5) * extent / n_pixels
     known = np.flatnonzero(~np.isnan(borders))
     if not len(known):
@@ -183,6 +183,6 @@ def _cell_of_pixel(n_pixels: int, extent: int, borders: np.ndarray) -> np.ndarra
     at = np.searchsorted(borders[known], centers, side="right") - 1
     inside = (at >= 0) & (at < len(known) - 1)
     cell = known[np.clip(at, 0, len(known) - 1)]
-    # between two borders that are not neighbours lies no patch
+    # between two borders that are not neighbors lies no patch
     inside &= known[np.clip(at + 1, 0, len(known) - 1)] == cell + 1
     return np.where(inside, cell, -1)

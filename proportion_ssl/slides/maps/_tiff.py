@@ -45,7 +45,7 @@ def write_label_map(
     classes : sequence of str
         Class names, at most 255.
     colors : mapping of str to (red, green, blue), optional
-        Colours by class; by default those of ``proportion_ssl.colors.class_colors``.
+        Colors by class; by default those of ``proportion_ssl.colors.class_colors``.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def write_probability_map(
     grid: PatchGrid,
     class_name: str,
 ) -> None:
-    """Write the probability of one class as a grey image, one pixel per patch.
+    """Write the probability of one class as a gray image, one pixel per patch.
 
     Parameters
     ----------

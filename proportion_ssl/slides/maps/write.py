@@ -93,7 +93,7 @@ def prediction_regions(
         One region per connected area (patches that share an edge), one per class, or one per patch with a
         label, in the order of the patches: its box with the probabilities of all classes.
     colors : mapping of str to (red, green, blue), optional
-        Colours by class; by default those of ``proportion_ssl.colors.class_colors``.
+        Colors by class; by default those of ``proportion_ssl.colors.class_colors``.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def write_geojson(
 
     Notes
     -----
-    One feature per region; rings are closed, a MultiPolygon of one part is a Polygon, the colour
+    One feature per region; rings are closed, a MultiPolygon of one part is a Polygon, the color
     is in ``properties.classification.color``.
 
     Examples

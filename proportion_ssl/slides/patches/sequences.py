@@ -17,7 +17,7 @@ OPEN_SLIDES = 8
 
 
 class _Patches:
-    """Array behaviour over ``_read(indices)``, the pixels at non-negative integer indices."""
+    """Array behavior over ``_read(indices)``, the pixels at non-negative integer indices."""
 
     dtype = np.dtype(np.uint8)
     ndim = 4
@@ -128,7 +128,7 @@ class SlidePatches(_Patches):
 
     def _read(self, indices):
         out = self._empty(len(indices))
-        order = np.argsort(indices, kind="stable")  # neighbours share decoded tiles
+        order = np.argsort(indices, kind="stable")  # neighbors share decoded tiles
         done = 0
         for batch in self.slide.read_patches(self.grid[indices[order]]):
             out[order[done : done + len(batch)]] = batch

@@ -1,4 +1,4 @@
-"""Stain normalisation: make the colours of all slides look like those of a reference."""
+"""Stain normalization: make the colors of all slides look like those of a reference."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class _StainNormalizer(TransformerMixin, BaseEstimator):
     """Fitting on a reference, and transforming image by image or slide by slide."""
 
     def fit(self, X, y=None):
-        """Learn the reference's colours.
+        """Learn the reference's colors.
 
         Parameters
         ----------
         X : array-like of shape (n, height, width, 3), uint8
-            Patches of one reference slide, or of a cohort for its overall colours. If there are
+            Patches of one reference slide, or of a cohort for its overall colors. If there are
             more than 256, 256 evenly spaced ones are read.
         y : None
             Ignored.
@@ -72,7 +72,7 @@ class _StainNormalizer(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X, *, slide_ids=None) -> np.ndarray:
-        """Give images the reference's colours.
+        """Give images the reference's colors.
 
         Parameters
         ----------
@@ -117,7 +117,7 @@ class _StainNormalizer(TransformerMixin, BaseEstimator):
         return out
 
     def estimate(self, X):
-        """Colours of one slide, for :class:`NormalizedPatches`.
+        """Colors of one slide, for :class:`NormalizedPatches`.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class _StainNormalizer(TransformerMixin, BaseEstimator):
         Returns
         -------
         colors : tuple of ndarray, or None
-            What this method of normalisation compares; None if there is next to no stained tissue.
+            What this method of normalization compares; None if there is next to no stained tissue.
         """
         _check_shape(X)
         return self._estimate(_pixels(np.asarray(X[:: -(-len(X) // FIT_IMAGES)])))
@@ -140,7 +140,7 @@ class _StainNormalizer(TransformerMixin, BaseEstimator):
 
 
 class MacenkoNormalizer(_StainNormalizer):
-    """Stain normalisation of Macenko et al. [1]_: unmix, rescale and remix two stains.
+    """Stain normalization of Macenko et al. [1]_: unmix, rescale and remix two stains.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class MacenkoNormalizer(_StainNormalizer):
     Attributes
     ----------
     stain_matrix_ : ndarray of shape (3, 2)
-        Optical density (red, green, blue) of haematoxylin and eosin in the reference, unit columns.
+        Optical density (red, green, blue) of hematoxylin and eosin in the reference, unit columns.
     max_concentrations_ : ndarray of shape (2,)
         99th percentile of their amounts over the reference's stained pixels.
 
@@ -208,7 +208,7 @@ class MacenkoNormalizer(_StainNormalizer):
         if stains is None:
             if not hasattr(self, "stain_matrix_"):
                 raise ValueError(
-                    "X holds one stain only; give patches with both haematoxylin and eosin."
+                    "X holds one stain only; give patches with both hematoxylin and eosin."
                 )
             stains = self.stain_matrix_
         amounts = density @ np.linalg.pinv(stains).T
@@ -223,7 +223,7 @@ class MacenkoNormalizer(_StainNormalizer):
         if ends[1] - ends[0] < MIN_ANGLE:
             return None
         stains = plane @ np.array([np.cos(ends), np.sin(ends)])
-        return stains[:, np.argsort(-stains[0])]  # haematoxylin absorbs more red than eosin
+        return stains[:, np.argsort(-stains[0])]  # hematoxylin absorbs more red than eosin
 
     def _apply(self, image, source):
         stains, amounts = source
@@ -235,7 +235,7 @@ class MacenkoNormalizer(_StainNormalizer):
 
 
 class ReinhardNormalizer(_StainNormalizer):
-    """Colour transfer of Reinhard et al. [1]_: match mean and deviation in l-alpha-beta.
+    """Color transfer of Reinhard et al. [1]_: match mean and deviation in l-alpha-beta.
 
     Attributes
     ----------
@@ -286,7 +286,7 @@ class ReinhardNormalizer(_StainNormalizer):
 
 
 class NormalizedPatches(_Patches):
-    """Patches of one slide in the colours of a reference, read and changed when indexed.
+    """Patches of one slide in the colors of a reference, read and changed when indexed.
 
     Parameters
     ----------
@@ -295,7 +295,7 @@ class NormalizedPatches(_Patches):
     normalizer : MacenkoNormalizer or ReinhardNormalizer
         Fitted on the reference.
     colors : tuple of ndarray, or None
-        The slide's own colours, as ``normalizer.estimate`` gives them, once for all magnifications;
+        The slide's own colors, as ``normalizer.estimate`` gives them, once for all magnifications;
         with None the pixels stay as they are.
 
     Examples

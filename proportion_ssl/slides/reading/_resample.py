@@ -76,7 +76,7 @@ def make_plan(
     """Plan the reading of a level-0 box as `size` pixels; `factors` are the levels' downsamples.
 
     With `exact` the box is covered to its borders, however large; otherwise a resolution within
-    the tolerance may stand for the wanted one, centerd in the box.
+    the tolerance may stand for the wanted one, centered in the box.
     """
     x0, y0, x1, y1 = box
     scale = ((x1 - x0) / size[0], (y1 - y0) / size[1])

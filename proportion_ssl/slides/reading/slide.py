@@ -153,7 +153,7 @@ class Slide:
     -----
     A box is read from the coarsest stored level that is not coarser than asked for. If the asked
     resolution is within 2% of that level's (and the difference over the whole box within 8 output
-    pixels), stored pixels are handed out as they are, centerd in the box; if it is within 2% of a
+    pixels), stored pixels are handed out as they are, centered in the box; if it is within 2% of a
     whole multiple, each output pixel is the mean of a block of whole stored pixels; otherwise it
     is the average of the stored pixels over its exact area. There is no other kernel, and both
     ways of decoding use it, so neither the source nor the faster path changes the result. One

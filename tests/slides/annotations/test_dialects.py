@@ -162,7 +162,7 @@ def test_features_of_scripts(read):
     ]
 
 
-def test_a_misspelt_feature_is_named(read):
+def test_a_misspelled_feature_is_named(read):
     wrong = {**qupath(polygon(SQUARE), TUMOR), "type": "feature"}
     with pytest.raises(AnnotationError, match="feature 0: expected an object of type 'Feature'"):
         read({"type": "FeatureCollection", "features": [wrong]})

@@ -48,7 +48,7 @@ class Colors:
         self.n_images = 0
 
     def fingerprint(self):
-        return f"colours {self.version}"
+        return f"colors {self.version}"
 
     def transform(self, images):
         self.n_images += len(images)
@@ -107,7 +107,7 @@ def test_files_hold_what_was_embedded(paths, tmp_path):
 
 
 @pytest.mark.slow
-def test_views_stand_side_by_side_in_the_reference_colours(paths, tmp_path):
+def test_views_stand_side_by_side_in_the_reference_colors(paths, tmp_path):
     with open_slide(paths[0]) as slide:
         reference = ReinhardNormalizer().fit(SlidePatches(slide, slide.grid(**SETTINGS)))
     settings = {**SETTINGS, "magnification": (5, 2.5), "normalizer": reference}
@@ -390,10 +390,10 @@ def run_and_kill(paths, store, after):
 
 
 def probabilities_from(store):
-    """Of all patches, by a classifier that learns from the files: slide 0 labelled, the others bags."""
+    """Of all patches, by a classifier that learns from the files: slide 0 labeled, the others bags."""
     files = sorted(Path(store).glob("*.h5"))
-    instances, labelled = FeatureSequence(files[1:]), np.asarray(FeatureSequence(files[:1]))
-    stained = np.median(labelled[:, 1])  # the green of half of the labelled patches is below
+    instances, labeled = FeatureSequence(files[1:]), np.asarray(FeatureSequence(files[:1]))
+    stained = np.median(labeled[:, 1])  # the green of half of the labeled patches is below
 
     def classes(features):
         return np.where(features[:, 1] < stained, "stained", "pale")
@@ -402,7 +402,7 @@ def probabilities_from(store):
     shares = [np.mean(classes(instances[names == name]) == "pale") for name in instances.names]
     bags = Bags(instances, names, [(share, 1 - share) for share in shares])
     model = NegativePseudoLabelClassifier(max_epochs=3, random_state=0)
-    model.fit(labelled, classes(labelled), bags)
+    model.fit(labeled, classes(labeled), bags)
     return model.predict_proba(FeatureSequence(files))
 
 

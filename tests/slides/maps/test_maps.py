@@ -107,10 +107,10 @@ def test_round_trip_on_a_synthetic_slide(tmp_path, slide_mpp, offset):
     grid = patch_grid(dimensions, mpp=slide_mpp, magnification=10, edge="pad")
     regions = outlines(np.random.default_rng(1), dimensions)
     labels, back = round_trip(regions, grid, tmp_path, slide_mpp, offset)
-    n_labelled = sum(label is not None for label in labels)
-    assert n_labelled > 0.4 * len(grid) and n_labelled < len(grid)
+    n_labeled = sum(label is not None for label in labels)
+    assert n_labeled > 0.4 * len(grid) and n_labeled < len(grid)
     for again in back:
-        assert again.tolist() == labels.tolist(), "all patches, labelled or not"
+        assert again.tolist() == labels.tolist(), "all patches, labeled or not"
 
 
 def test_round_trip_on_a_real_slide(real_data, tmp_path):
@@ -142,9 +142,9 @@ def chain(slide, regions, folder, magnification):
 
 def agreement(before, after):
     """Share of the patches with a majority class that keep it."""
-    labelled = np.array([label is not None for label in before])
-    assert 0.3 * len(before) < labelled.sum() < len(before)
-    return np.mean(before[labelled] == after[labelled])
+    labeled = np.array([label is not None for label in before])
+    assert 0.3 * len(before) < labeled.sum() < len(before)
+    return np.mean(before[labeled] == after[labeled])
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_agreement_is_complete_on_a_real_slide(real_data, tmp_path):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_round_trip_of_any_label_map(tmp_path_factory, data):
-    """Islands, diagonal neighbours, rings, missing patches."""
+    """Islands, diagonal neighbors, rings, missing patches."""
     grid = patch_grid((700, 600), mpp=0.7, patch_mpp=1.0, size=70)
     codes = st.lists(st.integers(-1, 2), min_size=len(grid), max_size=len(grid))
     labels = np.array([*CLASSES, None], dtype=object)[data.draw(codes)]
@@ -307,7 +307,7 @@ def test_dsa_follows_the_published_schema(tmp_path, grid, labels):
     ("arguments", "message"),
     [
         ({"labels": ["solid"]}, "one label for each of 2 patches"),
-        ({"labels": ["solid", "tumour"]}, r"labels \['tumour'\] are not among the classes"),
+        ({"labels": ["solid", "tumor"]}, r"labels \['tumor'\] are not among the classes"),
         ({"labels": [0, 5]}, r"must be -1 \(none\) or 0 to 4"),
         ({"labels": [-2, 0]}, r"must be -1 \(none\) or 0 to 4"),
         ({"per": "tile"}, "per must be"),
@@ -499,14 +499,14 @@ def test_label_picture(grid, labels, tmp_path):
     assert (np.asarray(Image.open(tmp_path / "a.png")) == pixels).all()
 
 
-def test_legend_shows_every_colour(grid):
+def test_legend_shows_every_color(grid):
     picture = label_picture([None] * len(grid), grid, CLASSES)
     pixels = np.asarray(picture)[:, grid.shape[1] * 8 :].reshape(-1, 3)
     for name in CLASSES:
         assert (pixels == FIGURE5_COLORS[name]).all(axis=1).sum() > 100
 
 
-def test_overlay_colours_the_patch_and_nothing_else():
+def test_overlay_colors_the_patch_and_nothing_else():
     grid = patch_grid((1000, 700), mpp=0.77, patch_mpp=1.0, size=97)
     grid = grid[np.arange(len(grid)) % 3 != 0]
     rng = np.random.default_rng(0)

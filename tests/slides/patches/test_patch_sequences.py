@@ -126,17 +126,17 @@ def test_patches_can_be_pickled(parts):
 
 
 class MeanColor(ClassifierMixin, BaseEstimator):
-    """Tells slides by their mean colour; takes any sequence of images."""
+    """Tells slides by their mean color; takes any sequence of images."""
 
     def fit(self, X, y):
         means = np.array([X[i].mean(axis=(0, 1)) for i in range(len(X))])
         self.classes_ = np.unique(y)
-        self.centres_ = np.stack([means[y == c].mean(axis=0) for c in self.classes_])
+        self.centers_ = np.stack([means[y == c].mean(axis=0) for c in self.classes_])
         return self
 
     def predict(self, X):
         means = np.array([X[i].mean(axis=(0, 1)) for i in range(len(X))])
-        return self.classes_[((means[:, None] - self.centres_) ** 2).sum(-1).argmin(1)]
+        return self.classes_[((means[:, None] - self.centers_) ** 2).sum(-1).argmin(1)]
 
 
 def test_scikit_learn_can_split_them(parts):

@@ -1,4 +1,4 @@
-"""Stain normalisation."""
+"""Stain normalization."""
 
 import pickle
 
@@ -26,7 +26,7 @@ def unit(stains):
 
 
 def amounts_of(n=6, size=48, seed=0):
-    """Haematoxylin and eosin per pixel: single-stain, mixed, and glass in the corner."""
+    """Hematoxylin and eosin per pixel: single-stain, mixed, and glass in the corner."""
     rng = np.random.default_rng(seed)
     amounts = rng.gamma(2.0, 0.5, (n, size, size, 2))
     kind = rng.integers(0, 3, (n, size, size))
@@ -191,7 +191,7 @@ def test_macenko_rescales_images_of_one_stain_only(reference):
     density = -np.log((normal[:, 10:, 10:].reshape(-1, 3).astype(float) + 1) / 256)
     strong = density[density.sum(axis=1) > 1]
     cosine = strong @ unit(RUIFROK)[0] / np.linalg.norm(strong, axis=1)
-    assert cosine.mean() > 0.98  # still haematoxylin, not stretched over two stains
+    assert cosine.mean() > 0.98  # still hematoxylin, not stretched over two stains
     with pytest.raises(ValueError, match="one stain only"):
         MacenkoNormalizer().fit(paint(amounts, RUIFROK))
 
@@ -217,11 +217,11 @@ def test_reinhard_matches_mean_and_deviation(reference, other):
     assert_allclose(result.std_, fitted.std_, rtol=0.2)
 
 
-def test_reinhard_colour_space_by_hand():
-    # l-alpha-beta of a grey pixel: the rows of the RGB to LMS matrix of the paper sum to about 1,
+def test_reinhard_color_space_by_hand():
+    # l-alpha-beta of a gray pixel: the rows of the RGB to LMS matrix of the paper sum to about 1,
     # so that l is sqrt(3) log10 of the intensity, and alpha and beta are next to 0
-    grey = np.full((2, 16, 16, 3), 63, dtype=np.uint8)
-    fitted = ReinhardNormalizer().fit(grey)
+    gray = np.full((2, 16, 16, 3), 63, dtype=np.uint8)
+    fitted = ReinhardNormalizer().fit(gray)
     assert_allclose(fitted.mean_, [np.sqrt(3) * np.log10(64 / 256), 0, 0], atol=2e-3)
 
 

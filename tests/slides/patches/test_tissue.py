@@ -98,7 +98,7 @@ def test_pen_marks_are_not_tissue(color):
 
 
 def test_stains_of_pathology_are_not_taken_for_ink():
-    # haematoxylin, eosin, DAB alone and mixed (optical densities of Ruifrok and Johnston 2001)
+    # hematoxylin, eosin, DAB alone and mixed (optical densities of Ruifrok and Johnston 2001)
     dyes = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
     rng = np.random.default_rng(0)
     amounts = np.concatenate([np.eye(3) * a for a in (0.3, 0.8, 1.3)] + [rng.random((91, 3))])

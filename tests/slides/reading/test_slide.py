@@ -935,7 +935,7 @@ def test_the_real_slide_is_tiled_at_10x(real_data):
         patches = np.concatenate(list(slide.read_patches(grid)))
         assert patches.shape == (24, 224, 224, 3)
         stored = stored_pixels(slide.path, 0)
-        # 449 pixels for 224: blocks of 2 x 2, centerd, so that half a pixel is left at each side
+        # 449 pixels for 224: blocks of 2 x 2, centered, so that half a pixel is left at each side
         box = grid.boxes[5]
         block = stored[box[1] : box[1] + 448, box[0] : box[0] + 448].astype(int)
         block = (block.reshape(224, 2, 224, 2, 3).sum(axis=(1, 3)) + 2) // 4
