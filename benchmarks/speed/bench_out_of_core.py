@@ -32,6 +32,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from joblib.externals.loky import get_reusable_executor
 
 from proportion_ssl import Bags, RobustProportionClassifier
 from proportion_ssl.estimators import _out_of_core as out_of_core
@@ -202,6 +203,7 @@ def _in_process(make, sizes, n_jobs):
             start = time.perf_counter()
             model.predict(bags.X)
             predicting = time.perf_counter() - start
+        get_reusable_executor().shutdown()  # else the end of this process waits for idle workers
         return seconds, before, (after_fit, peak_mib(), worker), accuracy, predicting
 
 

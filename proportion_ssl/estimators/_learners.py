@@ -130,6 +130,7 @@ class NetLearner:
         if self.bags is not None:
             order = np.append(order, len(order) + content_order(self.bags.X, self.bags.index))
         self.order = order  # of the rows of both sides, from which they are drawn
+        self.gathered = None if self.validation is None else self.validation.gathered()
 
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
         """Train on the labeled instances alone; returns the losses."""
@@ -147,7 +148,7 @@ class NetLearner:
         self.signed = np.concatenate([self.known, labels])
         data = self._data(self.signed)
         train_epochs(
-            *(self.net, data, self.validation, n_epochs), epoch_size=self.settings["epoch_size"]
+            *(self.net, data, self.gathered, n_epochs), epoch_size=self.settings["epoch_size"]
         )
         return losses_of(self.net)
 
@@ -175,7 +176,7 @@ class NetLearner:
             self.initialize()
         n_before = len(self.net.history)
         settings = {name: self.settings[name] for name in ("max_epochs", "patience", "epoch_size")}
-        train_until_settled(self.net, self._data(signed), self.validation, **settings)
+        train_until_settled(self.net, self._data(signed), self.gathered, **settings)
         return {"n_epochs": len(self.net.history) - n_before, **losses_of(self.net, n_before)}
 
     def _data(self, signed):

@@ -61,6 +61,19 @@ class SignedDataset(Dataset):
         part.rows = self.rows[torch.randperm(len(self), generator=generator())[:size].numpy()]
         return part
 
+    def gathered(self) -> "SignedDataset":
+        """The same rows one behind the other, so that batches in order need not be copied together each time.
+
+        Returns
+        -------
+        data : SignedDataset
+            Itself, unless it holds feature vectors of one array in memory.
+        """
+        part = self.parts[0]
+        if len(self.parts) > 1 or not isinstance(part, np.ndarray) or part.ndim != 2:
+            return self
+        return SignedDataset(part[self.rows], self.signed[self.rows])
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of rows, and shape of an instance."""

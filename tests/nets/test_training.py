@@ -181,3 +181,17 @@ def test_default_decay_follows_the_number_of_features():
     assert all(group["decoupled_weight_decay"] for group in net.optimizer_.param_groups)
     plain, _, _ = make_net(optimizer=torch.optim.SGD, lr=0.1)
     assert {group["weight_decay"] for group in plain.optimizer_.param_groups} == {0}
+
+
+def test_gathered_rows_are_the_same_rows():
+    X = np.arange(20, dtype=np.float32).reshape(10, 2)
+    data = SignedDataset(X, np.arange(10)[:, np.newaxis], rows=[3, 9, 0])
+    gathered = data.gathered()
+    for one, other in zip(data.gather(np.arange(3)), gathered.gather(np.arange(3)), strict=True):
+        assert_array_equal(one, other)
+    ((batch, _),) = BatchesInOrder(gathered, 4)
+    assert np.shares_memory(batch.numpy(), gathered.parts[0])
+    several = SignedDataset([X, X], rows=[3, 12])
+    images = SignedDataset(np.zeros((3, 4, 4, 3), np.uint8))
+    assert several.gathered() is several
+    assert images.gathered() is images
