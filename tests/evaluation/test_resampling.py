@@ -80,6 +80,22 @@ def test_interval_of_a_share_is_the_t_interval_on_the_logit_scale():
     assert found.n_groups == 30 and found.score == pytest.approx(mean)
 
 
+@pytest.mark.parametrize(
+    "sizes, effective", [([10] * 6, 6), ([10, 10, 10, 30], 3), ([1, 1, 1, 1000], 2)]
+)
+def test_large_slides_count_for_more_so_that_there_are_fewer(sizes, effective):
+    """Student's t of the effective number of slides: the ratio of widths at two levels tells which."""
+    n_right = np.array(sizes) * np.linspace(0.6, 0.9, len(sizes))
+    matrices = np.zeros((len(sizes), 2, 2))
+    matrices[:, 0, 0], matrices[:, 0, 1] = n_right, np.array(sizes) - n_right
+    wide, narrow = (bootstrap_scores(matrices, metric="OP", level=level) for level in (0.95, 0.5))
+    widths = [
+        np.diff(np.log([e.low, e.high]) - np.log1p([-e.low, -e.high])) for e in (wide, narrow)
+    ]
+    t = stats.t.ppf([0.975, 0.75], effective - 1)
+    assert_allclose(widths[0] / widths[1], t[0] / t[1], rtol=1e-6)
+
+
 def test_interval_of_a_function_is_not_transformed():
     rng = np.random.default_rng(1)
     matrices = rng.poisson(20, size=(25, 1, 1)).astype(float)
