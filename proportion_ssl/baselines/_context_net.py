@@ -8,11 +8,11 @@ from proportion_ssl.nets.random_numbers import generator
 
 
 class ContextNet(nn.Module):
-    """Values of the patches of slides to one logit per class and patch, from each patch and those around it.
+    """Values of the patches of slides to one or more outputs of each, from the patch and those around it.
 
     Parameters
     ----------
-    n_inputs, n_classes : int
+    n_inputs, n_outputs : int
     width : int
         Channels of the map.
     depth : int
@@ -24,23 +24,23 @@ class ContextNet(nn.Module):
     -----
     What is empty stays 0 after every convolution, as beyond the border of the grid, and halving averages over
     the cells with tissue: a cell that is empty has the same effect as one that does not exist. The last
-    layer starts at 0, and so do the logits.
+    layer starts at 0, and so do the outputs.
     """
 
-    def __init__(self, n_inputs: int, n_classes: int, *, width: int, depth: int, kernel_size: int):
+    def __init__(self, n_inputs: int, n_outputs: int, *, width: int, depth: int, kernel_size: int):
         super().__init__()
         self.depth = depth
         self.embed = _new(nn.Linear, n_inputs, width)
         self.down = nn.ModuleList(_Block(width, width, kernel_size) for _ in range(depth))
         self.bottom = _Block(width, width, kernel_size)
         self.up = nn.ModuleList(_Block(2 * width, width, kernel_size) for _ in range(depth))
-        self.head = _new(nn.Linear, width, n_classes)
+        self.head = _new(nn.Linear, width, n_outputs)
         nn.init.zeros_(self.head.weight)
 
     def forward(
         self, values: torch.Tensor, slide: torch.Tensor, cells: torch.Tensor
     ) -> torch.Tensor:
-        """Logits of patches, shape (n_patches, n_classes).
+        """Outputs, shape (n_patches, n_outputs).
 
         Parameters
         ----------

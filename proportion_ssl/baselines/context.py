@@ -1,11 +1,15 @@
 """Second stage on any classifier of patches: a small U-Net on the grid of the slide."""
 
+import copy
+import math
+import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import logit
 from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils.validation import check_is_fitted
@@ -18,10 +22,14 @@ from proportion_ssl.estimators._base import ProbabilisticBagClassifier
 from proportion_ssl.estimators.robust_proportion import RobustProportionClassifier
 from proportion_ssl.nets.classifiers import one_thread
 from proportion_ssl.nets.random_numbers import seeded
+from proportion_ssl.nets.training import split_validation
 from proportion_ssl.proportions.bags import Bags
+from proportion_ssl.proportions.identifiability import IdentifiabilityWarning
 
 #: Labeled patches of a step: whole slides are taken until there are so many.
 N_LABELED = 256
+#: Fewest steps of an epoch; bags and slides are taken several times where there are few.
+N_STEPS = 20
 #: Patches without neighbors, of which maps are made at once.
 N_SINGLE = 1024
 #: Smallest probability of the first stage that the map starts from, and that the U-Net sees.
@@ -41,8 +49,11 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         First stage, with the ``fit`` and ``predict_proba`` of this package's classifiers.
         Default: :class:`~proportion_ssl.RobustProportionClassifier`.
     inputs : {"probabilities", "features"}, default="probabilities"
-        What the U-Net sees of each patch: logarithms of the class probabilities of the first stage, or
-        standardized features.
+        What the U-Net sees of each patch. Probabilities: one map per class, of the log odds of this class in
+        the first stage, which the same U-Net turns into one output. It then learns how patches of a class lie
+        together, from all classes alike, for which few outlined slides suffice. Features: standardized, to
+        one output per class; it also learns which classes lie next to each other, and patterns that single
+        patches do not show, but needs more slides.
     weight : float, default=1.0
         Weight of the proportion loss of a bag beside the cross-entropy of the labeled patches.
     width : int, default=16
@@ -54,7 +65,14 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
     n_folds : int, default=5
         Folds in which outlined slides and bags are left out of the first stage.
     max_epochs : int, default=100
-        Passes over the bags, or over the outlined slides where there are none.
+        Most passes over the bags, or over the outlined slides where there are none; several passes count as
+        one where they take less than 20 steps.
+    patience : int, default=10
+        Training ends after so many epochs without a smaller loss of the validation patches.
+    validation_fraction : float in [0, 1), default=0.25
+        Share of the outlined slides that decides when training ends (with a single one, or without
+        ``groups``, of the labeled patches). The net of the epoch with the smallest loss is kept, be it the
+        map of the first stage as it is. 0: all epochs.
     learning_rate : float, default=1e-3
         Of AdamW.
     weight_decay : float, default=0.01
@@ -72,16 +90,17 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
     net_ : torch.nn.Module
         Second stage.
     history_ : list of dict
-        Mean losses of each epoch: "labeled_loss" and, with bags, "bag_loss".
+        Mean losses of each epoch: "labeled_loss", with bags "bag_loss", with validation "valid_loss". The
+        first entry is the map of the first stage, before training.
     n_features_in_ : int
 
     Notes
     -----
-    The two stages of Takahama et al. [1]_, who train a segmentation network on features of patches, and on
-    outlines alone; the proportion loss of the map is added here. The paper trains the first stage further
-    through the second; here it stays as it is. The logits of the map are the logarithms of the probabilities
-    of the first stage plus the output of the U-Net, which starts at 0: training starts from the map of the
-    first stage.
+    The two stages of Takahama et al. [1]_, who train a segmentation network on features of patches
+    (``inputs="features"``), and on outlines alone; the proportion loss of the map is added here. The paper
+    trains the first stage further through the second; here it stays as it is. The logits of the map are the
+    logarithms of the probabilities of the first stage plus the output of the U-Net, which starts at 0:
+    training starts from the map of the first stage.
 
     A first stage is surer of patches and bags that it has been fitted on than of new ones. The U-Net is
     therefore trained on what first stages predict for slides and bags that they have not seen: in each fold a
@@ -89,7 +108,8 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
     ``groups``, a part of the labeled patches).
 
     Each time a slide is taken, its map is mirrored, turned and shifted at random. Empty cells have
-    no effect, and classes weigh the same in the cross-entropy whatever their number of patches.
+    no effect, and classes weigh the same in the cross-entropy whatever their number of patches. Patches of
+    a class that no labeled patch outside their fold shows do not count.
 
     References
     ----------
@@ -123,6 +143,8 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         "kernel_size": [Interval(Integral, 1, None, closed="left")],
         "n_folds": [Interval(Integral, 2, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
     }
@@ -138,6 +160,8 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         kernel_size: int = 3,
         n_folds: int = 5,
         max_epochs: int = 100,
+        patience: int = 10,
+        validation_fraction: float = 0.25,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         classes: Any = None,
@@ -151,6 +175,8 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         self.kernel_size = kernel_size
         self.n_folds = n_folds
         self.max_epochs = max_epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.classes = classes
@@ -326,37 +352,39 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         if bags is not None:
             in_bags = _Maps(self._values(bags.X, p_bags), p_bags, bag_slide, bag_cells)
         with seeded(seed, local=True), one_thread():
+            by_class = self.inputs == "probabilities"
             self.net_ = ContextNet(
-                *(labeled.values.shape[1], len(self.classes_)),
+                *((1, 1) if by_class else (labeled.values.shape[1], len(self.classes_))),
                 width=self.width,
                 depth=self.depth,
                 kernel_size=self.kernel_size,
             )
-            self._train(labeled, codes, is_known, in_bags, bags, random_state)
+            weights = is_known / np.bincount(codes)[codes]
+            weights[self._is_validation(codes, groups, random_state)] *= -1
+            self._train(labeled, codes, weights, in_bags, bags, random_state)
 
-    def _train(self, labeled, codes, is_known, in_bags, bags, random_state):
+    def _train(self, labeled, codes, weights, in_bags, bags, random_state):
+        """Train the net; weights of labeled patches: positive trains, negative validates."""
         optimizer = torch.optim.AdamW(
             self.net_.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
-        counts = np.bincount(codes, minlength=len(self.classes_))
-        of_patch = torch.as_tensor(is_known / counts[codes], dtype=torch.float32)
-        codes = torch.as_tensor(codes)
+        codes, weights = torch.as_tensor(codes), torch.as_tensor(weights, dtype=torch.float32)
+        slides = [np.unique(labeled.slide[sign * weights > 0]) for sign in (1, -1)]
         proportions = MeanProportionLoss()
-        batches = _endless(labeled.slide, random_state)
-        n_labeled_steps = len(list(parts_of(labeled.slide, N_LABELED)))
+        batches = _endless(labeled.slide, slides[0], random_state)
+        n_parts = len(list(parts_of(labeled.slide, N_LABELED, slides[0])))
+        steps = [None] * n_parts if bags is None else list(range(bags.n_bags))
+        steps *= math.ceil(N_STEPS / max(len(steps), 1))
+        best, best_loss, n_worse = None, np.inf, 0
         self.history_ = []
-        for _ in range(self.max_epochs):
-            if bags is None:
-                order: Any = [None] * n_labeled_steps
-            else:
-                order = random_state.permutation(bags.n_bags)
-            losses = []
-            for bag in order:
+        for epoch in range(self.max_epochs + 1):
+            losses: list[dict] = []
+            # the map of the first stage is the first to be judged
+            for place in random_state.permutation(len(steps)) if epoch else ():
+                bag = steps[place]
                 rows = next(batches)
                 logits = self._moved_logits(labeled, rows, random_state)
-                weights = of_patch[rows]
-                each = torch.nn.functional.cross_entropy(logits, codes[rows], reduction="none")
-                loss = (each * weights).sum() / weights.sum().clamp(min=1e-12)
+                loss = _mean_loss(logits, codes[rows], weights[rows])
                 losses.append({"labeled_loss": loss.item()})
                 if bag is not None:
                     rows = np.flatnonzero(bags.index == bag)
@@ -367,9 +395,36 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-            self.history_.append(
-                {name: float(np.mean([each[name] for each in losses])) for name in losses[0]}
+            names = losses[0] if losses else {}
+            found = {name: float(np.mean([each[name] for each in losses])) for name in names}
+            if len(slides[1]):
+                found["valid_loss"] = self._validation_loss(labeled, slides[1], codes, weights)
+                if found["valid_loss"] < best_loss:
+                    best, best_loss, n_worse = copy.deepcopy(self.net_), found["valid_loss"], 0
+                else:
+                    n_worse += 1
+            self.history_.append(found)
+            if n_worse >= self.patience:
+                break
+        self.net_ = self.net_ if best is None else best
+
+    def _validation_loss(self, labeled, slides, codes, weights):
+        """Mean loss of the labeled patches that validate."""
+        with torch.no_grad():
+            rows = np.concatenate(list(parts_of(labeled.slide, N_LABELED, slides)))
+            logits = self._logits(
+                labeled.values[rows], labeled.p[rows], labeled.slide[rows], labeled.cells[rows]
             )
+            return _mean_loss(logits, codes[rows], -weights[rows]).item()
+
+    def _is_validation(self, codes, groups, random_state):
+        """Which labeled patches decide when training ends: those of whole slides if there are several."""
+        slides = np.empty(0) if groups is None else np.unique(groups)
+        if self.validation_fraction > 0 and len(slides) > 1:
+            n_slides = min(max(1, round(self.validation_fraction * len(slides))), len(slides) - 1)
+            return np.isin(groups, random_state.permutation(slides)[:n_slides])
+        _, rows = split_validation(codes, self.validation_fraction, random_state)
+        return np.isin(np.arange(len(codes)), rows)
 
     def _moved_logits(self, maps, rows, random_state):
         """Logits of some patches, their slides mirrored, turned and shifted."""
@@ -382,13 +437,19 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
     def _logits(self, values, p, slide, cells):
         """Logits of the map: those of the first stage and the output of the net."""
         _, slide = np.unique(slide, return_inverse=True)
-        output = self.net_(torch.as_tensor(values), torch.as_tensor(slide), torch.as_tensor(cells))
+        values, slide, cells = (torch.as_tensor(part) for part in (values, slide, cells))
+        n_maps = values.shape[1] if self.inputs == "probabilities" else 1
+        if n_maps > 1:  # one map per class
+            values = values.reshape(-1, 1)
+            slide = (slide.unsqueeze(1) * n_maps + torch.arange(n_maps)).flatten()
+            cells = cells.repeat_interleave(n_maps, dim=0)
+        output = self.net_(values, slide, cells).reshape(p.shape)
         return torch.as_tensor(np.log(np.maximum(p, SMALLEST))) + output
 
     def _values(self, X, p):
         """What the net sees of each patch."""
         if self.inputs == "probabilities":
-            return np.log(np.maximum(p, SMALLEST)) + np.float32(np.log(p.shape[1]))
+            return logit(np.clip(p, SMALLEST, 1 - SMALLEST))
         return ((np.asarray(X) - self.center_) / self.scale_).astype(np.float32)
 
     def _fit_first_stage(self, X, codes, bags, groups, seed):
@@ -434,7 +495,11 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
                 kept: Any = fold_of_bag != fold
                 rest = bags.select(bags.names[kept]) if kept.any() else None
             of_train = None if groups is None else np.asarray(groups)[train]
-            estimator = self._fit_first_stage(X[train], codes[train], rest, of_train, seed)
+            with (
+                warnings.catch_warnings()
+            ):  # the fit to all bags warns of what they cannot tell apart
+                warnings.simplefilter("ignore", IdentifiabilityWarning)
+                estimator = self._fit_first_stage(X[train], codes[train], rest, of_train, seed)
             p[test] = self._first_stage(estimator, X[test])
             is_known[test] = np.isin(codes[test], codes[train])
             if bags is not None:
@@ -546,11 +611,19 @@ def parts_of(slide: np.ndarray, n_patches: int, order: Any = None) -> Iterator[n
         yield np.concatenate(taken)
 
 
-def _endless(slide, random_state):
-    """Rows of labeled slides for one step after the other, each slide once in a pass."""
-    n_slides = len(np.unique(slide))
+def _endless(slide, chosen, random_state):
+    """Rows of the chosen slides for one step after the other, each slide once in a pass."""
+    while len(chosen):
+        yield from parts_of(slide, N_LABELED, random_state.permutation(chosen))
     while True:
-        yield from parts_of(slide, N_LABELED, random_state.permutation(n_slides))
+        yield np.empty(0, dtype=np.int64)
+
+
+def _mean_loss(logits, codes, weights):
+    """Cross-entropy of the patches of positive weight; 0 where there are none."""
+    weights = weights.clamp(min=0)
+    each = torch.nn.functional.cross_entropy(logits, codes, reduction="none")
+    return (each * weights).sum() / weights.sum().clamp(min=1e-12)
 
 
 def _record(bags: Bags, bag: int, n_patches: int) -> BagBatch:
