@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from study import Source, load_study
-from systems import EVERY, PROTOCOLS, CountingHead
+from systems import EVERY, PROTOCOLS, CountingHead, PerFeature
 
 from proportion_ssl import Bags, ClassifyAndCount
 
@@ -51,14 +51,23 @@ def choose(system, training, labeled, bags, y_bags, seed):
     chosen, tried = {}, []
     for grid in system.grids:
         errors = []
-        for setting in grid:
+        settings = [resolved(setting, labeled[0].shape[1]) for setting in grid]
+        for setting in settings:
             model = system.make({**training, "max_epochs": TRIAL_EPOCHS})
             model = seeded(model, seed, {**chosen, **setting})
             counter = ClassifyAndCount(model).fit(kept, labeled=labeled, bags=bags)
             errors.append(-counter.score(left_out))
         tried.append([round(error, 4) for error in errors])
-        chosen |= grid[int(np.argmin(errors))]
+        chosen |= settings[int(np.argmin(errors))]
     return chosen, tried
+
+
+def resolved(setting, n_features):
+    """A setting with what depends on the number of features."""
+    return {
+        name: float(value) / n_features if isinstance(value, PerFeature) else value
+        for name, value in setting.items()
+    }
 
 
 def with_bags(labeled, bags, y_bags, names):
@@ -99,7 +108,8 @@ def run(task: Task) -> tuple[dict, dict]:
         model.fit(X, y, bags, groups=groups[0] if groups else None)
     fitted_after = time.perf_counter()
     predicted = {"alone": model.predict(features[is_test])}
-    if np.isin(roles.test, study.proportions.index).all():
+    has_records = np.isin(roles.test, study.proportions.index).all()
+    if has_records and hasattr(model, "predict_proba"):
         rng = np.random.default_rng([task.seed, task.fold, 5])
         known = study.recorded(roles.test, task.regime, rng)
         predicted["with record"] = model.predict(

@@ -20,13 +20,23 @@ from proportion_ssl import (
 )
 from proportion_ssl.baselines import (
     AssignmentClassifier,
+    CountLikelihoodClassifier,
     FixMatchClassifier,
+    FixMatchProportionClassifier,
+    HypergeometricTargets,
     ICTClassifier,
+    InverseCalibrationClassifier,
+    L2PAHILClassifier,
+    LLPGANClassifier,
     LLPVATClassifier,
     MeanMapClassifier,
     MeanTeacherClassifier,
     MixBag,
+    MixMatchClassifier,
     MixupClassifier,
+    NLNLClassifier,
+    NoisyStudentClassifier,
+    NonparallelSVMClassifier,
     ProportionLossClassifier,
     ProportionSVMClassifier,
     SoftMatchClassifier,
@@ -81,8 +91,16 @@ class CountingHead(HeadClassifier):
         CountingHead.n_steps += net.history[-1, "train_batch_count"]
 
 
+class PerFeature(float):
+    """A value that is divided by the number of (standardized) features, as penalties of weights are."""
+
+
 def _each(name, *values):
     return tuple({name: value} for value in values)
+
+
+def _penalty(name, *values):
+    return _each(name, *map(PerFeature, values))
 
 
 DECAYS = _each("estimator__weight_decay", 1.0, 3.0, 10.0)
@@ -115,8 +133,16 @@ def _solved(head, grid=(), **settings):
     )
 
 
+def _nlnl(training):
+    """Its phases have epochs of their own and do not stop early."""
+    kept = {name: training[name] for name in ("learning_rate", "batch_size") if name in training}
+    return NLNLClassifier(CountingHead(), **kept)
+
+
 NO_LABELS = {"positive_selector": None, "negative_selector": None}
 WEIGHTS = _each("weight", 0.3, 1.0, 3.0)
+MAP_C = _penalty("C", 0.01, 0.1, 1.0)
+SVM_C = _penalty("C", 0.25, 1.0, 4.0)
 CONSISTENCY = _each("weight", 1.0, 10.0, 50.0)
 
 SYSTEMS = {
@@ -129,6 +155,12 @@ SYSTEMS = {
     "Mean teacher": _two_streams(MeanTeacherClassifier, CONSISTENCY),
     "mixup": _two_streams(MixupClassifier, _each("alpha", 0.1, 0.4, 1.0)),
     "VAT": _two_streams(VATClassifier, _each("epsilon", 1.0, 3.0, 10.0)),
+    "VAT + EntMin": _two_streams(
+        VATClassifier, _each("epsilon", 1.0, 3.0, 10.0), entropy_weight=0.06
+    ),
+    "MixMatch": _two_streams(MixMatchClassifier, _each("weight", 3.0, 10.0, 30.0)),
+    "Noisy Student": _two_streams(NoisyStudentClassifier, _each("drop", 0.2, 0.5, 0.7)),
+    "NLNL": System(_nlnl, (DECAYS, _each("max_epochs", 10, 20, 50))),
     "Adaptive": _npl(positive_selector=AdaptiveSelector(), negative_selector=None),
     "Single negative": _npl(MEMORY, positive_selector=None, multi_negative=False),
     "Multi negative": _npl(MEMORY, positive_selector=None),
@@ -140,6 +172,12 @@ SYSTEMS = {
     "Proposed, discriminant head": _solved(DiscriminantClassifier, MEMORY),
     "Proportion loss": _two_streams(ProportionLossClassifier, WEIGHTS),
     "MixBag": _two_streams(ProportionLossClassifier, WEIGHTS, augmentation=MixBag()),
+    "LLP-LargeBags": _two_streams(
+        ProportionLossClassifier, WEIGHTS, augmentation=HypergeometricTargets()
+    ),
+    "LLP-GAN": _two_streams(LLPGANClassifier, _each("adversarial_weight", 0.1, 0.3, 1.0)),
+    "Count likelihood": _two_streams(CountLikelihoodClassifier, WEIGHTS),
+    "L2P-AHIL": _two_streams(L2PAHILClassifier, _each("label_weight", 0.25, 0.5, 1.0)),
     "LLP-VAT": _two_streams(LLPVATClassifier, _each("epsilon", 1.0, 3.0, 10.0)),
     "Assignment": _two_streams(AssignmentClassifier, _each("share", 0.0, 0.5, 0.8)),
     "LLP-DC": _two_streams(
@@ -147,9 +185,18 @@ SYSTEMS = {
     ),
     "ROT": _two_streams(AssignmentClassifier, _each("share", 0.2, 0.6, 0.8), temperature=1.0),
     "FixMatch": _two_streams(FixMatchClassifier, _each("threshold", 0.8, 0.9, 0.95)),
+    "FixMatch + proportion loss": _two_streams(
+        FixMatchProportionClassifier, _each("threshold", 0.8, 0.9, 0.95)
+    ),
     "SoftMatch": _two_streams(SoftMatchClassifier, _each("strong_noise", 0.1, 0.3, 0.6)),
-    "Mean map": _without_net(MeanMapClassifier, _each("C", 1e-5, 1e-4, 1e-3)),
-    "Proportion-SVM": _without_net(ProportionSVMClassifier, _each("C", 2e-4, 8e-4, 3e-3)),
+    "Mean map": _without_net(MeanMapClassifier, MAP_C),
+    "Laplacian mean map": _without_net(MeanMapClassifier, _each("laplacian", 0.1, 1.0, 10.0)),
+    "Alternating mean map": _without_net(MeanMapClassifier, MAP_C, alternating=True),
+    "Proportion-SVM": _without_net(ProportionSVMClassifier, SVM_C),
+    "NP-SVM": _without_net(NonparallelSVMClassifier, _penalty("C_own", 0.25, 1.0, 4.0)),
+    "Inverse calibration": _without_net(
+        InverseCalibrationClassifier, _penalty("C", 4.0, 10.0, 40.0)
+    ),
     "Robust": _without_net(
         RobustProportionClassifier, _each("doubt", 0.3, 0.4, 0.6), uses_slides=True
     ),
@@ -162,10 +209,16 @@ STATED = {
     "ICT": ICTClassifier,
     "Mean teacher": MeanTeacherClassifier,
     "MixBag": MixBag,
+    "MixMatch": MixMatchClassifier,
+    "LLP-GAN": LLPGANClassifier,
     "FixMatch": FixMatchClassifier,
     "SoftMatch": SoftMatchClassifier,
     "Proportion-SVM": ProportionSVMClassifier,
 }
+
+
+#: Epochs for equal numbers of steps, where the source has other numbers of bags per step.
+EPOCHS = {"MixBag": 1600, "LLP-GAN": 50, "FixMatch": 350, "SoftMatch": 350}
 
 
 def source_name(name: str) -> str:
@@ -180,12 +233,14 @@ def source_settings(name: str) -> dict:
 
 def _as_in_source(name: str) -> System:
     """In the settings of its authors' code, of which only the first grid, the decay, is chosen."""
-    shipped, settings = SYSTEMS[name], source_settings(name)
-    return replace(
-        shipped,
-        make=lambda training: shipped.make(training).set_params(**settings),
-        grids=shipped.grids[:1],
-    )
+    shipped = SYSTEMS[name]
+
+    def make(training):
+        share = training.get("max_epochs", 100) / 100
+        steps = {**training, "max_epochs": round(share * EPOCHS.get(name, 100))}
+        return shipped.make(steps).set_params(**source_settings(name))
+
+    return replace(shipped, make=make, grids=shipped.grids[:1])
 
 
 SOURCES = {name: _as_in_source(name) for name in STATED}
