@@ -237,7 +237,7 @@ def _as_in_source(name: str) -> System:
 
     def make(training):
         share = training.get("max_epochs", 100) / 100
-        steps = {**training, "max_epochs": round(share * EPOCHS.get(name, 100))}
+        steps = {**training, "max_epochs": max(1, round(share * EPOCHS.get(name, 100)))}
         return shipped.make(steps).set_params(**source_settings(name))
 
     return replace(shipped, make=make, grids=shipped.grids[:1])
