@@ -382,7 +382,8 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         oldest = None
         if self.multi_negative:
             oldest = 1 if self.negative_memory is None else self.n_iter_ - self.negative_memory + 1
-        return TwoSelectors(*self._make_selectors(), self.n_iter_, oldest)
+        positive, negative = self._make_selectors()
+        return TwoSelectors(positive, negative, self.n_iter_, oldest)
 
     def _check_goes_on(self, net, X):
         """Raise unless the net of the last fit can learn from these data."""
