@@ -115,7 +115,7 @@ def expected_failed_checks(estimator):
         ProportionSVMClassifier(random_state=0),
         SoftMatchClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         VATClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
-        ContextClassifier(max_epochs=20, learning_rate=0.01, random_state=0),
+        ContextClassifier(max_epochs=1, n_folds=2, random_state=0),
         CountLikelihoodClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         L2PAHILClassifier(max_epochs=20, learning_rate=0.05, random_state=0),
         FixMatchProportionClassifier(max_epochs=20, learning_rate=0.05, random_state=0),

@@ -79,7 +79,7 @@ OWN = [
     ProportionLossClassifier(augmentation=MixBag(), max_epochs=2),
     SoftMatchClassifier(max_epochs=2),
     VATClassifier(max_epochs=2),
-    ContextClassifier(max_epochs=2),
+    ContextClassifier(max_epochs=1, n_folds=2),
     CountLikelihoodClassifier(max_epochs=2),
 ]
 
