@@ -10,6 +10,10 @@ points), or of another bag in 20% of the cases. Of each fit: mIoU on the test ba
 error, and both again with the records of the test bags (of the same regime) given to the prediction.
 Recovered is the share of the distance from the supervised net to the net's ceiling.
 
+The CSV keeps the confusion matrix of each test group (slide, patient, block of pictures). Intervals and
+differences, to the supervised head and to the published rule with the net, resample these groups, the
+same ones in every draw that tests them; p values are corrected for the number of systems by Holm's method.
+
 Runs are resumed from the CSV. Cohorts 0 to 2 and both real sets served development: no figure from here
 is an estimate for data that were never looked at.
 """
@@ -17,6 +21,7 @@ is an estimate for data that were never looked at.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
 from pathlib import Path
@@ -40,7 +45,13 @@ from proportion_ssl import (
     ThresholdSelector,
     mean_iou_score,
 )
-from proportion_ssl.evaluation import reliability
+from proportion_ssl.evaluation import (
+    bootstrap_scores,
+    compare_systems,
+    confusion_scores,
+    reliability,
+    slide_confusions,
+)
 from proportion_ssl.heads import DiscriminantClassifier, SoftLogisticRegression
 from proportion_ssl.pseudo_labels import Selector
 
@@ -68,6 +79,9 @@ RULES = {
     "soft assignment": (SoftAssignmentSelector(), None),
     "EM": (PriorSelector(), None),
 }
+#: Rules that look at no record.
+BLIND = ("none", "ceiling", "threshold")
+ALL_RULES = ("none", "ceiling", "preset", *RULES)
 SETS = ("lc25000", "chula_rbc", "her2st_expression")
 
 
@@ -121,31 +135,38 @@ def run(options, name, seed, head, rule, regime):
     given = {"bag_ids": draw.bags_test, "bag_proportions": known}
     for suffix, arguments in (("", {}), (" with record", given)):
         probabilities = model.predict_proba(draw.X_test, **arguments)
-        row[f"mIoU{suffix}"] = mean_iou_score(draw.y_test, probabilities.argmax(axis=1))
+        predicted = model.classes_[probabilities.argmax(axis=1)]
+        row[f"mIoU{suffix}"] = mean_iou_score(draw.y_test, predicted)
         row[f"ECE{suffix}"] = reliability(draw.y_test, probabilities, classes=model.classes_).ece
+        confusions, groups = slide_confusions(
+            draw.y_test, predicted, draw.groups_test, classes=range(draw.n_classes)
+        )
+        by_group = dict(zip(groups.tolist(), confusions.tolist(), strict=True))
+        row[f"confusions{suffix}"] = json.dumps(by_group, separators=(",", ":"))
     return row
 
 
 def wanted(options):
-    """Set, seed, head, rule and regime of all runs; what knows no record is done once."""
+    """Set, seed, head, rule and regime of all runs; what looks at no record is done once."""
     for name in options.sets:
         for seed in range(options.seeds):
-            for head in HEADS:
-                for rule in ("none", "ceiling"):
-                    yield name, seed, head, rule, "exact"
-            for regime in options.regimes:
-                yield name, seed, "discriminant", "preset", regime
-                for head in options.heads:
-                    for rule in options.rules:
+            if "preset" in options.rules:
+                for regime in options.regimes:
+                    yield name, seed, "discriminant", "preset", regime
+            for head in options.heads:
+                for rule in [rule for rule in options.rules if rule != "preset"]:
+                    blind = rule in BLIND
+                    for regime in ("exact",) if blind else options.regimes:
                         yield name, seed, head, rule, regime
 
 
 def summarize(table):
     """Means over the draws, and the recovered share where there is something to recover."""
     keys = ["set", "seed"]
-    nets = table[table["head"] == "net"].set_index(["rule", *keys])["mIoU"]
-    bottom, top = nets.get("none"), nets.get("ceiling")
-    table = table.join(bottom.rename("bottom"), on=keys).join(top.rename("top"), on=keys)
+    nets = table[table["head"] == "net"]
+    for side, rule in (("bottom", "none"), ("top", "ceiling")):
+        known = nets[nets["rule"] == rule].set_index(keys)["mIoU"]
+        table = table.join(known.rename(side), on=keys)
     table["gain"], table["gap"] = table["mIoU"] - table["bottom"], table["top"] - table["bottom"]
     groups = table.groupby(["set", "regime", "head", "rule"], sort=False)
     summary = groups[
@@ -166,13 +187,64 @@ def summarize(table):
     return summary
 
 
+def compare(table, suffix=""):
+    """Intervals of the mean mIoU over the draws, and differences to two references, by set and regime."""
+    found = []
+    for name, of_set in table.groupby("set", sort=False):
+        blind = of_set[of_set["rule"].isin(BLIND)]
+        for regime in [one for one in REGIMES if one in set(of_set["regime"])]:
+            rows = pd.concat([blind, of_set[of_set["regime"] == regime]])
+            rows = rows.drop_duplicates(["head", "rule", "seed"])
+            systems, groups, metric = _matrices(rows, f"confusions{suffix}")
+            options = {"groups": groups, "metric": metric}
+            part = pd.DataFrame(
+                {one: bootstrap_scores(systems[one], **options)[:4] for one in systems},
+                index=["mIoU", "low", "high", "groups"],
+            ).T
+            for reference in ("net none", "net published"):
+                if reference in systems and len(systems) > 1:
+                    differences = compare_systems(systems, reference=reference, **options)
+                    differences = differences.set_index("system")
+                    for column in ("difference", "low", "high", "p_adjusted"):
+                        part[f"{column} to {reference}"] = differences[column]
+            found.append(pd.concat({(name, regime): part}, names=["set", "regime", "system"]))
+    return pd.concat(found)
+
+
+def _matrices(rows, column):
+    """Matrices of the systems that have all draws, with those of the draws side by side, and their score."""
+    seeds = sorted(rows["seed"].unique())
+    counts = rows.groupby(["head", "rule"], sort=False)["seed"].nunique()
+    stored = {
+        (row["head"], row["rule"], row["seed"]): json.loads(row[column])
+        for row in rows.to_dict("records")
+    }
+    groups = sorted({group for one in stored.values() for group in one})
+    n_classes = len(next(iter(next(iter(stored.values())).values())))
+    systems = {}
+    for system in counts.index[counts == len(seeds)]:
+        matrices = np.zeros((len(groups), n_classes, len(seeds), n_classes))
+        for number, seed in enumerate(seeds):
+            for group, matrix in stored[(*system, seed)].items():
+                matrices[groups.index(group), :, number] = matrix
+        systems[" ".join(system)] = matrices.reshape(len(groups), n_classes, -1)
+
+    def mean_over_draws(matrices):
+        each = matrices.reshape(*matrices.shape[:-1], len(seeds), n_classes)
+        scores = confusion_scores(np.moveaxis(each, -2, -3))["mIoU"]
+        known = ~np.isnan(scores)  # a resample may miss all groups of a draw
+        return np.where(known, scores, 0).sum(axis=-1) / known.sum(axis=-1)
+
+    return systems, groups, mean_over_draws
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--regimes", nargs="+", default=REGIMES, choices=REGIMES)
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
-    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
+    parser.add_argument("--rules", nargs="+", default=ALL_RULES, choices=ALL_RULES)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cache", type=Path, default=Path("results/features"))
     parser.add_argument("--output", type=Path, default=Path("results/heads_and_rules.csv"))
@@ -190,7 +262,10 @@ def main(arguments=None):
         if row is not None:
             rows.append(row)
             pd.DataFrame(rows).to_csv(options.output, index=False)
-    print(summarize(pd.DataFrame(rows)).round(3).to_string())
+    table = pd.DataFrame(rows)
+    print(summarize(table).round(3).to_string())
+    for suffix in ("", " with record"):
+        print(f"\nmIoU{suffix}\n{compare(table, suffix).round(3).to_string()}")
 
 
 if __name__ == "__main__":

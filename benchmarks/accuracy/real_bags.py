@@ -34,6 +34,7 @@ class Draw:
     X_test: np.ndarray
     y_test: np.ndarray
     bags_test: np.ndarray
+    groups_test: np.ndarray  # names of the groups of the test instances
 
     @property
     def n_classes(self) -> int:
@@ -89,7 +90,7 @@ def draw_virtual(data: Path, cache: Path, cohort: int, seed: int) -> Draw | None
     labeled, test = (np.isin(known.slides, one) for one in (roles.labeled, roles.test))
     if len(np.unique(known.labels[labeled])) < len(known.classes):
         return None
-    names = np.char.add("slide ", known.slides.astype(str))
+    names = np.char.add(f"cohort {cohort} slide ", known.slides.astype(str))
     return _draw(known.features, known.labels, known.slides, names, labeled, test)
 
 
@@ -98,7 +99,7 @@ def _draw(X, y, bag, names, labeled, test):
     return Draw(
         *(X[labeled], y[labeled], names[labeled]),
         *(X[bags], y[bags], bag[bags]),
-        *(X[test], y[test], bag[test]),
+        *(X[test], y[test], bag[test], names[test]),
     )
 
 

@@ -49,6 +49,12 @@ HARM = -1.645
 #: Bags from which, and up to which, it is judged whether their records say anything.
 FEWEST_JUDGED, MOST_JUDGED = 10, 500
 
+#: Mean recorded share from which on a class counts the more, the rarer it is.
+RAREST = 0.01
+
+#: How much farther from their records left-out bags are with labels that do harm.
+AWAY = 1.1
+
 #: Folds in which bags are left out to choose the temperature.
 N_BAG_FOLDS = 3
 
@@ -57,7 +63,7 @@ def rounds(
     learner: "NetLearner | SolvedLearner",
     give_labels: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]],
     bags: Bags,
-    log: LabelLog,
+    log: LabelLog | None,
     epochs: Sequence[int],
 ) -> Iterator[tuple[np.ndarray, dict]]:
     """Rounds of pseudo labels: predict the bags, give labels, learn from them, and again.
@@ -69,7 +75,7 @@ def rounds(
         From class probabilities of the instances of the bags to their signed labels, and which of these were
         not given now but remembered (or None).
     bags : Bags
-    log : LabelLog
+    log : LabelLog or None
         Keeps the labels.
     epochs : sequence of int
         Of each round.
@@ -84,7 +90,8 @@ def rounds(
     for n_epochs in epochs:
         probabilities = learner.probabilities()
         labels, remembered = give_labels(probabilities)
-        log.record(labels, remembered=remembered)
+        if log is not None:
+            log.record(labels, remembered=remembered)
         yield probabilities, learner.learn(weighted_labels(labels, bags), n_epochs)
 
 
@@ -255,6 +262,11 @@ class SolvedLearner:
         if groups is not None:
             self.groups = np.unique(np.asarray(groups), return_inverse=True)[1]
         self.labels: Any = None  # soft, of the bags
+        self.learned_from: Any = None  # instances of the bags, as a mask; None: all
+        self.independent: np.ndarray | None = (
+            None  # shares by heads that never met the bag's record
+        )
+        self.records_judged = False  # whether bags with wrong records weigh nothing
         self.fell_back = False
 
     def _read(self, X, classes, random_state):
@@ -317,6 +329,8 @@ class SolvedLearner:
     def learn(self, labels: np.ndarray, n_epochs: int | None = None) -> dict:
         """Solve on the labeled instances and the signed labels of the bags."""
         self.labels = soft_labels(labels, self.probabilities())
+        if self.learned_from is not None:
+            self.labels *= self.learned_from[:, np.newaxis]
         every = (np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups()))
         self.solution = self.head.solve(*with_told(self.told, self.X_all, *every))
         return dict(NO_LOSSES)
@@ -327,21 +341,53 @@ class SolvedLearner:
     def _all_groups(self):
         return self.groups, self.bags.index + self.groups.max(initial=-1) + 1
 
+    def cross_fit(self, new_rule: Callable[[], Callable], epochs: Sequence[int]) -> None:
+        """Predict every bag by a fit on the half of the bags that it is not in.
+
+        Labels carry what a record says from round to round and from bag to bag. Leaving a bag out of the last
+        solution alone does not undo that.
+
+        Parameters
+        ----------
+        new_rule : callable
+            Gives what :func:`rounds` takes as ``give_labels``, with nothing remembered.
+        epochs : sequence of int
+            As in :func:`rounds`.
+        """
+        bags = self.bags
+        half = np.arange(bags.n_bags) % 2
+        self.independent = np.empty((bags.n_bags, self.known.shape[1]))
+        for one in (0, 1):
+            other = copy.copy(self)
+            other.solution, other.learned_from = self.supervised, half[bags.index] != one
+            for _ in rounds(other, new_rule(), bags, None, epochs):
+                pass
+            self.independent[half == one] = other.predicted_shares()[half == one]
+
+    def predicted_shares(self) -> np.ndarray:
+        """Shares of the classes that the solution predicts in each bag, shape (n_bags, n_classes)."""
+        return self._shares_of(self.logits())
+
+    def supervised_shares(self) -> np.ndarray:
+        """The same of the solution of the labeled instances alone."""
+        return self._shares_of(logits_of(self.X_bags, self.supervised))
+
+    def _shares_of(self, logits):
+        codes, bags = logits.argmax(axis=1), self.bags
+        return class_proportions(codes, bags.index, n_bags=bags.n_bags, n_classes=logits.shape[1])
+
     def finish(self) -> float:
         """Choose the temperature and write the solution into the net; returns the temperature.
 
-        The solution is that of the labeled instances alone if left-out slides say that the bags did harm.
+        The solution is that of the labeled instances alone if left-out bags or slides say that the labels of
+        the bags did harm.
         """
         learned = self._has_labels()
         left_out: Any = None
         if learned:
             left_out = self._left_out_beside_bags()
             shares, sums = self._unseen_bags()
-            counting = self.bags.weights > 0
-            ends = (end[counting] for end in ends_of(self.bags))
-            self.fell_back = records_say_nothing(shares[counting], *ends) or self._bags_do_harm(
-                *left_out
-            )
+            self.fell_back = self._bags_say_so(shares) or self._slides_say_so(*left_out)
             if self.fell_back:
                 self.solution, learned = self.supervised, False
         temperature = self.head.temperature
@@ -349,9 +395,10 @@ class SolvedLearner:
             temperature = self.head.temperature_of(self.X, self.known, self.groups)
         elif temperature is None:
             by_bags = most_probable_temperature(sums)
-            logits, fold = left_out
-            by_labels = typical_temperature(logits, fold, self.known) or by_bags
+            by_labels = typical_temperature(*left_out, self.known) or by_bags
             temperature = float(np.sqrt(by_labels * by_bags))
+            if self.records_judged:
+                temperature = max(by_labels, by_bags)
         coef, intercept = self.solution
         weight = self.projection.on_features(coef) / temperature
         self.net.head.set_linear(weight, intercept / temperature)
@@ -366,12 +413,22 @@ class SolvedLearner:
 
     def _unseen_bags(self):
         """Predicted shares of left-out bags, and what their labels say about the temperature."""
-        logits, bags = self.left_out_logits(), self.bags
-        codes, n_classes = logits.argmax(axis=1), logits.shape[1]
-        shares = class_proportions(codes, bags.index, n_bags=bags.n_bags, n_classes=n_classes)
-        return shares, temperature_sums(logits, self.labels * (logits > 0.5 * ABSENT))
+        logits = self.left_out_logits()
+        sums = temperature_sums(logits, self.labels * (logits > 0.5 * ABSENT))
+        return self._shares_of(logits), sums
 
-    def _bags_do_harm(self, logits, fold):
+    def _bags_say_so(self, shares):
+        """Whether left-out bags say that the records say nothing, or that their labels did harm."""
+        counting = self.bags.weights > 0
+        ends = [end[counting] for end in ends_of(self.bags)]
+        independent = shares if self.independent is None else self.independent
+        before, after, unmet = (
+            part[counting] for part in (self.supervised_shares(), shares, independent)
+        )
+        return records_say_nothing([before, unmet], *ends) or leads_away(before, after, *ends)
+
+    def _slides_say_so(self, logits, fold):
+        """Whether left-out labeled slides say that the labels of the bags did harm."""
         if (self.groups < 0).any():
             return False
         alone, of_alone = self.head.left_out(self.X, self.known, self.groups)
@@ -495,7 +552,7 @@ def do_harm(before: np.ndarray, after: np.ndarray, codes: np.ndarray, groups: np
 
 
 def records_say_nothing(
-    predicted: np.ndarray,
+    predicted: Sequence[np.ndarray],
     lower: np.ndarray | PartialRecord | OrderRecord,
     upper: np.ndarray | None = None,
 ) -> bool:
@@ -503,8 +560,9 @@ def records_say_nothing(
 
     Parameters
     ----------
-    predicted : ndarray of shape (n_bags, n_classes)
-        Predicted proportions, by a classifier that has not learned from the records of these bags.
+    predicted : sequence of ndarray of shape (n_bags, n_classes)
+        Predicted proportions, by one or several classifiers that have not learned from the records of these
+        bags.
     lower, upper : ndarray of shape (n_bags, n_classes)
         Intervals of the recorded proportions; equal where these are exact. A record that says less than the
         share of every class takes the place of ``lower``.
@@ -513,39 +571,118 @@ def records_say_nothing(
     -------
     nothing : bool
         Whether the mean distance to the own records is not among the smallest 5% of 999 random exchanges of
-        the records. Fewer than ten bags, or records that are all alike, are not judged.
+        the records. Distances of each classifier count in units of their standard deviation over the
+        exchanges. Fewer than ten bags, or records that are all alike, are not judged.
 
     Examples
     --------
     >>> import numpy as np
     >>> predicted = np.random.default_rng(0).dirichlet(np.ones(3), 12)
-    >>> records_say_nothing(predicted, predicted, predicted)
+    >>> records_say_nothing([predicted], predicted, predicted)
     False
     """
     rng = np.random.default_rng(0)
-    n_bags = len(predicted)
+    n_bags = len(predicted[0])
     if n_bags > MOST_JUDGED:
         chosen = rng.choice(n_bags, MOST_JUDGED, replace=False)
-        predicted, lower = predicted[chosen], lower[chosen]
+        predicted, lower = [one[chosen] for one in predicted], lower[chosen]
         upper = None if upper is None else upper[chosen]
         n_bags = MOST_JUDGED
     if n_bags < FEWEST_JUDGED:
         return False
-    distance = np.empty((n_bags, n_bags))
-    for row, one in zip(distance, predicted, strict=True):
-        everywhere = np.tile(one, (n_bags, 1))
-        row[:] = np.abs(_nearest(everywhere, lower, upper) - everywhere).sum(axis=1)
     bags = np.arange(n_bags)
-    exchanged = np.array([distance[bags, rng.permutation(n_bags)].mean() for _ in range(999)])
-    own = float(distance[bags, bags].mean())
-    if np.ptp(exchanged) < 1e-9 or (exchanged <= own).sum() + 1 <= 0.05 * 1000:
+    exchanges = [bags, *(rng.permutation(n_bags) for _ in range(999))]
+    means = np.empty((len(predicted), len(exchanges)))
+    for row, shares in zip(means, predicted, strict=True):
+        to_others = np.stack([distances(np.tile(one, (n_bags, 1)), lower, upper) for one in shares])
+        row[:] = [to_others[bags, other].mean() for other in exchanges]
+    own, exchanged = means[:, 0], means[:, 1:]
+    told = np.ptp(exchanged, axis=1) >= 1e-9
+    if not told.any():
+        return False
+    scaled = (means[told] / exchanged[told].std(axis=1, keepdims=True)).sum(axis=0)
+    if (scaled[1:] <= scaled[0]).sum() + 1 <= 0.05 * len(exchanges):
         return False
     _warn(
-        f"recorded and predicted proportions differ by {own:.2f} on average (sum over the classes), and by "
-        f"{exchanged.mean():.2f} when the records of the {n_bags} bags are exchanged at random, which is no "
-        "less. Are the records those of other slides, or the classes in another order?"
+        f"recorded and predicted proportions differ by {own[-1]:.2f} on average (sum over the classes), and "
+        f"by {exchanged[-1].mean():.2f} when the records of the {n_bags} bags are exchanged at random, which "
+        "is no less. Are the records those of other slides, or the classes in another order?"
     )
     return True
+
+
+def leads_away(
+    before: np.ndarray,
+    after: np.ndarray,
+    lower: np.ndarray | PartialRecord | OrderRecord,
+    upper: np.ndarray | None = None,
+) -> bool:
+    """Whether left-out bags are farther from their records with pseudo labels than without; warns if so.
+
+    Parameters
+    ----------
+    before, after : ndarray of shape (n_bags, n_classes)
+        Predicted proportions without and with pseudo labels, by classifiers that have not learned from the
+        records of these bags.
+    lower, upper
+        As in :func:`records_say_nothing`.
+
+    Returns
+    -------
+    away : bool
+        Whether the mean distance is larger by more than a tenth. In it a class counts as one over its mean
+        recorded share, as in scores that are means over the classes; those below 1% count as 1%. Fewer than
+        ten bags are not judged.
+
+    Notes
+    -----
+    This asks which of the two predicts records better that neither has met, not whether the difference is
+    beyond chance: labels that help bring bags much nearer, and a head that is as good without bags loses
+    nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> recorded = np.random.default_rng(0).dirichlet(np.ones(3), 12)
+    >>> leads_away(np.full((12, 3), 1 / 3), recorded, recorded, recorded)
+    False
+    """
+    if len(before) < FEWEST_JUDGED:
+        return False
+    nearest = [_nearest(shares, lower, upper) for shares in (before, after)]
+    class_weights = 1 / np.maximum(np.mean(nearest, axis=(0, 1)), RAREST)
+    without, found = (
+        float((np.abs(one - shares) @ class_weights).mean() / class_weights.sum())
+        for one, shares in zip(nearest, (before, after), strict=True)
+    )
+    if found <= AWAY * without:
+        return False
+    _warn(
+        f"recorded and predicted proportions of left-out bags differ by {found:.3f} on average, without "
+        f"pseudo labels by {without:.3f} ({len(before)} bags, rare classes counting more)"
+    )
+    return True
+
+
+def distances(
+    predicted: np.ndarray,
+    lower: np.ndarray | PartialRecord | OrderRecord,
+    upper: np.ndarray | None = None,
+) -> np.ndarray:
+    """Distance of the predicted proportions of each bag from what its record admits.
+
+    Parameters
+    ----------
+    predicted : ndarray of shape (n_bags, n_classes)
+    lower, upper
+        As in :func:`records_say_nothing`.
+
+    Returns
+    -------
+    distance : ndarray of shape (n_bags,)
+        Sum of the absolute differences, in [0, 2].
+    """
+    return np.abs(_nearest(predicted, lower, upper) - predicted).sum(axis=1)
 
 
 def _nearest(predicted, lower, upper):

@@ -206,6 +206,7 @@ class StreamedLearner(SolvedLearner):
         self.moments: Any = None  # of the last round, a CohortMoments by fold
         self.last_negative: Any = None  # by bag: the round that last gave each negative label
         self._last_shares: np.ndarray | None = None
+        self._first_shares: np.ndarray | None = None
         super().__init__(*args)
 
     def _read(self, X, classes, random_state):
@@ -294,7 +295,13 @@ class StreamedLearner(SolvedLearner):
         in_bags = sum(part.counts for part in self.moments)
         given = with_told(self.told, self.X, self.known, self.groups, in_bags)
         self.solution = self._solve(self.moments, *given)
+        if self._first_shares is None:
+            self._first_shares = self.shares_before(results)
         return results
+
+    def supervised_shares(self) -> np.ndarray:
+        """As the head of the labeled instances alone predicts them; once there was a round."""
+        return self._first_shares
 
     def shares_before(self, results: list[RoundOfBag]) -> np.ndarray:
         """Shares of the classes that the head before a round predicts, shape (n_bags, n_classes)."""

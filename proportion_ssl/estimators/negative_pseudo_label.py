@@ -1,6 +1,7 @@
 """Negative pseudo labeling: labeled patches and bags with known proportions in one estimator."""
 
 import copy
+from itertools import count
 from numbers import Integral
 from types import NoneType
 from typing import Any
@@ -144,7 +145,9 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
     HarmfulLabelsWarning
         When labeled slides that were left out are predicted worse with pseudo labels than without, beyond
         chance: the supervised classifier is then kept. Judging takes ``groups`` and three slides; for a net,
-        three that validate.
+        three that validate. For a head that is solved for, with ten bags or more, also when these are no
+        nearer to their own records than to those of others, or when left-out bags are farther from their
+        records than without pseudo labels.
 
     Notes
     -----
@@ -348,26 +351,35 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
 
     def _held_rounds(self, learner, bags):
         """Rounds on features, or their components, in memory."""
-        last_negative = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int32)
 
-        def give_labels(probabilities):
-            rule = self._next_rule()
-            labels, given = rule(probabilities, bags.index, bags.recorded, last_negative)
-            return labels, ~given
+        def new_rule():
+            last_negative = np.zeros((bags.n_instances, len(self.classes_)), dtype=np.int32)
+            numbers = count(1)
+
+            def give_labels(probabilities):
+                rule = self._rule_of(next(numbers))
+                labels, given = rule(probabilities, bags.index, bags.recorded, last_negative)
+                return labels, ~given
+
+            return give_labels
 
         epochs = self._epochs_of_rounds()
-        trained = rounds(learner, give_labels, bags, self.label_log_, epochs)
+        trained = rounds(learner, new_rule(), bags, self.label_log_, epochs)
         for n_epochs, (probabilities, losses) in zip(epochs, trained, strict=True):
+            self.n_iter_ += 1
             error = self._sum_absolute_error(probabilities.argmax(axis=1), bags)
             signed = self.label_log_.signed_labels
             counts = [side.sum(axis=0) for side in (signed > 0, signed < 0)]
             self._append_round({"n_epochs": n_epochs, **losses}, error, *counts)
             yield
+        if isinstance(learner, SolvedLearner):
+            learner.cross_fit(new_rule, epochs)
 
     def _streamed_rounds(self, learner, bags):
         """Rounds of a head that is solved for, on features that stay in their files."""
         for _ in self._epochs_of_rounds():
-            results = learner.round(self._next_rule(), bags)
+            self.n_iter_ += 1
+            results = learner.round(self._rule_of(self.n_iter_), bags)
             error = mean_absolute_error(learner.shares_before(results), bags)
             counts = [
                 np.sum([getattr(result, name) for result in results], axis=0)
@@ -376,14 +388,13 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             self._append_round(NO_LOSSES, error, *counts)
             yield
 
-    def _next_rule(self):
-        """How the round that begins labels the bags."""
-        self.n_iter_ += 1
+    def _rule_of(self, number):
+        """How the round of this number labels the bags."""
         oldest = None
         if self.multi_negative:
-            oldest = 1 if self.negative_memory is None else self.n_iter_ - self.negative_memory + 1
+            oldest = 1 if self.negative_memory is None else number - self.negative_memory + 1
         positive, negative = self._make_selectors()
-        return TwoSelectors(positive, negative, self.n_iter_, oldest)
+        return TwoSelectors(positive, negative, number, oldest)
 
     def _check_goes_on(self, net, X):
         """Raise unless the net of the last fit can learn from these data."""

@@ -16,7 +16,7 @@ from proportion_ssl.heads import DiscriminantClassifier
 from proportion_ssl.nets.classifiers import HeadClassifier, MobileNetV2Classifier
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
-from proportion_ssl.proportions.intervals import consistent_proportions, nearest_proportions
+from proportion_ssl.proportions.intervals import consistent_proportions
 from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
 from proportion_ssl.pseudo_labels.selectors import SoftAssignmentSelector
 
@@ -58,7 +58,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     temperature : float, default=None
         Logits are divided by it in the end: the normal distributions of many features are far too sure.
         Default: as labels say that are left out in turn, by slide where ``groups`` are given; with bags the
-        geometric mean of that and of what the soft labels of left-out bags say.
+        larger of that and of what the soft labels of left-out bags say.
     n_rounds : int, default=7
         Rounds before the records are judged; four more follow.
     doubt : float in [0, 2], default=0.4
@@ -119,7 +119,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
 
     Why not gradients: the covariance within classes holds what differs from slide to slide, above all the
     stain, and the discriminant functions do not look there. Settings were found on virtual slides of real
-    patches and MobileNetV2 features; see ``benchmarks/accuracy/robustness.py``.
+    patches, MobileNetV2 features, and two sets of real bags; see ``benchmarks/accuracy/heads_and_rules.py``.
 
     Where the bags are a :class:`~proportion_ssl.slides.FeatureSequence` whose components would take more
     than 1 GiB of memory, features stay in their files. Every round is then a map over the bags, each read
@@ -216,9 +216,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         self.history_ = []
         for deviation in self._first_deviations():
             self._round(learner, bags, deviation)
-        predicted = self.classes_[learner.logits().argmax(axis=1)]
-        supported = bags.proportions_of(predicted, self.classes_)
-        self._judge(bags, supported)
+        self._judge(bags, learner.predicted_shares())
+        learner.records_judged = True
         for _ in range(N_LAST_ROUNDS):
             self._round(learner, self.bags_, self.record_deviation_)
 
@@ -230,8 +229,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             results = learner.round(OneSelector(_selector(deviation)), bags)
             self._tell_error(learner.shares_before(results), bags)
             self._append_round(deviation)
-        supported = learner.predicted_shares()
-        self._judge(bags, supported)
+        self._judge(bags, learner.predicted_shares())
+        learner.records_judged = True
         for _ in range(N_LAST_ROUNDS):
             results = learner.round(OneSelector(_selector(self.record_deviation_)), self.bags_)
             self._tell_error(learner.shares_before(results), bags)
@@ -264,7 +263,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
 
     def _judge(self, bags: Bags, supported: np.ndarray) -> None:
         """Find doubtful bags, which get a weight of 0, and the standard deviation of the records."""
-        differences = nearest_proportions(supported, bags.lower, bags.upper) - supported
+        differences = bags.nearest(supported) - supported
         distance = np.abs(differences).sum(axis=1)
         counting = bags.weights > 0 if bags.weights.any() else np.ones(bags.n_bags, dtype=bool)
         typical = float(np.median(distance[counting]))

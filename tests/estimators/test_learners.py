@@ -25,12 +25,14 @@ from proportion_ssl import (
     ThresholdSelector,
 )
 from proportion_ssl.datasets import make_bags
-from proportion_ssl.estimators import HarmfulLabelsWarning
+from proportion_ssl.estimators import HarmfulLabelsWarning, _learners
 from proportion_ssl.estimators._learners import (
     HARM,
     MOST_JUDGED,
     NetLearner,
+    SolvedLearner,
     do_harm,
+    leads_away,
     records_say_nothing,
     soft_labels,
 )
@@ -309,25 +311,138 @@ def test_records_that_say_something():
     shares = dirichlet(40)
     rough = np.clip(shares + np.random.default_rng(1).normal(0, 0.15, shares.shape), 0, 1)
     for lower, upper in ((shares, shares), (rough, rough), (shares - 0.1, shares + 0.1)):
-        assert not records_say_nothing(shares, lower, upper)
+        assert not records_say_nothing([shares], lower, upper)
     order = np.random.default_rng(2).permutation(40)
     with pytest.warns(HarmfulLabelsWarning):
-        assert records_say_nothing(shares, shares[order], shares[order])
+        assert records_say_nothing([shares], shares[order], shares[order])
+
+
+def test_several_predictions_are_judged_together():
+    """A prediction that has met the records is outvoted by one that has not, a poor one by a good one."""
+    shares = dirichlet(40)
+    unrelated = dirichlet(40, seed=1)
+    assert not records_say_nothing([unrelated, shares], shares, shares)
+    leaked = 0.7 * dirichlet(40, seed=2) + 0.3 * shares
+    assert not records_say_nothing([leaked], shares, shares)
+    distance = np.abs(shares[:, np.newaxis] - shares).sum(axis=2)
+    farthest = shares[distance.argmax(axis=0)]
+    with pytest.warns(HarmfulLabelsWarning):
+        assert records_say_nothing([farthest, leaked], shares, shares)
+
+
+def test_bags_led_away_by_hand():
+    """Of two classes a shift by d is a distance of 2 d, however the classes weigh."""
+    recorded = np.column_stack([np.linspace(0.2, 0.8, 12), np.linspace(0.8, 0.2, 12)])
+
+    def off_by(shift):
+        return recorded + np.array([shift, -shift]) * np.where(np.arange(12) % 2, 1, -1)[:, None]
+
+    def judged(before, after, n_bags=12):
+        ends = recorded[:n_bags], recorded[:n_bags]
+        return leads_away(off_by(before)[:n_bags], off_by(after)[:n_bags], *ends)
+
+    assert not judged(0.1, 0.05)
+    assert not judged(0.1, 0.1) and not judged(0.1, 0.109)
+    with pytest.warns(
+        HarmfulLabelsWarning,
+        match=r"left-out bags differ by 0\.111 on average, without pseudo labels by 0\.100 \(12 bags",
+    ):
+        assert judged(0.1, 0.111)
+    assert not judged(0.1, 0.15, n_bags=9)
+    assert not leads_away(off_by(0.1), off_by(0.15), recorded - 0.15, recorded + 0.15)
+
+
+def test_rare_classes_count_as_much_when_bags_are_led_away():
+    """Common classes come nearer by .04, a class of 2% is lost: distances fall by .06, by class they rise."""
+    recorded = np.tile([0.49, 0.49, 0.02], (12, 1))
+    before = recorded + [0.04, -0.04, 0.0]
+    after = recorded + [0.01, 0.01, -0.02]
+    assert np.abs(after - recorded).sum() < 0.6 * np.abs(before - recorded).sum()
+    with pytest.warns(HarmfulLabelsWarning, match="rare classes counting more"):
+        assert leads_away(before, after, recorded, recorded)
+
+
+class FewOfOneClass(Selector):
+    """Every instance is what it seems, but half of the second class is of the first."""
+
+    def select(self, probabilities, bag_index, bag_proportions):
+        codes = probabilities.argmax(axis=1)
+        codes[(codes == 1) & (probabilities[:, 0] > np.median(probabilities[codes == 1, 0]))] = 0
+        return np.eye(probabilities.shape[1], dtype=np.int8)[codes]
+
+
+@pytest.mark.parametrize("groups", [None, DATA.groups], ids=["patches", "slides"])
+def test_labels_that_lead_astray_are_not_used_where_records_are_right(groups):
+    clf = NegativePseudoLabelClassifier(
+        DiscriminantClassifier(), positive_selector=FewOfOneClass(), negative_selector=None
+    )
+    alone = clone(clf).fit(DATA.X_labeled, DATA.y, groups=groups)
+    with pytest.warns(HarmfulLabelsWarning, match=r"left-out (bags|labeled slides)"):
+        clf.fit(DATA.X_labeled, DATA.y, DATA.bags, groups=groups)
+    assert clf.fell_back_
+    assert clf.score(DATA.X_test, DATA.y_test) == pytest.approx(
+        alone.score(DATA.X_test, DATA.y_test), abs=0.02
+    )
+
+
+def independent_shares(monkeypatch, bags):
+    """Shares of the bags by fits on the other half of them."""
+    kept = []
+    original = SolvedLearner.finish
+
+    def finish(self):
+        kept.append(self.independent)
+        return original(self)
+
+    monkeypatch.setattr(SolvedLearner, "finish", finish)
+    clf = NegativePseudoLabelClassifier(DiscriminantClassifier())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HarmfulLabelsWarning)
+        clf.fit(DATA.X_labeled, DATA.y, bags)
+    return kept[0]
+
+
+def test_records_are_judged_by_heads_that_never_met_them(monkeypatch):
+    """Other records of one half of the bags change what is predicted of the other half alone."""
+    first = np.arange(DATA.bags.n_bags) % 2 == 0
+    other = DATA.bags.proportions.copy()
+    other[first] = np.roll(other[first], 1, axis=0)
+    found = independent_shares(monkeypatch, DATA.bags)
+    changed = independent_shares(monkeypatch, with_records(DATA.bags, other))
+    assert_array_equal(changed[first], found[first])
+    assert (changed[~first] != found[~first]).any()
+
+
+@pytest.mark.parametrize(("by_bags", "by_labels"), [(4.0, 3.0), (3.0, 4.0), (3.0, None)])
+def test_the_larger_of_two_temperatures_where_records_are_judged_and_their_mean_otherwise(
+    monkeypatch, by_bags, by_labels
+):
+    monkeypatch.setattr(_learners, "most_probable_temperature", lambda sums: by_bags)
+    monkeypatch.setattr(_learners, "typical_temperature", lambda *given: by_labels)
+    clf = RobustProportionClassifier().fit(DATA.X_labeled, DATA.y, DATA.bags)
+    assert clf.temperature_ == max(by_bags, by_labels or 0)
+    found, finish = [], SolvedLearner.finish
+    monkeypatch.setattr(SolvedLearner, "finish", lambda self: found.append(finish(self)))
+    clf = NegativePseudoLabelClassifier(DiscriminantClassifier())
+    clf.fit(DATA.X_labeled, DATA.y, DATA.bags)
+    assert found == [pytest.approx(np.sqrt(by_bags * (by_labels or by_bags)))]
 
 
 def test_what_is_not_judged():
     shares = dirichlet(9)
-    assert not records_say_nothing(shares, shares[::-1], shares[::-1])  # too few
+    assert not records_say_nothing([shares], shares[::-1], shares[::-1])  # too few
     same = np.full((20, 4), 0.25)
-    assert not records_say_nothing(dirichlet(20), same, same)  # all alike: they teach of the whole
-    assert not records_say_nothing(dirichlet(20), same * 0, same * 0 + 1)
+    assert not records_say_nothing(
+        [dirichlet(20)], same, same
+    )  # all alike: they teach of the whole
+    assert not records_say_nothing([dirichlet(20)], same * 0, same * 0 + 1)
 
 
 def test_many_bags_are_judged_by_some():
     shares = dirichlet(3 * MOST_JUDGED)
-    assert not records_say_nothing(shares, shares, shares)
+    assert not records_say_nothing([shares], shares, shares)
     with pytest.warns(HarmfulLabelsWarning, match=rf"the {MOST_JUDGED} bags"):
-        assert records_say_nothing(shares, np.roll(shares, 1, 0), np.roll(shares, 1, 0))
+        assert records_say_nothing([shares], np.roll(shares, 1, 0), np.roll(shares, 1, 0))
 
 
 @pytest.mark.parametrize("kind", ["predominant", "partial"])
@@ -341,19 +456,20 @@ def test_records_that_say_less_are_judged_by_what_they_say(kind):
         table = pd.DataFrame(among).assign(**{"3": np.nan})
         table.columns = range(4)
         bags = Bags(instances, index, table, among=[0, 1, 2])
-    assert not records_say_nothing(shares, bags.record)
+    assert not records_say_nothing([shares], bags.record)
     order = np.random.default_rng(1).permutation(60)
     with pytest.warns(HarmfulLabelsWarning):
-        assert records_say_nothing(shares, bags.record[order])
+        assert records_say_nothing([shares], bags.record[order])
     many = np.resize(np.arange(60), MOST_JUDGED + 20)
-    assert not records_say_nothing(shares[many], bags.record[many])
+    assert not records_say_nothing([shares[many]], bags.record[many])
 
 
 @pytest.mark.parametrize(
     ("head", "threshold"), [(DiscriminantClassifier(), 0.9999), (SoftLogisticRegression(), 0.6)]
 )
-def test_a_class_that_a_round_gives_no_label_is_not_lost(head, threshold):
+def test_a_class_that_a_round_gives_no_label_is_not_lost(head, threshold, monkeypatch):
     """No labeled patch shows class 1, and none of the bags is predicted as class 1 so surely."""
+    monkeypatch.setattr(_learners, "leads_away", lambda *given: False)  # the labels are used
     data = make_bags(
         n_bags=14, bag_size=(30, 80), n_features=24, class_separation=0.8, proportion_noise=0.03,
         n_labeled_slides=5, random_state=0,

@@ -1,5 +1,7 @@
 """Robust classifier: finds out how far records can be trusted, and which bags to read again."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,7 @@ from proportion_ssl.estimators import _learners
 from proportion_ssl.estimators import robust_proportion as robust
 from proportion_ssl.heads import _projection
 from proportion_ssl.proportions import IdentifiabilityWarning, class_proportions, sum_absolute_error
+from proportion_ssl.proportions.intervals import nearest_proportions
 from proportion_ssl.pseudo_labels import Selector
 
 
@@ -394,3 +397,21 @@ def test_soft_labels_are_trained_on_as_they_are_and_recorded_where_they_are_abov
     assert_array_equal(decided.label_log_.replay(), decided.signed_labels_)
     confidence = [clf.predict_proba(data.bags.X).max(axis=1).mean() for clf in (undecided, decided)]
     assert confidence[0] < confidence[1] - 0.1
+
+
+def test_distances_of_a_record_that_says_less_follow_the_prediction(data):
+    """The predominant class is recorded: within wide bounds of each share nearly any prediction would lie."""
+    largest = np.roll(data.bags.proportions, 1, axis=1).argmax(axis=1)  # of a bag no class it has
+    bags = Bags.from_predominant(
+        data.bags.X, data.bags.names[data.bags.index], largest, classes=range(4)
+    )
+    clf = RobustProportionClassifier()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clf.fit(data.X_labeled, data.y, bags)
+    table = clf.bag_reliability_.loc[bags.names]
+    supported = table[[f"supported_{c}" for c in clf.classes_]].to_numpy()
+    differences = bags.record.nearest(supported) - supported
+    assert_allclose(table["distance"], np.abs(differences).sum(axis=1), atol=1e-12)
+    within = nearest_proportions(supported, bags.lower, bags.upper) - supported
+    assert (np.abs(differences).sum(axis=1) > np.abs(within).sum(axis=1) + 0.05).any()
