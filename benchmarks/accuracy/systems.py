@@ -155,9 +155,7 @@ SYSTEMS = {
     "Mean teacher": _two_streams(MeanTeacherClassifier, CONSISTENCY),
     "mixup": _two_streams(MixupClassifier, _each("alpha", 0.1, 0.4, 1.0)),
     "VAT": _two_streams(VATClassifier, _each("epsilon", 1.0, 3.0, 10.0)),
-    "VAT + EntMin": _two_streams(
-        VATClassifier, _each("epsilon", 1.0, 3.0, 10.0), entropy_weight=0.06
-    ),
+    "VAT + EntMin": _two_streams(VATClassifier, _each("entropy_weight", 0.1, 0.3, 1.0)),
     "MixMatch": _two_streams(MixMatchClassifier, _each("weight", 3.0, 10.0, 30.0)),
     "Noisy Student": _two_streams(NoisyStudentClassifier, _each("drop", 0.2, 0.5, 0.7)),
     "NLNL": System(_nlnl, (DECAYS, _each("max_epochs", 10, 20, 50))),
@@ -176,8 +174,8 @@ SYSTEMS = {
         ProportionLossClassifier, WEIGHTS, augmentation=HypergeometricTargets()
     ),
     "LLP-GAN": _two_streams(LLPGANClassifier, _each("adversarial_weight", 0.1, 0.3, 1.0)),
-    "Count likelihood": _two_streams(CountLikelihoodClassifier, WEIGHTS),
-    "L2P-AHIL": _two_streams(L2PAHILClassifier, _each("label_weight", 0.25, 0.5, 1.0)),
+    "Count likelihood": _two_streams(CountLikelihoodClassifier, _each("weight", 0.1, 0.3, 1.0)),
+    "L2P-AHIL": _two_streams(L2PAHILClassifier, _each("label_weight", 0.1, 0.5, 2.0)),
     "LLP-VAT": _two_streams(LLPVATClassifier, _each("epsilon", 1.0, 3.0, 10.0)),
     "Assignment": _two_streams(AssignmentClassifier, _each("share", 0.0, 0.5, 0.8)),
     "LLP-DC": _two_streams(
@@ -186,7 +184,7 @@ SYSTEMS = {
     "ROT": _two_streams(AssignmentClassifier, _each("share", 0.2, 0.6, 0.8), temperature=1.0),
     "FixMatch": _two_streams(FixMatchClassifier, _each("threshold", 0.8, 0.9, 0.95)),
     "FixMatch + proportion loss": _two_streams(
-        FixMatchProportionClassifier, _each("threshold", 0.8, 0.9, 0.95)
+        FixMatchProportionClassifier, _each("proportion_weight", 0.3, 1.0, 3.0)
     ),
     "SoftMatch": _two_streams(SoftMatchClassifier, _each("strong_noise", 0.1, 0.3, 0.6)),
     "Mean map": _without_net(MeanMapClassifier, MAP_C),
