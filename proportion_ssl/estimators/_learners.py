@@ -395,7 +395,8 @@ class SolvedLearner:
             temperature = self.head.temperature_of(self.X, self.known, self.groups)
         elif temperature is None:
             by_bags = most_probable_temperature(sums)
-            by_labels = typical_temperature(*left_out, self.known) or by_bags
+            logits, fold = left_out
+            by_labels = typical_temperature(logits, fold, self.known) or by_bags
             temperature = float(np.sqrt(by_labels * by_bags))
             if self.records_judged:
                 temperature = max(by_labels, by_bags)

@@ -206,7 +206,7 @@ class StreamedLearner(SolvedLearner):
         self.moments: Any = None  # of the last round, a CohortMoments by fold
         self.last_negative: Any = None  # by bag: the round that last gave each negative label
         self._last_shares: np.ndarray | None = None
-        self._first_shares: np.ndarray | None = None
+        self._first_shares: Any = None
         super().__init__(*args)
 
     def _read(self, X, classes, random_state):

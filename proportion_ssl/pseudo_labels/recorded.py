@@ -10,7 +10,7 @@ from proportion_ssl.pseudo_labels.soft_assignment import posterior_labels
 UNKNOWN_DEVIATION = 0.05
 
 #: What the prediction of an instance counts beside the record, and degrees of freedom of errors of records.
-INSTANCE_WEIGHT, DEGREES_OF_FREEDOM = 0.45, 3.0
+INSTANCE_WEIGHT, DEGREES_OF_FREEDOM = 0.3, 3.0
 
 #: Instances that a bag counts as at most: patches of a slide err together.
 EFFECTIVE_SIZE = 60
@@ -49,7 +49,7 @@ def probabilities_given_records(
     Notes
     -----
     ``posterior_labels`` of ``proportion_ssl.pseudo_labels.soft_assignment`` with the logarithms of the
-    probabilities, weighted by 0.45 because patches of a slide err together, at the temperature 0.45: where a
+    probabilities, weighted by 0.3 because patches of a slide err together, at the temperature 0.3: where a
     record agrees with the prediction, the probabilities stay what they are. A record that is far off counts
     for little under the t distribution.
 
