@@ -340,8 +340,9 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         seed = random_state.randint(np.iinfo(np.int32).max)
         p, p_bags, is_known = self._unseen(X, codes, bags, groups, random_state, seed)
         self.estimator_ = self._fit_first_stage(X, codes, bags, groups, seed)
-        if hasattr(self.estimator_, "record_deviation_"):
-            self.record_deviation_ = self.estimator_.record_deviation_
+        for name in ("record_deviation_", "instance_weight_"):
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
         if self.inputs == "features":
             instances = np.asarray(X) if bags is None else np.concatenate([X, np.asarray(bags.X)])
             scale = instances.std(axis=0, dtype=np.float64)

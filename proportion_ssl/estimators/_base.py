@@ -19,6 +19,7 @@ from proportion_ssl.estimators._classes import known_classes
 from proportion_ssl.estimators._records import bags_to_predict, ends_of
 from proportion_ssl.proportions.bags import Bags, check_bags
 from proportion_ssl.pseudo_labels.recorded import (
+    INSTANCE_WEIGHT,
     UNKNOWN_DEVIATION,
     probabilities_given_records,
 )
@@ -223,6 +224,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             bags.index,
             *ends_of(bags),
             standard_deviation=getattr(self, "record_deviation_", UNKNOWN_DEVIATION),
+            instance_weight=getattr(self, "instance_weight_", INSTANCE_WEIGHT),
         )
 
 

@@ -267,6 +267,7 @@ class SolvedLearner:
             None  # shares by heads that never met the bag's record
         )
         self.records_judged = False  # whether bags with wrong records weigh nothing
+        self.caution = 1.0  # the temperature over the mean of those of left-out slides and bags
         self.fell_back = False
 
     def _read(self, X, classes, random_state):
@@ -397,9 +398,10 @@ class SolvedLearner:
             by_bags = most_probable_temperature(sums)
             logits, fold = left_out
             by_labels = typical_temperature(logits, fold, self.known) or by_bags
-            temperature = float(np.sqrt(by_labels * by_bags))
+            temperature = middle = float(np.sqrt(by_labels * by_bags))
             if self.records_judged:
                 temperature = max(by_labels, by_bags)
+            self.caution = temperature / middle
         coef, intercept = self.solution
         weight = self.projection.on_features(coef) / temperature
         self.net.head.set_linear(weight, intercept / temperature)

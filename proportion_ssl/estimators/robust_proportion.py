@@ -18,6 +18,7 @@ from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
 from proportion_ssl.proportions.intervals import consistent_proportions
 from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
+from proportion_ssl.pseudo_labels.recorded import INSTANCE_WEIGHT
 from proportion_ssl.pseudo_labels.selectors import SoftAssignmentSelector
 
 #: Median distance at which the records as a whole deserve no trust: about that of an error of ten points.
@@ -88,6 +89,9 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         ``doubtful``; and per class ``recorded_...`` and ``supported_...``. Only with bags.
     fell_back_ : bool
         Whether the classifier is that of the labeled instances alone, since the bags did harm.
+    instance_weight_ : float
+        What the prediction of an instance counts beside the record of its bag, in predictions with records:
+        0.3 at the mean of the two temperatures that left-out slides and bags tell, more at the larger one.
     record_deviation_ : float in [0.01, 0.1]
         Standard deviation of a recorded share, as the judgment found it. Only with bags.
     temperature_ : float
@@ -156,6 +160,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             "temperature_": (float,),
             "fell_back_": (bool,),
             "record_deviation_": (float,),
+            "instance_weight_": (float,),
         },
         left_out={"bags_": "training data"},
     )
@@ -209,6 +214,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
                 self._fit_rounds(learner, bags)
             self.temperature_ = learner.finish()
         self.fell_back_ = learner.fell_back
+        self.instance_weight_ = INSTANCE_WEIGHT * learner.caution
 
     def _fit_rounds(self, learner, bags):
         """Label the bags and solve for a new head, in turns; judge the records in between."""

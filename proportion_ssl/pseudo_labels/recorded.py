@@ -26,6 +26,7 @@ def probabilities_given_records(
     upper: np.ndarray | None = None,
     *,
     standard_deviation: float = UNKNOWN_DEVIATION,
+    instance_weight: float = INSTANCE_WEIGHT,
 ) -> np.ndarray:
     """Class probabilities that take the recorded proportions of the bags into account.
 
@@ -40,6 +41,8 @@ def probabilities_given_records(
         every class takes the place of ``lower``.
     standard_deviation : float, default=0.05
         Of the recorded shares, above 0: how far a record moves the probabilities.
+    instance_weight : float, default=0.3
+        What the prediction of an instance counts beside the record, above 0.
 
     Returns
     -------
@@ -49,9 +52,9 @@ def probabilities_given_records(
     Notes
     -----
     ``posterior_labels`` of ``proportion_ssl.pseudo_labels.soft_assignment`` with the logarithms of the
-    probabilities, weighted by 0.3 because patches of a slide err together, at the temperature 0.3: where a
-    record agrees with the prediction, the probabilities stay what they are. A record that is far off counts
-    for little under the t distribution.
+    probabilities, weighted by ``instance_weight`` (below 1, because patches of a slide err together), at a
+    temperature of the same size: where a record agrees with the prediction, the probabilities stay what they
+    are. A record that is far off counts for little under the t distribution.
 
     Examples
     --------
@@ -62,13 +65,13 @@ def probabilities_given_records(
     >>> bool(given[1, 1] > 0.4), given.argmax(axis=1).tolist()
     (True, [0, 1])
     """
-    scores = INSTANCE_WEIGHT * np.log(
+    scores = instance_weight * np.log(
         np.maximum(np.asarray(probabilities, dtype=np.float64), SMALLEST_PROBABILITY)
     )
     return posterior_labels(
         *(scores, bag_index, lower, upper),
         standard_deviation=standard_deviation,
         degrees_of_freedom=DEGREES_OF_FREEDOM,
-        temperature=INSTANCE_WEIGHT,
+        temperature=instance_weight,
         effective_size=EFFECTIVE_SIZE,
     )

@@ -21,7 +21,7 @@ from safetensors.numpy import save as tensor_bytes
 from proportion_ssl._atomic import replacing
 from proportion_ssl._version import __version__
 from proportion_ssl.persistence import ModelFileError
-from proportion_ssl.pseudo_labels.recorded import UNKNOWN_DEVIATION
+from proportion_ssl.pseudo_labels.recorded import INSTANCE_WEIGHT, UNKNOWN_DEVIATION
 from proportion_ssl.segmenter import stain_reference
 from proportion_ssl.segmenter.linear_predictor import LinearPredictor
 from proportion_ssl.segmenter.prediction import Models
@@ -169,6 +169,7 @@ def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[st
         "temperature": float(segmenter.temperature_),
         "smoothing": float(segmenter.smoothing_),
         "record_deviation": float(segmenter.models_.record_deviation),
+        "instance_weight": float(segmenter.models_.instance_weight),
         "proportion_errors": _numbers(segmenter.proportion_errors_),
         "linear": [n for n, p in predictors.items() if isinstance(p, LinearPredictor)],
         "classifier_classes": _classes_of(segmenter.models_.classifier).tolist(),
@@ -261,6 +262,7 @@ def _restore(cls: type, about: Mapping[str, Any], members: Mapping[str, bytes]) 
         temperature=segmenter.temperature_,
         smoothing=segmenter.smoothing_,
         record_deviation=float(about.get("record_deviation", UNKNOWN_DEVIATION)),
+        instance_weight=float(about.get("instance_weight", INSTANCE_WEIGHT)),
     )
     return segmenter
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from proportion_ssl.evaluation import apply_temperature
 from proportion_ssl.pseudo_labels.recorded import (
+    INSTANCE_WEIGHT,
     UNKNOWN_DEVIATION,
     probabilities_given_records,
 )
@@ -46,6 +47,8 @@ class Models:
         Of the probabilities of the classes; see :func:`~proportion_ssl.evaluation.apply_temperature`.
     record_deviation : float, default=0.05
         Standard deviation of a recorded share, for slides that are segmented with their record.
+    instance_weight : float, default=0.3
+        What the prediction of a patch counts beside that record.
     smoothing : float, default=0.0
         Weight of neighboring patches; see :func:`~proportion_ssl.segmenter.smooth_probabilities`.
     """
@@ -55,6 +58,7 @@ class Models:
     threshold: float
     temperature: float = 1.0
     record_deviation: float = UNKNOWN_DEVIATION
+    instance_weight: float = INSTANCE_WEIGHT
     smoothing: float = 0.0
 
     def shares(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
@@ -134,11 +138,14 @@ def models_of(classifier: Any, proposer: Any) -> Models:
     models : Models
     """
     own = of_classifier(classifier) or classifier
-    deviation = float(getattr(classifier, "record_deviation_", UNKNOWN_DEVIATION))
+    records = {
+        "record_deviation": float(getattr(classifier, "record_deviation_", UNKNOWN_DEVIATION)),
+        "instance_weight": float(getattr(classifier, "instance_weight_", INSTANCE_WEIGHT)),
+    }
     if proposer is None:
-        return Models(own, None, 0.5, record_deviation=deviation)
+        return Models(own, None, 0.5, **records)
     net = of_proposer(proposer) or proposer.net_
-    return Models(own, net, proposer.threshold_, record_deviation=deviation)
+    return Models(own, net, proposer.threshold_, **records)
 
 
 def segment_features(
@@ -189,6 +196,7 @@ def segment_features(
         smoothing=models.smoothing,
         recorded=recorded if use_record else None,
         record_deviation=models.record_deviation,
+        instance_weight=models.instance_weight,
         average=average,
     )
     codes = most_probable(probabilities, len(classes))
@@ -218,6 +226,7 @@ def cell_probabilities(
     smoothing: float,
     recorded: pd.DataFrame | None = None,
     record_deviation: float = UNKNOWN_DEVIATION,
+    instance_weight: float = INSTANCE_WEIGHT,
     average: bool = True,
 ) -> tuple[PatchGrid, np.ndarray]:
     """Probabilities of the cells of a map from those of the windows of a slide.
@@ -237,6 +246,8 @@ def cell_probabilities(
     recorded : DataFrame, optional
         Record that the predictions follow.
     record_deviation : float, default=0.05
+    instance_weight : float, default=0.3
+        As of :class:`Models`.
     average : bool, default=True
         As in :func:`segment_features`.
 
@@ -249,7 +260,13 @@ def cell_probabilities(
     if average:
         grid, probabilities = average_windows(slide, probabilities)
     if recorded is not None:
-        probabilities = _given_record(probabilities, recorded, n_classes, record_deviation)
+        probabilities = _given_record(
+            probabilities,
+            recorded,
+            n_classes,
+            standard_deviation=record_deviation,
+            instance_weight=instance_weight,
+        )
     if smoothing == 0:
         return grid, probabilities
     if not has_neighbors(grid):
@@ -283,7 +300,7 @@ def has_neighbors(grid: PatchGrid) -> bool:
     return len(np.unique(grid.cells, axis=0)) == len(grid)
 
 
-def _given_record(probabilities, recorded, n_classes, deviation):
+def _given_record(probabilities, recorded, n_classes, **trust):
     """Probabilities given the record of the slide, which is of its tumor: the rest stays what it is."""
     tumor, shares, mass = _tumor(probabilities, n_classes)
     if not len(shares):
@@ -292,7 +309,7 @@ def _given_record(probabilities, recorded, n_classes, deviation):
     one_bag = np.zeros(len(shares), dtype=np.int64)
     given = probabilities.astype(np.float64)
     given[tumor, :n_classes] = mass * probabilities_given_records(
-        shares, one_bag, lower, upper, standard_deviation=deviation
+        shares, one_bag, lower, upper, **trust
     )
     return given
 

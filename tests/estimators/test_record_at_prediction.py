@@ -182,7 +182,9 @@ def test_deviation_of_the_fit_is_used():
     plain = exact.predict_proba(DATA.X_test)
     index = np.searchsorted(SLIDES, IDS)
     expected = probabilities_given_records(
-        plain, index, SHARES, SHARES, standard_deviation=exact.record_deviation_
+        *(plain, index, SHARES, SHARES),
+        standard_deviation=exact.record_deviation_,
+        instance_weight=exact.instance_weight_,
     )
     assert_allclose(given(exact, TABLE), expected)
     moved = []
@@ -190,6 +192,29 @@ def test_deviation_of_the_fit_is_used():
         exact.record_deviation_ = deviation
         moved.append(np.abs(given(exact, TABLE) - plain).mean())
     assert moved[0] > moved[1] > moved[2]
+
+
+def test_the_more_predictions_count_the_less_a_record_moves():
+    rng = np.random.default_rng(0)
+    plain = rng.dirichlet(np.full(3, 0.8), 50)
+    one_bag, record = np.zeros(50, dtype=int), np.array([[0.2, 0.5, 0.3]])
+    moved = [
+        np.abs(
+            probabilities_given_records(plain, one_bag, record, record, instance_weight=w) - plain
+        ).sum()
+        for w in (0.1, 0.3, 1.0, 100.0)
+    ]
+    assert moved == sorted(moved, reverse=True) and moved[-1] < 0.05 * moved[0]
+
+
+def test_fit_lets_cautious_probabilities_count_for_more():
+    """The larger temperature makes probabilities less sure, not the record more important."""
+    model = RobustProportionClassifier(random_state=0).fit(
+        DATA.X_labeled, NAMES[DATA.y], classed(DATA.bags)
+    )
+    assert model.instance_weight_ >= 0.3
+    alone = RobustProportionClassifier(random_state=0).fit(DATA.X_labeled, NAMES[DATA.y])
+    assert alone.instance_weight_ == 0.3
 
 
 def test_large_bags_move_as_small_ones_do():
