@@ -54,6 +54,8 @@ RAREST = 0.01
 
 #: How much farther from their records left-out bags are with labels that do harm.
 AWAY = 1.1
+#: And at least this much, as a share of a class: less is no harm.
+LEAST_AWAY = 0.005
 
 #: Folds in which bags are left out to choose the temperature.
 N_BAG_FOLDS = 3
@@ -633,9 +635,9 @@ def leads_away(
     Returns
     -------
     away : bool
-        Whether the mean distance is larger by more than a tenth. In it a class counts as one over its mean
-        recorded share, as in scores that are means over the classes; those below 1% count as 1%. Fewer than
-        ten bags are not judged.
+        Whether the mean distance is larger by more than a tenth and by more than half a percentage point. In
+        it a class counts as one over its mean recorded share, as in scores that are means over the classes;
+        those below 1% count as 1%. Fewer than ten bags are not judged.
 
     Notes
     -----
@@ -658,7 +660,7 @@ def leads_away(
         float((np.abs(one - shares) @ class_weights).mean() / class_weights.sum())
         for one, shares in zip(nearest, (before, after), strict=True)
     )
-    if found <= AWAY * without:
+    if found <= max(AWAY * without, without + LEAST_AWAY):
         return False
     _warn(
         f"recorded and predicted proportions of left-out bags differ by {found:.3f} on average, without "

@@ -64,7 +64,7 @@ CASES = {
     "round": (
         NegativePseudoLabelClassifier(**QUICK),
         fit_on_bags,
-        "proportion_ssl.estimators.negative_pseudo_label:merge_rounds",
+        "proportion_ssl.estimators._rules_of_bags:merge_rounds",
         2,
     ),
     "refit": (NegativePseudoLabelClassifier(**QUICK), fit_on_bags, EPOCH, 5),

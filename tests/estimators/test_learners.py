@@ -348,6 +348,7 @@ def test_bags_led_away_by_hand():
         match=r"left-out bags differ by 0\.111 on average, without pseudo labels by 0\.100 \(12 bags",
     ):
         assert judged(0.1, 0.111)
+    assert not judged(0.01, 0.0149)  # less than half a percentage point
     assert not judged(0.1, 0.15, n_bags=9)
     assert not leads_away(off_by(0.1), off_by(0.15), recorded - 0.15, recorded + 0.15)
 
