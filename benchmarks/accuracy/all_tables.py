@@ -61,7 +61,7 @@ PARTS = {
     "docs": (
         *(
             Part("quick", "lc25000_evaluation", regime, 1, 5, QUICK)
-            for regime in ("exact", "rough")
+            for regime in ("exact", "rough", "wrong")
         ),
         Part("all", "lc25000_evaluation", "exact", 1, 1, EVERYTHING),
     ),
