@@ -244,14 +244,9 @@ class _ArrayReader:
     """Instances of several batches from arrays; those of a batch in the order of the arrays."""
 
     def __init__(self, data, batches):
-        self.parts, rows = data.parts, data.rows[np.concatenate(batches)]
-        part_of = np.searchsorted(data.starts, rows, side="right") - 1
-        if len(self.parts) > 1:
-            batch_of = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
-            order = np.lexsort((part_of, batch_of))
-            rows, part_of = rows[order], part_of[order]
-        self.signed, self.part_of = data.signed[rows], part_of
-        self.within = rows - data.starts[part_of]
+        self.parts, rows = data.parts, data.rows[_part_by_part(data, batches)]
+        self.signed, self.part_of = data.signed[rows], _parts_of(data, rows)
+        self.within = rows - data.starts[self.part_of]
 
     def read(self, rows, out):
         within, part_of = self.within[rows], self.part_of[rows]
@@ -264,11 +259,13 @@ class _ArrayReader:
 
 
 class _AnyReader:
-    """Instances of several batches from whatever holds them, read batch by batch."""
+    """Instances of several batches from whatever holds them, read batch by batch in the same order."""
 
     def __init__(self, data, batches):
-        self.data, self.batches = data, iter(batches)
-        self.signed = data.signed[data.rows[np.concatenate(batches)]]
+        positions = _part_by_part(data, batches)
+        ends = np.cumsum([len(batch) for batch in batches])
+        self.data, self.batches = data, iter(np.split(positions, ends[:-1]))
+        self.signed = data.signed[data.rows[positions]]
         self.start = self.end = 0
 
     def read(self, rows, out):
@@ -277,6 +274,19 @@ class _AnyReader:
             self.X = self.data.gather(positions)[0]
             self.start, self.end = self.end, self.end + len(positions)
         out[...] = self.X[rows.start - self.start : rows.stop - self.start]
+
+
+def _part_by_part(data, batches):
+    """Positions of several batches, those of a batch in the order of the parts that hold their instances."""
+    positions = np.concatenate(batches)
+    if len(data.parts) == 1:
+        return positions
+    batch_of = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
+    return positions[np.lexsort((_parts_of(data, data.rows[positions]), batch_of))]
+
+
+def _parts_of(data, rows):
+    return np.searchsorted(data.starts, rows, side="right") - 1
 
 
 def _are_arrays(parts):
