@@ -28,6 +28,8 @@ from runs import KEYS, compare_pairs, formatted, key_of, run_all, summarize
 from study import REGIMES, Source, load_study
 from systems import SOURCES, SYSTEMS, source_name, source_settings
 
+from proportion_ssl import __version__
+
 DOCS = Path(__file__).parents[2] / "docs" / "benchmarks"
 
 
@@ -201,7 +203,7 @@ def main(arguments=None):
     if options.parts == "night":
         write_sources(Source("lc25000_evaluation", options.data, None, options.cache), options)
     made_with = {
-        "proportion_ssl": version("proportion_ssl"),
+        "proportion_ssl": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "scikit-learn", "torch", "skorch")},
         "hours of fits, summed over jobs": round(
