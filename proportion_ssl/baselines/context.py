@@ -198,7 +198,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         Parameters
         ----------
         X_labeled, y, X_bags, bag_proportions
-            As in :meth:`~proportion_ssl.NegativePseudoLabelClassifier.fit`. Each bag is one slide.
+            As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`. Each bag is one slide.
         groups : array-like of shape (n_labeled,), optional
             Slide of each labeled patch. Default, where there are cells: all are of one slide.
         cells : array-like of int, shape (n_labeled, 2), optional
@@ -238,7 +238,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         Parameters
         ----------
         X, bag_ids, bag_proportions
-            As in :meth:`~proportion_ssl.NegativePseudoLabelClassifier.predict_proba`.
+            As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
         groups : array-like of shape (n_instances,), optional
             Slide of each patch. Default, where there are cells: all are of one slide.
         cells : array-like of int, shape (n_instances, 2), optional
