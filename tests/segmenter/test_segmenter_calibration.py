@@ -83,8 +83,8 @@ def test_calibrated_segmenter_states_intervals_and_keeps_them_in_its_file(
     new, manifest, features, tmp_path
 ):
     segmenter = new().fit(manifest, features=features)
+    before = segmenter.segment(manifest.parent / "test_9.tif", features=features)
     slide = features / "test_9.h5"
-    before = segmenter.segment(slide)
     assert before.proportion_intervals is None and segmenter.temperature_ == 1
     found = segmenter.calibrate(manifest, 3, features=features)
     after = segmenter.segment(slide)
