@@ -3,8 +3,8 @@
     python benchmarks/accuracy/falling_back.py --data DATA --sets her2st_expression --draws 10
 
 Records are exact, rough, or exchanged at random between the bags. Heads are discriminants; the rules are
-those of the published method and of `RobustProportionClassifier`. Of each fit: the gain in mIoU over the labeled
-instances alone, and whether it fell back. All sets served development.
+those of the published method and of `RobustProportionClassifier`. For each fit: the gain in mIoU over the
+labeled instances alone, and whether it fell back. All sets served development.
 """
 
 from __future__ import annotations
