@@ -29,6 +29,8 @@ def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.n
     ValueError
         When records and instances do not fit together.
     """
+    if hasattr(recorded, "to_frame"):  # a Series: one record, by class
+        recorded = recorded.to_frame().T
     if bag_ids is None:
         bag_ids = _only_bag(recorded, n_instances)
     bag_ids = np.asarray(bag_ids)
@@ -62,8 +64,15 @@ def ends_of(bags: Bags) -> tuple:
 
 def _only_bag(recorded, n_instances):
     """The id of the one bag that there is, for every instance."""
-    names = recorded.names if isinstance(recorded, Bags) else getattr(recorded, "index", [0])
-    n_bags = len(names) if hasattr(recorded, "index") else len(np.atleast_2d(recorded))
+    if isinstance(recorded, list) and hasattr(recorded[0], "columns"):
+        recorded = recorded[0]  # of several readers, who have all read the one bag
+    if isinstance(recorded, Bags):
+        names = recorded.names
+    elif hasattr(recorded, "columns"):
+        names = recorded.index
+    else:
+        names = np.arange(np.atleast_2d(recorded).shape[-2])
+    n_bags = len(names)
     if n_bags != 1:
         raise ValueError(
             f"bag_proportions holds the records of {n_bags} bags; bag_ids must then say which instance is "

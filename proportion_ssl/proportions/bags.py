@@ -52,7 +52,7 @@ class Bags:
         classes; a DataFrame is indexed by bag and has one column per class, both in any order. 0 says that
         the class was not seen, NaN that nothing is stated: it may take whatever share the stated ones
         leave. Several readers: an array of shape (n_readers, n_bags, n_classes), with rows of NaN where a
-        reader did not read a bag.
+        reader did not read a bag, or a list of DataFrames, without rows for such bags.
     among : sequence of class names, optional
         The shares are those among these classes, such as the growth patterns of a tumor; the share of all
         other classes in the bag is not known. The columns of an array are in this order; a DataFrame has a
@@ -622,7 +622,22 @@ def _check_columns(arrays, names):
 
 def _is_named(values: Any) -> bool:
     """Whether rows, or rows and columns, have names by which they can be matched."""
+    if _are_frames(values):
+        return True
     return hasattr(values, "columns") or (hasattr(values, "index") and hasattr(values, "loc"))
+
+
+def _are_frames(values: Any) -> bool:
+    """Whether these are the DataFrames of several readers."""
+    if not isinstance(values, (list, tuple)):
+        return False
+    named = [hasattr(value, "columns") for value in values]
+    if any(named) and not all(named):
+        raise TypeError(
+            "Some readers are given as DataFrames and others are not; give all as DataFrames, so that bags "
+            "and classes can be matched by name."
+        )
+    return any(named)
 
 
 def _from_flat(X: Any, bag_ids: Any):
@@ -679,6 +694,14 @@ def _check_sequence(X_bags: Any):
 
 def _index_of(bag_proportions: Any):
     """Bag names that a DataFrame of proportions brings along, in its order."""
+    if _are_frames(bag_proportions):
+        first, *others = bag_proportions
+        if any(set(other.index) != set(first.index) for other in others):
+            raise ValueError(
+                "Readers have read different bags, so that their tables do not say in which order the bags "
+                "are; give Bags(X, bag_ids, proportions)."
+            )
+        return np.asarray(first.index)
     return np.asarray(bag_proportions.index) if hasattr(bag_proportions, "columns") else None
 
 
@@ -694,14 +717,12 @@ def _positions(wanted: np.ndarray, available: np.ndarray, what: str, where: str)
 def _written(proportions: Any, names: np.ndarray):
     """Proportions in the order of the bag names, and class names if a DataFrame gives them."""
     class_names = None
-    if hasattr(proportions, "columns"):
+    if _are_frames(proportions):
+        class_names = np.asarray(proportions[0].columns)
+        proportions = [_reading(table, class_names, names) for table in proportions]
+    elif hasattr(proportions, "columns"):
         class_names = np.asarray(proportions.columns)
-        twice = proportions.columns[proportions.columns.duplicated()].tolist()
-        if twice:
-            raise ValueError(f"bag_proportions has more than one column {twice[0]!r}; give one.")
-        if proportions.index.has_duplicates:
-            twice = proportions.index[proportions.index.duplicated()][0]
-            raise ValueError(f"bag_proportions has more than one row for bag {twice!r}; give one.")
+        _refuse_repeated(proportions)
         available = {value: row for row, value in enumerate(proportions.index.tolist())}
         missing = [name for name in names.tolist() if name not in available]
         if missing:
@@ -726,6 +747,32 @@ def _written(proportions: Any, names: np.ndarray):
             "bag. (Cross-validation slices arrays as long as X: put the proportions into Bags.)"
         )
     return matrix, class_names
+
+
+def _refuse_repeated(table):
+    """Names must find one column and one row."""
+    twice = table.columns[table.columns.duplicated()].tolist()
+    if twice:
+        raise ValueError(f"bag_proportions has more than one column {twice[0]!r}; give one.")
+    if table.index.has_duplicates:
+        twice = table.index[table.index.duplicated()][0]
+        raise ValueError(f"bag_proportions has more than one row for bag {twice!r}; give one.")
+
+
+def _reading(table, classes, names):
+    """What one of several readers wrote, by the names of bags and classes; NaN where there is no row."""
+    _refuse_repeated(table)
+    if set(table.columns) != set(classes.tolist()):
+        raise ValueError(
+            f"Readers speak of other classes: {_list(classes)} and {_list(table.columns)}; give all tables "
+            "the same columns, in any order."
+        )
+    if not table.index.isin(names).any():
+        raise ValueError(
+            f"A reader's table has rows for {_list(table.index[:5])}, none of which is a bag "
+            f"({_list(names[:5])}); index it by bag id."
+        )
+    return table.reindex(index=names.tolist(), columns=classes.tolist()).to_numpy()
 
 
 def _read(written, names, find_ends, is_exact):

@@ -80,7 +80,22 @@ def test_one_bag_needs_no_ids(clf):
     one = SLIDES[2] == IDS
     expected = given(clf, TABLE, IDS[one], DATA.X_test[one])
     bags = Bags(np.zeros((1, 1)), [SLIDES[2]], TABLE.iloc[[2]])
-    for record in (SHARES[2], SHARES[[2]], TABLE.iloc[[2]], bags):
+    reordered = TABLE.iloc[2, ::-1]  # a Series, by class
+    readers = [TABLE.iloc[[2], ::-1], TABLE.iloc[[2]]]
+    listed = SHARES[2].tolist()
+    for record in (
+        *(
+            SHARES[2],
+            SHARES[[2]],
+            listed,
+            [listed],
+            TABLE.iloc[[2]],
+            bags,
+            TABLE.iloc[2],
+            reordered,
+        ),
+        *(readers, np.stack([SHARES[[2]], SHARES[[2]]])),
+    ):
         found = clf.predict_proba(DATA.X_test[one], bag_proportions=record)
         assert_allclose(found, expected, atol=1e-12)
 

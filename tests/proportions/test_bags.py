@@ -1,6 +1,7 @@
 """Bags: construction, alignment with classes, errors that name the bag."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -300,6 +301,57 @@ class TestReaders:
         ):
             assert_array_equal(part.readings, ordered)
             assert_allclose(part.proportions, ordered.mean(axis=0))
+
+    def test_tables_of_readers_are_matched_by_name(self):
+        slides = [np.full((n, 2), n, dtype=float) for n in (1, 2, 3)]
+        one, other = (
+            pd.DataFrame(readings, index=["x", "y", "z"], columns=["solid", "acinar"])
+            for readings in self.READINGS
+        )
+        # rows and columns in another order, no row where nothing was read, a row for another bag
+        other = other.loc[["z", "x"], ["acinar", "solid"]]
+        other.loc["w"] = [0.1, 0.9]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = Bags(slides, ["x", "y", "z"], [one, other])
+        assert_array_equal(found.class_names, ["solid", "acinar"])
+        assert_array_equal(found.readings, self.READINGS)
+        assert_allclose(found.proportions, self.bags().proportions)
+        reordered = Bags(slides, ["x", "y", "z"], [one[::-1], other[::-1]])
+        assert_array_equal(reordered.readings, self.READINGS)
+        assert_array_equal(check_bags(slides, [one[::-1], one]).names, ["z", "y", "x"])
+
+    @pytest.mark.parametrize(
+        "tables, kind, message",
+        [
+            (
+                ["one", "array"],
+                TypeError,
+                "Some readers are given as DataFrames and others are not",
+            ),
+            (
+                ["one", "classes"],
+                ValueError,
+                "Readers speak of other classes: solid, acinar and solid",
+            ),
+            (["one", "names"], ValueError, "has rows for 0, 1, 2, none of which is a bag"),
+            (["one", "twice"], ValueError, "more than one row for bag 'x'"),
+            (["rest", "rest"], ValueError, "Bag 'x' was read by none of the 2 readers"),
+        ],
+    )
+    def test_tables_of_readers_that_do_not_fit_are_refused(self, tables, kind, message):
+        one = pd.DataFrame(self.READINGS[0], ["x", "y", "z"], ["solid", "acinar"])
+        given = {
+            "one": one,
+            "array": self.READINGS[1],
+            "classes": one.rename(columns={"acinar": "lepidic"}),
+            "names": one.reset_index(drop=True),
+            "twice": one.loc[["x", "x", "y", "z"]],
+            "rest": one.loc[["y", "z"]],
+        }
+        slides = [np.ones((1, 2))] * 3
+        with pytest.raises(kind, match=message):
+            Bags(slides, ["x", "y", "z"], [given[name] for name in tables])
 
     def test_a_class_of_which_no_reader_speaks(self):
         bags = Bags([np.zeros((2, 2))], proportions=[[[0.6, 0.4]], [[0.8, 0.2]]], among=["a", "c"])
