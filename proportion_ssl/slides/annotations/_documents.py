@@ -6,8 +6,11 @@ import csv
 import gzip
 import io
 import json
+import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
@@ -21,6 +24,8 @@ MAX_BYTES = 128 * 2**20  # of text, after decompression
 MAX_XML_DEPTH = 32
 RASTERS = {b"\x89PNG": "a PNG", b"II*\x00": "a TIFF", b"MM\x00*": "a TIFF", b"II+\x00": "a TIFF"}
 
+
+_LIMIT_OF_FIELDS = threading.Lock()
 
 WKT_COLUMNS = ("wkt", "geometry", "location")
 """Columns, in lower case, of which a table of annotations has one."""
@@ -129,6 +134,17 @@ def _parse_json(data: bytes, path: Path) -> Any:
         raise AnnotationError(f"{path}: a number cannot be read: {error}") from error
 
 
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let fields be as long as a file; the limit is one of the process, so that it is put back."""
+    with _LIMIT_OF_FIELDS:
+        before = csv.field_size_limit(MAX_BYTES)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
 def _parse_table(data: bytes, path: Path) -> Table | None:
     """A text table, if its header names a column of WKT; fields are separated by semicolon, comma or tab."""
     try:
@@ -141,9 +157,10 @@ def _parse_table(data: bytes, path: Path) -> Table | None:
     if not set(header) & set(WKT_COLUMNS):
         return None
     at = next(k for k, name in enumerate(header) if name in WKT_COLUMNS)
+    with _long_fields():
+        lines = list(csv.reader(io.StringIO(text), delimiter=separator))
     rows = []
-    csv.field_size_limit(MAX_BYTES)
-    for line, cells in enumerate(csv.reader(io.StringIO(text), delimiter=separator), 1):
+    for line, cells in enumerate(lines, 1):
         if line == 1 or not any(cells):
             continue
         if len(cells) > len(header) and separator == "," and at == len(header) - 1:

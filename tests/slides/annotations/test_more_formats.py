@@ -1,5 +1,6 @@
 """HALO, Hamamatsu NDPA, Sedeen and COCO, laid out as other programs write them; masks of public data sets."""
 
+import csv
 import json
 from types import SimpleNamespace
 
@@ -305,6 +306,21 @@ def test_cytomine_counts_y_from_below(tmp_path, kind):
     cropped = SimpleNamespace(bounds=(10, 10, 50, 50), dimensions=(100, 120), mpp=0.5)
     with pytest.raises(AnnotationError, match="Cytomine outlines on a slide of which only"):
         read_annotations(path, slide=cropped)
+
+
+def test_a_long_outline_is_read_and_the_limit_of_csv_is_left_as_it_was(tmp_path):
+    before = csv.field_size_limit()
+    corners = [(10 + k / 1000, 20) for k in range(9_000)] + [(40, 50), (10, 20)]
+    outline = f"POLYGON (({', '.join(f'{x:.3f} {y:.3f}' for x, y in corners)}))"
+    assert len(outline) > before
+    path = tmp_path / "annotations.csv"
+    path.write_text(TABLE.replace(SQUARE, outline))
+    assert len(read_annotations(path, dimensions=(100, 120))) == 2
+    assert csv.field_size_limit() == before
+    path.write_text(TABLE.replace(";2;800.0", ";800.0"))
+    with pytest.raises(AnnotationError, match="line 2 has 7 fields"):
+        read_annotations(path, dimensions=(100, 120))
+    assert csv.field_size_limit() == before
 
 
 @pytest.mark.parametrize(
