@@ -35,6 +35,9 @@ N_SINGLE = 1024
 #: Smallest probability of the first stage that the map starts from, and that the U-Net sees.
 SMALLEST = 1e-3
 
+#: From so many patches on, a common step of their cells that is so large is no chance: these are pixels.
+FEWEST_ON_LATTICE, SMALLEST_PATCH = 10, 16
+
 
 class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
     """Patches in the context of their slide: a U-Net on the map of any classifier of patches.
@@ -537,7 +540,8 @@ def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.nd
     Raises
     ------
     ValueError
-        When lengths differ, cells are no whole numbers, or two patches of a slide are in one cell.
+        When lengths differ, cells are no whole numbers, two patches of a slide are in one cell, or ten
+        patches or more lie on multiples of 16 or more, as coordinates in pixels do.
     """
     if cells is None:
         return np.arange(n_patches), np.zeros((n_patches, 2), dtype=np.int64)
@@ -551,6 +555,14 @@ def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.nd
     if len(names) != n_patches:
         raise ValueError(f"groups of {what} has {len(names)} entries for {n_patches} patches.")
     names, slide = np.unique(names, return_inverse=True)
+    corners = np.full((len(names), 2), np.iinfo(np.int64).max)
+    np.minimum.at(corners, slide, cells)
+    step = np.gcd.reduce((cells - corners[slide]).ravel()) if n_patches else 0
+    if n_patches >= FEWEST_ON_LATTICE and step >= SMALLEST_PATCH:
+        raise ValueError(
+            f"cells of {what} are all multiples of {step} apart, like coordinates in pixels; divide them by "
+            "the distance of neighboring patches, so that these are in neighboring rows and columns."
+        )
     _, first, n_there = np.unique(
         np.column_stack([slide, cells]), axis=0, return_index=True, return_counts=True
     )
