@@ -168,7 +168,7 @@ def _add_record_options(parser) -> None:
         metavar="NAME",
         help=(
             "columns of the manifest that are classes; default: all that are not slide, role, "
-            "annotation, mpp or case"
+            "annotation, mpp, case or predominant"
         ),
     )
     _add_error_options(parser)
