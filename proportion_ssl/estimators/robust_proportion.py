@@ -16,6 +16,7 @@ from proportion_ssl.heads import DiscriminantClassifier
 from proportion_ssl.nets.classifiers import HeadClassifier, MobileNetV2Classifier
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
+from proportion_ssl.proportions.weak_records import PartialRecord
 from proportion_ssl.proportions.intervals import consistent_proportions
 from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
 from proportion_ssl.pseudo_labels.recorded import INSTANCE_WEIGHT
@@ -200,7 +201,10 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         )
         if bags is not None:
             shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
-            warn_if_not_identifiable(shares, self.classes_)
+            told = np.ones(len(self.classes_), dtype=bool)
+            if isinstance(bags.record, PartialRecord):  # other classes are for labels to show
+                told = bags.record.among.any(axis=0)
+            warn_if_not_identifiable(shares[:, told], self.classes_[told])
         given = (head, net, X, codes, bags, groups, self.classes_, random_state)
         if bags is not None and stays_out_of_core(
             bags.X, len(codes) + bags.n_instances, self.n_components

@@ -39,6 +39,7 @@ class Models:
     ----------
     classifier : object
         ``predict_proba`` of features at the first magnification, ``classes_`` or else ``classes``.
+        "non-cancer" may be one of its classes.
     proposer : object or None
         ``predict_proba`` of features of all magnifications, whose second column is tumor.
     threshold : float
@@ -61,32 +62,57 @@ class Models:
     instance_weight: float = INSTANCE_WEIGHT
     smoothing: float = 0.0
 
+    @property
+    def learned(self) -> list[str]:
+        """Classes of the classifier."""
+        own = getattr(self.classifier, "classes_", None)
+        return np.asarray(self.classifier.classes if own is None else own).tolist()
+
+    @property
+    def knows_non_cancer(self) -> bool:
+        """Whether patches can be "non-cancer"."""
+        return self.proposer is not None or NON_CANCER in self.learned
+
     def shares(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
         """Probabilities of the classes, given that a patch is cancer, shape (n_patches, n_classes)."""
-        own = getattr(self.classifier, "classes_", None)
-        names = np.asarray(self.classifier.classes if own is None else own).tolist()
-        order = [names.index(name) for name in classes]
-        shares = self.classifier.predict_proba(np.asarray(slide.first_view))[:, order]
+        return self.shares_of(slide.first_view, classes)
+
+    def shares_of(self, X: Any, classes: Sequence[str]) -> np.ndarray:
+        """The same of features (n_patches, n_features) at the first magnification."""
+        order = [self.learned.index(name) for name in classes]
+        shares = self.classifier.predict_proba(np.asarray(X))[:, order]
+        if NON_CANCER in self.learned:
+            shares = _given_cancer(shares)
         return shares if self.temperature == 1 else apply_temperature(shares, self.temperature)
 
     def probabilities(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
-        """Probabilities of the classes and, with a proposer, of "non-cancer".
+        """Probabilities of the classes and, if patches can be that, of "non-cancer".
 
         Each class takes its share of the probability of tumor.
         """
         shares, tumor = self.shares(slide, classes), self.tumor(slide)
-        return shares if self.proposer is None else with_non_cancer(shares, tumor)
+        return with_non_cancer(shares, tumor) if self.knows_non_cancer else shares
 
     def tumor(self, slide: SlideFeatures) -> np.ndarray:
-        """Probability of tumor, shape (n_patches,); 1 without a proposer.
+        """Probability of tumor, shape (n_patches,).
 
-        It is rescaled so that the threshold becomes one half, linearly below and above it.
+        That of the proposer, rescaled so that the threshold becomes one half, linearly below and above it;
+        else that of all classes but "non-cancer"; else 1.
         """
         if self.proposer is None:
-            return np.ones(len(slide.grid))
+            if NON_CANCER not in self.learned:
+                return np.ones(len(slide.grid))
+            p = self.classifier.predict_proba(np.asarray(slide.first_view))
+            return 1.0 - p[:, self.learned.index(NON_CANCER)]
         tumor = self.proposer.predict_proba(np.asarray(slide.features))[:, 1]
         t = np.clip(self.threshold, 1e-12, 1 - 1e-12)
         return np.where(tumor < t, 0.5 * tumor / t, 0.5 + 0.5 * (tumor - t) / (1 - t))
+
+
+def _given_cancer(joint):
+    """Probabilities of the classes given that a patch is one of them; equal where none is possible."""
+    total = joint.sum(axis=1, keepdims=True)
+    return np.divide(joint, total, out=np.full_like(joint, 1 / joint.shape[1]), where=total > 0)
 
 
 def with_non_cancer(shares: np.ndarray, tumor: np.ndarray) -> np.ndarray:
@@ -187,7 +213,7 @@ def segment_features(
     -------
     segmentation : SlideSegmentation
     """
-    names = [*classes] if models.proposer is None else [*classes, NON_CANCER]
+    names = [*classes, NON_CANCER] if models.knows_non_cancer else [*classes]
     use_record = use_record and recorded is not None
     grid, probabilities = cell_probabilities(
         slide,

@@ -50,6 +50,7 @@ from proportion_ssl.segmenter.training import (
     fit_classifier,
     make_bags,
     told_once,
+    with_non_cancer_class,
 )
 from proportion_ssl.slides import stitch, write_table
 
@@ -243,6 +244,7 @@ def run_cohort_job(
         chosen = systems[options.system]
         segmenter.set_params(classifier=chosen.classifier)
         segmenter.fit_features(data if chosen.records else _without_bags(data))
+        data = with_non_cancer_class(data, segmenter.proposer_)
     _begin_results(output, identity)
     if options.folds:
         with result.stage("calibration"):

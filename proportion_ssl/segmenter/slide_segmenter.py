@@ -45,6 +45,7 @@ from proportion_ssl.segmenter.training import (
     fit_classifier,
     fit_proposer,
     make_bags,
+    with_non_cancer_class,
 )
 from proportion_ssl.slides import (
     CohortRun,
@@ -90,8 +91,9 @@ class SlideSegmenter(BaseEstimator):
         "default": :class:`~proportion_ssl.slides.ReinhardNormalizer`, fitted on the first outlined
         slide that can be read; None: colors stay as they are.
     proposer : TumorProposer, "default" or None
-        "default": a :class:`~proportion_ssl.TumorProposer` on all magnifications. None, or no outlines of
-        "non-cancer": every patch of tissue counts as tumor.
+        "default": a :class:`~proportion_ssl.TumorProposer` on all magnifications. None: the classifier
+        learns "non-cancer" as one more class from its outlines, bags hold all tissue, and records are shares
+        of the cancer among it. Without outlines of "non-cancer" every patch of tissue counts as tumor.
     smoothing : float or None, default=None
         Weight of neighboring patches in the maps, as in
         :func:`~proportion_ssl.segmenter.smooth_probabilities`, among patches of tumor; 0: every patch by
@@ -112,7 +114,7 @@ class SlideSegmenter(BaseEstimator):
     Attributes
     ----------
     classes_ : list of str
-        Classes of the cohort; maps have "non-cancer" beside them if tumor is proposed.
+        Classes of the cohort; maps have "non-cancer" beside them if it is outlined.
     classifier_ : classifier
     proposer_ : TumorProposer or None
     models_ : Models
@@ -297,6 +299,7 @@ class SlideSegmenter(BaseEstimator):
                 + reasons
             )
         check_every_class(data, data.labeled)
+        data = with_non_cancer_class(data, self._make_proposer(data))
         proposer = fit_proposer(data, data.labeled, self._make_proposer(data))
         bags, empty = make_bags(data, proposer)
         if empty:
@@ -372,9 +375,10 @@ class SlideSegmenter(BaseEstimator):
         calibration : Calibration
         """
         check_is_fitted(self, "classes_")
+        proposer = self._make_proposer(data)
         left_out = leave_out(
-            data,
-            self._make_proposer(data),
+            with_non_cancer_class(data, proposer),
+            proposer,
             self._make_classifier(),
             folds,
             records=records,
@@ -786,9 +790,10 @@ class SlideSegmenter(BaseEstimator):
         -------
         scores : DataFrame
         """
+        proposer = self._make_proposer(data)
         return cross_validate_cases(
-            data,
-            self._make_proposer(data),
+            with_non_cancer_class(data, proposer),
+            proposer,
             {"classifier": System(self._make_classifier())} if systems is None else systems,
             folds,
             n_jobs=self.n_jobs,

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,20 @@ class CohortFeatures:
     outlined : dict of str to OutlinedPatches
         Slides with outlines.
     failures : dict of str to SlideFailure
+    learns_non_cancer : bool, default=False
+        Whether "non-cancer" is a class of the classifier; see :func:`with_non_cancer_class`.
     """
 
     cohort: Cohort
     slides: Mapping[str, SlideFeatures]
     outlined: Mapping[str, OutlinedPatches]
     failures: Mapping[str, SlideFailure]
+    learns_non_cancer: bool = False
+
+    @property
+    def learned(self) -> list[str]:
+        """Classes that the classifier learns."""
+        return [*self.cohort.classes, *([NON_CANCER] if self.learns_non_cancer else [])]
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -77,6 +85,26 @@ class CohortFeatures:
             parts.append((X[keep], labels[keep].astype(str), case))
         X, y, cases = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         return X, y, cases.astype(str)
+
+
+def with_non_cancer_class(data: CohortFeatures, proposer: Any) -> CohortFeatures:
+    """The same data; without a proposer the classifier tells cancer from "non-cancer".
+
+    "Non-cancer" is then a class of the classifier, and the records of the bags, which hold all tissue, are
+    shares among the other classes (:class:`~proportion_ssl.proportions.PartialRecord`).
+
+    Parameters
+    ----------
+    data : CohortFeatures
+    proposer : TumorProposer or None
+
+    Returns
+    -------
+    data : CohortFeatures
+        ``learns_non_cancer`` is True if there is no proposer and "non-cancer" is outlined.
+    """
+    is_outlined = any(NON_CANCER in data.outlined[name].labels.tolist() for name in data.labeled)
+    return replace(data, learns_non_cancer=proposer is None and is_outlined)
 
 
 def fit_proposer(data: CohortFeatures, names: Sequence[str], proposer: Any) -> Any:
@@ -122,6 +150,8 @@ def tumor_mask(slide: SlideFeatures, proposer: Any) -> np.ndarray:
 def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
     """The tumor patches of each recorded case, with its proportions.
 
+    Where the classifier learns "non-cancer", all patches, with the proportions of their cancer.
+
     Parameters
     ----------
     data : CohortFeatures
@@ -155,26 +185,31 @@ def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
     if not kept:
         return None, empty
     X, bag_ids = _instances({case: parts[case] for case in kept})
-    if cohort.proportions.loc[kept].notna().all(axis=None):
+    if not data.learns_non_cancer and cohort.proportions.loc[kept].notna().all(axis=None):
         record = {"lower": cohort.lower.loc[kept], "upper": cohort.upper.loc[kept]}
         return Bags(X, bag_ids, cohort.proportions.loc[kept], **record), empty
     bags = Bags(X, bag_ids)
-    return bags.with_record(weak_record(cohort, bags.names.tolist()), cohort.classes), empty
+    record = weak_record(cohort, bags.names.tolist(), of_cancer=data.learns_non_cancer)
+    return bags.with_record(record, data.learned), empty
 
 
-def weak_record(cohort: Cohort, cases: Sequence[str]) -> PartialRecord | OrderRecord:
+def weak_record(
+    cohort: Cohort, cases: Sequence[str], *, of_cancer: bool = False
+) -> PartialRecord | OrderRecord:
     """Record of cases of which some say less than the share of every class.
 
     Parameters
     ----------
     cohort : Cohort
     cases : sequence of str
+    of_cancer : bool, default=False
+        Whether the bags hold "non-cancer" too, the last column, which the record says nothing about.
 
     Returns
     -------
     record : OrderRecord or PartialRecord
-        An order if no case has proportions. Else shares; orders of the others become the widest intervals
-        that they admit.
+        An order if no case has proportions and all patches are cancer. Else shares; orders of the others
+        become the widest intervals that they admit.
     """
     classes = cohort.classes
     ranks = np.zeros((len(cases), len(classes)), dtype=np.int64)
@@ -182,7 +217,7 @@ def weak_record(cohort: Cohort, cases: Sequence[str]) -> PartialRecord | OrderRe
     for row in np.flatnonzero(is_order).tolist():
         order = cohort.orders[cases[row]]
         ranks[row] = [order.index(c) + 1 if c in order else len(order) + 1 for c in classes]
-    if is_order.all():
+    if is_order.all() and not of_cancer:
         return OrderRecord(ranks)
     tables = (cohort.proportions, cohort.lower, cohort.upper)
     parts = [table.loc[list(cases)].to_numpy(dtype=float) for table in tables]
@@ -191,7 +226,8 @@ def weak_record(cohort: Cohort, cases: Sequence[str]) -> PartialRecord | OrderRe
     among[is_order] = True
     bounds = OrderRecord(ranks[is_order]).bounds()
     shares[is_order], lower[is_order], upper[is_order] = bounds
-    return PartialRecord(shares, lower, upper, among)
+    record = PartialRecord(shares, lower, upper, among)
+    return record.with_columns(np.array([*range(len(classes)), -1])) if of_cancer else record
 
 
 def _instances(
@@ -274,7 +310,7 @@ def _refuse_missing(missing: Sequence[str], names: Sequence[str], what: str, cal
 def fit_classifier(
     data: CohortFeatures, names: Sequence[str], bags: Any, classifier: Any, records: bool = True
 ) -> Any:
-    """A classifier of the classes of the cohort, from outlined slides and bags.
+    """A classifier of the classes that are learned, from outlined slides and bags.
 
     Parameters
     ----------
@@ -291,7 +327,7 @@ def fit_classifier(
     -------
     fitted : estimator
     """
-    X, y, cases = data.patches(names, data.cohort.classes)
+    X, y, cases = data.patches(names, data.learned)
     classifier = clone(classifier)
     groups: np.ndarray | None = cases
     if any(len(np.unique(cases[y == label])) < 2 for label in np.unique(y)):
@@ -300,7 +336,7 @@ def fit_classifier(
         )
         groups = None
     if "classes" in classifier.get_params():  # bags may teach what these slides do not show
-        classifier.set_params(classes=list(data.cohort.classes))
+        classifier.set_params(classes=data.learned)
         return classifier.fit(X, y, bags if records else None, groups=groups)
     check_every_class(data, names)
     return classifier.fit(X, y, bags if records else None, groups=groups)

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -358,6 +359,22 @@ def test_proportions_that_tell_nothing_apart(data):
     flat = np.full(data.bags.proportions.shape, 0.25)
     with pytest.warns(IdentifiabilityWarning, match="its share is the same in all bags"):
         fit(data, with_proportions(data.bags, flat))
+
+
+def test_records_need_not_tell_the_classes_apart_that_they_say_nothing_about():
+    data = make_bags(n_bags=12, bag_size=40, n_classes=3, random_state=0)
+    shares = data.bags.proportions[:, :2]
+    shares = shares / shares.sum(axis=1, keepdims=True)
+    bag_ids = data.bags.names[data.bags.index]
+    bags = Bags(data.bags.X, bag_ids, pd.DataFrame(shares, data.bags.names, [0, 1]), among=[0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", IdentifiabilityWarning)
+        RobustProportionClassifier(n_rounds=2).fit(data.X_labeled, data.y, bags)
+    same = pd.DataFrame(np.full((12, 2), 0.5), data.bags.names, [0, 1])
+    with pytest.warns(IdentifiabilityWarning):
+        RobustProportionClassifier(n_rounds=2).fit(
+            data.X_labeled, data.y, Bags(data.bags.X, bag_ids, same, among=[0, 1])
+        )
 
 
 def test_weights_of_bags_reach_the_losses(data):
