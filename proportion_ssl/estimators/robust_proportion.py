@@ -16,11 +16,12 @@ from proportion_ssl.heads import DiscriminantClassifier
 from proportion_ssl.nets.classifiers import HeadClassifier, MobileNetV2Classifier
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
-from proportion_ssl.proportions.weak_records import PartialRecord
 from proportion_ssl.proportions.intervals import consistent_proportions
+from proportion_ssl.proportions.weak_records import PartialRecord
 from proportion_ssl.pseudo_labels.label_log import LabelLog, LoggedLabels
 from proportion_ssl.pseudo_labels.recorded import INSTANCE_WEIGHT
 from proportion_ssl.pseudo_labels.selectors import SoftAssignmentSelector
+from proportion_ssl.pseudo_labels.soft_assignment import SMALLEST_MASS
 
 #: Median distance at which the records as a whole deserve no trust: about that of an error of ten points.
 ROUGH = 0.2
@@ -289,7 +290,11 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         judged = bags.with_instances(bags.X)
         judged.weights = np.where(doubtful, 0.0, bags.weights)
         self.bags_ = judged
-        deviation = _standard_deviation(differences[counting])
+        n_free: Any = differences.shape[1] - 1
+        if isinstance(bags.record, PartialRecord):
+            differences = differences / np.maximum(bags.record.mass(supported), SMALLEST_MASS)
+            n_free = bags.record.n_free[counting, 0]
+        deviation = _standard_deviation(differences[counting], n_free)
         self.record_deviation_ = float(np.clip(deviation, SMALLEST_DEVIATION, LARGEST_DEVIATION))
 
 
@@ -298,14 +303,21 @@ def _selector(deviation):
     return SoftAssignmentSelector(deviation, degrees_of_freedom=DEGREES_OF_FREEDOM)
 
 
-def _standard_deviation(differences: np.ndarray) -> float:
+def _standard_deviation(differences: np.ndarray, n_free: Any) -> float:
     """Standard deviation of one recorded share, from differences (n_bags, n_classes) to supported shares.
+
+    ``n_free`` is the number of shares of a record that are free to err, one for all bags or one for each:
+    one less than the classes that the record is about. Records of a single class tell nothing.
 
     In the model of :func:`~proportion_ssl.pseudo_labels.soft_assignment.posterior_labels` the errors d of a
     bag's record, which sum to 0, follow a t distribution with nu degrees of freedom and standard deviation
     s: of C classes C - 1 are free, and ``|d|^2 / ((C - 1) s^2)`` follows an F distribution with C - 1 and nu
     degrees of freedom. Its median over the bags gives s; records that are far off have no influence.
     """
-    n_free = differences.shape[1] - 1
-    mean_squares = (differences**2).sum(axis=1) / n_free
-    return float(np.sqrt(np.median(mean_squares) / stats.f.median(n_free, DEGREES_OF_FREEDOM)))
+    n_free = np.broadcast_to(n_free, len(differences))
+    err = n_free > 0
+    if not err.any():
+        return 0.0
+    variances = (differences[err] ** 2).sum(axis=1) / n_free[err]
+    variances = variances / stats.f.median(n_free[err], DEGREES_OF_FREEDOM)
+    return float(np.sqrt(np.median(variances)))

@@ -223,9 +223,27 @@ def test_standard_deviation_of_one_share_whatever_the_number_of_classes(n_classe
     normal = rng.normal(0, deviation, (20_000, n_classes))
     normal -= normal.mean(axis=1, keepdims=True)
     errors = normal / np.sqrt(rng.chisquare(3, (20_000, 1)) / 3)
-    assert robust._standard_deviation(errors) == pytest.approx(deviation, rel=0.03)
+    assert robust._standard_deviation(errors, n_classes - 1) == pytest.approx(deviation, rel=0.03)
     errors[:6000] = rng.uniform(-1, 1, (6000, n_classes))  # 30% of other slides
-    assert robust._standard_deviation(errors) < 2.5 * deviation
+    assert robust._standard_deviation(errors, n_classes - 1) < 2.5 * deviation
+
+
+@pytest.mark.parametrize("share_of_others", [0.0, 0.6])
+def test_error_of_records_that_are_shares_of_some_classes(share_of_others):
+    """Errors of shares among two of three classes, however many instances are of the third."""
+    rng = np.random.default_rng(0)
+    n_bags, deviation = 400, 0.05
+    true = rng.uniform(0.2, 0.8, n_bags)
+    told = true + deviation * rng.standard_t(3, n_bags) / np.sqrt(2)
+    told = np.clip(told, 0.0, 1.0)
+    shares = pd.DataFrame({"a": told, "b": 1 - told}, index=np.arange(n_bags))
+    bags = Bags(np.zeros((n_bags, 1)), np.arange(n_bags), shares, among=["a", "b"])
+    model = RobustProportionClassifier()
+    model.classes_ = np.array(["a", "b", "c"])
+    mass = 1 - share_of_others
+    supported = np.stack([mass * true, mass * (1 - true), np.full(n_bags, 1 - mass)], axis=1)
+    model._judge(bags.with_classes(model.classes_), supported)
+    assert model.record_deviation_ == pytest.approx(deviation, rel=0.15)
 
 
 @pytest.mark.parametrize("n_labeled", [40, 120])
