@@ -5,13 +5,15 @@
 
 Runs are kept in `--output` and go on where they stopped; `paper_tables.py` says how systems are tuned and
 tested. Into `docs/benchmarks` go `results.csv` (every number), `made_with.json`, a table for readers
-(`<part>-<set>-<regime>.csv`), a picture of each part and set, and `best.csv`, the best three systems of each
-table. `--only-write` runs nothing and writes what is complete.
+(`<part>-<set>-<regime>.csv`), a picture of each part and set, `best.csv`, the best three systems of each
+table, and `systems.csv`, where each system and its tests are. `--only-write` runs nothing and writes what is
+complete.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import platform
 import time
@@ -28,9 +30,11 @@ from runs import KEYS, compare_pairs, formatted, key_of, run_all, summarize
 from study import REGIMES, Source, load_study
 from systems import SOURCES, SYSTEMS, source_name, source_settings
 
+import proportion_ssl
 from proportion_ssl import __version__
 
-DOCS = Path(__file__).parents[2] / "docs" / "benchmarks"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "benchmarks"
 
 
 class Part(NamedTuple):
@@ -73,6 +77,13 @@ PARTS = {
         *(Part("all", "lc25000_development", r, 1, 5, EVERYTHING) for r in ("exact", "rough")),
         *(Part("all", "synthetic_large_bags", r, 1, 3, EVERYTHING) for r in ("exact", "rough")),
     ),
+}
+#: Baselines whose tests are those of another file.
+TESTED_WITH = {
+    "assignment_classifier": "assignment",
+    "fixmatch_proportion": "hypergeometric",
+    "llp_vat": "vat",
+    "softmatch": "fixmatch",
 }
 #: Not ranked among the best: they know every label.
 CEILINGS = ("Ceiling",)
@@ -123,6 +134,39 @@ def write_sources(source: Source, options: argparse.Namespace) -> None:
     shown.to_csv(options.docs / "as_in_source.csv")
 
 
+def systems_of() -> pd.DataFrame:
+    """Class, file and tests of each system."""
+    rows = []
+    for name, system in SYSTEMS.items():
+        cls = type(system.make({}))
+        file = Path(inspect.getfile(cls)).relative_to(Path(proportion_ssl.__file__).parents[1])
+        row = {"system": name, "class": f":class:`~{public_name(cls)}`", "file": file.as_posix()}
+        rows.append({**row, "tests": tests_of(file).as_posix()})
+    return pd.DataFrame(rows)
+
+
+def tests_of(file: Path) -> Path:
+    """The tests of a system's file."""
+    tests = Path("tests") / file.parent.name
+    stem = file.stem
+    if file.parent.name == "baselines":
+        stem = f"baselines_{TESTED_WITH.get(stem, stem)}"
+    found = tests / f"test_{stem}.py"
+    if not (ROOT / found).exists():
+        raise FileNotFoundError(
+            f"{file} has no {found}; add the tests, or name them in TESTED_WITH."
+        )
+    return found
+
+
+def public_name(cls: type) -> str:
+    """Where users import a class from."""
+    top = "proportion_ssl"
+    if hasattr(proportion_ssl, cls.__name__):
+        return f"{top}.{cls.__name__}"
+    return f"{top}.{cls.__module__.split('.')[1]}.{cls.__name__}"
+
+
 def draw(of_set: pd.DataFrame, path: Path) -> None:
     """Every system's mIoU with its interval over slides, a panel per regime."""
     regimes = [regime for regime in REGIMES if regime in set(of_set["regime"])]
@@ -167,6 +211,7 @@ def write(results: pd.DataFrame, folder: Path) -> None:
     for (part, name), table in results.groupby(["part", "set"], sort=False):
         draw(table, folder / f"{part}-{name}.png")
     best(results).to_csv(folder / "best.csv", index=False)
+    systems_of().to_csv(folder / "systems.csv", index=False)
 
 
 def main(arguments=None):
