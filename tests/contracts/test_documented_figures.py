@@ -40,7 +40,9 @@ def test_results_are_of_this_version():
 def test_tables_are_written_from_the_stored_results(results, tables, tmp_path):
     tables.write(results, tmp_path)
     written = sorted(file.name for file in tmp_path.glob("*.csv"))
-    assert len(written) == results.groupby(["part", "set", "regime"]).ngroups + 2  # and best.csv, systems.csv
+    assert (
+        len(written) == results.groupby(["part", "set", "regime"]).ngroups + 2
+    )  # and best.csv, systems.csv
     for name in written:
         assert (tmp_path / name).read_text() == (BENCHMARKS / name).read_text(), name
 
