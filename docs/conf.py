@@ -10,11 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
+import pictures
 import torch
 from sphinx_gallery.sorting import ExplicitOrder
 
 from proportion_ssl import __version__
 
+pictures.draw(Path(__file__).parent / "_pictures")
 torch.set_num_threads(1)  # the gallery's data are too small to be worth a second thread
 
 project = "proportion_ssl"
