@@ -1,6 +1,6 @@
 """Segment whole slides by subtype, from a few outlined slides and many with proportions only.
 
-The same as ``proportion-ssl run cohort.csv``, step by step in Python. Without a manifest a synthetic
+The steps of ``proportion-ssl run cohort.csv`` in Python. Without a manifest, a synthetic
 cohort is written first:
 
     python examples/segment_slides.py [cohort.csv] [mobilenet_v2.pth]
@@ -20,13 +20,13 @@ manifest = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 if manifest is None:
     manifest = make_slides(output / "synthetic", random_state=0, n_jobs=2, overwrite=True)
 
-# Without weights a demonstration can go on with random filters; slides of patients need the real ones.
+# Random filters are enough for a demonstration; slides of patients need pretrained weights.
 weights = sys.argv[2] if len(sys.argv) > 2 else None
 embedder = (
     PatchEmbedder(weights=weights) if weights else PatchEmbedder(module=RandomFilterFeatures())
 )
 
-# %% Fit on outlined and recorded slides; features are kept, so that a second run is short
+# %% Fit on outlined and recorded slides; features are kept for a second run
 cohort = load_cohort(manifest)
 segmenter = SlideSegmenter(embedder=embedder, random_state=0, n_jobs=2, verbose=True)
 data = segmenter.read_cohort(cohort, features=output / "features")
@@ -45,7 +45,7 @@ run = segmenter.segment_cohort(cohort, output / "slides", features=output / "fea
 for name, segmentation in run.results.items():
     print(name, segmentation.proportions.round(2).to_dict())
 
-# %% Everything that a new slide needs, in one file
+# %% The model file, which is all that a new slide needs
 segmenter.save(output / "model.segmenter")
 again = SlideSegmenter.load(output / "model.segmenter")
 print(again.segment(cohort.slides.at[cohort.test[0], "path"]).proportions.round(2).to_dict())

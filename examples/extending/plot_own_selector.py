@@ -1,16 +1,16 @@
 """
-A selector of your own in 20 lines
-==================================
+A custom selector in 20 lines
+=============================
 
 A selector turns the class probabilities of the bags into signed labels: +1 "is of this class", -1
-"is not", 0 "no idea". To try an idea about *which* patches to trust, write that one function; the
-loop, the losses and cross-validation stay as they are.
+"is not", 0 "unknown". To try another rule for *which* patches to label, write this one function;
+the training loop, the losses and cross-validation stay the same.
 """
 
 # %%
-# The idea to try: confidence looks at the best class alone. Perhaps the *margin* between the best
-# and the second best class tells more. So: the same number of positive labels as the paper's
-# selector gives, for the patches of largest margin.
+# Confidence is the probability of the best class alone. Perhaps the *margin* between the best and
+# the second best class is a better criterion. This selector assigns as many positive labels as the
+# paper's selector, but to the patches with the largest margin.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -41,17 +41,17 @@ class MarginSelector(Selector):
 
 
 # %%
-# ``Selector`` has checked the input before ``select`` sees it: rows of probabilities that sum to 1, bags
-# numbered from 0, proportions of the right shape that are shares. The selector can be tried by itself,
-# without any training:
+# ``Selector`` has checked the input before ``select`` sees it: rows of probabilities that sum to 1,
+# bags numbered from 0, proportions in [0, 1] of the right shape. A selector can be called without
+# training:
 probabilities = [[0.50, 0.48, 0.02], [0.48, 0.26, 0.26], [0.10, 0.80, 0.10], [0.20, 0.60, 0.20]]
 for selector in (AdaptiveSelector(), MarginSelector()):
     signed = selector.transform(probabilities, bag_proportions=[[0.4, 0.6, 0.0]])
     print(f"{type(selector).__name__:17}", signed.tolist())
 
 # %%
-# And in the loop, beside the paper's. What counts is not only the score but how often a label is
-# right.
+# Both selectors in training. Compare not only the score, but also how many of the labels are
+# correct.
 rows = {"AdaptiveSelector": [], "MarginSelector": []}
 for seed in range(4):
     data = make_bags(n_bags=30, bag_size=30, class_separation=0.7, random_state=seed)
@@ -67,7 +67,7 @@ for seed in range(4):
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
 titles = (
     "mean IoU on test slides",
-    "positive labels that are right",
+    "correct positive labels",
     "patches with a positive label",
 )
 for column, (ax, title) in enumerate(zip(axes, titles, strict=True)):

@@ -1,18 +1,20 @@
 """
-The idea on 2-D blobs
-=====================
+The idea in two dimensions
+==========================
 
-A pathologist outlined the patches of two slides. Of the other slides only a line in the report is
-known: "60% of this, 40% of that". How far does that line help?
+A pathologist outlined three slides. For the other slides only a line in the report is known: "60%
+of this, 40% of that". How much does that line help?
 
-Each slide is stained in its own way, which here moves its points as a whole. A classifier that
-knows the outlined slides alone draws its borders where *their* points lie. Counting what it
-predicts in another slide shows that something is wrong; the recorded shares say in which direction.
+Each slide has its own stain, which here shifts all of its points. A classifier that was trained on
+the outlined slides alone places its decision boundaries where *their* points lie. In another slide,
+the proportions of its predictions then differ from the recorded ones, and the difference shows the
+direction of the error.
 """
 
 # %%
-# Three classes in two dimensions; the patches of each slide share an offset. Left: the outlined
-# slides. Right: the bags, colored by their true classes, which the classifier never sees.
+# Three classes in two dimensions; the patches of each slide share an offset. The figure shows the
+# outlined slides on the left, and test slides with their true classes in the middle and on the
+# right.
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
@@ -72,10 +74,10 @@ for ax, (title, points, classes, model) in zip(axes, shown, strict=True):
     ax.set_yticks([], [])
 
 # %%
-# How one round goes about it, in the bag that the supervised fit gets most wrong. The sum absolute
-# error (SAE) says how far predicted and recorded shares are apart. The further, the fewer positive
-# and the more negative pseudo labels: confident patches become "is this class", doubtful patches of
-# a class that is predicted too often become "is not this class".
+# One round, in the bag with the largest error of the supervised fit. The sum absolute error (SAE)
+# is the distance between predicted and recorded shares. With a larger SAE there are fewer positive
+# and more negative pseudo labels. Confident patches get the label "is this class". Uncertain
+# patches of a class that is predicted too often get the label "is not this class".
 predicted = class_proportions(supervised.predict(X_bags), bag_ids, n_bags=12, n_classes=3)
 error = sum_absolute_error(recorded, predicted)
 worst = int(error.argmax())
@@ -90,7 +92,7 @@ for name, values in (
 print(f"SAE of this bag: {error[worst]:.2f}; mean of all bags: {error.mean():.2f}")
 
 # %%
-# Over the rounds predicted and recorded shares approach each other, and more patches get a label.
+# Over the rounds, predicted shares approach the recorded ones, and more patches get a label.
 rounds = proposed.history_[1:]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 left.plot([r["sum_absolute_error"] for r in rounds], color="black")

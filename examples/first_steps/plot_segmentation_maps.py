@@ -2,17 +2,17 @@
 Slides, maps and proportions
 ============================
 
-What people look at before any number: a slide beside its true and predicted classes (the paper's
-Figure 5), systems beside each other (Figure 6), the predicted proportions of every slide
-against the recorded ones, and which class is taken for which.
+Four plots to look at before any score: a slide beside its true and predicted classes (the paper's
+Figure 5), maps of several systems (Figure 6), predicted against recorded proportions of every
+slide, and the confusion matrix.
 """
 
 # %%
-# A small synthetic cohort as real files: four outlined slides, eight of which only the proportions of the
-# patterns are on record, two to test on. Stains differ little, as after normalization. The
-# outlines of all of them are used to keep patches of tumor only; where there are none, patches are
-# proposed by a net, as the main job does (``examples/segment_slides.py``). Features come
-# from random filters, which need no download.
+# A small synthetic cohort, written to files: four outlined slides, eight slides with recorded
+# proportions only, and two test slides. Stains differ little, as after normalization. Here the
+# outlines of all slides are used to keep tumor patches only; without outlines, a classifier
+# proposes the tumor patches (``examples/segment_slides.py``). Features come from random filters,
+# which need no download.
 import tempfile
 from pathlib import Path
 
@@ -81,7 +81,8 @@ recorded = pd.DataFrame(
 print(recorded.round(2))
 
 # %%
-# Two systems: one that learns from the four outlined slides alone, one that also uses the proportions.
+# Two systems: one that learns from the four outlined slides alone, one that also uses the
+# proportions.
 X = np.concatenate([slides[name][2] for name in outlined])
 y = np.concatenate([slides[name][1] for name in outlined])
 bags = Bags(
@@ -95,8 +96,8 @@ systems = {
 }
 
 # %%
-# Figures 5 and 6: the slide, the truth, and the maps of both systems, in the colors of the paper. The
-# scale bar comes from the size of a patch, 112 pixels at 10x.
+# Figures 5 and 6: the slide, the truth, and the maps of both systems, in the colors of the paper.
+# The scale bar is computed from the size of a patch, 112 pixels at 10x.
 for name in cohort.test:
     grid, truth, features, thumbnail = slides[name]
 
@@ -117,18 +118,18 @@ for name in cohort.test:
     )
 
 # %%
-# The same in colors that people with any color vision can tell apart.
+# The same in colors that are distinguishable with any color vision.
 display.plot(colors="colorblind")
 
 # %%
-# Recorded against predicted proportions of the eight slides: bars per slide, and one point per slide and
-# class. The farther from the diagonal, the more is wrong. The second system was trained to agree with
-# these records; what it makes of slides that it has not seen is the maps above.
+# Recorded and predicted proportions of the eight slides: bars per slide, and one point per slide
+# and class. The distance from the diagonal is the error. The second system was trained to agree
+# with these records; the maps above show how it predicts slides that it was not trained on.
 for model in systems.values():
     ProportionDisplay.from_estimator(model, bags)
 
 # %%
-# Which class is taken for which, on the test slides: scikit-learn's own display.
+# The confusion matrix of the test slides, with scikit-learn's own display.
 truth = np.concatenate([slides[name][1] for name in cohort.test])
 features = np.concatenate([slides[name][2] for name in cohort.test])
 figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")

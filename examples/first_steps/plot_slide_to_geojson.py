@@ -2,16 +2,16 @@
 A slide, from annotation to GeoJSON
 ===================================
 
-Outlines that a pathologist drew in QuPath go in; outlines that QuPath can show come out. In between
-a slide is cut into patches, each patch gets the class that covers half of it or more, and a classifier
-learns from them.
+From outlines drawn in QuPath to predicted outlines that QuPath can show. In between, the slide is
+divided into patches, each patch gets the class that covers half of it or more, and a classifier is
+trained on the patches.
 """
 
 # %%
 # Six small synthetic slides as real files: pyramidal TIFFs at 0.5 microns per pixel, with outlines
-# in QuPath's GeoJSON. Five are outlined for training; of the sixth the outlines serve to judge. All six
-# are stained and built alike, which real slides are not: the share of right patches below says that
-# the way from outlines to outlines works, and nothing about accuracy on slides of another kind.
+# in QuPath's GeoJSON. Five slides are for training; the outlines of the sixth are used for
+# evaluation only. All six have the same stain and architecture, unlike real slides: the share of
+# correct patches below shows that the code works, and says nothing about accuracy on real slides.
 import json
 import tempfile
 from collections import Counter
@@ -56,9 +56,9 @@ cohort = load_cohort(manifest)
 NAMES = [*cohort.classes, "non-cancer"]
 
 # %%
-# Patches of 112 pixels at 10x, only where there is tissue. Each gets the class that covers half
-# of it or more; a patch without such a class, or one that is "vague" to more than a quarter, gets
-# none. Features come from random filters, which need no download; for real work take
+# Patches of 112 pixels at 10x, only where there is tissue. Each gets the class that covers half of
+# it or more. A patch without such a class, or with more than a quarter "vague", gets no label.
+# Features come from random filters, which need no download; for real slides use
 # ``PatchEmbedder()``, a MobileNetV2 with ImageNet weights.
 embedder = PatchEmbedder(module=RandomFilterFeatures())
 
@@ -81,7 +81,7 @@ for name, (grid, _, labels, *_) in slides.items():
     print(f"{name}: {len(grid)} patches;", ", ".join(f"{k} {v}" for k, v in counts.most_common()))
 
 # %%
-# Learn from the five outlined slides, predict the sixth.
+# Train on the five outlined slides and predict the sixth.
 X = np.concatenate([slides[name][1] for name in cohort.labeled])
 y = np.concatenate([slides[name][2] for name in cohort.labeled])
 known = y != None  # noqa: E711 - element by element
@@ -93,11 +93,11 @@ probabilities = model.predict_proba(features)
 predicted = model.classes_[probabilities.argmax(axis=1)]
 judged = truth != None  # noqa: E711
 right = overall_pixel_score(truth[judged].astype(str), predicted[judged])
-print(f"{right:.0%} of the patches of {name} are right")
+print(f"{right:.0%} of the patches of {name} are correct")
 
 # %%
-# Neighboring patches of one class become one region. The file opens in QuPath by drag and drop:
-# every region has class, color, area and mean probability.
+# Neighboring patches of one class are merged to regions. Drag the file onto the slide in QuPath:
+# every region has a class, color, area and mean probability.
 order = [list(model.classes_).index(c) for c in NAMES if c in model.classes_]
 names = [NAMES[i] for i in range(len(NAMES)) if NAMES[i] in model.classes_]
 regions = prediction_regions(
@@ -111,7 +111,7 @@ assert sum(r.geometry.area for r in read_annotations(folder / "prediction.geojso
 pictures = {
     "slide": Image.fromarray(np.asarray(thumbnail)),
     "outlined": overlay_picture(thumbnail, dimensions, list(truth), grid, NAMES),
-    f"predicted ({right:.0%} right)": overlay_picture(
+    f"predicted ({right:.0%} correct)": overlay_picture(
         thumbnail, dimensions, predicted.tolist(), grid, NAMES
     ),
 }

@@ -2,14 +2,13 @@
 Features of a foundation model, from HDF5 files
 ===============================================
 
-Many groups have run a foundation model over their slides already and keep one HDF5 file per slide,
-as CLAM and TRIDENT write them. Then there is nothing to embed: read the features, group them into
-bags, fit.
+If you already have features of a foundation model, in one HDF5 file per slide as CLAM and TRIDENT
+write them, no slide has to be embedded: read the features, group them into bags, and fit.
 """
 
 # %%
-# Stand-in for such a folder: 24 slides with 256 features per patch. (Real ones have 768 to 2560,
-# and thousands of patches.) Half of the files are written by this package, half in CLAM's plain
+# Such a folder, simulated: 24 slides with 256 features per patch. (Real files have 768 to 2560
+# features and thousands of patches.) Half of the files are written by this package, half in CLAM's
 # layout.
 import tempfile
 from pathlib import Path
@@ -54,8 +53,8 @@ for parts in (
                 file["features"], file["coords"] = features, grid.locations
 
 # %%
-# One function reads both. ``settings`` says what made the features, where the file knows it; ask
-# for it with ``expected=`` and a file of another model is refused instead of mixed in.
+# One function reads both. ``settings`` describes the encoder, if the file states it. With
+# ``expected=``, a file of another encoder is an error.
 stored = {path.stem: read_features(path) for path in sorted(folder.glob("*.h5"))}
 for slide in ("slide_01", "slide_02"):
     print(slide, stored[slide].features.shape, stored[slide].settings)
@@ -65,8 +64,8 @@ except ValueError as error:
     print("refused:", str(error).split(": ", 1)[1])
 
 # %%
-# Four slides are outlined, sixteen have a line in the report (here: exact shares, as a table with
-# one row per slide), and four are left for the test. The features need no scaling: the head
+# Four slides are outlined, sixteen have reported proportions (here: exact shares, in a table with
+# one row per slide), and four are test slides. The features need no scaling, since the head
 # standardizes them.
 labeled = [f"slide_{number:02d}" for number in range(4)]
 weak = [f"slide_{number:02d}" for number in range(4, 20)]
@@ -81,7 +80,7 @@ supervised = NegativePseudoLabelClassifier(max_epochs=30, random_state=0).fit(X,
 proposed = NegativePseudoLabelClassifier(max_epochs=30, random_state=0).fit(X, y, bags)
 
 # %%
-# On the four test slides: patches right, and how far the shares of a slide are off.
+# Mean IoU on the four test slides, and the error of their predicted proportions.
 X_test = np.concatenate([stored[slide].features for slide in test])
 y_test, ids = np.concatenate([true[s] for s in test]), np.repeat(test, 48)
 for name, model in (("supervised", supervised), ("proposed", proposed)):
@@ -91,8 +90,8 @@ for name, model in (("supervised", supervised), ("proposed", proposed)):
     print(f"{name:10} mean IoU {score:.3f}, error of the proportions {error:.3f}")
 
 # %%
-# The coordinates in the files make maps of the predictions; the patches of these slides lie sorted
-# by class, so that errors stand out.
+# Maps of the predictions, from the coordinates in the files. The patches of these slides are sorted
+# by class, so that errors are easy to see.
 figure, axes = plt.subplots(3, 4, figsize=(9, 5.2), layout="constrained")
 shown = (
     ("true", true),
@@ -110,7 +109,7 @@ for row, (name, labels) in zip(axes, shown, strict=True):
             continue
         shares = class_proportions(codes, np.zeros(48, int), n_bags=1, n_classes=4)[0]
         off = np.abs(shares - reports.loc[slide]).sum()
-        ax.set_xlabel(f"{np.mean(labels[slide] == true[slide]):.0%} right, shares off {off:.2f}")
+        ax.set_xlabel(f"{np.mean(labels[slide] == true[slide]):.0%} correct, SAE {off:.2f}")
     row[0].set_ylabel(name)
 swatches = [plt.Rectangle((0, 0), 1, 1, color=plt.get_cmap("viridis")(i / 3)) for i in range(4)]
 figure.legend(swatches, CLASSES, loc="outside lower center", ncols=4, frameon=False)

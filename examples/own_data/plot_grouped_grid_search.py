@@ -2,14 +2,14 @@
 The paper's ablation as a grid search over slides
 =================================================
 
-Which parts of negative pseudo labeling help? Each part is a parameter of the estimator, and ``None``
-switches it off; a grid over them is the ablation table. Folds take whole slides, because patches of
-one slide resemble each other, and the bags go through the same scaler as the labeled patches.
+Which parts of negative pseudo labeling help? Each part is a parameter of the estimator, and
+``None`` switches it off, so that a grid over these parameters is the ablation table. Folds consist
+of whole slides, because patches of one slide resemble each other. The bags pass through the same
+scaler as the labeled patches.
 """
 
 # %%
-# Ten outlined slides and forty with proportions only; every slide has an offset of its own, as
-# stains have.
+# Ten outlined slides and forty with proportions only. Every slide has its own offset, like a stain.
 import matplotlib.pyplot as plt
 import pandas as pd
 import sklearn
@@ -31,8 +31,9 @@ sklearn.set_config(enable_metadata_routing=True)
 data = make_bags(n_labeled_slides=10, bag_size=30, class_separation=0.6, random_state=0)
 
 # %%
-# ``transform_input`` names what the steps before the classifier are to transform beside ``X``. It wants
-# a tuple of arrays: ``bags.flat`` gives one, and ``bag_proportions=bags`` tells whose instances they are.
+# ``transform_input`` names further inputs that the steps before the classifier transform like
+# ``X``. These must be a tuple of arrays: ``bags.flat`` is one, and ``bag_proportions=bags`` assigns
+# its instances to bags.
 pipeline = Pipeline(
     [
         ("scale", StandardScaler()),
@@ -62,8 +63,8 @@ search.fit(
 )
 
 # %%
-# Mean IoU over the five folds, best learning rate of each setting. The spread over folds is large:
-# ten slides tell systems apart only roughly.
+# Mean IoU over the five folds, with the best learning rate of each setting. The spread over folds
+# is large: with ten slides only large differences can be seen.
 results = pd.DataFrame(search.cv_results_)
 parts = pd.DataFrame(
     {
@@ -85,7 +86,7 @@ axes.barh(names, best["mean IoU"], xerr=best["sd over folds"], color="tab:blue",
 axes.set_xlabel("mean IoU on left-out slides (mean and sd over 5 folds)")
 
 # %%
-# The winner on slides that nothing has seen, beside the supervised fit.
+# The best setting and the supervised fit on test slides, which were not used above.
 supervised = NegativePseudoLabelClassifier(random_state=0).fit(data.X_labeled, data.y)
 for name, model in (("supervised", supervised), ("best of the grid", search)):
     print(f"{name}: {mean_iou_score(data.y_test, model.predict(data.X_test)):.3f}")

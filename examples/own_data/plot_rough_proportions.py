@@ -2,15 +2,15 @@
 Exact and rough proportions
 ===========================
 
-Nobody measures "70% acinar"; it is estimated by eye, in steps of ten. How much of the gain survives
-when the recorded shares are rounded, or off by several points? And who finds the slides whose record
-is wrong?
+"70% acinar" is not measured but estimated by eye, in steps of ten. How much of the gain remains if
+the recorded shares are rounded, or have an error of several points? And which slides have a wrong
+record?
 """
 
 # %%
-# The same slides every time; only what is recorded about them changes. Shares are measured exactly,
-# rounded to 10 and 20 points, or estimated with an error of 10 or 20 points (one standard deviation)
-# and then rounded. "Proposed" takes every record for exact, "robust" finds out how exact they are.
+# The slides stay the same; only their records change. Shares are exact, rounded to 10 or 20 points,
+# or estimated with an error of 10 or 20 points (one standard deviation) and then rounded.
+# "Proposed" assumes that records are exact, "robust" estimates their error.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -63,8 +63,8 @@ for seed in range(N_REPEATS):
             rows.append({"recorded": name, "system": system, "mean IoU": score})
 
 # %%
-# Mean over the repetitions, each with new slides, and their standard deviation. The differences between
-# repetitions are larger than those between ways of recording, so it is the slopes that count.
+# Mean and standard deviation over repetitions, each with new slides. Repetitions differ more than
+# kinds of records, so compare how each system changes from left to right.
 table = pd.DataFrame(rows)
 groups = table.groupby(["system", "recorded"], sort=False)["mean IoU"]
 summary = groups.agg(["mean", "std"]).round(3).unstack("system")
@@ -82,10 +82,10 @@ ax.set_ylabel("mean IoU on test slides")
 ax.legend()
 
 # %%
-# Wrong slides
-# ------------
-# Four slides now bear the record of another one. Their bags come out near the top of the list of the robust
-# classifier, which left out those it calls doubtful: these are the slides to read a second time.
+# Exchanged records
+# -----------------
+# Four slides now have the record of another slide. Their bags are near the top of the list of the
+# robust classifier, which excluded those marked as doubtful: read these slides again.
 exchanged = [3, 11, 19, 30]
 proportions = true.copy()
 proportions[exchanged] = true[np.roll(exchanged, 1)]

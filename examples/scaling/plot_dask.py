@@ -2,18 +2,18 @@
 A grid search on Dask workers
 =============================
 
-Folds and settings of a grid search do not depend on each other, so they can run on the machines of
-a cluster. scikit-learn hands its work to joblib, and joblib hands it to Dask: nothing changes but
-one ``with``.
+The fits of a grid search are independent, so they can run on the machines of a cluster.
+scikit-learn passes its work to joblib, and joblib passes it to Dask: the only change is one
+``with`` statement.
 
-Here the cluster is two processes of this machine; give ``Client`` the address of a scheduler, and
-they are elsewhere. Dask comes with ``pip install "proportion_ssl[dask]"``.
+Here the cluster is two processes on this machine; for a real cluster, give ``Client`` the address
+of its scheduler. Dask comes with ``pip install "proportion_ssl[dask]"``.
 """
 
 # %%
-# Bags travel whole: a :class:`~proportion_ssl.Bags` is one object to the cross-validation, so no
-# worker sees half of them. A script that starts processes needs the guard at its end, because each
-# process imports the script.
+# Every worker gets all bags, because cross-validation treats a :class:`~proportion_ssl.Bags` as one
+# object and does not split it. A script that starts processes needs ``if __name__ == "__main__"``,
+# because each process imports the script.
 import time
 
 import joblib
@@ -58,7 +58,7 @@ def main():
         there, seconds_there = search_on(data, "dask")
     sklearn.set_config(enable_metadata_routing=False)
 
-    # the same fits, wherever they ran
+    # the same scores in both
     np.testing.assert_allclose(
         here.cv_results_["mean_test_score"], there.cv_results_["mean_test_score"], atol=1e-6
     )
@@ -74,13 +74,15 @@ def main():
         ax.text(column, row, f"{score:.3f}", ha="center", va="center", color=ink)
     ax.set_xticks(range(table.shape[1]), table.columns)
     ax.set_yticks(range(table.shape[0]), table.index)
-    ax.set(xlabel="learning rate", ylabel="rounds remembered", title="mean IoU, left-out slides")
+    ax.set(
+        xlabel="learning rate", ylabel="negative memory (rounds)", title="mean IoU, left-out slides"
+    )
     figure.colorbar(image)
     plt.show()
 
 
 # %%
-# A first search on a new cluster also pays for the workers' imports; on a laptop and with folds of
-# a second, as here, that is more than is gained.
+# The first search on a new cluster includes the imports of the workers. With fits of about a
+# second, as here, this takes longer than the parallel run saves.
 if __name__ == "__main__":
     main()

@@ -2,16 +2,16 @@
 A cohort embedded on Dask workers
 =================================
 
-Slides do not depend on each other, so their features can be computed on the machines of a cluster that
-see the same files. :func:`~proportion_ssl.slides.embed_slides` hands its slides to joblib, and joblib
-hands them to Dask: nothing changes but one ``with``.
+Slides are independent, so their features can be computed on the machines of a cluster that can read
+the same files. :func:`~proportion_ssl.slides.embed_slides` passes its slides to joblib, and joblib
+passes them to Dask: the only change is one ``with`` statement.
 
-Here the cluster is two processes of this machine; give ``Client`` the address of a scheduler, and they are
-elsewhere. Dask comes with ``pip install "proportion_ssl[dask]"``.
+Here the cluster is two processes on this machine; for a real cluster, give ``Client`` the address
+of its scheduler. Dask comes with ``pip install "proportion_ssl[dask]"``.
 """
 
 # %%
-# Four small slides, written for this example: nuclei on the left, glass on the right.
+# Four small synthetic slides with tissue on the left and glass on the right.
 import tempfile
 import time
 from pathlib import Path
@@ -47,9 +47,9 @@ def write_slides(folder, n=4):
 
 
 # %%
-# A file per slide appears when it is complete. A worker that dies is replaced by Dask, and the slide that
-# it had in hand is done again; a run that is stopped goes on where it was. Whoever made the files,
-# they hold the same numbers.
+# The file of a slide appears when it is complete. Dask replaces a worker that dies, and its slide
+# is processed again. A run that was stopped continues where it was. The files are the same for any
+# number of workers.
 def embed_on(backend, paths, folder):
     begin = time.perf_counter()
     with joblib.parallel_config(backend):
@@ -84,7 +84,7 @@ def main():
 
 
 # %%
-# The pictures show the first feature of every patch with tissue. A script that starts processes needs the
-# guard, because each process imports the script.
+# The pictures show the first feature of every patch with tissue. A script that starts processes
+# needs ``if __name__ == "__main__"``, because each process imports the script.
 if __name__ == "__main__":
     main()

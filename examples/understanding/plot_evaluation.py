@@ -2,12 +2,13 @@
 Evaluation with intervals, calibration and agreement
 ====================================================
 
-Scores by slide with their intervals, what calibration on left-out slides changes, and how far a predicted
-proportion can be trusted. The slides are synthetic.
+Scores with confidence intervals over slides, calibration on left-out slides, and intervals of
+predicted proportions. The slides are synthetic.
 """
 
 # %%
-# Four labeled slides, 40 bags, and 20 test slides. A linear classifier learns from the labeled slides alone.
+# Four labeled slides, 40 bags, and 20 test slides. A linear classifier is trained on the labeled
+# slides alone.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -39,8 +40,9 @@ print(f"mIoU {by_slide.score:.2f}, 95% interval {by_slide.low:.2f} to {by_slide.
 print(f"over patches, wrongly: {by_patch.low:.2f} to {by_patch.high:.2f}")
 
 # %%
-# The classifier is too sure on new slides. The bags were not learned from, so that their records show it; a
-# temperature fitted to the training patches would make it surer still.
+# The classifier is overconfident on new slides. The bags were not used for training, so a
+# temperature can be fitted to their records. A temperature fitted to the training patches would
+# make the classifier even more confident.
 bags = data.bags
 temperature = fit_temperature_to_records(
     classifier.predict_proba(bags.X), bags.index, bags.lower, bags.upper
@@ -49,8 +51,8 @@ calibrated = apply_temperature(probabilities, temperature)
 print(f"temperature {temperature:.1f}")
 
 # %%
-# Errors on the records of bags bound the proportions of new slides: nine of ten intervals hold
-# the true share.
+# Intervals of the predicted proportions of new slides follow from the errors on the bags: nine of
+# ten intervals contain the true share.
 truth, shares = (
     confusions.sum(axis=axis) / confusions.sum(axis=(1, 2), keepdims=True)[:, 0] for axis in (2, 1)
 )
@@ -64,8 +66,8 @@ print(
 print(proportion_agreement(truth, shares)[["bias", "limit_low", "limit_high", "ICC"]].round(2))
 
 # %%
-# Differences of proportions by class, calibration before and after, and what is gained by leaving
-# unsure patches to a pathologist.
+# Differences between proportions by class, calibration before and after, and the error rate when
+# uncertain patches are left to a pathologist.
 figure = plt.figure(figsize=(11, 7), layout="constrained")
 upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.3))
 BlandAltmanDisplay.from_predictions(truth, shares, ax=upper.subplots(1, 4))

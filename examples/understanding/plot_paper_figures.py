@@ -2,16 +2,16 @@
 Figures of the paper
 ====================
 
-The pictures with which Tokunaga et al. (ECCV 2020) explain their method, drawn from a fit on
-synthetic slides: how many patches of a slide are selected (Figure 4), which ones receive positive
-and negative pseudo labels as the rounds go by (Figures 2 and 7), and what that does to the errors.
+The figures of Tokunaga et al. (ECCV 2020), drawn from a fit on synthetic slides: how many patches
+of a slide are selected (Figure 4), which patches receive positive and negative pseudo labels in
+each round (Figures 2 and 7), and how the errors change.
 """
 
 # %%
 # Figure 4: a slide whose predicted shares are close to the recorded ones. The right bar of a class
-# holds the patches predicted as the class, the most confident below. The filled part receives a positive
-# label. The closer the shares, the smaller the sum absolute error, and the more is filled; hardly any
-# patch is labeled negatively.
+# holds the patches predicted as the class, the most confident at the bottom. The filled part
+# receives a positive label. The closer the shares, the smaller the sum absolute error and the
+# larger the filled part. Hardly any patch gets a negative label.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -29,18 +29,18 @@ display = SelectivityDisplay.from_predictions(
 print("positive selectivity:", display.positive_selectivity.round(4))
 
 # %%
-# The same slide predicted badly. Now the shares are far apart, nothing is trusted, and the least
-# confident patches of the classes that are predicted too often are labeled "not this class": all of
-# a class that should not be there, most of one that is far too frequent.
+# The same slide with a poor prediction. The shares are far apart, so that no patch gets a positive
+# label. The least confident patches of classes that are predicted too often are labeled "not this
+# class": all patches of a class that is absent, and most of a class that is far too frequent.
 SelectivityDisplay.from_predictions(recorded, [0.05, 0.10, 0.15, 0.25, 0.45], classes=CLASSES)
 
 # %%
-# For Figures 2 and 7 the patches are wanted together with what the net predicted in each round, which a
-# fitted classifier does not keep. A selector sees it, so this one writes it down.
+# Figures 2 and 7 need the predictions of each round, which a fitted classifier does not keep. This
+# selector records them.
 
 
 class ObservedSelector(AdaptiveSelector):
-    """The adaptive selector, which also notes the predicted classes of each round."""
+    """The adaptive selector, which also records the predicted classes of each round."""
 
     def select(self, probabilities, bag_index, bag_proportions):
         predicted_codes.append(probabilities.argmax(axis=1))
@@ -60,12 +60,12 @@ proportions = pd.DataFrame(data.bags.proportions, data.bags.names, sorted(CLASSE
 clf.fit(data.X_labeled, y, Bags(data.bags.X, data.bags.names[data.bags.index], proportions))
 
 # %%
-# The slide whose predicted shares improve most, from the first round to the last. Its patches stand in
-# the order of their true classes, which the classifier does not know. The outline is the predicted
-# class, a filled box a positive label, a hatched one a negative label, in the color of the class that
-# the patch is said not to be; strips are negative labels of several rounds. In the first round the net
-# takes most of the slide for classes of which there is little, so that it is trusted in nothing, and many
-# boxes are hatched. As these move to other classes the shares come closer, and boxes fill up.
+# The slide whose predicted shares improve most from the first round to the last. Its patches are
+# sorted by their true classes, which the classifier does not know. The outline of a box is the
+# predicted class. A filled box has a positive label, a hatched box a negative label (in the color
+# of the excluded class); stripes are negative labels of several rounds. In the first round the net
+# predicts rare classes for most of the slide, so that there are no positive labels and many boxes
+# are hatched. As these patches change to other classes, the shares come closer and boxes fill up.
 shares = [
     class_proportions(codes, data.bags.index, n_bags=30, n_classes=5) for codes in predicted_codes
 ]
@@ -85,8 +85,8 @@ PseudoLabelDisplay.from_predictions(
 )
 
 # %%
-# All bags together: the losses, the sum absolute error, and how many labels of each class were given.
-# Negative labels are many at first and become fewer; positive ones take their place. The diamonds are
-# the refit, in which new weights learn from the labels of the last round.
+# All bags together: the losses, the sum absolute error, and the number of labels of each class.
+# Negative labels are frequent at first; positive labels replace them. The diamonds are the refit,
+# in which new weights are trained on the labels of the last round.
 LearningDisplay.from_estimator(clf)
 plt.show()
