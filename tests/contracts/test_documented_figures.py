@@ -79,3 +79,21 @@ def test_readme_quotes_the_stored_results(results, tables):
             assert cell == shown[system], (system, regime)
         n_rows += 1
     assert 3 <= n_rows <= 5
+
+
+def test_landing_page_quotes_the_stored_results(results):
+    """Supervised, robust with exact and with rough records, and every patch labeled, to two digits."""
+    text = " ".join((ROOT / "docs" / "index.rst").read_text().split())
+    found = re.search(
+        r"mean IoU rises from (\.\d\d) to (\.\d\d) with exact .* to (\.\d\d) with .* reaches (\.\d\d)",
+        text,
+    )
+    of_set = results[(results["part"] == "quick") & (results["set"] == "lc25000_evaluation")]
+    scores = of_set.set_index(["regime", "system"])["mIoU"]
+    quoted = (
+        ("exact", "Supervised"),
+        ("exact", "Robust"),
+        ("rough", "Robust"),
+        ("exact", "Ceiling"),
+    )
+    assert list(found.groups()) == [f"{scores[row]:.2f}".lstrip("0") for row in quoted]
