@@ -243,7 +243,7 @@ def commands():
     box(ax, 7.78, 2.1, 0.95, 0.75, ("maps of", "new slides"), GREEN, bold=False, size=11)
     arrow(ax, (7.07, 0.8), (7.29, 0.8))
     arrow(ax, (7.78, 1.13), (7.78, 1.7))
-    box(ax, 4.42, 0.3, 2.0, 0.42, ("features/ (kept)",), WHITE, bold=False, size=11)
+    box(ax, 4.2, 0.3, 1.7, 0.42, ("features/ (kept)",), WHITE, bold=False, size=11)
     arrow(ax, (4.42, 1.08), (4.42, 0.53))
     return figure
 
