@@ -67,79 +67,81 @@ OVERVIEW_PIXELS = 1600
 class SlideSegmenter(BaseEstimator):
     """Segment whole slides by subtype, from a few outlined slides and many with proportions only.
 
-    ``fit`` tiles every slide inside its tissue, gives all slides the colors of a reference slide, embeds each
-    patch at several magnifications, labels patches from the outlines, proposes the tumor patches of the other
-    slides, and trains a classifier on labeled patches and bags. ``segment`` takes a new slide the same way.
+    ``fit`` divides the tissue of every slide into patches, normalizes colors to a reference slide, embeds
+    each patch at several magnifications, labels patches from the outlines, selects the tumor patches of the
+    other slides, and trains a classifier on labeled patches and bags. ``segment`` processes a new slide in
+    the same way.
 
     Parameters
     ----------
     classifier : classifier of this package, default=None
-        Learns from labeled patches and bags. Default:
+        Trained on labeled patches and bags. Default:
         :class:`~proportion_ssl.RobustProportionClassifier`, the best on the development cohorts.
     embedder : transformer, default=None
-        Images to features, with ``fingerprint()``. Default: :class:`~proportion_ssl.PatchEmbedder` with
-        ImageNet weights.
+        Computes features of images, and has a method ``fingerprint()``. Default:
+        :class:`~proportion_ssl.PatchEmbedder` with ImageNet weights.
     magnifications : sequence of float, default=(10, 5, 2.5)
-        Patches lie side by side at the first, which the classifier sees; tumor is proposed from all.
+        Patches lie side by side at the first magnification, whose features the classifier uses. The tumor
+        proposer uses all magnifications.
     patch_size : int, default=224
         Side of a patch in pixels, at every magnification.
     stride : int or None, default=None
-        Step in pixels between the windows that ``segment`` classifies; it divides `patch_size`. A smaller
-        one gives a finer map: overlapping windows are averaged, and a cell of the map has the side of the
-        stride. None: `patch_size`. Training and evaluation use patches side by side.
+        Step in pixels between the patches that ``segment`` classifies; must divide `patch_size`. A smaller
+        stride gives a finer map: overlapping patches are averaged, and the side of a map cell is the
+        stride. None: `patch_size`. Training and evaluation use patches without overlap.
     normalizer : stain normalizer, "default" or None
         "default": :class:`~proportion_ssl.slides.ReinhardNormalizer`, fitted on the first outlined
-        slide that can be read; None: colors stay as they are.
+        slide that can be read; None: no normalization.
     proposer : TumorProposer, "default" or None
-        "default": a :class:`~proportion_ssl.TumorProposer` on all magnifications. None: the classifier
-        learns "non-cancer" as one more class from its outlines, bags hold all tissue, and records are shares
-        of the cancer among it. Without outlines of "non-cancer" every patch of tissue counts as tumor.
+        "default": a :class:`~proportion_ssl.TumorProposer` on all magnifications. None: the classifier learns
+        "non-cancer" as a further class from its outlines, bags contain all tissue, and records are shares of
+        the cancer in it. Without outlines of "non-cancer", all tissue patches are used as tumor.
     smoothing : float or None, default=None
         Weight of neighboring patches in the maps, as in
-        :func:`~proportion_ssl.segmenter.smooth_probabilities`, among patches of tumor; 0: every patch by
-        itself. None:
-        :meth:`calibrate` chooses it on outlined slides that are left out, and before that it is 0.
+        :func:`~proportion_ssl.segmenter.smooth_probabilities`, among patches of tumor; 0: no smoothing.
+        None: :meth:`calibrate` chooses it on left-out outlined slides, and before that it is 0.
     min_tissue : float in (0, 1], default=0.25
-        Least share of a patch that is tissue.
+        Minimum share of tissue in a patch.
     tissue_mask : mapping of str to path-like or ndarray, default=None
-        By name of the slide, your own masks of tissue in place of the package's rule: images, or
+        Your own tissue masks by slide name, instead of those of the package: images, or
         arrays of shape (height, width), that cover the whole slide at any resolution; non-zero is tissue.
     n_jobs : int or None, default=None
-        Slides embedded and folds trained at once, as in joblib.
+        Number of slides and folds processed in parallel, as in joblib.
     random_state : int or None, default=None
-        Of the default classifier and proposer.
+        Seed of the default classifier and proposer.
     verbose : bool, default=False
         Whether to show progress bars.
 
     Attributes
     ----------
     classes_ : list of str
-        Classes of the cohort; maps have "non-cancer" beside them if it is outlined.
+        Classes of the cohort. Maps also have "non-cancer" if it is outlined.
     classifier_ : classifier
     proposer_ : TumorProposer or None
     models_ : Models
-        What predicts: the linear maps of classifier and proposer, or these themselves.
+        Models used for prediction: classifier and proposer, or equivalent linear maps.
     normalizer_ : stain normalizer or None
-        Fitted; it stays when ``fit`` is called again, so that the colors of a growing cohort stay the same.
+        Fitted normalizer. A further call of ``fit`` keeps it, so that the colors of a growing cohort stay
+        the same.
     reference_slide_ : str or None
-        Slide that gave the colors.
+        Slide on which the normalizer was fitted.
     embedder_ : transformer
-        Only if slides were read, not feature files alone.
+        Only if slides were read, not only feature files.
     features_ : str
-        What the features are, in words.
+        Description of the features.
     made_by_ : dict
-        What features must have been made by: fingerprint of the embedder, magnifications, patch size.
+        Required origin of features: fingerprint of the embedder, magnifications, patch size.
     colors_ : dict of str to (red, green, blue)
     temperature_ : float
-        Of the probabilities of the classes; 1 before :meth:`calibrate`.
+        Temperature of the class probabilities; 1 before :meth:`calibrate`.
     smoothing_ : float
         Weight of neighboring patches in the maps.
     proportion_errors_ : ndarray of shape (n_classes,) or None
-        Errors of predicted proportions on slides that were left out; None before :meth:`calibrate`.
+        Errors of predicted proportions on left-out slides; None before :meth:`calibrate`.
     failures_ : dict of str to SlideFailure
-        Slides that could not be used, by name; the others went on.
+        Slides that could not be used, by name.
     dropped_ : DataFrame
-        Share of the outlined area that the tissue rule dropped, by slide and class.
+        Share of the outlined area that the tissue mask dropped, by slide and class.
     empty_cases_ : list of str
         Recorded cases without a patch of tumor.
     n_slides_, n_patches_ : int
@@ -151,8 +153,8 @@ class SlideSegmenter(BaseEstimator):
 
     Notes
     -----
-    The way follows Tokunaga et al. [1]_: 224 pixel windows at 10x, tumor proposals by a net that sees 10x, 5x
-    and 2.5x, folds by slide. The classifier need not be theirs.
+    The steps follow Tokunaga et al. [1]_: patches of 224 pixels at 10x, tumor proposals by a net
+    that sees 10x, 5x and 2.5x, cross-validation by slide. The default classifier is a different one.
 
     References
     ----------
@@ -223,7 +225,7 @@ class SlideSegmenter(BaseEstimator):
     def fit(
         self, cohort: str | PathLike | Cohort, *, features: str | PathLike | None = None
     ) -> Self:
-        """Learn from the outlined and the recorded slides of a cohort.
+        """Train on the outlined and the recorded slides of a cohort.
 
         Parameters
         ----------
@@ -231,10 +233,10 @@ class SlideSegmenter(BaseEstimator):
             A manifest, or what :func:`~proportion_ssl.load_cohort` returns. Slides may be feature files
             (``.h5``) in place of images.
         features : path-like, optional
-            Folder in which the features of slides, and the reference of colors, are kept: a
-            further call embeds only what is new, and a call that was ended goes on. Default: nothing is kept.
-            Or a folder with a feature file per slide of TRIDENT, CLAM, STAMP or slideflow: these are used as
-            they are, and slides need not exist.
+            Folder for the features of slides and the color reference. A further call embeds only new slides,
+            and continues an interrupted call. Default: nothing is kept. Alternatively, a folder with a
+            feature file of TRIDENT, CLAM, STAMP or slideflow per slide. These are used directly, and the
+            slides need not exist.
 
         Returns
         -------
@@ -243,7 +245,7 @@ class SlideSegmenter(BaseEstimator):
         Raises
         ------
         ValueError
-            If the cohort cannot teach every class; the message says what is missing.
+            If the cohort lacks training data for a class; the message says what is missing.
         proportion_ssl.embedding.WeightsNotAvailableError
             If the default embedder finds no weights.
         """
@@ -259,7 +261,7 @@ class SlideSegmenter(BaseEstimator):
         features: str | PathLike,
         slides: Sequence[str] | None = None,
     ) -> CohortFeatures:
-        """Features and labels of slides of a cohort, embedding those that are not there yet.
+        """Features and labels of slides of a cohort; embeds slides that have no features yet.
 
         Parameters
         ----------
@@ -272,7 +274,7 @@ class SlideSegmenter(BaseEstimator):
         Returns
         -------
         data : CohortFeatures
-            For :meth:`fit_features` and its companions: read once what several fits share.
+            Input of :meth:`fit_features` and similar methods, so that several fits share it.
         """
         self._check_parameters()
         cohort = as_cohort(cohort, features)
@@ -281,12 +283,12 @@ class SlideSegmenter(BaseEstimator):
         return self._preparation().read(cohort, names, Path(features))
 
     def fit_features(self, data: CohortFeatures) -> Self:
-        """Train on slides whose features and labels were read.
+        """Same as :meth:`fit`, on features and labels from :meth:`read_cohort`.
 
         Parameters
         ----------
         data : CohortFeatures
-            Of :meth:`read_cohort`; slides of the role "test" are left aside.
+            From :meth:`read_cohort`; slides of the role "test" are not used.
 
         Returns
         -------
@@ -327,12 +329,12 @@ class SlideSegmenter(BaseEstimator):
         *,
         features: str | PathLike | None = None,
     ) -> Calibration:
-        """Learn from left-out slides how far probabilities and proportions can be believed.
+        """Calibrate probabilities and intervals of proportions on left-out slides.
 
-        Proposer and classifier are trained anew without a part of the outlined and recorded cases in turn,
-        and predict these. Afterwards probabilities have the temperature that fits the outlines (without
-        any to spare: the records) that were left out, and segmentations have ``proportion_intervals``. Unless
-        `smoothing` is a number, neighboring patches get the weight that is best on the outlines left out.
+        A part of the outlined and recorded cases is left out in turn; proposer and classifier are trained
+        on the others and predict these cases. The temperature is fitted to the left-out outlines (or to the
+        records, if there are too few outlines). Segmentations then have ``proportion_intervals``. Unless
+        `smoothing` is a number, the weight of neighboring patches is chosen on the left-out outlines.
 
         Parameters
         ----------
@@ -345,7 +347,7 @@ class SlideSegmenter(BaseEstimator):
         Returns
         -------
         calibration : Calibration
-            It also suggests which recorded cases to outline next, and which records to read again.
+            Also lists which recorded cases to outline next and which records to read again.
 
         Raises
         ------
@@ -361,14 +363,14 @@ class SlideSegmenter(BaseEstimator):
     def calibrate_features(
         self, data: CohortFeatures, folds: int = 5, *, records: bool = True
     ) -> Calibration:
-        """As :meth:`calibrate`, of slides whose features and labels were read.
+        """Same as :meth:`calibrate`, on features and labels from :meth:`read_cohort`.
 
         Parameters
         ----------
         data : CohortFeatures
         folds : int, default=5
         records : bool, default=True
-            Whether the classifier learns from recorded proportions.
+            Whether the classifier is trained on recorded proportions.
 
         Returns
         -------
@@ -503,16 +505,17 @@ class SlideSegmenter(BaseEstimator):
         features: str | PathLike | None = None,
         reject_below: float | None = None,
     ) -> SlideSegmentation:
-        """Segment one slide the way the slides of the fit went.
+        """Segment one slide, processed like the slides of the fit.
 
         Parameters
         ----------
         slide : path-like
-            Slide, or feature file made as those of the fit.
+            Slide, or feature file of the same kind as in the fit.
         proportions : mapping of str to float, or DataFrame, optional
-            Recorded proportions by class, fractions that sum to 1, or a DataFrame of classes by
-            ``share``, ``lower`` and ``upper``. The prediction takes them into account: see
-            :func:`~proportion_ssl.pseudo_labels.probabilities_given_records`; ``used_record`` says so.
+            Recorded proportions by class, fractions that sum to 1, or a DataFrame of classes by ``share``,
+            ``lower`` and ``upper``. The prediction uses them, see
+            :func:`~proportion_ssl.pseudo_labels.probabilities_given_records`, and ``used_record`` is then
+            True.
         mpp : float, optional
             Microns per level-0 pixel, for a slide or feature file that does not state them.
         name : str, optional
@@ -521,8 +524,8 @@ class SlideSegmenter(BaseEstimator):
             Folder in which the features are kept. Default: nothing is kept. Or the folder of another
             program's features, as in :meth:`fit`; the slide then need not exist.
         reject_below : float in [0, 1], optional
-            Cells whose largest probability is below are "uncertain" and do not count in the proportions;
-            see :meth:`proportion_ssl.segmenter.SlideSegmentation.reject`.
+            Cells with a largest probability below this value are "uncertain" and do not count in the
+            proportions; see :meth:`proportion_ssl.segmenter.SlideSegmentation.reject`.
 
         Returns
         -------
@@ -533,7 +536,7 @@ class SlideSegmenter(BaseEstimator):
         SlideError
             If the slide cannot be read, has no tissue, or does not state its resolution.
         ValueError
-            If the embedder or a feature file is not as those of the fit.
+            If the embedder or a feature file differs from those of the fit.
         """
         check_is_fitted(self, "classes_")
         path = Path(slide)
@@ -571,7 +574,7 @@ class SlideSegmenter(BaseEstimator):
         ----------
         cohort : path-like, Cohort or sequence of path-like
             A cohort, or a sequence of slide files. Slides of the role "bag" are segmented with their record;
-            the record of a test slide only stands beside the prediction, which it is to judge.
+            records of test slides are not used in the prediction, only compared with it.
         output : path-like
             Folder of the files that :meth:`proportion_ssl.segmenter.SlideSegmentation.write` makes;
             ``slides.csv`` holds a row per slide.
@@ -695,7 +698,7 @@ class SlideSegmenter(BaseEstimator):
         features : path-like, optional
             As in :meth:`fit`.
         slides : sequence of str, optional
-            Names. Default: slides of the role "test". Slides without outlines have a proportion error alone.
+            Names. Default: slides of the role "test". Slides without outlines have only a proportion error.
 
         Returns
         -------
@@ -716,7 +719,7 @@ class SlideSegmenter(BaseEstimator):
         return self.evaluate_features(data, names)
 
     def evaluate_features(self, data: CohortFeatures, slides: Sequence[str]) -> Evaluation:
-        """As :meth:`evaluate`, of slides whose features and labels were read.
+        """Same as :meth:`evaluate`, on features and labels from :meth:`read_cohort`.
 
         Parameters
         ----------
@@ -747,13 +750,14 @@ class SlideSegmenter(BaseEstimator):
         features: str | PathLike | None = None,
         systems: Mapping[str, System] | None = None,
     ) -> pd.DataFrame:
-        """Scores on outlined cases left out in turn; proposer and classifier are trained anew in each fold.
+        """Scores on left-out outlined cases; each fold trains a new proposer and classifier.
 
         Parameters
         ----------
         cohort : path-like or Cohort
         folds : int, default=5
-            At most; whole cases are left out, so that there are no more folds than outlined cases.
+            Maximum number of folds. Whole cases are left out, so that there are at most as many folds as
+            outlined cases.
         features : path-like, optional
             As in :meth:`fit`.
         systems : mapping of str to System, optional
@@ -762,7 +766,7 @@ class SlideSegmenter(BaseEstimator):
         Returns
         -------
         scores : DataFrame
-            One row per fold and system: ``system``, ``fold``, ``cases`` left out, and scores as of
+            One row per fold and system: ``system``, ``fold``, ``cases`` left out, and the scores of
             :class:`~proportion_ssl.segmenter.Evaluation`.
 
         Raises
@@ -778,7 +782,7 @@ class SlideSegmenter(BaseEstimator):
     def cross_validate_features(
         self, data: CohortFeatures, folds: int = 5, *, systems: Mapping[str, System] | None = None
     ) -> pd.DataFrame:
-        """As :meth:`cross_validate`, of slides whose features and labels were read.
+        """Same as :meth:`cross_validate`, on features and labels from :meth:`read_cohort`.
 
         Parameters
         ----------
@@ -803,24 +807,24 @@ class SlideSegmenter(BaseEstimator):
     # --- files --------------------------------------------------------------------------------
 
     def save(self, path: str | PathLike, *, network: bool = True) -> None:
-        """Write everything that segmenting a new slide needs into one file, which holds no code.
+        """Write all that is needed to segment new slides to one file, which contains no code.
 
         Parameters
         ----------
         path : str or path-like
-            Replaced if it exists, by the whole file or not at all.
+            An existing file is replaced atomically.
         network : bool, default=True
-            Whether the network goes into the file, exported for OpenVINO, so that the machine that
-            applies the model needs neither torch nor weights. False: the fingerprint of the
-            embedder alone; whoever loads the file gives the same embedder.
+            Whether the file contains the network, exported for OpenVINO, so that applying the
+            model needs neither torch nor weights. False: the file contains only the fingerprint of the
+            embedder, and ``load`` needs the same embedder.
 
         Raises
         ------
         proportion_ssl.embedding.NotInstalledError
-            With `network`, without OpenVINO.
+            If `network` is True and OpenVINO is not installed.
         TypeError, ValueError
-            If a part cannot be written: an embedder without ``export``, a normalizer or classifier
-            of a foreign class. It is named.
+            If a part cannot be written: an embedder without ``export``, or a normalizer or classifier
+            of another package. The message names it.
 
         See Also
         --------
@@ -837,13 +841,13 @@ class SlideSegmenter(BaseEstimator):
         ----------
         path : str or path-like
         embedder : transformer, optional
-            In place of the network of the file; needed if it holds none. Its fingerprint must be
+            Used instead of the network of the file; required if the file has none. Its fingerprint must equal
             that of the fit.
 
         Returns
         -------
         segmenter : SlideSegmenter
-            Fitted. Segmenting loads torch only if classifier or proposer are more than linear maps
+            Fitted. ``segment`` imports torch only if classifier or proposer are not linear maps
             of the features.
 
         Raises
@@ -851,9 +855,9 @@ class SlideSegmenter(BaseEstimator):
         FileNotFoundError
             If there is no such file.
         proportion_ssl.persistence.ModelFileError
-            If the file is damaged, of another version, or no file of :meth:`save`.
+            If the file is damaged, has another version, or was not written by :meth:`save`.
         ValueError
-            If `embedder` is another one than that of the fit.
+            If `embedder` differs from that of the fit.
         """
         return model_file.read(cls, path, embedder=embedder)
 

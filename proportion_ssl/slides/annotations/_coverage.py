@@ -22,12 +22,12 @@ MAX_OVERLAPS = 1_000_000
 
 
 class ClassFractions(NamedTuple):
-    """Shares of the area of each patch.
+    """Shares of the area of each patch that classes cover, from :func:`class_fractions`.
 
     Attributes
     ----------
     fractions : ndarray of shape (n_patches, n_classes)
-        Share of each class, in [0, 1]; with ``ignored``, a row sums to at most 1.
+        Share of each class, in [0, 1]. A row and its entry in ``ignored`` sum to at most 1.
     ignored : ndarray of shape (n_patches,)
         Share of the ignored classes together, in [0, 1].
     """

@@ -89,27 +89,26 @@ def read_annotations(
         QuPath GeoJSON (plain, gzip or zip), ASAP XML, Aperio ImageScope XML, HALO (``.annotations``),
         Hamamatsu NDPA, a Sedeen session, COCO polygons of one image, annotations of Cytomine (a table with
         a column ``WKT``, or the JSON of its server), or large_image / Digital Slide Archive annotation
-        JSON. The content decides, not the extension.
+        JSON. The format is recognized from the content, not from the extension.
     class_map : mapping, optional
-        From names in the file to class names. Names it does not hold stay as they are. The
-        value None leaves a name out; the key None names the unclassified shapes, which are
-        left out otherwise. A color as ``"#rrggbb"`` can stand for the name, which is needed
-        for ImageScope layers without one; for QuPath's derived classes (``"Tumor: Positive"``)
-        so can the base class.
+        From names in the file to class names. Other names stay unchanged. The value None drops the
+        shapes of a name. The key None gives a class to unclassified shapes, which are dropped otherwise.
+        A key can also be a color ``"#rrggbb"`` (for ImageScope layers without a name), or the base class
+        of a derived class of QuPath (``"Tumor"`` for ``"Tumor: Positive"``).
     order : sequence of str, optional
-        Class names from bottom to top, for files whose order is not the order of drawing, such
-        as ASAP's exclusion groups: regions of later names lie on top, those of names not given
-        below all. By default the order of the file.
+        Class names from bottom to top: regions of later names lie on top, and regions of other names
+        below all. Use it for files whose order is not the order of drawing, such as ASAP's exclusion
+        groups. Default: the order of the file.
     slide : Slide, optional
         The slide that was outlined, as :func:`~proportion_ssl.slides.open_slide` gives it, or any
         object with ``bounds``, ``dimensions`` and ``mpp``. Coordinates are then shifted to level-0
         pixels by the rule of the program that wrote the file (see Notes), regions are cut to the
         slide, and files that do not fit it are refused.
     offset : tuple of two float, optional
-        Without a slide at hand: level-0 position (x, y) of the file's origin; (0, 0) by default.
+        Instead of ``slide``: level-0 position (x, y) of the file's origin. Default: (0, 0).
     dimensions : tuple of two int, optional
-        Without a slide at hand: its (width, height) at level 0. Regions are then cut to it, and
-        one that lies outside for more than half is an error.
+        Instead of ``slide``: (width, height) of the slide at level 0. Regions are then clipped to it, and
+        a region with more than half of its area outside is an error.
 
     Returns
     -------
@@ -119,56 +118,56 @@ def read_annotations(
     Raises
     ------
     AnnotationError
-        If the file is malformed, is of no known format, or has more than 128 MiB, 5 million
-        vertices or 100,000 crossings of its outlines; if an outline lies for more than half
-        outside the scanned part of the slide; if the file states a resolution that is not the
-        slide's to 2% (ImageScope's ``MicronsPerPixel``, QuPath's measured areas). A
+        If the file is malformed, has an unknown format, or has more than 128 MiB, 5 million
+        vertices or 100,000 crossings of its outlines; if more than half of an outline lies
+        outside the scanned part of the slide; if the file states a resolution that differs from that
+        of the slide by more than 2% (ImageScope's ``MicronsPerPixel``, QuPath's measured areas). It is a
         ``ValueError`` that names file, element and remedy.
     TypeError, ValueError
-        If an argument is not of the described form, or ``offset`` or ``dimensions`` is given
-        beside ``slide``.
+        If an argument is invalid, or ``offset`` or ``dimensions`` is given
+        together with ``slide``.
 
     Notes
     -----
-    The class of a shape, and what else can stand for it in ``class_map``:
+    The class of a shape is the first that exists of the following. What can also be a key of ``class_map`` is
+    in parentheses:
 
     - GeoJSON: ``classification.name``, or its ``names`` joined by ``": "``. Objects of every type
-      count (annotations, detections, cells without their nuclei, tiles).
-    - ASAP: ``PartOfGroup``; the groups above that one. ``Spline`` is the polygon of its points.
-    - ImageScope: the name of the layer, or the text of its attributes, or its color; the text of
-      the region.
+      are read (annotations, detections, cells without their nuclei, tiles).
+    - ASAP: ``PartOfGroup`` (the groups above it). A ``Spline`` is read as the polygon of its points.
+    - ImageScope: the name of the layer, or the text of its attributes, or its color (the text of
+      the region).
     - HALO: the name of the layer, or its color. NDPA: the title, or the color. Sedeen: the description, or
-      the name, or the color. COCO: the category. Cytomine: the term, a number unless names were exported;
-      several are joined by ``", "``, and each alone can stand for them.
+      the name, or the color. COCO: the category. Cytomine: the term, which is a number unless names were
+      exported; several terms are joined by ``", "`` (each term alone).
     - large_image: the group, or the label, or the name of the annotation. Polylines are areas only
       if ``closed`` is true.
 
-    Where each program counts pixels from, which matters for slides with ``openslide.bounds-x``
+    The origin of the coordinates depends on the program. It matters for slides with ``openslide.bounds-x``
     (MRXS, Leica SCN), whose scanned part is smaller than the slide:
 
-    - ASAP: from the corner of the whole slide, as OpenSlide does.
-    - QuPath, thus GeoJSON of every origin: from the corner of the scanned part.
-    - large_image, and with it the Digital Slide Archive: from the corner of the scanned part.
-    - ImageScope: it cannot be told, since it shows such slides cropped and turned; with ``slide``
-      its files are refused where the scanned part is not the whole slide. So are those of HALO, Sedeen, COCO
-      and Cytomine, of which no source says it.
-    - Cytomine counts y from the lower border of the image: `slide` or `dimensions` is needed.
-    - NDPA: nanometers from the center of the glass, so that ``slide`` is needed, an NDPI slide.
+    - ASAP: the corner of the whole slide, as in OpenSlide.
+    - QuPath, and all other GeoJSON: the corner of the scanned part.
+    - large_image and the Digital Slide Archive: the corner of the scanned part.
+    - ImageScope: unknown, since it shows such slides cropped and rotated. With ``slide``, its files are
+      an error if the scanned part is not the whole slide. The same holds for HALO, Sedeen, COCO
+      and Cytomine, whose origin is not documented.
+    - Cytomine: y starts at the lower border of the image, so that `slide` or `dimensions` is needed.
+    - NDPA: the center of the glass, in nanometers, so that ``slide`` (an NDPI slide) is needed.
 
     Areas:
 
-    - Polygons of GeoJSON and large_image cover what lies inside an odd number of their rings,
-      whatever the order and the orientation of these: rings in the first are holes, rings beside
-      it further parts. So do outlines that cross themselves, as viewers fill them. Polygons of a
-      MultiPolygon are united.
-    - ImageScope: regions with ``NegativeROA`` are cut out of all others of their layer. One within
-      a negative region that itself lies in another region is an island, and stays.
-    - Points, lines, arrows, rulers, heat maps and shapes with fewer than three vertices mark no
+    - Polygons of GeoJSON and large_image are filled by the even-odd rule, regardless of order and
+      orientation of their rings: rings inside the first are holes, rings outside it are further parts.
+      The rule also applies to outlines that cross themselves. Polygons of a MultiPolygon are united.
+    - ImageScope: regions with ``NegativeROA`` are cut out of all others of their layer. A positive region
+      inside a negative region that lies in another region is an island, and is kept.
+    - Points, lines, arrows, rulers, heat maps and shapes with fewer than three vertices have no
       area and are left out.
 
-    A logged warning counts and names what was left out, repaired, cut at the border of the slide
-    (with the share of its area), lost area in a repair (with its share), was cut out by negative
-    regions altogether, or is wholly hidden by a region that lies on top.
+    Logged warnings count and name the shapes that were left out, repaired (with the share of area that was
+    lost), clipped at the border of the slide (with the share of their area), entirely cut out by negative
+    regions, or entirely covered by a region on top.
 
     Examples
     --------

@@ -25,7 +25,7 @@ def label_picture(
     patch_pixels: int = 8,
     legend: bool = True,
 ) -> Image.Image:
-    """Picture of a label map: one square per patch, white where there is no label.
+    """Image of a label map: one square per patch, white if there is no label.
 
     Parameters
     ----------

@@ -115,9 +115,9 @@ class Slide:
     """A slide opened for reading; see :func:`open_slide` for parameters and errors.
 
     Coordinates are pixels of level 0, the finest stored resolution, in OpenSlide's frame; all
-    resolutions are microns per pixel. Files are opened when first read, once per process and
-    thread, so that a slide can be pickled (joblib, workers of a ``DataLoader``), used from several
-    threads, and carried over a fork.
+    resolutions are microns per pixel. Each process and thread opens its own file handle at the
+    first read, so that a slide can be pickled (joblib, workers of a ``DataLoader``), shared between
+    threads, and used after a fork.
 
     Attributes
     ----------
@@ -131,38 +131,38 @@ class Slide:
         Microns per pixel at level 0; for pixels that are not square the geometric mean, so that
         ``mpp ** 2`` is the area of a pixel.
     stated_mpp : float or None
-        As the file states it, also where another one was given; None where it states nothing that can be.
+        As stated by the file, even if `mpp` was given; None if the file states no plausible value.
     mpp_xy : tuple of float
         Microns per pixel along x and y. Give this, not `mpp`, to :func:`patch_grid` for slides
         whose pixels are not square (or use :meth:`grid`); patches then are square.
     magnification : float or None
-        Nominal magnification in the file's metadata. Not used: a name, not a length.
+        Nominal magnification in the file's metadata. Not used, since it is not a resolution.
     bounds : tuple of int
-        x, y, width, height at level 0 of the part that was scanned; the whole slide unless the
+        x, y, width, height at level 0 of the scanned part; the whole slide unless the
         file says otherwise (``openslide.bounds-x`` ..., as in MRXS). QuPath and large_image count
-        coordinates from (x, y) of it.
+        coordinates from this (x, y).
     levels : tuple of Level
         Stored resolutions that can be read, finest first: ``factor`` (level-0 pixels per pixel)
         and ``dimensions``.
     source : str
         Name of the large_image source, or "memory".
     fast_levels : tuple of int
-        Levels whose tiles are decoded directly because they were found equal to the source's.
+        Levels whose tiles are decoded directly, since their pixels equal those of the source.
 
     Notes
     -----
-    A box is read from the coarsest stored level that is not coarser than asked for. If the asked
-    resolution is within 2% of that level's (and the difference over the whole box within 8 output
-    pixels), stored pixels are handed out as they are, centered in the box; if it is within 2% of a
-    whole multiple, each output pixel is the mean of a block of whole stored pixels; otherwise it
-    is the average of the stored pixels over its exact area. There is no other kernel, and both
-    ways of decoding use it, so neither the source nor the faster path changes the result. One
-    exception: at levels whose downsample is no whole number (2.0003, from odd dimensions)
-    OpenSlide interpolates between stored pixels, by less than a pixel, and so does the reference.
+    A box is read from the coarsest stored level that is at least as fine as the requested resolution.
+    There are three cases. If the requested resolution is within 2% of that level (and the difference over
+    the whole box within 8 output pixels), the stored pixels are returned unchanged, centered in the box.
+    If it is within 2% of an integer multiple, each output pixel is the mean of a block of stored pixels.
+    Otherwise, each output pixel is the average of the stored pixels over its exact area. The result does
+    not depend on the source or on direct decoding. One exception: at levels whose downsample is not an
+    integer (2.0003, from odd dimensions), OpenSlide interpolates between stored pixels, by less than a
+    pixel.
 
     Parts of a box outside the slide, and transparent parts, are white. Gray slides are read as
-    RGB with equal channels. Color profiles are not applied. Label masks must not be read with
-    this class, whose averages would invent labels.
+    RGB with equal channels. Color profiles are not applied. Do not read label masks with
+    this class, since averaging creates wrong labels.
     """
 
     def __init__(
@@ -215,9 +215,10 @@ class Slide:
 
     @property
     def center_offset_nm(self) -> tuple[float, float] | None:
-        """Center of the image on the glass, (x, y) in nanometers; None where the file does not state it.
+        """Center of the image on the glass, (x, y) in nanometers; None if the file does not state it.
 
-        Hamamatsu's slides do, and their outlines (NDPA) count from the center of the glass.
+        Hamamatsu's files state it, and the coordinates of their outlines (NDPA) start at the center of the
+        glass.
         """
         try:
             with openslide.OpenSlide(self.path) as slide:
@@ -271,25 +272,25 @@ class Slide:
         Raises
         ------
         ValueError
-            If the box is empty, or finer than the slide (pixels are never invented).
+            If the box is empty, or its resolution is finer than level 0 (no upsampling).
         SlideError
             If stored pixels cannot be decoded, or the slide is closed or changed on disk.
         """
         return self._read(_check_box(box), _check_size(size), exact=False)
 
     def thumbnail(self, mpp: float = 8.0) -> np.ndarray:
-        """The whole slide at about `mpp` microns per pixel, covered to its borders.
+        """The whole slide at about `mpp` microns per pixel.
 
         Parameters
         ----------
         mpp : float, default=8.0
-            Wanted resolution; a slide that is coarser is given at its own.
+            Requested resolution; a coarser slide is returned at its own resolution.
 
         Returns
         -------
         pixels : ndarray of shape (height, width, 3), uint8
-            Pixel (row, column) covers the same share of the slide's height and width as of its
-            own: positions convert by the ratio of the dimensions, not by `mpp`.
+            The thumbnail covers the slide exactly: convert positions by the ratio of the dimensions,
+            not by `mpp`.
         """
         if not mpp > 0:
             raise ValueError(f"mpp must be positive, got {mpp!r}.")
@@ -305,9 +306,9 @@ class Slide:
         Parameters
         ----------
         grid : PatchGrid
-            Windows to read. Row by row, as :func:`patch_grid` orders them, little is kept.
+            Windows to read. The order of :func:`patch_grid`, row by row, needs the least memory.
         batch_size : int, default=64
-            Patches per batch; the last batch may be smaller, and is never filled up.
+            Patches per batch; the last batch may be smaller.
 
         Yields
         ------
@@ -344,7 +345,7 @@ class Slide:
         Returns
         -------
         record : dict
-            Plain values. ``read_mpp`` is the resolution that the pixels really have, within 2% of
+            Plain values. ``read_mpp`` is the actual resolution of the pixels, within 2% of
             `patch_mpp`.
         """
         scale = (max(patch_mpp / self.mpp_xy[0], 1.0), max(patch_mpp / self.mpp_xy[1], 1.0))
@@ -387,7 +388,7 @@ class Slide:
     def release(self) -> None:
         """Close this thread's files until the next read, which opens them again.
 
-        For working through more slides than a process may keep open, or hold in memory.
+        Use it with more slides than a process can keep open or hold in memory.
         """
         self._picture = None
         handle = getattr(self._local, "handle", None)
