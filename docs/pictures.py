@@ -4,6 +4,7 @@ python docs/pictures.py docs/_pictures
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -109,13 +110,13 @@ def canvas(width, height):
     return figure, ax
 
 
-def box(ax, x, y, width, height, lines, color, bold=True, size=11.5):
+def box(ax, x, y, width, height, lines, color, bold=True, size=13):
     """A box around its center (x, y); the first line is a title."""
     corner = (x - width / 2, y - height / 2)
     style = "round,pad=0,rounding_size=0.08"
     patch = FancyBboxPatch(corner, width, height, boxstyle=style, facecolor=color, edgecolor=INK)
     ax.add_patch(patch)
-    step = 0.23 * size / 11.5
+    step = 0.02 * size
     for i, line in enumerate(lines):
         weight = "bold" if bold and i == 0 else "normal"
         below = (len(lines) - 1) / 2 - i
@@ -130,26 +131,20 @@ def arrow(ax, start, end, label=None, bend=0.0, shift=(0.0, 0.12)):
     ax.add_patch(FancyArrowPatch(start, end, connectionstyle=curve, shrinkA=0, shrinkB=0, **style))
     if label:
         x, y = (np.array(start) + end) / 2 + shift
-        ax.text(x, y, label, ha="center", va="center", fontsize=10.5, color=INK)
-
-
-def chain(ax, y, widths, steps, colors, height=0.95, gap=0.24, size=11.5):
-    """Boxes from left to right with arrows between; returns the center of each."""
-    centers, left = [], 0.08
-    for width, lines, color in zip(widths, steps, colors, strict=True):
-        centers.append(left + width / 2)
-        box(ax, centers[-1], y, width, height, lines, color, size=size)
-        if len(centers) > 1:
-            arrow(ax, (left - gap, y), (left, y))
-        left += width + gap
-    return centers
+        ax.text(x, y, label, ha="center", va="center", fontsize=12, color=INK)
 
 
 def neighbor(steps):
     """Files of another program, the functions between, and the program that shows the result."""
-    widths = (1.6, 1.55, 1.45, 1.7, 1.5)
-    figure, ax = canvas(sum(widths) + 4 * 0.24 + 0.16, 1.15)
-    chain(ax, 0.575, widths, steps, (ORANGE, BLUE, GREEN, BLUE, ORANGE))
+    figure, ax = canvas(5.6, 2.3)
+    width, height = 1.68, 0.92
+    places = ((0.9, 1.72), (2.8, 1.72), (4.7, 1.72), (4.7, 0.55), (2.8, 0.55))
+    colors = (ORANGE, BLUE, GREEN, BLUE, ORANGE)
+    for (x, y), lines, color in zip(places, steps, colors, strict=True):
+        box(ax, x, y, width, height, lines, color, size=11.5)
+    for (x, y), (to_x, to_y) in pairwise(places):
+        across, down = np.sign(to_x - x) * width / 2, np.sign(to_y - y) * height / 2
+        arrow(ax, (x + across, y + down), (to_x - across, to_y - down))
     return figure
 
 
@@ -167,12 +162,12 @@ def overview():
         ("report", "scores, doubtful slides"),
     )
     for y, there, here in zip((2.6, 1.55, 0.5), inputs, outputs, strict=True):
-        box(ax, 1.2, y, 2.25, 0.8, there, ORANGE)
-        box(ax, 7.2, y, 2.25, 0.8, here, GREEN)
+        box(ax, 1.28, y, 2.45, 0.85, there, ORANGE)
+        box(ax, 7.12, y, 2.45, 0.85, here, GREEN)
         bend = 0.12 * np.sign(y - 1.55)
-        arrow(ax, (2.35, y), (3.05, 1.55 + 0.25 * np.sign(y - 1.55)), bend=-bend)
-        arrow(ax, (5.35, 1.55 + 0.25 * np.sign(y - 1.55)), (6.05, y), bend=-bend)
-    box(ax, 4.2, 1.55, 2.25, 1.5, ("one classifier", "of patches,", "trained on both"), BLUE)
+        arrow(ax, (2.55, y), (3.15, 1.55 + 0.25 * np.sign(y - 1.55)), bend=-bend)
+        arrow(ax, (5.25, 1.55 + 0.25 * np.sign(y - 1.55)), (5.85, y), bend=-bend)
+    box(ax, 4.2, 1.55, 2.0, 1.5, ("one classifier", "of patches,", "trained on both"), BLUE)
     return figure
 
 
@@ -190,11 +185,11 @@ def neighbors():
         ("rasters, tables", "OME-TIFF, zarr, WSInfer"),
     )
     for y, there, here in zip((2.55, 1.55, 0.55), inputs, outputs, strict=True):
-        box(ax, 1.28, y, 2.4, 0.88, there, ORANGE, size=11)
-        box(ax, 7.12, y, 2.4, 0.88, here, GREEN, size=11)
-        arrow(ax, (2.52, y), (3.22, 1.55 + 0.25 * np.sign(y - 1.55)))
-        arrow(ax, (5.18, 1.55 + 0.25 * np.sign(y - 1.55)), (5.88, y))
-    box(ax, 4.2, 1.55, 1.9, 1.3, ("proportion_ssl", "fit, predict"), BLUE)
+        box(ax, 1.36, y, 2.6, 0.9, there, ORANGE, size=12)
+        box(ax, 7.04, y, 2.6, 0.9, here, GREEN, size=12)
+        arrow(ax, (2.68, y), (3.28, 1.55 + 0.25 * np.sign(y - 1.55)))
+        arrow(ax, (5.12, 1.55 + 0.25 * np.sign(y - 1.55)), (5.72, y))
+    box(ax, 4.2, 1.55, 1.8, 1.3, ("proportion_ssl", "fit, predict"), BLUE)
     return figure
 
 
@@ -210,9 +205,9 @@ def decision():
     for x, lines in questions:
         arrow(ax, (4.2 + (x - 4.2) * 0.5, 3.6), (x, 2.95))
         box(ax, x, 2.5, 2.3, 0.9, lines, ORANGE, bold=False)
-    box(ax, 1.3, 0.6, 2.45, 0.95, ("SlideSegmenter", "proportion-ssl run"), GREEN, size=11)
-    box(ax, 4.2, 0.6, 2.75, 0.95, ("RobustProportion", "Classifier"), GREEN, size=11)
-    box(ax, 7.1, 0.6, 2.5, 0.95, ("NegativePseudoLabel", "Classifier"), GREEN, size=11)
+    box(ax, 1.3, 0.6, 2.45, 0.95, ("SlideSegmenter", "proportion-ssl run"), GREEN, size=12)
+    box(ax, 4.2, 0.6, 2.75, 0.95, ("RobustProportion", "Classifier"), GREEN, size=12)
+    box(ax, 7.1, 0.6, 2.5, 0.95, ("NegativePseudoLabel", "Classifier"), GREEN, size=12)
     for x in (1.3, 4.2, 7.1):
         arrow(ax, (x, 2.05), (x, 1.08))
     arrow(ax, (5.0, 2.05), (6.5, 1.08))
@@ -230,20 +225,20 @@ def commands():
         (1.55, ("slides/", "or features")),
         (0.8, ("outlines/",)),
     ):
-        box(ax, 0.85, y, 1.5, 0.62, lines, ORANGE)
+        box(ax, 0.85, y, 1.5, 0.62, lines, ORANGE, size=12)
         arrow(ax, (1.62, y), (2.1, 1.55 + 0.2 * np.sign(y - 1.55)))
-    box(ax, 2.75, 1.55, 1.25, 0.9, ("check", "all problems", "at once"), BLUE)
+    box(ax, 2.75, 1.55, 1.25, 0.9, ("check", "all problems", "at once"), BLUE, size=12)
     arrow(ax, (3.4, 1.55), (3.8, 1.55))
-    box(ax, 4.42, 1.55, 1.2, 0.9, ("run", "train, test,", "map"), BLUE)
+    box(ax, 4.42, 1.55, 1.2, 0.9, ("run", "train, test,", "map"), BLUE, size=12)
     results = (("report.html",), ("slides/", "maps, GeoJSON"), ("model.segmenter",))
     for y, lines in zip((2.3, 1.55, 0.8), results, strict=True):
-        box(ax, 6.2, y, 1.7, 0.62, lines, GREEN, size=11)
+        box(ax, 6.2, y, 1.7, 0.62, lines, GREEN, size=11.5)
         arrow(ax, (5.04, 1.55 + 0.2 * np.sign(y - 1.55)), (5.33, y))
-    box(ax, 7.78, 0.8, 0.95, 0.62, ("apply",), BLUE)
-    box(ax, 7.78, 2.1, 0.95, 0.75, ("maps of", "new slides"), GREEN, bold=False, size=11)
+    box(ax, 7.78, 0.8, 0.95, 0.62, ("apply",), BLUE, size=12)
+    box(ax, 7.78, 2.1, 0.95, 0.75, ("maps of", "new slides"), GREEN, bold=False, size=11.5)
     arrow(ax, (7.07, 0.8), (7.29, 0.8))
     arrow(ax, (7.78, 1.13), (7.78, 1.7))
-    box(ax, 4.2, 0.3, 1.7, 0.42, ("features/ (kept)",), WHITE, bold=False, size=11)
+    box(ax, 4.2, 0.3, 1.7, 0.42, ("features/ (kept)",), WHITE, bold=False, size=11.5)
     arrow(ax, (4.42, 1.08), (4.42, 0.53))
     return figure
 
@@ -268,16 +263,16 @@ def sums():
     """One round over files: bags go to workers, sums come back."""
     figure, ax = canvas(8.4, 2.7)
     for y in (2.25, 1.35, 0.45):
-        box(ax, 0.85, y, 1.5, 0.62, ("features", "of one slide"), ORANGE, bold=False)
+        box(ax, 0.85, y, 1.5, 0.62, ("features", "of one slide"), ORANGE, bold=False, size=12)
         arrow(ax, (1.62, y), (2.15, y))
-        box(ax, 3.25, y, 2.15, 0.62, ("worker", "predict, label, add up"), BLUE, size=11)
+        box(ax, 3.25, y, 2.15, 0.62, ("worker", "predict, label, add up"), BLUE, size=12)
         arrow(ax, (4.35, y), (5.0, 1.35 + 0.2 * np.sign(y - 1.35)))
-    box(ax, 5.75, 1.35, 1.45, 0.9, ("sums", "moments", "by class"), WHITE, size=11)
+    box(ax, 5.75, 1.35, 1.45, 0.9, ("sums", "moments", "by class"), WHITE, size=12)
     arrow(ax, (6.5, 1.35), (6.95, 1.35))
-    box(ax, 7.62, 1.35, 1.3, 0.9, ("new head", "solved in", "closed form"), GREEN, size=11)
+    box(ax, 7.62, 1.35, 1.3, 0.9, ("new head", "solved in", "closed form"), GREEN, size=12)
     ax.plot([7.62, 7.62], [0.9, 0.3], color=INK, linewidth=1.6)
     arrow(ax, (7.62, 0.3), (4.33, 0.3))
-    ax.text(6.3, 0.46, "next round", ha="center", va="center", fontsize=10.5, color=INK)
+    ax.text(6.3, 0.46, "next round", ha="center", va="center", fontsize=12, color=INK)
     return figure
 
 

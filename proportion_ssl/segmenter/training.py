@@ -44,7 +44,7 @@ class CohortFeatures:
         Slides with outlines.
     failures : dict of str to SlideFailure
     learns_non_cancer : bool, default=False
-        Whether "non-cancer" is a class of the classifier; see :func:`with_non_cancer_class`.
+        Whether "non-cancer" is a class of the classifier; see ``with_non_cancer_class``.
     """
 
     cohort: Cohort
