@@ -71,8 +71,44 @@ def _skip_member(app, what, name, member, skip, options):
     return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
+#: Words of the public names that are neither classes nor functions; autodoc would show those of their type.
+CONSTANTS = {
+    "proportion_ssl.PAPER_SETTINGS": (
+        "Settings that the paper states: "
+        "``NegativePseudoLabelClassifier(**PAPER_SETTINGS)``; see :doc:`/guide/defaults`."
+    ),
+    "proportion_ssl.evaluation.IASLC_2020": (
+        "Grades of lung adenocarcinoma by the IASLC, 2020: a "
+        ":class:`~proportion_ssl.evaluation.GradingScheme`."
+    ),
+    "proportion_ssl.metrics.mean_iou_scorer": (
+        "Scorer of :func:`~proportion_ssl.mean_iou_score`, for ``scoring=`` of scikit-learn."
+    ),
+    "proportion_ssl.metrics.overall_pixel_scorer": (
+        "Scorer of :func:`~proportion_ssl.overall_pixel_score`, for ``scoring=`` of scikit-learn."
+    ),
+    "proportion_ssl.metrics.per_class_scorer": (
+        "Scorer of :func:`~proportion_ssl.per_class_score`, for ``scoring=`` of scikit-learn."
+    ),
+    "proportion_ssl.metrics.proportion_error_scorer": (
+        "Scorer of minus :func:`~proportion_ssl.metrics.proportion_error`; it takes the bag of each "
+        "instance as ``groups``, by metadata routing."
+    ),
+    "proportion_ssl.slides.MPP_AT_1X": (
+        "Microns per pixel at a magnification of 1x, by convention; 10x are 1 micron per pixel."
+    ),
+}
+
+
+def _constant(app, what, name, obj, options, lines):
+    """Describe a constant; a new one without words ends the build."""
+    if what == "data":
+        lines[:] = [CONSTANTS[name], ""]
+
+
 def setup(app):
     app.connect("autodoc-skip-member", _skip_member)
+    app.connect("autodoc-process-docstring", _constant)
 
 
 html_math_renderer = "mathml"
