@@ -2,9 +2,9 @@
 Exact and rough proportions
 ===========================
 
-"70% acinar" is not measured but estimated by eye, in steps of ten. How much of the gain remains if
-the recorded shares are rounded, or have an error of several points? And which slides have a wrong
-record?
+Shares such as "70% acinar" are not measured but estimated by eye, in steps of ten. How much of the
+gain remains if the recorded shares are rounded, or have an error of several points? And which
+slides have a wrong record?
 """
 
 # %%
