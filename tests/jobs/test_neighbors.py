@@ -123,6 +123,7 @@ def test_one_command_from_features_to_maps(tmp_path, monkeypatch, capsys):
     manifest = cohort(tmp_path, "TRIDENT", TRIDENT)
     monkeypatch.chdir(tmp_path)
     features = ["--features", str(TRIDENT)]
+    assert main(["check", str(manifest), *features]) == DONE
     assert (
         main(["run", str(manifest), *features, "--output", "out", "--no-cv", "--compare"]) == DONE
     )
