@@ -46,7 +46,7 @@ def search_on(data, backend):
 
 def main():
     sklearn.set_config(enable_metadata_routing=True)
-    data = make_bags(n_labeled_slides=8, bag_size=30, class_separation=0.6, random_state=0)
+    data = make_bags(n_labeled_slides=8, bag_size=15, class_separation=0.6, random_state=0)
     here, seconds_here = search_on(data, "sequential")
     with (
         LocalCluster(

@@ -202,7 +202,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         )
         if bags is not None:
             shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
-            told = np.ones(len(self.classes_), dtype=bool)
+            told: Any = slice(None)
             if isinstance(bags.record, PartialRecord):  # other classes are for labels to show
                 told = bags.record.among.any(axis=0)
             warn_if_not_identifiable(shares[:, told], self.classes_[told])

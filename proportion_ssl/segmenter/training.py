@@ -186,8 +186,8 @@ def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
         return None, empty
     X, bag_ids = _instances({case: parts[case] for case in kept})
     if not data.learns_non_cancer and cohort.proportions.loc[kept].notna().all(axis=None):
-        record = {"lower": cohort.lower.loc[kept], "upper": cohort.upper.loc[kept]}
-        return Bags(X, bag_ids, cohort.proportions.loc[kept], **record), empty
+        ends = {"lower": cohort.lower.loc[kept], "upper": cohort.upper.loc[kept]}
+        return Bags(X, bag_ids, cohort.proportions.loc[kept], **ends), empty
     bags = Bags(X, bag_ids)
     record = weak_record(cohort, bags.names.tolist(), of_cancer=data.learns_non_cancer)
     return bags.with_record(record, data.learned), empty
