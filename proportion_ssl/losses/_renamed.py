@@ -15,7 +15,7 @@ from proportion_ssl.losses.complementary import (
 )
 from proportion_ssl.losses.signed_labels import NegativeLoss, multi_negative_loss
 
-#: Former class, and the function that it averaged.
+#: Former class: the function that it averaged.
 FORMER: dict[str, Callable] = {
     "GradientAscentComplementaryLoss": gradient_ascent_complementary_loss,
     "MultiComplementaryLoss": multi_complementary_loss,
@@ -28,13 +28,13 @@ FORMER: dict[str, Callable] = {
 
 
 def find(name: str) -> Any:
-    """What makes the loss that a former class was, with a warning."""
+    """Return a factory that replaces a former class, with a warning."""
     if name not in FORMER:
         raise AttributeError(f"module 'proportion_ssl.losses' has no attribute {name!r}")
     function = FORMER[name]
     warnings.warn(
-        f"proportion_ssl.losses.{name}() is now NegativeLoss({function.__name__}). The old name goes in "
-        "version 0.3.",
+        f"proportion_ssl.losses.{name}() is now NegativeLoss({function.__name__}). The old name will "
+        "be removed in version 0.3.",
         FutureWarning,
         stacklevel=2,
     )

@@ -1,15 +1,15 @@
-"""Losses of complementary labels: alternatives to the paper's loss of negative labels.
+"""Complementary-label losses: alternatives to the paper's loss for negative labels.
 
-Each is a function for :class:`~proportion_ssl.losses.NegativeLoss`. Several negative labels of an instance
-are taken as one set; their mean absolute value weighs the instance. An instance for which all classes are
-negative has no loss.
+Each is a function for :class:`~proportion_ssl.losses.NegativeLoss`. The negative labels of an instance are
+treated as one set; their mean absolute value is the weight of the instance. An instance whose classes are
+all negative has zero loss.
 """
 
 from collections.abc import Callable
 
 import torch
 
-#: Logits to the cost of each class, were it the label; both (n_instances, n_classes).
+#: Maps logits to the loss of each class if it were the label; both (n_instances, n_classes).
 ClassLosses = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -29,18 +29,18 @@ def pairwise_comparison_loss(logits: torch.Tensor, signed: torch.Tensor) -> torc
     Returns
     -------
     loss : torch.Tensor of shape (n_instances,)
-        Between ``-(C - 1) (C - 2) / 2`` and ``C (C - 1) / 2`` for C classes; 0 without negative label.
+        Between ``-(C - 1) (C - 2) / 2`` and ``C (C - 1) / 2`` for C classes; 0 without negative labels.
 
     Notes
     -----
     With the sigmoid loss ``l(z) = 1 / (1 + exp(z))`` the loss of class y is ``sum_(k != y) l(g_y - g_k)``,
-    and that of a negative label n is ``L(n) = sum_(k != n) l(g_k - g_n)``. Where n was drawn evenly from
-    the wrong classes, the mean of ``(C - 1) L(n) - (C - 1) (C - 2) / 2`` over the draws is the loss of the
-    true class ([1]_; it needs ``l(z) + l(-z) = 1``). For several negative labels, drawn evenly without
-    repetition, ``L`` is averaged, which stays unbiased.
+    and the loss of a negative label n is ``L(n) = sum_(k != n) l(g_k - g_n)``. If n is drawn uniformly from
+    the wrong classes, the expectation of ``(C - 1) L(n) - (C - 1) (C - 2) / 2`` is the loss of the true
+    class ([1]_; this requires ``l(z) + l(-z) = 1``). With several negative labels, drawn uniformly without
+    replacement, ``L`` is averaged, which keeps the estimate unbiased.
 
-    The loss is bounded, so that wrong negative labels pull little, and its gradient vanishes where the
-    net is most sure, right or wrong.
+    The loss is bounded, which limits the influence of wrong negative labels. Its gradient vanishes where
+    the network is most confident, right or wrong.
 
     References
     ----------
@@ -70,12 +70,12 @@ def one_versus_all_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Ten
     Returns
     -------
     loss : torch.Tensor of shape (n_instances,)
-        Between ``-(C - 2)`` and C for C classes; 0 without negative label.
+        Between ``-(C - 2)`` and C for C classes; 0 without negative labels.
 
     Notes
     -----
-    As :func:`pairwise_comparison_loss`, for ``l(g_y) + sum_(k != y) l(-g_k) / (C - 1)`` as the loss of class
-    y: that of a negative label n is ``L(n) = l(-g_n) + sum_(k != n) l(g_k) / (C - 1)``, and the estimate
+    As :func:`pairwise_comparison_loss`, with ``l(g_y) + sum_(k != y) l(-g_k) / (C - 1)`` as the loss of class
+    y. The loss of a negative label n is ``L(n) = l(-g_n) + sum_(k != n) l(g_k) / (C - 1)``; the estimate is
     ``(C - 1) L(n) - (C - 2)``.
 
     References
@@ -99,7 +99,7 @@ def unbiased_complementary_loss(
     signed: torch.Tensor,
     class_losses: ClassLosses = _cross_entropies,
 ) -> torch.Tensor:
-    """Unbiased estimate of any loss from negative labels, per instance.
+    """Unbiased estimate of an arbitrary loss from negative labels, per instance.
 
     Parameters
     ----------
@@ -107,23 +107,23 @@ def unbiased_complementary_loss(
     signed : torch.Tensor of shape (n_instances, n_classes)
         Signed labels; entries below 0 count.
     class_losses : callable, optional
-        Logits to the loss of each instance for each class, were it the label; both (n_instances,
-        n_classes). Default: cross-entropy.
+        Maps logits to the loss of each class if it were the label; both (n_instances, n_classes).
+        Default: cross-entropy.
 
     Returns
     -------
     loss : torch.Tensor of shape (n_instances,)
-        May be negative; 0 without negative label.
+        May be negative; 0 without negative labels.
 
     Notes
     -----
     ``sum_(k not in N) l_k - (C - 1 - |N|) / |N| sum_(k in N) l_k`` for the set N of negative labels:
-    theorem 1 of Ishida et al. [1]_ for one label, the extension of Feng et al. [2]_ for several. Its mean
-    over evenly drawn sets is the loss of the true class. Negative labels that a selector gives are not
-    drawn evenly, so that this is no more than a guide there.
+    theorem 1 of Ishida et al. [1]_ for one label, extended by Feng et al. [2]_ to several. Its expectation
+    over uniformly drawn sets is the loss of the true class. Negative labels from a selector are not drawn
+    uniformly, so the estimate is then only approximate.
 
-    With cross-entropy it is unbounded below: a net that is sure enough of all that is no negative label
-    gains without end. See :func:`non_negative_complementary_loss` for what to train with.
+    With cross-entropy the estimate is unbounded below and can be minimized without limit. For training,
+    prefer :func:`non_negative_complementary_loss`.
 
     References
     ----------
@@ -141,7 +141,7 @@ def unbiased_complementary_loss(
 
 
 def multi_complementary_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-    """Minus the logarithm of the probability of all classes that are not negative, per instance.
+    """Negative log probability that the class is none of the negative labels, per instance.
 
     Parameters
     ----------
@@ -152,14 +152,13 @@ def multi_complementary_loss(logits: torch.Tensor, signed: torch.Tensor) -> torc
     Returns
     -------
     loss : torch.Tensor of shape (n_instances,)
-        At least 0; 0 without negative label.
+        At least 0; 0 without negative labels.
 
     Notes
     -----
-    The LOG loss of Feng et al. [1]_, without its factor ``(2 C - 2) / |N|``, so that an instance weighs the
-    same however many negative labels it has. With one it is
-    :func:`~proportion_ssl.losses.negative_loss`; when one class is left, the cross-entropy
-    with that class.
+    The LOG loss of Feng et al. [1]_ without its factor ``(2 C - 2) / |N|``, so that the weight of an
+    instance does not depend on its number of negative labels. With one negative label it equals
+    :func:`~proportion_ssl.losses.negative_loss`; with one remaining class, the cross-entropy with that class.
 
     References
     ----------
@@ -182,7 +181,7 @@ def non_negative_complementary_loss(
     signed: torch.Tensor,
     class_losses: ClassLosses = _cross_entropies,
 ) -> torch.Tensor:
-    """Unbiased estimate, kept from falling below 0 class by class, per instance.
+    """Unbiased complementary loss with negative class risks set to 0, per instance.
 
     Parameters
     ----------
@@ -199,10 +198,10 @@ def non_negative_complementary_loss(
 
     Notes
     -----
-    The estimate is a sum over the classes. The part of a class over a batch estimates the loss of the
-    instances of this class, so apart from chance it is at least 0; where it is not, it counts as 0
-    [1]_. A single instance has a negative part for each of its negative labels whatever the net does, so the
-    correction applies to the batch.
+    :func:`unbiased_complementary_loss` is a sum over classes. The term of a class, summed over the batch,
+    estimates the loss of the instances of that class. Its expectation is at least 0, so a negative sum is
+    replaced by 0 [1]_. The correction applies to the batch because a single instance always has a negative
+    term for each of its negative labels.
 
     References
     ----------
@@ -224,7 +223,7 @@ def gradient_ascent_complementary_loss(
     signed: torch.Tensor,
     class_losses: ClassLosses = _cross_entropies,
 ) -> torch.Tensor:
-    """Unbiased estimate whose classes are led back up where they fell below 0, per instance.
+    """Unbiased complementary loss with gradient ascent on negative class risks, per instance.
 
     Parameters
     ----------
@@ -237,12 +236,12 @@ def gradient_ascent_complementary_loss(
     Returns
     -------
     loss : torch.Tensor of shape (n_instances,)
-        Its value does not measure how good the net is.
+        Use it for training only; the value does not measure the quality of the fit.
 
     Notes
     -----
-    As :func:`non_negative_complementary_loss`, but a batch in which some class is below 0 is spent on
-    bringing these classes back: their sum with the sign changed is the loss of the batch ([1]_, algorithm 1).
+    As :func:`non_negative_complementary_loss`, but if the sum of some classes over the batch is negative,
+    the loss of the batch is the negated sum of these classes ([1]_, algorithm 1).
 
     References
     ----------
@@ -261,7 +260,7 @@ def gradient_ascent_complementary_loss(
 
 
 def _weights(signed: torch.Tensor) -> torch.Tensor:
-    """Mean size of each instance's negative labels; 0 where all classes are negative."""
+    """Mean absolute negative label of each instance; 0 where all classes are negative."""
     n_negative = (signed < 0).sum(dim=-1)
     mean_size = -signed.clamp(max=0).sum(dim=-1) / n_negative.clamp(min=1)
     return mean_size * (n_negative < signed.shape[-1])
@@ -277,7 +276,7 @@ def _from_mean(complementary: torch.Tensor, signed: torch.Tensor, constant: floa
 def _risks_of_classes(
     logits: torch.Tensor, signed: torch.Tensor, class_losses: ClassLosses
 ) -> torch.Tensor:
-    """What each class adds to the unbiased estimate of each instance, (n_instances, n_classes)."""
+    """Terms of the unbiased estimate, (n_instances, n_classes)."""
     is_negative = signed < 0
     n_negative = is_negative.sum(dim=-1, keepdim=True).to(logits.dtype)
     factor = (signed.shape[-1] - 1 - n_negative) / n_negative.clamp(min=1)

@@ -1,17 +1,17 @@
-"""Likelihood of the class counts of bags: how probable are the recorded counts, given the predictions."""
+"""Likelihood of the recorded class counts of bags, given the predictions."""
 
 import torch
 
 from proportion_ssl.losses.signed_labels import log_not
 
-#: Halvings of the interval in which a tilt is sought; any tilt is exact, a good one only spares digits.
+#: Bisection steps for the tilt. Any tilt gives the exact result; a good one preserves precision.
 _N_HALVINGS = 40
 
 
 def count_loss(
     logits: torch.Tensor, bag: torch.Tensor, fewest: torch.Tensor, most: torch.Tensor
 ) -> torch.Tensor:
-    """Minus the log probability that each class has the recorded count, summed over the classes, per bag.
+    """Negative log-likelihood of the recorded class counts, summed over the classes, per bag.
 
     Parameters
     ----------
@@ -19,8 +19,8 @@ def count_loss(
     bag : torch.Tensor of int64, shape (n_instances,)
         Bag of each instance, 0 to n_bags - 1; every bag has at least one.
     fewest, most : torch.Tensor of int64, shape (n_bags, n_classes)
-        Least and largest number of instances of each class that the record allows, equal where it is exact;
-        ``0 <= fewest <= most <= size of the bag``.
+        Smallest and largest number of instances of each class that the record allows; equal for exact
+        counts. ``0 <= fewest <= most <= size of the bag``.
 
     Returns
     -------
@@ -30,16 +30,16 @@ def count_loss(
     Notes
     -----
     Each instance is of class c with probability ``f_c`` independently of the others. The count of c in a bag
-    then follows a Poisson binomial distribution [1]_, which is computed as a product of the polynomials
-    ``1 - f_c + f_c z`` by fast Fourier transforms: the loss of LLP-PVC [2]_. Its gradient with respect to the
-    log odds of ``f_c`` is ``f_c`` minus the probability of c given the count. The counts of several classes
-    are taken as if they were independent (their joint distribution has too many terms); with two classes the
-    one count enters twice. The authors take a logistic output per class for ``f_c``; here it is the
+    then follows a Poisson binomial distribution [1]_, computed by fast Fourier transforms as a product of
+    the polynomials ``1 - f_c + f_c z``: the loss of LLP-PVC [2]_. Its gradient with respect to the log odds
+    of ``f_c`` is ``f_c`` minus the probability of c given the count. The counts of the classes are treated
+    as independent because their joint distribution has too many terms; with two classes the same
+    information enters twice. The authors use one logistic output per class for ``f_c``; here it is the
     softmax, so that labeled instances train the same probabilities.
 
-    A count whose probability is below the 16 digits of float64 would be lost in the transform. Therefore
-    the probabilities are tilted first, ``q = f e^t / (1 - f + f e^t)``, so that the expected count is the
-    recorded one; ``Pr_f(k) = Pr_q(k) e^(-t k) prod (1 - f + f e^t)`` holds for every t.
+    A count with a probability below the precision of float64 would be lost in the transform. The
+    probabilities are therefore tilted first, ``q = f e^t / (1 - f + f e^t)``, so that the expected count
+    equals the recorded one; ``Pr_f(k) = Pr_q(k) e^(-t k) prod (1 - f + f e^t)`` holds for every t.
 
     References
     ----------
@@ -67,7 +67,7 @@ def count_loss(
         aim = torch.clamp(odds.sigmoid().sum(dim=2), fewest, most)
         at_end = (aim <= 0) | (
             aim >= n
-        )  # then these counts alone are admitted, or nothing is to be tilted
+        )  # otherwise the counts are fixed, or there is nothing to tilt
         tilt = _tilt(odds, aim.clamp(0.5, None).minimum(n - 0.5), n)
         tilt[at_end | ((fewest < aim) & (aim < most))] = 0.0
     tilted = odds + tilt.unsqueeze(2)
@@ -95,7 +95,7 @@ def poisson_binomial(p: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     probabilities : torch.Tensor of float64, shape (..., n_trials + 1)
-        Of 0, 1, ... successes, within some 1e-15 of the truth; may lie below 0 by as much.
+        Probabilities of 0, 1, ... successes; absolute error about 1e-15, so slightly negative values occur.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def poisson_binomial(p: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
 
 
 def _place_in_bag(bag: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-    """Number of each instance within its bag, from 0."""
+    """Position of each instance within its bag, from 0."""
     order = bag.argsort(stable=True)
     starts = sizes.cumsum(0) - sizes
     place = torch.empty_like(bag)
@@ -127,16 +127,16 @@ def _place_in_bag(bag: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
 
 
 def _by_bag(values, bag, place, sizes, fill):
-    """Values (n_instances, n_columns) as (n_bags, n_columns, largest size), filled up."""
+    """Values (n_instances, n_columns) as (n_bags, n_columns, largest bag size), padded with ``fill``."""
     shape = (len(sizes), int(sizes.max()), values.shape[1])
     laid = values.new_full(shape, fill).index_put((bag, place), values)
     return laid.transpose(1, 2)
 
 
 def _tilt(odds: torch.Tensor, aim: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
-    """What is to be added to log odds so that the probabilities sum to ``aim``, of (0, n); by bisection."""
+    """Shift of the log odds at which the probabilities sum to ``aim`` in (0, n), by bisection."""
     known = odds.isfinite()
-    even = torch.logit(aim / n)  # all log odds at this value would do
+    even = torch.logit(aim / n)  # the solution if all log odds were equal
     low = even - odds.amax(dim=2)
     high = even - odds.masked_fill(~known, torch.inf).amin(dim=2)
     for _ in range(_N_HALVINGS):

@@ -1,8 +1,7 @@
-"""Losses of signed labels: +1 "is of this class", -1 "is not of this class", 0 unknown.
+"""Losses for signed labels: +1 "is of this class", -1 "is not of this class", 0 unknown.
 
-Every function returns one value per instance; every module averages over the instances that
-carry a label it knows, so that the number of labels does not matter.
-Signed labels may be real numbers: their absolute value then weighs the label.
+Functions return one value per instance. Modules average over the instances that have a label of their
+kind. Signed labels may be real numbers; their absolute values are weights.
 """
 
 from collections.abc import Callable
@@ -32,10 +31,10 @@ def log_not(logits: torch.Tensor) -> torch.Tensor:
 
     Notes
     -----
-    Only the largest probability can be close to 1. For it the sum of the others is taken in log
-    space, ``logsumexp(others) - logsumexp(all)``, whose gradient at the class itself is ``-p``, not 0
-    or NaN as that of ``log(1 - p + eps)`` and ``log1p(-p)``. The rest are at most 1/2, where
-    ``log1p(-p)`` is exact.
+    Only the largest probability can be close to 1. For that class the others are summed in log
+    space, ``logsumexp(others) - logsumexp(all)``. The gradient with respect to its logit is ``-p``, not 0
+    or NaN as for ``log(1 - p + eps)`` and ``log1p(-p)``. The other probabilities are at most 1/2, where
+    ``log1p(-p)`` is accurate.
 
     Examples
     --------
@@ -45,7 +44,8 @@ def log_not(logits: torch.Tensor) -> torch.Tensor:
     """
     if logits.shape[-1] < 2:
         raise ValueError(
-            f"A negative label needs at least two classes, but logits have {logits.shape[-1]} column."
+            f"Negative labels need at least two classes, but logits have {logits.shape[-1]} column(s). "
+            "Give one logit per class."
         )
     is_top = torch.zeros_like(logits, dtype=torch.bool)
     is_top.scatter_(-1, logits.argmax(dim=-1, keepdim=True), True)
@@ -88,7 +88,7 @@ def positive_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
 
 
 def negative_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-    """Loss of the negative labels, per instance.
+    """Negative-learning loss of the negative labels, per instance.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ def negative_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
     Notes
     -----
     Equation (3) of [1]_ with ``log(1 - f)``: ``-sum_c y_c log(1 - f_c)``, as in the negative learning of
-    Kim et al. [2]_ that it cites. The printed ``log(1 - log f)`` is unbounded below as a loss, and its
-    gradient vanishes where the instance is most confidently wrong.
+    Kim et al. [2]_, which the paper cites. The printed ``log(1 - log f)`` makes the loss unbounded below,
+    and its gradient vanishes where the prediction is most confidently wrong.
 
     References
     ----------
@@ -123,7 +123,7 @@ def negative_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
 
 
 def multi_negative_loss(logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
-    """Loss of several negative labels per instance, weighted down as they grow in number.
+    """Loss of several negative labels per instance, with less weight the more there are.
 
     Parameters
     ----------
@@ -163,17 +163,17 @@ def proportion_loss(
     upper: torch.Tensor,
     among: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Divergence of the recorded proportions from a bag's mean prediction, per bag.
+    """KL divergence between recorded proportions and the mean prediction, per bag.
 
     Parameters
     ----------
     means : torch.Tensor of shape (n_bags, n_classes)
-        Mean over each bag of its instances' class probabilities; rows sum to 1.
+        Mean class probabilities of the instances of each bag; rows sum to 1.
     lower, upper : torch.Tensor of shape (n_bags, n_classes)
-        Intervals of the recorded proportions; equal where these are exact.
+        Interval of each recorded proportion, in [0, 1]; equal for exact proportions.
     among : torch.Tensor of bool, shape (n_bags, n_classes), optional
-        The recorded proportions are those among these classes of each bag, 0 for the others. Default: among
-        all classes.
+        Classes among which the proportions of a bag were recorded; the recorded proportions of the other
+        classes are 0. Default: all classes.
 
     Returns
     -------
@@ -183,14 +183,13 @@ def proportion_loss(
     Notes
     -----
     ``KL(p || mean f)``, the proportion loss of [1]_ up to the entropy of p, which has no gradient. The
-    predictions are averaged *before* the logarithm is taken; a mean of logarithms would pull
-    every instance towards the proportions of its bag. Within an interval p is the share nearest to
-    the prediction; p then need not sum to 1, and ``sum_c (mean f_c - p_c)`` is added, which keeps the
-    divergence at least 0.
+    predictions are averaged *before* taking the logarithm; a mean of logarithms would pull every instance
+    toward the proportions of its bag. For an interval, p is the value in it nearest to the prediction. As
+    p then need not sum to 1, ``sum_c (mean f_c - p_c)`` is added, which keeps the divergence non-negative.
 
-    With ``among`` the mean f is divided by its sum s over these classes: the proportion loss of LPLP [2]_,
-    in which every instance counts as much as it is predicted to be of these classes. Its gradient does not
-    push s up or down in all instances alike.
+    With ``among``, the mean f is divided by its sum s over these classes: the proportion loss of LPLP [2]_.
+    Each instance is weighted by its predicted probability of belonging to these classes. The loss depends
+    only on the ratios of the means within these classes, not on s.
 
     References
     ----------
@@ -209,7 +208,7 @@ def proportion_loss(
     if among is not None:
         recorded = means.where(among, 0.0)
         total = recorded.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(means.dtype).tiny)
-        # a record of all classes is compared with the means as they are
+        # records of all classes need no normalization
         means = recorded / total.where(~among.all(dim=-1, keepdim=True), 1.0)
     target = torch.clamp(means.detach(), lower, upper)
     positive = means.clamp(min=torch.finfo(means.dtype).tiny)  # a probability may underflow to 0
@@ -218,7 +217,7 @@ def proportion_loss(
 
 
 class _SignedLoss(nn.Module):
-    """Average of a per-instance loss over the instances that carry a label it knows."""
+    """Mean of a per-instance loss over the instances that have a label of its kind."""
 
     def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
         """One loss per instance, shape (n_instances,)."""
@@ -232,8 +231,9 @@ class _SignedLoss(nn.Module):
         """Mean over the selected instances; 0 with zero gradients when there are none."""
         if logits.shape != signed.shape:
             raise ValueError(
-                f"logits have shape {tuple(logits.shape)} but signed labels {tuple(signed.shape)}; give "
-                "one signed label per instance and class (for class indices use one-hot rows)."
+                f"logits have shape {tuple(logits.shape)}, but signed labels have shape "
+                f"{tuple(signed.shape)}. Give one signed label per instance and class (one-hot rows instead "
+                "of class indices)."
             )
         n_selected = self.selected(signed).sum().clamp(min=1)
         return self.instance_losses(logits, signed).sum() / n_selected
@@ -257,14 +257,19 @@ class PositiveLoss(_SignedLoss):
 
 
 class NegativeLoss(_SignedLoss):
-    """Mean of a loss of negative labels over the instances with a negative label.
+    """Mean of a negative-label loss over the instances with a negative label.
 
     Parameters
     ----------
     loss : callable, default=negative_loss
-        Logits and signed labels, both (n_instances, n_classes), to one loss per instance (n_instances,):
-        :func:`negative_loss`, :func:`multi_negative_loss`, one of the losses of complementary labels
-        (``proportion_ssl.losses``), or your own. Further arguments are set by ``functools.partial``.
+        Maps logits and signed labels, both (n_instances, n_classes), to one loss per instance
+        (n_instances,): :func:`negative_loss`, :func:`multi_negative_loss`, a complementary-label loss
+        (see ``proportion_ssl.losses``), or your own. Set further arguments with ``functools.partial``.
+
+    Raises
+    ------
+    TypeError
+        If ``loss`` is not callable.
 
     Examples
     --------
@@ -289,24 +294,24 @@ class NegativeLoss(_SignedLoss):
         return (signed < 0).any(dim=-1)
 
     def extra_repr(self) -> str:
-        """The loss, by name."""
+        """Name of the loss function."""
         return f"loss={getattr(self.loss, '__name__', repr(self.loss))}"
 
 
 class SignedLabelLoss(_SignedLoss):
-    """Positive and negative labels in one mean in which every instance weighs the same.
+    """Loss of positive and negative labels, averaged over all labeled instances with equal weight.
 
     Parameters
     ----------
     positive, negative : loss module, optional
-        Losses of positive and negative labels: modules with ``instance_losses(logits, signed)``.
+        Modules with ``instance_losses(logits, signed)``.
         Default: ``PositiveLoss()`` and ``NegativeLoss(multi_negative_loss)``.
 
     Notes
     -----
-    The paper adds pseudo-labeled samples "to the training data", so a negative sample weighs
-    as one sample in the mean over all. Averaging negatives by themselves instead lets the few of a
-    batch weigh as much as all positives, and the result then depends on the draw.
+    The paper adds pseudo-labeled samples "to the training data", so a negative sample has the weight of
+    one sample in the mean over all. A separate mean would give the few negatives of a batch as much weight
+    as all positives, and the result would depend on the batch.
 
     Examples
     --------
@@ -322,7 +327,7 @@ class SignedLabelLoss(_SignedLoss):
 
     def instance_losses(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
         loss = self.positive.instance_losses(logits, signed)
-        if (signed < 0).any():  # the slower part, which most batches do not need
+        if (signed < 0).any():  # slower, and not needed for most batches
             loss = loss + self.negative.instance_losses(logits, signed)
         return loss
 
