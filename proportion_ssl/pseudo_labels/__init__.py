@@ -1,4 +1,4 @@
-"""From predictions and recorded proportions to signed labels: how many, which, and by which rule."""
+"""Pseudo labels from predictions and recorded proportions: selectors and the functions below them."""
 
 from proportion_ssl.pseudo_labels.picking import (
     merge_rounds,

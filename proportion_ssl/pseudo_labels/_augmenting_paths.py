@@ -1,4 +1,4 @@
-"""Augmenting paths: from labels that are the best for some counts to the best ones within bounds."""
+"""Augmenting paths that turn optimal labels for some counts into optimal labels within bounds."""
 
 import numpy as np
 
@@ -13,36 +13,37 @@ def augment_within_bounds(
     most: np.ndarray,
     unseen: np.ndarray,
 ) -> np.ndarray:
-    """Move instances between classes until all counts lie within bounds and no more can be gained.
+    """Move instances between classes until all counts lie within bounds and no move improves the score.
 
     Parameters
     ----------
     scores : ndarray of float, shape (n_classes, n_instances)
-        Of the instances that may move; ``-inf`` where an instance cannot have a class.
+        Scores of the instances that may move; ``-inf`` where an instance cannot have a class.
     bag : ndarray of int, shape (n_instances,)
-        Ascending.
+        Bag of each instance, in ascending order.
     labels : ndarray of int, shape (n_instances,)
-        Of the largest sum of score and dual variable each. Changed in place.
+        Class with the largest sum of score and dual variable of each instance. Changed in place.
     counts : ndarray of int, shape (n_bags, n_classes)
-        Of all instances of each bag, those included that may not move. Changed in place.
+        Counts of all instances of each bag, including those that may not move. Changed in place.
     duals : ndarray of shape (n_bags, n_classes)
         Finite.
     fewest, most : ndarray of int, shape (n_bags, n_classes)
+        Bounds of the counts.
     unseen : ndarray of shape (n_bags, n_classes, n_classes)
-        Upper bounds of what a move of an instance that may not move, from a class (second axis) to another
-        (third), would add to the total score; ``-inf`` where there is no such instance.
+        Upper bound of the gain in total score if an instance that may not move went from one class (second
+        axis) to another (third); ``-inf`` where there is no such instance.
 
     Returns
     -------
     in_doubt : ndarray of bool, shape (n_bags,)
-        Where a label that may not change was perhaps not the best one, or a move of that instance was; what
-        is found there is worth nothing.
+        True where moving an instance that may not move might improve the result. The labels of these bags
+        must not be used.
 
     Notes
     -----
-    Successive shortest paths [1]_, in all bags at a time: what a bag has too many of goes along the best
-    augmenting path to what it has too few of; then chains within the bounds, as long as they gain. As many
-    instances go at once as are equally good, earlier ones first.
+    Successive shortest paths [1]_, in all bags at once. Instances first move along the best augmenting path
+    from classes above their bound to classes below it, then along chains within the bounds while these
+    improve the score. Equally good instances move together, earlier ones first.
 
     References
     ----------
@@ -120,7 +121,7 @@ def augment_within_bounds(
 
 
 def _raise(gains, scores, bag, labels, rows):
-    """Raise the gains to those of the best of these instances."""
+    """Raise the gains to the best gains of these instances."""
     own_label = labels[rows]
     for label in range(len(scores)):
         mine = rows[own_label == label]
@@ -136,13 +137,13 @@ def _raise(gains, scores, bag, labels, rows):
 
 
 def _best_chains(gains, may_give, may_take, tol):
-    """In each bag the best augmenting path from a class that may give to one that may take.
+    """Best augmenting path in each bag from a class that may give to a class that may take.
 
-    Returns the class to which an instance of each class moves (-1: none does), first and last class, and
-    the gain of the chain.
+    Returns the class to which an instance of each class moves (-1: none moves), the first and last class,
+    and the gain of the chain.
     """
     each, n_classes = np.arange(len(gains)), gains.shape[1]
-    # bags along memory: along rows of a few classes numpy is many times slower
+    # bags on the last axis: numpy is many times slower along rows of a few classes
     steps = np.ascontiguousarray(gains.transpose(1, 2, 0))
     best, before = np.where(may_give.T, 0.0, -np.inf), np.full(may_give.T.shape, -1)
     for _ in range(n_classes - 1):
@@ -166,7 +167,7 @@ def _best_chains(gains, may_give, may_take, tol):
 
 
 def _movers(gains, scores, rows, cell, following):
-    """Which of the rows have the best gain for the move of their cell, a bag and a class."""
+    """Rows with the best gain for the move of their cell (a bag and a class)."""
     n_bags, n_classes = following.shape
     best = gains[np.arange(n_bags)[:, np.newaxis], np.arange(n_classes), following].ravel()
     to = following.ravel()[cell]

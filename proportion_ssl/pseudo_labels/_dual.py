@@ -5,38 +5,38 @@ from typing import Protocol, Self
 
 import numpy as np
 
-#: Instances that are worked on at once: few enough to stay in a processor's cache.
+#: Instances processed at once: few enough to stay in the processor cache.
 BLOCK = 2**14
 
 
 class Penalty(Protocol):
-    """Penalty on the dual variables, added to the log-totals of the instances; convex."""
+    """Convex penalty on the dual variables, added to the log-totals of the instances."""
 
     def __call__(self, duals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slope and curvature (n_bags, n_classes) at dual variables (n_bags, n_classes)."""
 
     def of(self, bags: np.ndarray) -> Self:
-        """The penalty of some of the bags, given as a mask of shape (n_bags,)."""
+        """Penalty of a subset of the bags, given as a mask of shape (n_bags,)."""
 
 
 def blocks_of_bags(
     bag_index: np.ndarray, sizes: np.ndarray, limit: int = BLOCK
 ) -> Iterator[tuple[slice | np.ndarray, slice]]:
-    """Whole bags, some at a time, so that what is computed of them stays small.
+    """Iterate over blocks of whole bags, to bound the memory of a computation.
 
     Parameters
     ----------
     bag_index : ndarray of int, shape (n_instances,)
         0 to n_bags - 1.
     sizes : ndarray of int, shape (n_bags,)
-        How many instances each bag has, at least 1.
+        Number of instances of each bag, at least 1.
     limit : int
-        Most instances of a block, unless it is one bag. Default: as many as fit a cache.
+        Maximum number of instances in a block of several bags. Default: as many as fit in the cache.
 
     Yields
     ------
     rows : slice or ndarray of int
-        Instances of the block, bag after bag; within a bag in their order.
+        Instances of the block, bag by bag, in their original order within a bag.
     bags : slice
         Bags of the block.
 
@@ -58,16 +58,17 @@ def blocks_of_bags(
 
 
 class BagDuals:
-    """Bags with a dual variable per class, which is added to the scores of all their instances.
+    """Dual variables of bags, one per class, added to the scores of all instances of the bag.
 
     Parameters
     ----------
     scores : ndarray of float, shape (n_classes, n_instances)
-        Bag after bag, in units of the temperature; ``-inf`` where an instance cannot have a class. By
-        classes, so that sums over bags run along memory. Soft labels are of their type.
+        Scores bag by bag, in units of the temperature; ``-inf`` where an instance cannot have a class.
+        Classes come first so that sums over bags are contiguous in memory. Soft labels have the same dtype.
     sizes : ndarray of int, shape (n_bags,)
-        At least 1 each.
+        Number of instances of each bag, at least 1.
     duals : ndarray of shape (n_bags, n_classes)
+        Start values.
 
     Attributes
     ----------
@@ -96,24 +97,24 @@ class BagDuals:
     def minimize(
         self, penalty: Penalty, *, tol: float | np.ndarray, max_iter: int = 50, longest: float = 4.0
     ) -> None:
-        """Set the dual variables p: minima of ``sum_i log sum_c exp(s_ic + p_c) + penalty(p)`` in each bag.
+        """Set the dual variables p to the minimum of ``sum_i log sum_c exp(s_ic + p_c) + penalty(p)``.
 
         Parameters
         ----------
         penalty : Penalty
         tol : float or ndarray of shape (n_bags,)
-            Ends when no slope of the whole is more than this share of its bag.
+            Stop when no component of the gradient exceeds this fraction of the bag size.
         max_iter : int, default=50
         longest : float, default=4.0
-            Longest step of a dual variable. Where labels are nearly hard the sum is nearly flat, and a step
-            would be far too long.
+            Largest step of a dual variable. Where labels are nearly hard, the sum is nearly flat and a full
+            Newton step would be far too long.
 
         Notes
         -----
-        Newton's method, damped: a step along which the slope turns round, to more than half of what it was,
-        is cut to a quarter. Slopes tell this without a logarithm of each instance. A bag that has found its
-        minimum stays there, so that it does not matter which others it is solved with; once most have, the
-        others go on alone.
+        Damped Newton's method: if the slope along a step changes sign and keeps more than half its size, the
+        step is cut to a quarter. This test needs no logarithm per instance. Bags that have converged no
+        longer change, so the result does not depend on which bags are solved together. Once most bags have
+        converged, only the others are iterated.
         """
         tol = np.broadcast_to(tol, self.sizes.shape)
         slope, curvature = penalty(self.duals)
@@ -146,11 +147,11 @@ class BagDuals:
                 downhill[too_far] /= 4
 
     def undecided(self) -> np.ndarray:
-        """How many instances a dual variable moves: curvature of the log-totals, (n_bags, n_classes)."""
+        """Curvature of the log-totals, (n_bags, n_classes): how many instances a dual variable moves."""
         return self.counts - self._sums(self.soft**2).T
 
     def _off(self, gradient):
-        """Largest slope of each bag, as a share of its instances."""
+        """Largest absolute gradient of each bag, as a fraction of its size."""
         return np.abs(gradient).max(axis=1) / self.sizes
 
     def _set(self, duals, weights):
@@ -158,13 +159,13 @@ class BagDuals:
         self.duals, self.soft, self.counts = duals, weights, self._sums(weights).T
 
     def _move(self, duals, soft, step):
-        """Soft labels a step from others, without an exponential of each instance."""
+        """Soft labels after a step, without an exponential per instance."""
         weights = self._repeat(np.exp(step))
         weights *= soft
         self._set(duals + step, weights)
 
     def _repeat(self, of_bags):
-        """Numbers of each bag and class for each instance."""
+        """Repeat values per bag and class for each instance."""
         return np.repeat(of_bags.T.astype(self._dtype), self.sizes, axis=1)
 
     def _sums(self, values):
@@ -173,8 +174,8 @@ class BagDuals:
 
     def _hessian(self, curvature):
         """Second derivatives, shape (n_bags, n_classes, n_classes)."""
-        # A step needs no more than single precision, and half as much is read. Products of what is left
-        # are no subnormal numbers, which processors multiply a hundred times more slowly.
+        # Single precision is enough for a step and halves the memory traffic. Small values are dropped
+        # because their products are subnormal numbers, which processors multiply a hundred times slower.
         soft = self.soft.astype(np.float32, copy=False) + np.float32(1e-18)
         diagonal = np.arange(len(soft))
         hessian = np.zeros((len(self.sizes), len(soft), len(soft)))
@@ -186,7 +187,7 @@ class BagDuals:
         return hessian
 
     def _of(self, bags):
-        """Some of the bags, on their own."""
+        """The problem restricted to some of the bags."""
         part = object.__new__(BagDuals)
         part.sizes, part._dtype = self.sizes[bags], self._dtype
         part._starts = np.cumsum(part.sizes) - part.sizes
@@ -195,6 +196,6 @@ class BagDuals:
         return part
 
     def _take_over(self, bags, part):
-        """Set some of the bags to what they are on their own."""
+        """Copy the solution of some of the bags back."""
         self.duals[bags], self.counts[bags] = part.duals, part.counts
         self.soft[:, np.repeat(bags, self.sizes)] = part.soft

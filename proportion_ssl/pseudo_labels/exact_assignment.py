@@ -1,4 +1,4 @@
-"""Labels of all instances of a bag at once, so that their counts fit its proportions."""
+"""Joint labels of all instances of a bag whose counts match the recorded proportions."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from proportion_ssl.proportions.intervals import move_to_sum_one
 from proportion_ssl.pseudo_labels._augmenting_paths import augment_within_bounds
 from proportion_ssl.pseudo_labels._dual import BLOCK, BagDuals, blocks_of_bags
 
-#: Instances that are assigned at once: what is done for many bags in one go costs each of them less.
+#: Instances that are assigned at once: processing many bags together is faster per bag.
 AT_ONCE = 24 * BLOCK
 #: Pairs of classes, over bags of one instance, whose moves are compared at once: 128 MB of numbers.
 _PAIRS = 2**24
@@ -18,7 +18,7 @@ _FEW = 200
 
 
 def largest_remainder(shares: np.ndarray, n_instances: np.ndarray) -> np.ndarray:
-    """Whole numbers of instances that come closest to shares and add up to each bag's size.
+    """Round shares to numbers of instances that sum to the size of each bag.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ def largest_remainder(shares: np.ndarray, n_instances: np.ndarray) -> np.ndarray
     -------
     counts : ndarray of int64, shape (n_bags, n_classes)
         Rows sum to ``n_instances``; each count is ``n * share`` rounded down or up. A share of 0
-        stays 0; of equal remainders the earlier class is rounded up.
+        stays 0; among equal remainders the earlier class is rounded up.
 
     Notes
     -----
-    The method of largest remainders (Hamilton's).
+    The largest remainder method (Hamilton's method).
 
     Examples
     --------
@@ -54,20 +54,21 @@ def largest_remainder(shares: np.ndarray, n_instances: np.ndarray) -> np.ndarray
 def count_bounds(
     lower: np.ndarray, upper: np.ndarray, n_instances: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fewest and most instances per bag and class that intervals of the shares allow.
+    """Bounds on the number of instances per bag and class from intervals of the shares.
 
     Parameters
     ----------
     lower, upper : array-like of shape (n_bags, n_classes)
-        Smallest and largest share, in [0, 1]; together they admit shares that sum to 1.
+        Smallest and largest share, in [0, 1]; each row must admit shares that sum to 1.
     n_instances : array-like of int, shape (n_bags,)
+        Size of each bag.
 
     Returns
     -------
     fewest, most : ndarray of int64, shape (n_bags, n_classes)
-        Each row admits counts that sum to the size of the bag. Where the interval of a class holds no whole
-        number of instances, its ends are those of :func:`largest_remainder`, so that
-        ``lower = upper`` gives exactly those counts twice.
+        Each row admits counts that sum to the size of the bag. An interval that contains no whole number of
+        instances is replaced by the counts of :func:`largest_remainder`; ``lower = upper`` therefore gives
+        these counts for both bounds.
 
     Examples
     --------
@@ -84,16 +85,17 @@ def count_bounds(
 
 
 def shares_within(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Shares that sum to 1, all at the same relative place of their intervals.
+    """Shares that sum to 1, all at the same relative position in their intervals.
 
     Parameters
     ----------
     lower, upper : array-like of shape (n_bags, n_classes)
+        Intervals of the shares, in [0, 1].
 
     Returns
     -------
     shares : ndarray of shape (n_bags, n_classes)
-        ``lower + t * (upper - lower)`` with one t per bag; ``lower`` itself where all widths are 0.
+        ``lower + t * (upper - lower)`` with one t per bag; ``lower`` if all widths are 0.
 
     Examples
     --------
@@ -114,7 +116,7 @@ def sinkhorn(
     max_iter: int = 200,
     tol: float = 1e-4,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Soft labels whose mean in each bag lies within intervals: entropic optimal transport.
+    """Soft labels whose mean in each bag lies within intervals, by entropic optimal transport.
 
     Parameters
     ----------
@@ -125,24 +127,24 @@ def sinkhorn(
     lower, upper : ndarray of shape (n_bags, n_classes)
         Interval of each share. A class with ``upper = 0`` receives nothing.
     temperature : float, default=1.0
-        Entropy weight, in the unit of the scores; towards 0 labels become hard.
+        Weight of the entropy, above 0, in units of the scores; labels become hard as it approaches 0.
     max_iter : int, default=200
     tol : float, default=1e-4
-        Ends when no mean is further than this outside its interval.
+        Stop when no mean is further than this outside its interval.
 
     Returns
     -------
     soft : ndarray of float, shape (n_instances, n_classes)
         Rows sum to 1.
     duals : ndarray of float, shape (n_bags, n_classes)
-        What is added to the scores of a bag: ``soft = softmax((scores + duals) / temperature)``;
+        Added to the scores of each bag: ``soft = softmax((scores + duals) / temperature)``;
         ``-inf`` for a class that the bag cannot have.
 
     Notes
     -----
-    Maximizes ``<soft, scores> + temperature * entropy(soft)`` under the interval of every class, by the
-    scaling iterations of Chizat et al. [2]_ with a range constraint on one marginal; with
-    ``lower = upper`` they are Sinkhorn's [1]_.
+    Maximizes ``<soft, scores> + temperature * entropy(soft)`` subject to the intervals, by the scaling
+    iterations of Chizat et al. [2]_ with a range constraint on one marginal; with ``lower = upper`` these
+    are the Sinkhorn iterations [1]_.
 
     References
     ----------
@@ -178,7 +180,7 @@ def sinkhorn(
 def assign(
     scores: np.ndarray, bag_index: np.ndarray, fewest: np.ndarray, most: np.ndarray
 ) -> np.ndarray:
-    """Labels of largest total score among all whose counts in each bag lie within bounds.
+    """Labels with the largest total score among those whose counts lie within bounds in each bag.
 
     Parameters
     ----------
@@ -187,27 +189,28 @@ def assign(
     bag_index : ndarray of int, shape (n_instances,)
         0 to n_bags - 1, each at least once.
     fewest, most : ndarray of int, shape (n_bags, n_classes)
-        Bounds of the counts, as in :func:`count_bounds`; equal for exact counts.
+        Bounds of the counts, as from :func:`count_bounds`; equal for exact counts.
 
     Returns
     -------
     labels : ndarray of int64, shape (n_instances,)
-        Exact optimum. Of equal scores earlier instances move first.
+        Exact optimum. Among equal scores, earlier instances move first.
 
     Raises
     ------
     ValueError
-        When the bounds of a bag admit no counts that sum to its size.
+        If the bounds of a bag admit no counts that sum to its size.
 
     Notes
     -----
     The transportation problem of a bag has one dual variable per class: labels ``argmax(scores + duals)`` are
-    the best for the counts that they have. Dual variables at which counts almost fit come from soft labels,
-    first of some instances of each bag at a high temperature, then, at lower ones, of those that errors of
-    the dual variables could still move. Cheapest augmenting paths [1]_ of the last few lead to counts within
-    the bounds.
-    Where an instance that was taken for settled might have been the better one to move, the bag is done
-    again with fewer of them settled: labels are exact whatever was guessed.
+    optimal for their own counts. Dual variables at which the counts almost fit are found with soft labels,
+    first of some instances of each bag at a high temperature, then at lower temperatures of the instances
+    that errors of the dual variables could still move. Shortest augmenting paths [1]_ over the remaining
+    instances lead to counts within the bounds.
+
+    The other instances are treated as settled. If moving one of them might have been better, the bag is
+    solved again with fewer settled instances, so the result is always exact.
 
     References
     ----------
@@ -227,7 +230,7 @@ def assign(
         bag = int(np.flatnonzero(wrong)[0])
         raise ValueError(
             f"Bag {bag} has {sizes[bag]} instances, but its counts must lie between {fewest[bag].tolist()} "
-            f"and {most[bag].tolist()}; no counts within these bounds sum to its size."
+            f"and {most[bag].tolist()}; no counts within these bounds sum to its size. Widen the bounds."
         )
     labels = np.empty(len(bag_index), dtype=np.int64)
     # augmenting paths need a few numbers per bag and pair of classes
@@ -238,16 +241,16 @@ def assign(
 
 
 def best_classes(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class of the largest score of each instance, the first of equal ones, and that score.
+    """Class with the largest score of each instance (the first of equal ones), and that score.
 
     Parameters
     ----------
     scores : ndarray of float, shape (n_classes, n_instances)
-        By classes: along rows of a few classes numpy is many times slower.
+        Classes come first: numpy is many times slower along rows of a few classes.
 
     Returns
     -------
-    label : ndarray of unsigned int, as small as the classes allow, shape (n_instances,)
+    label : ndarray of the smallest sufficient unsigned int, shape (n_instances,)
     best : ndarray of float, shape (n_instances,)
 
     Examples
@@ -265,7 +268,7 @@ def best_classes(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _assign(scores, sizes, fewest, most, care):
-    """Labels of some bags, bag after bag; the more care, the fewer instances are settled early."""
+    """Labels of some bags, bag by bag; more ``care`` settles fewer instances early."""
     part = _Narrowing(scores, sizes, fewest, most)
     part.narrow(care, at_most=care * np.maximum(400, sizes // 4))
     part.narrow(care)
@@ -286,10 +289,10 @@ def _assign(scores, sizes, fewest, most, care):
 
 
 class _Narrowing:
-    """Labels of some bags, and those instances that errors of the dual variables could still move.
+    """Labels of some bags, and the instances that errors of the dual variables could still move.
 
-    ``rows``, ``bag`` and ``scores`` (by classes) are of these instances, ``labels`` and ``counts`` of all.
-    ``unseen`` bounds what moving one of the others would add, as for :func:`augment_within_bounds`.
+    ``rows``, ``bag`` and ``scores`` (classes first) belong to these instances, ``labels`` and ``counts`` to
+    all. ``unseen`` bounds the gain from moving a settled instance, as in :func:`augment_within_bounds`.
     """
 
     def __init__(self, scores, sizes, fewest, most):
@@ -298,7 +301,7 @@ class _Narrowing:
         self.rows, self.bag = np.arange(len(scores)), np.repeat(np.arange(n_bags), sizes)
         self.scores = self._exact = np.ascontiguousarray(scores.T)
         self._closed, self._largest = _closed(most > 0), max(abs(scores.min()), abs(scores.max()))
-        # of most it will be clear where they belong: single precision will do
+        # single precision is enough: most instances are far from a decision boundary
         self._dtype: type = np.float32
         self.labels = np.empty(len(scores), dtype=np.int16)
         self.settled, self.counts = np.zeros((2, n_bags, n_classes), dtype=np.int64)
@@ -306,7 +309,10 @@ class _Narrowing:
         self.unseen = np.full((n_bags, n_classes, n_classes), -np.inf)
 
     def narrow(self, care, at_most=None):
-        """Better dual variables, of at most so many instances per bag; labels at these; fewer instances."""
+        """Improve the dual variables and the labels, and settle more instances.
+
+        At most ``at_most`` instances per bag are used to fit the dual variables.
+        """
         undecided = self._fit_duals(at_most)
         blocks = blocks_of_bags(self.bag, self.sizes)
         kept = np.concatenate(
@@ -320,7 +326,7 @@ class _Narrowing:
         self.scores += self._exact.take(self.rows, axis=1)
 
     def _settle(self, rows, bags, care, undecided):
-        """Labels of some bags at their dual variables; where the instances are that errors could move."""
+        """Set labels of some bags; return the positions of instances that errors could still move."""
         duals, sizes, dtype = self.duals[bags], self.sizes[bags], self._dtype
         shifted = np.repeat((duals + self._closed[bags]).T.astype(dtype), sizes, axis=1)
         shifted += self.scores[:, rows]
@@ -332,18 +338,18 @@ class _Narrowing:
         found = _count(cell, duals.shape)
         counts = self.settled[bags] + found
         off = np.abs(counts - np.clip(counts, self.fewest[bags], self.most[bags]))
-        # by how much a dual variable may have to change, from how many instances its change moves
+        # possible error of each dual variable, from the number of instances that it moves
         reach = care * (1.5 * off + 6) * self.temperature[bags] / (undecided + 1e-9)
         all_there_is = 4 * (self._largest + np.abs(duals).max())
         np.minimum(reach, all_there_is, out=reach)
         shifted += np.repeat(reach.T.astype(dtype), sizes, axis=1)
         least = best - reach.ravel().astype(dtype)[cell]
         movable, seen = np.zeros((2, len(least)), dtype=bool)
-        for row in shifted:  # its own class is always in reach; movable if another one is
+        for row in shifted:  # the own class is always within reach; movable if another one is too
             in_reach = row >= least
             movable |= seen & in_reach
             seen |= in_reach
-        movable[np.cumsum(sizes) - sizes] = True  # one at least in each bag
+        movable[np.cumsum(sizes) - sizes] = True  # at least one in each bag
         kept = np.flatnonzero(movable)
         newly_settled = found - _count(cell[kept], duals.shape)
         rounding = 8 * np.finfo(dtype).eps * (self._largest + np.abs(duals) + reach)
@@ -356,7 +362,7 @@ class _Narrowing:
         return rows.start + kept
 
     def _fit_duals(self, at_most):
-        """Set dual variables at which soft labels have the counts; returns how many instances one moves."""
+        """Set dual variables at which soft labels have the counts; return how many instances each moves."""
         scores, sizes = self.scores, self.sizes
         if at_most is not None:
             sizes = np.minimum(sizes, at_most)
@@ -375,9 +381,9 @@ class _Narrowing:
 
 @dataclass
 class _Bounds:
-    """Penalty where counts must lie within bounds: their most if negative, else their fewest.
+    """Penalty for counts within bounds: slope ``-most`` for negative dual variables, else ``-fewest``.
 
-    In between, for dual variables near 0, it is made smooth.
+    The transition near 0 is smoothed.
     """
 
     fewest: np.ndarray  # shape (n_bags, n_classes)
@@ -394,17 +400,17 @@ class _Bounds:
 
 
 def _closed(allowed):
-    """What is added to the scores of a class: ``-inf`` where a bag cannot have it."""
+    """Added to the scores of a class: ``-inf`` where a bag cannot have it, otherwise 0."""
     return np.where(allowed, 0.0, -np.inf)
 
 
 def _count(cell, shape):
-    """How many instances each cell, a bag and a class, has."""
+    """Number of instances in each cell (a bag and a class)."""
     return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _evenly_spaced(sizes, n_taken):
-    """Positions of some instances of each bag, evenly spaced, among all bag after bag."""
+    """Evenly spaced positions of some instances of each bag, in bag-by-bag order."""
     begin = np.repeat(np.cumsum(n_taken) - n_taken, n_taken)
     step = np.repeat(sizes / n_taken, n_taken)
     within = ((np.arange(len(begin)) - begin) * step).astype(np.int64)

@@ -1,15 +1,15 @@
-"""Which pseudo label each instance had in each round, and by which rule: the only place that holds labels."""
+"""Log of the pseudo label of each instance in each round, and of the rule that gave it."""
 
 import numpy as np
 import pandas as pd
 
-#: What gave a label, in the order of the codes that a log stores.
+#: Rules that give a label, in the order of the codes stored in a log.
 RULES = ("withdrawn", "positive", "negative", "remembered")
 SIGNS = np.array([0, 1, -1, -1], dtype=np.int8)  # of these rules
 
 
 class LabelLog:
-    """Pseudo labels of all rounds, as changes, so that any round can be replayed.
+    """Pseudo labels of all rounds, stored as changes, so that any round can be replayed.
 
     Parameters
     ----------
@@ -20,8 +20,8 @@ class LabelLog:
 
     Notes
     -----
-    Only labels that changed in a round are stored: memory grows with the number of changes, not with
-    rounds times instances.
+    Only labels that changed in a round are stored, so memory grows with the number of changes, not with the
+    number of rounds times instances.
 
     Examples
     --------
@@ -42,7 +42,7 @@ class LabelLog:
     def from_changes(
         cls, bag_index: np.ndarray, bag_names: np.ndarray, classes: np.ndarray, changes: list
     ) -> "LabelLog":
-        """The log that has these changes.
+        """Create a log from stored changes.
 
         Parameters
         ----------
@@ -62,12 +62,12 @@ class LabelLog:
 
     @property
     def changes(self) -> list:
-        """Changes of each round: flat positions (instance * n_classes + class) and what is in ``RULES``."""
+        """Changes of each round: flat positions (instance * n_classes + class) and indices of ``RULES``."""
         return self._changes
 
     @property
     def n_rounds(self) -> int:
-        """Rounds recorded so far."""
+        """Number of recorded rounds."""
         return len(self._changes)
 
     @property
@@ -77,7 +77,7 @@ class LabelLog:
 
     @property
     def label_rounds(self) -> np.ndarray:
-        """Round since which each label has stood without a break, 0 where there is none; int32."""
+        """Round since which each label has been unchanged; 0 without a label; int32."""
         since = np.zeros(self._rules.size, dtype=np.int32)
         signs = np.zeros(self._rules.size, dtype=np.int8)
         for now, (cells, rules) in enumerate(self._changes, start=1):
@@ -92,9 +92,9 @@ class LabelLog:
         Parameters
         ----------
         labels : ndarray of shape (n_instances, n_classes)
-            Labels that the round trained on. Soft labels in [0, 1] count as positive above one half.
+            Labels used for training in this round. Soft labels in [0, 1] count as positive above 0.5.
         remembered : ndarray of bool, shape (n_instances, n_classes), optional
-            Where a negative label stands from an earlier round and was not given again. Default: nowhere.
+            True where a negative label was kept from an earlier round and not given again. Default: nowhere.
         """
         rules = np.where(labels > 0.5, 1, np.where(labels < 0, 2, 0)).astype(np.int8)
         if remembered is not None:
@@ -104,12 +104,12 @@ class LabelLog:
         self._rules = rules
 
     def replay(self, n_rounds: int | None = None) -> np.ndarray:
-        """Labels as they stood in a round.
+        """Labels after a given round.
 
         Parameters
         ----------
         n_rounds : int, optional
-            1 to ``n_rounds``; 0: before the first. Default: the last.
+            0 (before the first round) to the number of recorded rounds. Default: the last.
 
         Returns
         -------
@@ -118,15 +118,15 @@ class LabelLog:
         Raises
         ------
         ValueError
-            When that round was not recorded.
+            If the round was not recorded.
         """
         n_rounds = self.n_rounds if n_rounds is None else n_rounds
         if not 0 <= n_rounds <= self.n_rounds:
-            raise ValueError(f"Rounds 0 to {self.n_rounds} were recorded; got {n_rounds}.")
+            raise ValueError(f"n_rounds must be between 0 and {self.n_rounds}; got {n_rounds}.")
         return SIGNS[self._rules_after(n_rounds)]
 
     def _rules_after(self, n_rounds):
-        """Position in ``RULES`` of what gave each label, shape (n_instances, n_classes)."""
+        """Index in ``RULES`` of the rule that gave each label, shape (n_instances, n_classes)."""
         rules = np.zeros(self._rules.size, dtype=np.int8)
         for cells, values in self._changes[:n_rounds]:
             rules[cells] = values
@@ -139,8 +139,8 @@ class LabelLog:
         -------
         frame : DataFrame
             Columns ``round``, ``bag``, ``instance`` (row among all bag instances), ``class``, ``sign`` (+1,
-            -1, 0 where the label was taken back) and ``rule`` ("positive", "negative", "remembered" or
-            "withdrawn"); a label stands until the next row of its instance and class.
+            -1, or 0 if the label was withdrawn) and ``rule`` ("positive", "negative", "remembered" or
+            "withdrawn"). A label is valid until the next row of its instance and class.
         """
         n_changes = [len(cells) for cells, _ in self._changes]
         cells = np.concatenate([c for c, _ in self._changes] or [np.empty(0, dtype=np.int64)])
@@ -159,7 +159,7 @@ class LabelLog:
 
 
 class LoggedLabels:
-    """Mixin of a classifier whose ``label_log_`` holds its pseudo labels; the other names are views of it.
+    """Mixin for classifiers with a ``label_log_``; the other attributes are computed from it.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ class LoggedLabels:
     signed_labels_ : ndarray of int8, shape (n_bag_instances, n_classes)
         Labels of the last round.
     label_rounds_ : ndarray of int32, shape (n_bag_instances, n_classes)
-        The round since which each has stood without a break; 0: no label.
+        Round since which each label has been unchanged; 0 without a label.
     bag_index_, bag_names_ : ndarray
     """
 
@@ -180,12 +180,12 @@ class LoggedLabels:
 
     @property
     def label_rounds_(self) -> np.ndarray:
-        """The round since which each label has stood, shape (n_bag_instances, n_classes)."""
+        """Round since which each label has been unchanged, shape (n_bag_instances, n_classes)."""
         return self.label_log_.label_rounds
 
     @property
     def bag_index_(self) -> np.ndarray:
-        """Bag of each instance, as a position in ``bag_names_``; shape (n_bag_instances,)."""
+        """Bag of each instance, as an index into ``bag_names_``; shape (n_bag_instances,)."""
         return self.label_log_.bag_index
 
     @property
@@ -195,6 +195,6 @@ class LoggedLabels:
 
 
 def _read_only(array):
-    """An array that says so when someone tries to change what is only computed from the log."""
+    """Return the array as read-only, so that changes of computed values raise an error."""
     array.flags.writeable = False
     return array

@@ -1,4 +1,4 @@
-"""Take the k most or least confident instances per bag and class; signed labels of rounds."""
+"""Pick the k most or least confident instances per bag and class; build the signed labels of a round."""
 
 import numpy as np
 
@@ -6,24 +6,23 @@ import numpy as np
 def pick_most_confident(
     confidence: np.ndarray, predicted: np.ndarray, bag_ids: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
-    """Choose the most confident instances predicted as each class, in each bag.
+    """Pick the most confident instances predicted as each class, in each bag.
 
     Parameters
     ----------
     confidence : ndarray of float, shape (n_instances,)
-        Certainty of the prediction: the largest class probability.
+        Largest class probability, in [0, 1].
     predicted : ndarray of int, shape (n_instances,)
         Predicted class index.
     bag_ids : ndarray of int, shape (n_instances,)
         Bag index.
     counts : ndarray of int, shape (n_bags, n_classes)
-        How many to take among the instances of a bag predicted as a class; all are taken
-        where there are fewer.
+        How many to pick among the instances of a bag predicted as a class; all if there are fewer.
 
     Returns
     -------
     picked : ndarray of bool, shape (n_instances,)
-        At equal confidence earlier instances are taken first.
+        At equal confidence, earlier instances are picked first.
 
     Notes
     -----
@@ -42,7 +41,7 @@ def pick_most_confident(
 def pick_least_confident(
     confidence: np.ndarray, predicted: np.ndarray, bag_ids: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
-    """Choose the least confident instances predicted as each class, in each bag.
+    """Pick the least confident instances predicted as each class, in each bag.
 
     Parameters
     ----------
@@ -53,9 +52,9 @@ def pick_least_confident(
     Returns
     -------
     picked : ndarray of bool, shape (n_instances,)
-        At equal confidence later instances are taken first: this is the order of
-        :func:`pick_most_confident` from its other end, so that the picks of both never meet unless they
-        are more than there are instances.
+        At equal confidence, later instances are picked first. This is the reverse order of
+        :func:`pick_most_confident`, so the picks of both overlap only if their counts together exceed the
+        number of instances.
 
     Examples
     --------
@@ -69,12 +68,12 @@ def pick_least_confident(
 
 
 def _pick_first(key, predicted, bag_ids, counts, latest=False):
-    """The ``counts[bag, class]`` instances of smallest key in each cell; of equal ones the earliest.
+    """Pick the ``counts[bag, class]`` instances with the smallest key in each cell, earliest first.
 
-    Cell and leading bits of the key are packed into one integer: sorted, its value at each cell's
-    count parts what is taken from what is not. Only instances that share this value, few unless
-    confidences are equal, need an order of their own. Sorting values is several times faster
-    than sorting indices.
+    The cell and the leading bits of the key are packed into one integer. After sorting, the value at the
+    count of each cell separates picked from other instances. Only instances with exactly this value need
+    a second sort; these are few unless confidences are equal. Sorting values is several times faster than
+    sorting indices.
     """
     counts = np.asarray(counts)
     cells = np.asarray(bag_ids, dtype=np.int64) * counts.shape[1] + predicted
@@ -85,16 +84,16 @@ def _pick_first(key, predicted, bag_ids, counts, latest=False):
     packed |= cells.view(np.uint64) << np.uint64(64 - _n_bits(counts.size))
     ordered = np.sort(packed)
     has_picks = wanted > 0
-    last = np.zeros(counts.size, dtype=np.uint64)  # of those taken
+    last = np.zeros(counts.size, dtype=np.uint64)  # largest picked value
     last[has_picks] = ordered[(start_of_cell + wanted - 1)[has_picks]]
     last_of = last[cells]
     picked = packed < last_of
     at_last = np.flatnonzero((packed == last_of) & has_picks[cells])
     if len(at_last):
-        first_at_last = np.searchsorted(ordered, last)  # how many are taken before, in all cells
+        first_at_last = np.searchsorted(ordered, last)  # number picked before, in all cells
         room = wanted - (first_at_last - start_of_cell)
         if latest:
-            at_last = at_last[::-1]  # the sort below leaves equal ones in order
+            at_last = at_last[::-1]  # the sort below is stable
         at_last = at_last[np.lexsort((key[at_last], cells[at_last]))]
         cells_at_last = cells[at_last]
         begins = np.searchsorted(cells_at_last, cells_at_last)
@@ -108,9 +107,9 @@ def _n_bits(n_cells):
 
 
 def _leading_bits(key, n_cells):
-    """Integers in the order of the keys, in as many bits as the cells leave of 64."""
-    bits = (key + 0.0).view(np.int64)  # makes 0 of -0
-    # floats are ordered as their bits where positive, and inversely where negative
+    """Integers in the order of the keys, in the bits of 64 that the cells do not use."""
+    bits = (key + 0.0).view(np.int64)  # turns -0 into 0
+    # positive floats have the order of their bits, negative floats the reverse order
     bits ^= (bits >> 63).view(np.int64) | np.int64(-(2**63))
     return bits.view(np.uint64) >> np.uint64(_n_bits(n_cells))
 
@@ -118,7 +117,7 @@ def _leading_bits(key, n_cells):
 def sign_labels(
     predicted: np.ndarray, picked: np.ndarray, *, n_classes: int, sign: int
 ) -> np.ndarray:
-    """Signed-label matrix that gives ``sign`` to the predicted class of picked instances.
+    """Build signed labels with ``sign`` at the predicted class of the picked instances.
 
     Parameters
     ----------
@@ -146,20 +145,20 @@ def sign_labels(
 
 
 def merge_rounds(positive: np.ndarray, negative: np.ndarray, remembered: np.ndarray) -> np.ndarray:
-    """Signed labels of a round from its picks and the negatives remembered from earlier rounds.
+    """Merge the picks of a round with the negative labels remembered from earlier rounds.
 
     Parameters
     ----------
     positive, negative : ndarray of int8, shape (n_instances, n_classes)
-        This round's picks; +1 in the first, -1 in the second, 0 elsewhere. Soft positive labels: float32.
+        Picks of this round: +1 in the first, -1 in the second, 0 elsewhere. Soft positive labels are float32.
     remembered : ndarray of int8, shape (n_instances, n_classes)
-        -1 where a negative label of an earlier round still stands, 0 elsewhere.
+        -1 where a negative label of an earlier round is kept, 0 elsewhere.
 
     Returns
     -------
-    signed : ndarray of int8, or float32 where labels are soft, shape (n_instances, n_classes)
-        A row with a positive label holds nothing else: what the instance is now taken for
-        says all that its remembered negatives could say, and settles it where they disagree.
+    signed : ndarray of int8 (float32 for soft labels), shape (n_instances, n_classes)
+        A positive label replaces all negative labels of its row: it implies those that agree with it and
+        overrides those that do not.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Class probabilities of the instances of a bag, given the recorded proportions of that bag."""
+"""Class probabilities of instances, given the recorded proportions of their bags."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from proportion_ssl.pseudo_labels.soft_assignment import posterior_labels
 
-#: Standard deviation of a recorded share where nothing else is known of it.
+#: Standard deviation of a recorded share if nothing else is known about it.
 UNKNOWN_DEVIATION = 0.05
 
-#: What the prediction of an instance counts beside the record, and degrees of freedom of errors of records.
+#: Weight of the prediction of an instance relative to the record; degrees of freedom of record errors.
 INSTANCE_WEIGHT, DEGREES_OF_FREEDOM = 0.3, 3.0
 
-#: Instances that a bag counts as at most: patches of a slide err together.
+#: Maximum effective number of instances of a bag: errors of patches of a slide are correlated.
 EFFECTIVE_SIZE = 60
 
-#: What a probability counts at least: no classifier is surer than that.
+#: Lower limit of a probability: no classifier is more certain than that.
 SMALLEST_PROBABILITY = 1e-6
 
 
@@ -28,21 +28,23 @@ def probabilities_given_records(
     standard_deviation: float = UNKNOWN_DEVIATION,
     instance_weight: float = INSTANCE_WEIGHT,
 ) -> np.ndarray:
-    """Class probabilities that take the recorded proportions of the bags into account.
+    """Update class probabilities with the recorded proportions of the bags.
 
     Parameters
     ----------
     probabilities : ndarray of float, shape (n_instances, n_classes)
-        Predicted without the records; rows sum to 1.
+        Predictions made without the records; rows sum to 1.
     bag_index : ndarray of int, shape (n_instances,)
         0 to n_bags - 1, each at least once.
     lower, upper : ndarray of shape (n_bags, n_classes)
-        Interval of each recorded share; equal where it is exact. A record that says less than the share of
-        every class takes the place of ``lower``.
+        Interval of each recorded share; equal for exact shares. Pass a
+        :class:`~proportion_ssl.proportions.PartialRecord` or
+        :class:`~proportion_ssl.proportions.OrderRecord` as ``lower`` and omit ``upper``.
     standard_deviation : float, default=0.05
-        Of the recorded shares, above 0: how far a record moves the probabilities.
+        Standard deviation of the recorded shares, above 0. The smaller it is, the further a record moves
+        the probabilities.
     instance_weight : float, default=0.3
-        What the prediction of an instance counts beside the record, above 0.
+        Weight of the prediction of an instance relative to the record, above 0.
 
     Returns
     -------
@@ -51,10 +53,10 @@ def probabilities_given_records(
 
     Notes
     -----
-    ``posterior_labels`` of ``proportion_ssl.pseudo_labels.soft_assignment`` with the logarithms of the
-    probabilities, weighted by ``instance_weight`` (below 1, because patches of a slide err together), at a
-    temperature of the same size: where a record agrees with the prediction, the probabilities stay what they
-    are. A record that is far off counts for little under the t distribution.
+    Calls ``posterior_labels`` of ``proportion_ssl.pseudo_labels.soft_assignment`` with log-probabilities
+    times ``instance_weight`` (below 1 because errors of patches of a slide are correlated), at a temperature
+    of ``instance_weight``. Probabilities that agree with the record therefore do not change. The
+    t distribution gives little weight to a record that is far from the predictions.
 
     Examples
     --------

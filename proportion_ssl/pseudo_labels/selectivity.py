@@ -1,4 +1,4 @@
-"""How many instances of each bag receive a positive or a negative pseudo label."""
+"""Number of instances of each bag that receive a positive or negative pseudo label."""
 
 import numpy as np
 
@@ -53,14 +53,14 @@ def negative_selectivity(
     Returns
     -------
     selectivity : ndarray of shape (n_bags, n_classes)
-        In [0, 1]; 0 wherever the class is not over-predicted; together with
-        :func:`positive_selectivity` never above ``predicted_proportions``.
+        In [0, 1]; 0 where the class is not over-predicted. The sum with :func:`positive_selectivity` never
+        exceeds ``predicted_proportions``.
 
     Notes
     -----
-    Equation (1) of [1]_: ``SAE * max(0, PCR - TCR) * (1 - TCR / PCR)``, and 0 where a class is
-    never predicted (printed as 0 / 0). The prose of section 3.2 would label the whole excess,
-    ``PCR - TCR``; the equation labels less, and is what is computed here.
+    Equation (1) of [1]_: ``SAE * max(0, PCR - TCR) * (1 - TCR / PCR)``, and 0 where a class is never
+    predicted (0 / 0 in the equation). The text of section 3.2 would label the whole excess, ``PCR - TCR``;
+    the equation, which is used here, labels fewer instances.
 
     References
     ----------
@@ -81,7 +81,7 @@ def negative_selectivity(
 
 
 def selection_counts(selectivity: np.ndarray, n_instances: np.ndarray) -> np.ndarray:
-    """Whole numbers of instances for selectivities.
+    """Convert selectivities to whole numbers of instances.
 
     Parameters
     ----------
@@ -97,10 +97,10 @@ def selection_counts(selectivity: np.ndarray, n_instances: np.ndarray) -> np.nda
 
     Notes
     -----
-    The paper does not say how it rounds. Rounding down is what keeps positive and negative picks
-    of a bag apart: both are taken from the instances predicted as the class, positives
-    at most ``(1 - SAE) * PCR`` of the bag and negatives at most ``SAE * PCR``. A guard of 1e-9
-    undoes the float error of products that should be whole (``22 * (15 / 22)`` is 14.999...).
+    The paper does not specify the rounding. Rounding down keeps positive and negative picks disjoint: both
+    are taken from the instances predicted as the class, positives at most ``(1 - SAE) * PCR`` of the bag
+    and negatives at most ``SAE * PCR``. A tolerance of 1e-9 absorbs floating-point errors of products that
+    should be whole (``22 * (15 / 22)`` is 14.999...).
 
     Examples
     --------

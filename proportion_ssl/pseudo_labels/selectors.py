@@ -1,4 +1,4 @@
-"""Selectors: class probabilities of bags in, signed pseudo labels out."""
+"""Selectors: turn class probabilities of bags into signed pseudo labels."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -38,16 +38,16 @@ from proportion_ssl.pseudo_labels.selectivity import (
 )
 from proportion_ssl.pseudo_labels.soft_assignment import posterior_labels
 
-#: What a probability counts at least in a soft assignment: no net is surer than that.
+#: Lower limit of a probability in a soft assignment: no network is more certain than that.
 SMALLEST_PROBABILITY = 1e-6
 
 
 class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Base of the selectors: checks the input once, then asks ``select`` for the labels.
+    """Base class for selectors: checks the input and calls ``select`` for the labels.
 
-    A selector of one's own defines ``select(probabilities, bag_index, bag_proportions)``. Columns are
-    classes, in and out: after ``set_output(transform="pandas")`` labels come as a DataFrame with the
-    columns of the input.
+    Subclasses define ``select(probabilities, bag_index, bag_proportions)``. Input and output columns are
+    classes. After ``set_output(transform="pandas")``, labels are returned as a DataFrame with the columns of
+    the input.
     """
 
     # scikit-learn's protocol; names no parameter, allows all
@@ -56,7 +56,7 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     __metadata_request__transform = {"bag_ids": True, "bag_proportions": True}  # noqa: RUF012
 
     def fit(self, X: Any, y: Any = None) -> "Selector":
-        """Check parameters and input; a selector learns nothing.
+        """Check parameters and input. Selectors learn nothing.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any, bag_ids: Any = None, bag_proportions: Any = None) -> np.ndarray:
-        """Give pseudo labels to some of the instances.
+        """Assign pseudo labels to some of the instances.
 
         Parameters
         ----------
@@ -81,34 +81,34 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         bag_ids : array-like of shape (n_instances,), optional
             Bag of each instance. Default: all instances are one bag.
         bag_proportions : array-like or DataFrame of shape (n_bags, n_classes), optional
-            Recorded class proportions of the bags, rows in sorted order of ``bag_ids``; or, of shape (2,
-            n_bags, n_classes), the lower and the upper ends of their intervals. A DataFrame is indexed by
-            bag, with the columns of ``X`` in any order (of an array: sorted). A selector that compares with
-            proportions labels nothing where none are recorded. Records that say less than the share of every
-            class, :class:`~proportion_ssl.proportions.PartialRecord` and
-            :class:`~proportion_ssl.proportions.OrderRecord`, are taken as well: ``Bags.recorded``.
+            Recorded class proportions of the bags, in [0, 1], with rows in sorted order of ``bag_ids``. For
+            intervals, an array of shape (2, n_bags, n_classes) with lower and upper ends. A DataFrame is
+            indexed by bag and has the columns of ``X`` in any order (sorted class order if ``X`` is an
+            array). Incomplete records, :class:`~proportion_ssl.proportions.PartialRecord` and
+            :class:`~proportion_ssl.proportions.OrderRecord`, are accepted too; ``Bags.recorded`` holds them.
+            Without proportions, selectors that use them label nothing.
 
         Returns
         -------
         signed : ndarray of int8, shape (n_instances, n_classes)
-            +1 "is of this class", -1 "is not of this class", 0 unknown. At most one entry
-            of a row is not 0. From a selector of soft labels: float32, between these. A DataFrame after
-            ``set_output(transform="pandas")``.
+            +1 "is of this class", -1 "is not of this class", 0 unknown. At most one entry of a row is not 0.
+            Soft labels are float32, in [0, 1]. A DataFrame after ``set_output(transform="pandas")``.
 
         Raises
         ------
         ValueError
-            When shapes do not fit together, X holds no probabilities (logits, percent), or bag_proportions
-            hold no shares or intervals of shares (negative, NaN, percent, another sum than 1).
+            If shapes are inconsistent, X does not hold probabilities (but logits or percentages), or
+            bag_proportions are not shares or intervals of shares (negative, NaN, percentages, or a sum
+            other than 1).
 
         Warns
         -----
         UserWarning
-            When bag ids are strings that do not appear in sorted order, and bag_proportions have no names.
+            If bag ids are strings that do not appear in sorted order and bag_proportions have no names.
         """
         if not hasattr(
             self, "n_features_in_"
-        ):  # names of columns are those of this input; none are kept
+        ):  # column names come from this input; none are stored
             selector = clone(self).fit(X)
             return selector.transform(X, bag_ids=bag_ids, bag_proportions=bag_proportions)
         self._validate_params()
@@ -120,7 +120,7 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             names, index = _names_and_index(np.asarray(bag_ids))
         if len(index) != n_instances:
             raise ValueError(
-                f"bag_ids has {len(index)} entries but there are {n_instances} instances; give one each."
+                f"bag_ids has {len(index)} entries, but there are {n_instances} instances; give one each."
             )
         if bag_proportions is None:
             return self.select(probabilities, index, None)
@@ -128,14 +128,14 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             if bag_proportions.shape != (len(names), n_classes):
                 raise ValueError(
                     f"bag_proportions is a record of shape {bag_proportions.shape}; {len(names)} bags and "
-                    f"{n_classes} classes need {(len(names), n_classes)}. Bags.with_classes(classes) brings "
-                    "it into the columns of a classifier."
+                    f"{n_classes} classes need {(len(names), n_classes)}. Use Bags.with_classes(classes) to "
+                    "match the columns of a classifier."
                 )
             return self.select_record(probabilities, index, bag_proportions)
         if hasattr(bag_proportions, "columns"):
             classes = getattr(self, "feature_names_in_", None)
             bag_proportions = _by_name(bag_proportions, names, classes)
-        elif names.dtype.kind not in "iuf":  # numbers are in no doubtful order
+        elif names.dtype.kind not in "iuf":  # the order of numbers is not ambiguous
             seen = names[np.argsort(np.unique(index, return_index=True)[1])]
             warn_if_reordered(seen, names, "The rows of bag_proportions", stacklevel=4)
         bag_proportions = np.asarray(bag_proportions, dtype=np.float64)
@@ -155,16 +155,16 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def fit_transform(
         self, X: Any, y: Any = None, *, bag_ids: Any = None, bag_proportions: Any = None
     ) -> np.ndarray:
-        """Same as :meth:`transform`: there is nothing to fit."""
+        """Same as :meth:`transform`; there is nothing to fit."""
         return self.fit(X, y).transform(X, bag_ids=bag_ids, bag_proportions=bag_proportions)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns of the labels, which are those of the probabilities.
+        """Column names of the labels, equal to those of the probabilities.
 
         Parameters
         ----------
         input_features : array-like of str, optional
-            Must be the columns that ``fit`` saw.
+            If given, must equal the columns seen in ``fit``.
 
         Returns
         -------
@@ -173,10 +173,10 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         NotFittedError
-            Before ``fit``, the columns are not known.
+            If called before ``fit``.
         """
         if not hasattr(self, "n_features_in_"):
-            # scikit-learn looks for the middle of this sentence, and leaves tables as transform names them
+            # scikit-learn looks for this phrase and then keeps the column names set by transform
             raise NotFittedError(
                 f"{type(self).__name__} does not provide get_feature_names_out before it is fitted."
             )
@@ -185,7 +185,7 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
     ) -> np.ndarray:
-        """Signed labels of checked input; the one method that a selector defines.
+        """Signed labels for checked input; the only method that a selector must define.
 
         Parameters
         ----------
@@ -218,9 +218,9 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Notes
         -----
-        Unless a selector defines otherwise, ``select`` is given the proportions that are nearest to the
-        predicted ones: nothing is over-predicted within the interval, and with intervals of no width
-        nothing changes.
+        By default, ``select`` is called with the proportions within the intervals that are nearest to the
+        predicted ones. Predictions within the interval then do not count as over-predicted, and intervals
+        of zero width give the result of exact proportions.
         """
         predicted = _predicted_shares(_predict(probabilities)[0], probabilities.shape[1], bag_index)
         return self.select(probabilities, bag_index, nearest_proportions(predicted, lower, upper))
@@ -231,14 +231,14 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         bag_index: np.ndarray,
         record: PartialRecord | OrderRecord,
     ) -> np.ndarray:
-        """Signed labels for records that say less than the share of every class.
+        """Signed labels for incomplete records, which do not state the share of every class.
 
         Parameters
         ----------
         probabilities : ndarray of float, shape (n_instances, n_classes)
         bag_index : ndarray of int, shape (n_instances,)
         record : PartialRecord or OrderRecord
-            Of shape (n_bags, n_classes).
+            Shape (n_bags, n_classes).
 
         Returns
         -------
@@ -246,8 +246,8 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Notes
         -----
-        Unless a selector defines otherwise: ``select_within`` the intervals that the record admits given the
-        predicted proportions, which every round renews.
+        By default, ``select_within`` is called with the intervals that the record admits given the current
+        predicted proportions.
         """
         predicted = _predicted_shares(_predict(probabilities)[0], probabilities.shape[1], bag_index)
         return self.select_within(probabilities, bag_index, *record.ends(predicted))
@@ -260,14 +260,14 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
 
 class _BagwiseSelector(Selector):
-    """Base of the selectors whose labels of a bag depend on no other bag.
+    """Base class for selectors that label each bag independently of the others.
 
-    ``_label`` labels some of the bags, so that what it computes stays small and near the processor. Without
-    proportions nothing is labeled, unless ``select`` says otherwise.
+    ``_label`` is called on blocks of bags, so that its intermediate results fit in the cache. Without
+    proportions nothing is labeled, unless ``select`` is overridden.
     """
 
     _dtype: type = np.int8
-    _at_once = 16 * BLOCK  # instances; more where what is done in one go for many bags counts
+    _at_once = 16 * BLOCK  # instances; selectors that gain from larger blocks raise it
 
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
@@ -284,12 +284,12 @@ class _BagwiseSelector(Selector):
         return signed
 
     def _label(self, probabilities, bag_index, *of_bags):
-        """Signed labels; ``of_bags``: recorded proportions, both ends of their intervals, or a record."""
+        """Signed labels; ``of_bags`` holds proportions, both ends of their intervals, or a record."""
         raise NotImplementedError
 
 
 def labels_bag_by_bag(selector: Any) -> bool:
-    """Whether a selector labels each bag by itself, whatever the other bags are.
+    """Return whether a selector labels each bag independently of the other bags.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ def labels_bag_by_bag(selector: Any) -> bool:
     Returns
     -------
     bagwise : bool
-        True for the selectors of this package and those derived from them; others may compare bags.
+        True for the selectors of this package and their subclasses; others may compare bags.
 
     Examples
     --------
@@ -309,10 +309,10 @@ def labels_bag_by_bag(selector: Any) -> bool:
 
 
 class ThresholdSelector(_BagwiseSelector):
-    """Positive labels for every instance that is predicted with enough confidence.
+    """Give positive labels to all instances predicted with sufficient confidence.
 
-    The pseudo labels of Lee (2013) [1]_, the paper's comparison "Pseudo Labeling". Proportions are
-    not used.
+    The pseudo labels of Lee (2013) [1]_, called "Pseudo Labeling" in the comparison of the paper.
+    Proportions are not used.
 
     Parameters
     ----------
@@ -343,16 +343,16 @@ class ThresholdSelector(_BagwiseSelector):
 
     def _label(self, probabilities, bag_index):
         predicted, confidence = _predict(probabilities)
-        # in the precision of the probabilities: 0.95 of a net in float32 is 0.95
+        # compare in the dtype of the probabilities, so that 0.95 in float32 equals the threshold
         picked = confidence >= confidence.dtype.type(self.threshold)
         return sign_labels(predicted, picked, n_classes=probabilities.shape[1], sign=1)
 
 
 class AdaptiveSelector(_BagwiseSelector):
-    """Positive labels for the most confident instances, as many as the proportions support.
+    """Give positive labels to the most confident instances, as many as the proportions support.
 
-    Of the instances that a bag has predicted as class c, the ``floor(n * PS_c)`` most confident
-    ones are labeled c, with PS of :func:`~proportion_ssl.pseudo_labels.positive_selectivity`: many where
+    Among the instances of a bag predicted as class c, the ``floor(n * PS_c)`` most confident are labeled c,
+    with PS from :func:`~proportion_ssl.pseudo_labels.positive_selectivity`. Many instances are labeled where
     predicted and recorded proportions agree, none where they are far apart.
 
     Examples
@@ -376,11 +376,11 @@ class AdaptiveSelector(_BagwiseSelector):
 
 
 class NegativeSelector(_BagwiseSelector):
-    """Negative labels for the least confident instances of over-predicted classes.
+    """Give negative labels to the least confident instances of over-predicted classes.
 
-    Of the instances that a bag has predicted as class c, the ``floor(n * NS_c)`` least confident
-    ones are labeled "not c", with NS of :func:`~proportion_ssl.pseudo_labels.negative_selectivity`: none
-    unless the class is predicted more often than recorded.
+    Among the instances of a bag predicted as class c, the ``floor(n * NS_c)`` least confident are labeled
+    "not c", with NS from :func:`~proportion_ssl.pseudo_labels.negative_selectivity`. Instances are labeled
+    only if the class is predicted more often than recorded.
 
     Examples
     --------
@@ -403,7 +403,7 @@ class NegativeSelector(_BagwiseSelector):
 
 
 class _IntervalSelector(_BagwiseSelector):
-    """Base of the selectors to which exact proportions are intervals of no width."""
+    """Base class for selectors that treat exact proportions as intervals of zero width."""
 
     def select(
         self, probabilities: np.ndarray, bag_index: np.ndarray, bag_proportions: np.ndarray | None
@@ -419,24 +419,26 @@ class _IntervalSelector(_BagwiseSelector):
 
 
 class AssignmentSelector(_IntervalSelector):
-    """Positive labels by the best joint assignment of a bag's instances to its proportions.
+    """Give positive labels by the most probable joint assignment that matches the proportions.
 
-    All instances of a bag are labeled at once so that the sum of their log-probabilities is largest among
-    all labelings whose counts fit the recorded proportions. A label is given where the instance is also
-    *predicted* as that class; in bags whose proportions are predicted nearly as recorded, it is given to
-    all instances.
+    All instances of a bag are assigned jointly: the assignment has the largest sum of log-probabilities
+    among those whose counts match the recorded proportions. An instance receives its assigned class as a
+    label if it is also *predicted* as that class. In bags whose predicted proportions are close to the
+    recorded ones, all instances are labeled.
 
     Parameters
     ----------
     tolerance : float, default=0.25
-        In [0, 2]. A bag whose predicted proportions are off by less (sum over the classes of the absolute
-        differences) has all its instances labeled. 0: only where prediction and assignment agree;
-        2: always all, the count-constrained pseudo labels of label-proportion learning [1]_.
+        In [0, 2]. All instances of a bag are labeled if its predicted proportions differ from the recorded
+        ones by less than this (sum of absolute differences over the classes). 0: label only where
+        prediction and assignment agree; 2: always label all, the count-constrained pseudo labels of
+        learning from label proportions [1]_.
 
     Notes
     -----
-    The gate opens by itself: as the net learns, predictions agree with assignments in more instances and
-    bags. Where the proportions are wrong they go on to disagree, and the instances in dispute are left out.
+    As the network learns, predictions agree with assignments in more instances and bags, so more are
+    labeled. Where the recorded proportions are wrong, they keep disagreeing, and the disputed instances
+    stay unlabeled.
     Exact counts are largest remainders; recorded intervals bound the counts
     (``proportion_ssl.pseudo_labels.exact_assignment.count_bounds``). Labels are exact optima
     (``proportion_ssl.pseudo_labels.exact_assignment.assign``).
@@ -471,7 +473,7 @@ class AssignmentSelector(_IntervalSelector):
             columns = scores[:, rows]
             columns[:] = probabilities[rows].T
             predicted[rows] = best_classes(columns)[0]
-            columns += np.finfo(np.float32).tiny  # 0 has no logarithm; others stay what they are
+            columns += np.finfo(np.float32).tiny  # avoids log(0); other values do not change
             np.log(columns, out=columns)
         labels = assign(scores.T, bag_index, *count_bounds(lower, upper, sizes))
         shares = _predicted_shares(predicted, probabilities.shape[1], bag_index)
@@ -482,34 +484,34 @@ class AssignmentSelector(_IntervalSelector):
 
 
 class SoftAssignmentSelector(_IntervalSelector):
-    """Soft positive labels that weigh a net against proportions which may themselves be wrong.
+    """Give soft positive labels that balance predictions against possibly wrong proportions.
 
-    All instances of a bag are labeled at once. Where the net and the record differ, the labels follow the
-    one that is surer of itself: the record as a whole is worth less the further it is off, and instances that
-    the net is sure of stay what they are.
+    All instances of a bag are labeled jointly. Where predictions and record differ, the labels follow the
+    more certain of the two: a record has less weight the further it is from the predictions, and confident
+    predictions change little.
 
     Parameters
     ----------
     standard_deviation : float, default=0.1
-        Of the recorded shares, above 0: 0.1 for ten points.
+        Standard deviation of the recorded shares, above 0; 0.1 means ten percentage points.
     degrees_of_freedom : float, default=3.0
-        Of Student's t distribution, which errors of a whole record follow. Few, and a record that is of
-        another slide is soon not believed; many, and the errors are normal.
+        Degrees of freedom of Student's t distribution for the errors of a record. With few, an outlying
+        record (for example of another slide) is largely ignored; with many, errors are normal.
     instance_weight : float in (0, 1], default=0.3
-        What the prediction of one instance counts beside the record. The patches of a slide err together;
-        1 would take their errors for independent.
+        Weight of the prediction of one instance relative to the record. 1 would treat the errors of
+        patches of a slide as independent; they are correlated.
     temperature : float, default=0.1
-        Above 0; towards 0 labels become hard.
+        Above 0; labels become hard as it approaches 0.
     effective_size : int, default=60
-        Instances that a bag counts as at most beside its record, for the same reason: of 10,000 patches
-        that err together, independent evidence would outweigh any record.
+        Maximum effective number of instances of a bag relative to its record. Errors of patches are
+        correlated; 10,000 patches treated as independent would outweigh any record.
 
     Notes
     -----
-    ``proportion_ssl.pseudo_labels.soft_assignment.posterior_labels`` with scores ``instance_weight * log
-    f``. A row of the signed labels holds the soft labels of one instance, which sum to 1: in
-    :class:`~proportion_ssl.losses.PositiveLoss` they weigh their classes. Without recorded proportions
-    nothing is labeled.
+    Calls ``proportion_ssl.pseudo_labels.soft_assignment.posterior_labels`` with scores
+    ``instance_weight * log f``. A row of the signed labels holds the soft labels of one instance, which sum
+    to 1 and are the class weights in :class:`~proportion_ssl.losses.PositiveLoss`. Without recorded
+    proportions nothing is labeled.
 
     Examples
     --------
@@ -569,7 +571,7 @@ class SoftAssignmentSelector(_IntervalSelector):
 
 
 def _check_probabilities(probabilities):
-    """Raise unless rows are at least 0 and sum to 1, as logits and percentages do not."""
+    """Raise unless rows are non-negative and sum to 1; catches logits and percentages."""
     sums = probabilities @ np.ones(probabilities.shape[1], dtype=probabilities.dtype)
     if probabilities.min() >= 0 and np.abs(sums - 1).max() <= SUM_TOLERANCE:
         return
@@ -577,31 +579,33 @@ def _check_probabilities(probabilities):
     row = int(np.flatnonzero(wrong)[0])
     raise ValueError(
         f"X must hold class probabilities, at least 0 and summing to 1 in each row (within {SUM_TOLERANCE}); "
-        f"row {row} is {probabilities[row].tolist()} ({wrong.sum()} of {len(wrong)} rows are wrong). Give "
-        f"predict_proba, or the softmax of logits.{percent_hint(probabilities[row])}"
+        f"row {row} is {probabilities[row].tolist()} ({wrong.sum()} of {len(wrong)} rows are wrong). Pass "
+        f"predict_proba or the softmax of logits.{percent_hint(probabilities[row])}"
     )
 
 
 def _by_name(table, names, classes):
-    """Rows of a DataFrame in the order of the bags, its columns in that of the classes."""
+    """Values of a DataFrame with rows in the order of the bags and columns in the order of the classes."""
     classes = sorted(table.columns) if classes is None else classes.tolist()
     for axis, wanted, what in (("index", names.tolist(), "row"), ("columns", classes, "column")):
         found = getattr(table, axis).tolist()
         if len(set(found)) < len(found):
-            raise ValueError(f"bag_proportions has a {what} more than once in its {axis}: {found}.")
+            raise ValueError(
+                f"bag_proportions has a {what} more than once in its {axis}: {found}. Keep one of each."
+            )
         missing = [name for name in wanted if name not in set(found)]
         if missing:
-            raise ValueError(f"bag_proportions has no {what} for {missing[0]!r}.")
+            raise ValueError(f"bag_proportions has no {what} for {missing[0]!r}; add it.")
     return table.loc[names.tolist(), classes]
 
 
 def _names_and_index(bag_ids):
-    """Sorted names of the bags, and the position in them of every instance's."""
+    """Sorted names of the bags, and the index of the bag of each instance."""
     n = len(bag_ids)
     if bag_ids.ndim == 1 and n and bag_ids.dtype.kind in "iu":
         first, last = int(bag_ids.min()), int(bag_ids.max())
-        if last - first < 2 * n and last < 2**63:  # then counting is faster than sorting
-            offsets = bag_ids.astype(np.int64)  # narrow types could not hold the differences
+        if last - first < 2 * n and last < 2**63:  # counting is faster than sorting
+            offsets = bag_ids.astype(np.int64)  # differences may overflow narrow types
             offsets -= first
             is_there = np.bincount(offsets) > 0
             if is_there.all():
@@ -611,7 +615,7 @@ def _names_and_index(bag_ids):
 
 
 def _predict(probabilities):
-    """Class of the largest probability (the first of equal ones), and that probability."""
+    """Class with the largest probability (the first of equal ones), and that probability."""
     predicted = np.empty(len(probabilities), dtype=np.int64)
     confidence = np.empty(len(probabilities), dtype=probabilities.dtype)
     for start in range(0, len(probabilities), BLOCK):
@@ -622,11 +626,11 @@ def _predict(probabilities):
 
 
 def _predicted_shares(predicted, n_classes, bag_index):
-    """Share of each bag's instances that are predicted as each class."""
+    """Predicted share of each class in each bag."""
     return class_proportions(predicted, bag_index, n_bags=bag_index.max() + 1, n_classes=n_classes)
 
 
 def _counts(selectivity, predicted, n_classes, bag_index, bag_proportions):
-    """How many instances to label per bag and class, from predicted and recorded proportions."""
+    """Number of instances to label per bag and class, from predicted and recorded proportions."""
     shares = _predicted_shares(predicted, n_classes, bag_index)
     return selection_counts(selectivity(bag_proportions, shares), np.bincount(bag_index))

@@ -1,4 +1,4 @@
-"""Soft labels of all instances of a bag at once, from a net and from proportions that may be wrong."""
+"""Joint soft labels of all instances of a bag, from predictions and possibly wrong proportions."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from proportion_ssl.proportions.intervals import nearest_proportions
 from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 from proportion_ssl.pseudo_labels._dual import BLOCK, BagDuals, blocks_of_bags
 
-#: Share of a bag that the classes of a partial record have at least, for the error of their record: of none
-#: at all it would be certain.
+#: Lower limit for the total share of the classes of a partial record when its error is scaled; at a share of
+#: 0 the error would be 0.
 SMALLEST_MASS = 0.01
 
 
@@ -25,7 +25,7 @@ def posterior_labels(
     effective_size: float = np.inf,
     n_renewals: int = 4,
 ) -> np.ndarray:
-    """Soft labels that weigh the scores of the instances against the recorded proportions of their bag.
+    """Soft labels that balance the scores of instances against the recorded proportions of their bag.
 
     Parameters
     ----------
@@ -34,42 +34,43 @@ def posterior_labels(
     bag_index : ndarray of int, shape (n_instances,)
         0 to n_bags - 1, each at least once.
     lower, upper : ndarray of shape (n_bags, n_classes)
-        Interval of each recorded share; equal where it is exact. A record that says less than the share of
-        every class takes the place of ``lower``.
+        Interval of each recorded share; equal for exact shares. Pass a
+        :class:`~proportion_ssl.proportions.PartialRecord` or
+        :class:`~proportion_ssl.proportions.OrderRecord` as ``lower`` and omit ``upper``.
     standard_deviation : float
-        Of the recorded shares, above 0.
+        Standard deviation of the recorded shares, above 0.
     degrees_of_freedom : float
-        Of Student's t distribution, which the errors of a bag's record follow: the fewer, the more readily a
-        record that is far off is not believed.
+        Degrees of freedom of Student's t distribution for the errors of a record, above 0. The fewer, the
+        less weight an outlying record has.
     temperature : float
-        Above 0; towards 0 labels become hard.
+        Above 0; labels become hard as it approaches 0.
     effective_size : float, default=inf
-        Instances that a bag counts as at most.
+        Maximum effective number of instances of a bag.
     n_renewals : int, default=4
-        How often it is renewed what each record is worth, and what is nearest within an interval.
+        Number of updates of the record variances and of the nearest shares within the intervals.
 
     Returns
     -------
     soft : ndarray of float, shape (n_instances, n_classes)
-        Rows sum to 1. Of the type of the scores, in which they are also computed.
+        Rows sum to 1. Computed and returned in the dtype of the scores.
 
     Notes
     -----
-    With the variance ``v`` of a bag's record given, maximizes over soft labels y
+    Given the variance ``v`` of the record of a bag, maximizes over soft labels y
 
     ``sum_ic y_ic s_ic - sum_c (m_c - p_c)^2 / (2 v) + temperature * entropy(y)``,
 
-    m the mean of y over the bag, p the shares within the interval that are nearest to it: entropic
-    transport with a quadratic penalty on the counts instead of a constraint [1]_. Its dual is smooth and
-    convex in one variable per class and is minimized by Newton's method. In turn, with nu degrees of freedom
-    and C classes,
+    where m is the mean of y over the bag and p are the shares within the interval nearest to m. This is
+    entropic transport with a quadratic penalty on the counts instead of a constraint [1]_. Its dual is
+    smooth and convex in one variable per class and is minimized by Newton's method. The variance is then
+    updated, with nu degrees of freedom and C classes, to
     ``v = (nu * standard_deviation^2 + |m - p|^2) / (nu + C - 1)``: the EM algorithm for errors with a t
-    distribution [2]_. With more instances n than ``effective_size`` v is multiplied by ``effective_size / n``
-    in the penalty: the instances together are then no more evidence against the record than so many.
+    distribution [2]_. If a bag has more instances n than ``effective_size``, v is multiplied by
+    ``effective_size / n`` in the penalty, so that the evidence against the record is that of
+    ``effective_size`` instances.
 
-    What a partial record expects, its recorded shares times the share s of its K classes
-    in m, is renewed in turn as well; of these, the standard deviation is s times that of the recorded
-    shares, and C is K.
+    A partial record expects its recorded shares times the total share s of its K classes in m; this is
+    updated as well. Its standard deviation is multiplied by s, and C is replaced by K.
 
     References
     ----------
@@ -99,20 +100,20 @@ def posterior_labels(
         for turn in range(n_renewals):
             means = bags.counts / n
             nearest, mass, n_free = _expected(means, lower, upper, here)
-            # at first the scores have not met the record: their distance says nothing about it yet
+            # before the first solution, the distance to the scores says nothing about the record
             distance = ((means - nearest) ** 2).sum(axis=1, keepdims=True) if turn else 0.0
             variances = (nu * variance * mass**2 + distance) / (nu + n_free)
             variances = variances * np.minimum(1.0, effective_size / n)
             penalty = _Misfit(n * nearest, temperature * variances * n**2)
             bags.minimize(penalty, tol=1e-5)
-        # class by class: numpy transposes many times more slowly
+        # class by class: a numpy transpose is many times slower
         for of_class, found in zip(soft.T, bags.soft, strict=True):
             of_class[rows] = found
     return soft
 
 
 def _expected(means, lower, upper, bags):
-    """Shares that the records of some bags expect, by how much their errors are scaled, and how many err."""
+    """Expected shares of the records of some bags, scale of their errors, and degrees of freedom."""
     if upper is not None:
         return nearest_proportions(means, lower[bags], upper[bags]), 1.0, lower.shape[1] - 1
     record = lower[bags]
@@ -122,7 +123,7 @@ def _expected(means, lower, upper, bags):
 
 @dataclass
 class _Misfit:
-    """Penalty where counts err normally around a target: the conjugate of a squared distance."""
+    """Penalty for counts with normal errors around a target: the conjugate of a squared distance."""
 
     target: np.ndarray  # counts, shape (n_bags, n_classes)
     variance: np.ndarray  # of the counts, shape (n_bags, 1)

@@ -145,7 +145,7 @@ def test_unknown_proportions_select_nothing(selector):
 @pytest.mark.parametrize(
     ("bag_ids", "proportions", "message"),
     [
-        ([0, 0], [[0.5, 0.5]], "2 entries but there are 3 instances"),
+        ([0, 0], [[0.5, 0.5]], "2 entries, but there are 3 instances"),
         ([0, 0, 1], [[0.5, 0.5]], r"shape \(1, 2\); 2 bags and 2 classes need \(2, 2\)"),
         (None, [[0.5, 0.25, 0.25]], r"need \(1, 2\)"),
     ],
