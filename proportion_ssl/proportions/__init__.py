@@ -1,4 +1,4 @@
-"""Recorded class proportions: bags of instances, counts, intervals, and what they can tell apart."""
+"""Recorded class proportions: bags of instances, counts, intervals and identifiability."""
 
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.counts import class_proportions, count_per_bag, sum_absolute_error

@@ -1,4 +1,4 @@
-"""Bags of instances with known class proportions: the one place that accepts user formats."""
+"""Bags of instances with recorded class proportions; user formats are converted here only."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +20,7 @@ from proportion_ssl.proportions.intervals import (
 )
 from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 
-#: Attributes that hold what is recorded of all bags, and those with a row for each bag.
+#: Attributes that hold the records of all bags, and attributes with one row per bag.
 _OF_RECORD = (
     *("proportions", "lower", "upper", "record", "_is_partial"),
     *("class_names", "among", "readings"),
@@ -29,95 +29,97 @@ _PER_BAG = _OF_RECORD[:5]
 
 
 class Bags:
-    """Instances grouped into bags, with the share of each class that is recorded per bag.
+    """Instances grouped into bags, with the recorded share of each class in each bag.
 
     Parameters
     ----------
     X : sequence of n_bags arrays, or array-like of shape (n_instances, ...)
         Instances: features (n, n_features) or images (n, height, width, 3). Either one array per
         bag, of any size from one instance, or all instances in one array. Anything with
-        ``shape``, ``dtype`` and array indexing can be the one array, so that pixels may be read lazily.
-        With float32 features and a method ``batches(batch_size)`` besides, such as
-        :class:`~proportion_ssl.slides.FeatureSequence`, features stay in their files as well. The columns
-        of DataFrames must be the same, in the same order, in all bags and in ``fit``.
+        ``shape``, ``dtype`` and array indexing is accepted, so pixels can be read lazily. Objects with
+        float32 features and a method ``batches(batch_size)``, such as
+        :class:`~proportion_ssl.slides.FeatureSequence`, are read from their files in batches. DataFrames
+        must have the same columns in the same order in all bags and in ``fit``.
     bag_ids : array-like, optional
         With one array per bag: the names of the bags, shape (n_bags,); default 0, 1, 2, ...
-        With one array for all: the bag of each instance, shape (n_instances,); required, unless the array
-        knows the slides of its rows (``names`` and ``slide_ids`` of a
-        :class:`~proportion_ssl.slides.FeatureSequence`), which then are the bags.
+        With one array for all: the bag of each instance, shape (n_instances,). Required, unless the array
+        has ``names`` and ``slide_ids``, as a :class:`~proportion_ssl.slides.FeatureSequence` does; slides
+        are then the bags.
     proportions : array-like or DataFrame of shape (n_bags, n_classes), optional
-        Share of each class as it was written, in [0, 1]. Rows sum to 1 within 0.01, or, where the error is
-        stated, to anything that intervals around them turn into 1: rounded shares are not to be divided by
-        their sum. The rows of an array are in the order of ``names``, its columns in sorted order of the
-        classes; a DataFrame is indexed by bag and has one column per class, both in any order. 0 says that
-        the class was not seen, NaN that nothing is stated: it may take whatever share the stated ones
-        leave. Several readers: an array of shape (n_readers, n_bags, n_classes), with rows of NaN where a
-        reader did not read a bag, or a list of DataFrames, without rows for such bags.
+        Recorded share of each class, in [0, 1]. Rows must sum to 1 within 0.01; if an error is stated, the
+        intervals must admit a sum of 1. Do not normalize rounded shares. The rows of an array are in the
+        order of ``names``, its columns in sorted order of the classes. A DataFrame is indexed by bag and has
+        one column per class, both in any order. 0 means that the class is absent. NaN means that its share
+        was not recorded; it may take any share that the recorded ones leave. For several readers: an array
+        of shape (n_readers, n_bags, n_classes) with rows of NaN for bags that a reader did not read, or a
+        list of DataFrames without rows for such bags.
     among : sequence of class names, optional
-        The shares are those among these classes, such as the growth patterns of a tumor; the share of all
-        other classes in the bag is not known. The columns of an array are in this order; a DataFrame has a
-        column for each, and may have columns for other classes: a bag with a share there has a complete
-        record (1 for "normal": a slide without tumor), one with NaN in all of these a partial one.
+        Shares are relative to these classes, such as the growth patterns of a tumor; the total share of
+        these classes in the bag is unknown. The columns of an array are in this order. A DataFrame has a
+        column for each of these classes and may have columns for others. A bag with a share in one of the
+        other columns has a complete record (1 for "normal": a slide without tumor); a bag with NaN in all
+        of them has a partial record.
     rounding_step : float in (0, 1], optional
-        Shares were rounded to multiples of this: each may be half a step off.
+        Shares were rounded to multiples of this, so each may be off by half a step.
     standard_deviation : float, or array-like or DataFrame broadcastable to (n_bags, n_classes), optional
-        Standard deviation of the recorded shares, in [0, 1]: 0.1 for ten points. Recorded zeros stay zero.
+        Standard deviation of the recorded shares, in [0, 1]; 0.1 means ten percentage points. Recorded
+        zeros stay zero.
     lower, upper : array-like or DataFrame of shape (n_bags, n_classes), optional
-        The intervals themselves, which contain the proportions; both or neither. At most one of the three
-        ways to state how far the proportions can be trusted; without any they are taken as exact (readers:
-        between the smallest and the largest share).
+        Intervals that contain the proportions; give both or neither. State the error in at most one way:
+        ``rounding_step``, ``standard_deviation``, or ``lower`` and ``upper``. Default: shares are exact, or
+        span the smallest to the largest share of several readers.
     weights : array-like or Series of shape (n_bags,), optional
-        How much the pseudo labels of each bag weigh, at least 0; default 1. In the order of ``names``; a
-        Series is indexed by bag.
+        Weight of the pseudo labels of each bag, at least 0; default 1. In the order of ``names``; a Series
+        is indexed by bag.
 
     Attributes
     ----------
     X : array of shape (n_instances, ...)
         All instances; those of one bag need not be neighbors.
     index : ndarray of int, shape (n_instances,)
-        Position in ``names`` of each instance's bag.
+        Bag of each instance, as an index into ``names``.
     names : ndarray of shape (n_bags,)
         Bag names: as given with one array per bag; sorted with one array for all.
     proportions : ndarray of shape (n_bags, n_classes) or None
-        As they were written, the mean of several readers; what was not stated is filled in. Rows whose
-        error is stated need not sum to 1. Where the record says less than shares of all classes: an
-        example of what it admits.
+        Recorded shares, or the mean of several readers, with missing shares filled in. Rows with a stated
+        error need not sum to 1. For an incomplete record: shares that agree with it.
     lower, upper : ndarray of shape (n_bags, n_classes) or None
-        Interval of each share; both equal to ``proportions`` where these are exact. They contain the shares
-        whatever the kind of the record.
+        Interval of each share, for every kind of record; equal to ``proportions`` for exact shares.
     record : PartialRecord, OrderRecord or None
-        What is recorded besides intervals: shares among some classes once the others are known
+        Incomplete record: shares among some classes, set once all classes are known
         (:meth:`with_classes`), or an order of the classes (:meth:`from_predominant`).
     among : ndarray or None
         As given.
     readings : ndarray of shape (n_readers, n_bags, n_classes) or None
-        What each of several readers wrote, rows of NaN where one did not read a bag; None where one record
-        was given. For agreement between readers: :func:`~proportion_ssl.evaluation.compare_readers` of
-        their :func:`~proportion_ssl.evaluation.predominant_class`.
+        Shares of each of several readers, with rows of NaN for bags that a reader did not read; None for a
+        single record. To measure agreement, pass :func:`~proportion_ssl.evaluation.predominant_class` of
+        each reader to :func:`~proportion_ssl.evaluation.compare_readers`.
     weights : ndarray of float, shape (n_bags,)
     class_names : ndarray of shape (n_classes,) or None
-        Columns of ``proportions`` where a DataFrame named them.
+        Classes of the columns of ``proportions``, if a DataFrame names them.
     has_names : bool
-        Whether the bag names were given (rather than counted).
+        Whether bag names were given; otherwise bags are numbered.
 
     Raises
     ------
     ValueError
-        Naming the bag: no instances, instances of another shape or with other columns, no proportions,
-        proportions that are negative, infinite, in percent, or do not sum to 1, intervals that admit no
-        shares with sum 1, negative weights.
+        If a bag has no instances, instances of another shape or with other columns, no proportions,
+        proportions that are negative, infinite, percentages or do not sum to 1, intervals that admit no
+        shares with sum 1, or a negative weight. The message names the bag.
+    TypeError
+        If instances are sparse, or only some of several readers are DataFrames.
 
     Warns
     -----
     UserWarning
-        When bag ids are strings that do not appear in sorted order, and an array without names says something
-        about each bag: its rows are taken in sorted order.
+        If bag ids are strings that do not appear in sorted order and another argument is an array without
+        bag names. Its rows are assumed to be in sorted order of the bags.
 
     Notes
     -----
-    scikit-learn's cross-validation slices every array-like argument that is as long as ``X`` and
-    would silently drop bags. A ``Bags`` has no ``__len__``, ``shape`` or ``__array__``, so it
-    passes through whole.
+    Cross-validation in scikit-learn slices every array-like argument that is as long as ``X`` and would
+    silently drop bags. ``Bags`` has no ``__len__``, ``shape`` or ``__array__`` and is therefore passed on
+    unchanged.
 
     Examples
     --------
@@ -154,7 +156,7 @@ class Bags:
             self.X, self.index, self.names = _from_flat(X, bag_ids)
             self.has_names = True
         self.weights = _check_weights(weights, self.names)
-        # arrays where proportions are recorded, else None; whoever needs them has checked
+        # arrays if proportions are recorded, else None; code that needs them checks first
         self.proportions: np.ndarray | Any = None
         self.lower: np.ndarray | Any = None
         self.upper: np.ndarray | Any = None
@@ -175,7 +177,7 @@ class Bags:
             self._take(proportions, among, **error)
         elif error or among is not None:
             name = next(iter(error), "among")
-            raise ValueError(f"{name} is given without proportions; give both here.")
+            raise ValueError(f"{name} is given without proportions; pass both to the same call.")
 
     @classmethod
     def from_predominant(
@@ -187,31 +189,32 @@ class Bags:
         classes: Any,
         weights: Any = None,
     ) -> "Bags":
-        """Bags of which only the predominant class, or an order of the classes, is recorded.
+        """Create bags for which only the predominant class or an order of classes is recorded.
 
         Parameters
         ----------
         X, bag_ids, weights
             As in :class:`Bags`.
         predominant : sequence of length n_bags, or Series
-            For each bag the class that has the largest share; or a list or tuple of classes, that of the
-            largest share first, each of them with at least the share of the next and of all that are not
-            named. In the order of ``names``; a Series is indexed by bag.
+            The class with the largest share in each bag, or a list or tuple of classes in descending order
+            of share. Classes that are not listed have at most the share of the last listed one. In the
+            order of ``names``; a Series is indexed by bag.
         classes : sequence of n_classes class names
-            All classes that a bag can hold.
+            All classes that a bag can contain.
 
         Returns
         -------
         bags : Bags
-            ``record`` holds the order. Of C classes the predominant one has a share of at least 1 / C, the
-            others of at most 1/2: ``lower`` and ``upper``. Selectors and losses compare with the nearest
-            shares in the recorded order; see :class:`~proportion_ssl.proportions.OrderRecord`.
+            ``record`` holds the order. ``lower`` and ``upper`` hold the limits it implies: with C classes,
+            the predominant one has a share of at least 1 / C, the others of at most 1/2. Selectors and losses
+            use the nearest shares in the recorded order; see
+            :class:`~proportion_ssl.proportions.OrderRecord`.
 
         Raises
         ------
         ValueError
-            Naming the bag: no class, a class that ``classes`` does not name, or one that is named twice; or
-            as :class:`Bags`.
+            If a bag has no class, a class that is not in ``classes``, or a class listed twice (the message
+            names the bag), or as in :class:`Bags`.
 
         Examples
         --------
@@ -224,7 +227,7 @@ class Bags:
         """
         bags = cls(X, bag_ids, weights=weights)
         if predominant is None:
-            raise ValueError("predominant is not given; name the most frequent class of each bag.")
+            raise ValueError("predominant is missing; give the most frequent class of each bag.")
         bags._warn_of_order(predominant=predominant)
         if _is_named(predominant):
             missing = [name for name in bags.names.tolist() if name not in predominant.index]
@@ -237,7 +240,7 @@ class Bags:
         return bags.with_record(OrderRecord(_ranks(list(predominant), bags.names, names)), names)
 
     def _take(self, proportions, among=None, **error):
-        """Take proportions of one or several readers, and what is stated of their error."""
+        """Set proportions of one or several readers and their intervals."""
         written, self.class_names = _written(proportions, self.names)
         if among is not None:
             among = np.asarray(among)
@@ -259,7 +262,7 @@ class Bags:
             self._adopt(_partial_record(found, is_partial, self.class_names, among))
 
     def _adopt(self, record):
-        """Hold a partial record, unless it is about all classes."""
+        """Set a partial record, unless it covers all classes."""
         self.record = None if record.among.all() else record
         complete = record.shares, record.lower, record.upper
         self.proportions, self.lower, self.upper = (
@@ -267,7 +270,7 @@ class Bags:
         )
 
     def _warn_of_order(self, **given):
-        """Warn where an array speaks of bags whose names are strings, which appear in another order."""
+        """Warn if an array has rows for bags whose names are strings that appear in another order."""
         unnamed = [
             name
             for name, value in given.items()
@@ -300,9 +303,9 @@ class Bags:
 
     @property
     def recorded(self) -> Any:
-        """What a selector compares with.
+        """Argument ``bag_proportions`` for a selector.
 
-        The proportions, or ends of intervals, shape (2, n_bags, n_classes), or the ``record``.
+        The proportions, the ends of intervals of shape (2, n_bags, n_classes), or the ``record``.
         """
         if self.record is not None:
             return self.record
@@ -313,15 +316,15 @@ class Bags:
 
     @property
     def flat(self) -> tuple:
-        """All instances as a tuple of one array, the form in which a pipeline transforms them.
+        """All instances as a tuple of one array, so that a pipeline can transform them.
 
-        ``Pipeline(steps, transform_input=["X_bags"])`` sends each array of a *tuple* through its steps.
+        ``Pipeline(steps, transform_input=["X_bags"])`` transforms each array of a *tuple*.
         Call ``pipeline.fit(X, y, X_bags=bags.flat, bag_proportions=bags)``.
         """
         return (self.X,)
 
     def with_instances(self, X: Any) -> "Bags":
-        """The same bags, names and proportions around transformed instances.
+        """Return the same bags, names and proportions with transformed instances.
 
         Parameters
         ----------
@@ -331,21 +334,29 @@ class Bags:
         Returns
         -------
         bags : Bags
+
+        Raises
+        ------
+        ValueError
+            If the number of instances differs.
         """
         if len(X) != self.n_instances:
-            raise ValueError(f"X has {len(X)} instances but the bags have {self.n_instances}.")
+            raise ValueError(
+                f"X has {len(X)} instances but the bags have {self.n_instances}; transform the bags' X "
+                "row by row."
+            )
         new = object.__new__(Bags)
         new.__dict__.update(self.__dict__, X=X)
         return new
 
     def with_record(self, record: PartialRecord | OrderRecord, classes: Any) -> "Bags":
-        """The same instances and weights with another record.
+        """Return the same instances and weights with another record.
 
         Parameters
         ----------
         record : PartialRecord or OrderRecord
-            A row for each bag, in the order of ``names``. A partial record may be about other classes in
-            each bag.
+            One row per bag, in the order of ``names``. A partial record may cover different classes in
+            different bags.
         classes : sequence of n_classes class names
             Class of each column of the record.
 
@@ -356,7 +367,7 @@ class Bags:
         Raises
         ------
         ValueError
-            If rows or columns of the record do not fit.
+            If the record does not have one row per bag and one column per class.
 
         Examples
         --------
@@ -381,7 +392,7 @@ class Bags:
         return bags
 
     def with_classes(self, classes: np.ndarray) -> "Bags":
-        """The same bags, with the columns of the proportions in the order of a classifier's classes.
+        """Return the same bags with the columns of the proportions in the order of ``classes``.
 
         Parameters
         ----------
@@ -395,15 +406,19 @@ class Bags:
         Raises
         ------
         ValueError
-            When classes and columns do not match. A column of zeros for another class is dropped. Where all
-            records are partial, classes without a column are those whose share is not known.
+            If classes and columns do not match.
+
+        Notes
+        -----
+        A column of zeros for a class that is not in ``classes`` is dropped. If all records are partial,
+        classes without a column have an unknown share.
         """
         if self.class_names is None:
             if self.proportions.shape[1] != len(classes):
                 raise ValueError(
                     f"bag_proportions has {self.proportions.shape[1]} columns but there are {len(classes)} "
-                    f"classes ({_list(classes)}); give one column per class, in sorted order. Classes that "
-                    "no labeled patch shows are named by classes= or by the columns of a DataFrame."
+                    f"classes ({_list(classes)}); give one column per class, in sorted order. For classes "
+                    "without labeled patches use classes= or a DataFrame with named columns."
                 )
             return self
         columns, wanted = self.class_names.tolist(), classes.tolist()
@@ -411,7 +426,7 @@ class Bags:
         if without_column and not (self._is_partial is not None and self._is_partial.all()):
             raise ValueError(
                 f"Class {without_column[0]!r} has no column in bag_proportions (columns: {_list(columns)}); "
-                "give it one, with 0 in bags that do not hold it."
+                "add it, with 0 in bags that do not contain the class."
             )
         unknown = [
             c for i, c in enumerate(columns) if c not in wanted and (self.upper[:, i] > 0).any()
@@ -419,17 +434,17 @@ class Bags:
         if unknown:
             raise ValueError(
                 f"bag_proportions has a share of class {unknown[0]!r}, which is not among the classes "
-                f"({_list(wanted)}); name it by classes= of the classifier, label some of it, or drop "
-                "the column."
+                f"({_list(wanted)}); add it to classes= of the classifier, label some patches of it, or "
+                "drop the column."
             )
         aligned = self.with_instances(self.X)
         order = np.array([columns.index(c) if c in columns else -1 for c in wanted])
         aligned.class_names = classes
-        if self.readings is not None:  # no reader says anything of a class without a column
+        if self.readings is not None:  # classes without a column have no readings
             aligned.readings = np.where(order >= 0, self.readings[:, :, order], np.nan)
         if self.among is not None:
             record = self.record
-            if record is None:  # the columns are those classes alone
+            if record is None:  # the columns are the classes in among
                 everywhere = np.ones(self.lower.shape, dtype=bool)
                 record = PartialRecord(self.proportions, self.lower, self.upper, everywhere)
             aligned._adopt(record.with_columns(order))
@@ -441,7 +456,7 @@ class Bags:
         return aligned
 
     def nearest(self, predicted: np.ndarray) -> np.ndarray:
-        """Shares that the records admit and that are nearest to predicted ones.
+        """Shares admitted by the records that are nearest to predicted shares.
 
         Parameters
         ----------
@@ -451,20 +466,20 @@ class Bags:
         Returns
         -------
         shares : ndarray of shape (n_bags, n_classes)
-            The prediction itself where the record admits it. Of a partial record the recorded shares
-            times the predicted share of its classes.
+            The prediction where the record admits it. For a partial record: the recorded shares times the
+            predicted total share of its classes.
         """
         if self.record is not None:
             return self.record.nearest(predicted)
         return nearest_proportions(predicted, self.lower, self.upper)
 
     def proportions_of(self, labels: Any, classes: np.ndarray) -> np.ndarray:
-        """Share of each bag's instances that carry each class.
+        """Share of each class among the labels of each bag.
 
         Parameters
         ----------
         labels : array-like of shape (n_instances,)
-            Labels of the instances, such as those that a classifier predicts for ``X``.
+            Labels of the instances, such as the predictions of a classifier for ``X``.
         classes : ndarray of shape (n_classes,)
             Sorted, as ``classes_``; every label is one of them.
 
@@ -477,7 +492,7 @@ class Bags:
         return class_proportions(codes, self.index, n_bags=self.n_bags, n_classes=len(classes))
 
     def select(self, names: Any) -> "Bags":
-        """Only the named bags, in the order given.
+        """Return only the named bags, in the given order.
 
         Parameters
         ----------
@@ -486,6 +501,11 @@ class Bags:
         Returns
         -------
         bags : Bags
+
+        Raises
+        ------
+        ValueError
+            If a name is not among the bags.
         """
         positions = _positions(np.asarray(names), self.names, "names", "bags")
         new_index = np.full(self.n_bags, -1)
@@ -523,9 +543,9 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
         A 1-tuple of one array (``Bags.flat``, possibly transformed) takes its grouping from
         ``bag_proportions``, which then is a ``Bags``.
     bag_proportions : array-like, DataFrame, Bags or None
-        None takes the proportions that ``X_bags`` holds.
+        None: use the proportions of ``X_bags``.
     classes : ndarray of shape (n_classes,), optional
-        Sorted; the columns of the proportions then follow them. Default: they stay as they are.
+        Sorted classes, to which the columns of the proportions are matched. Default: columns stay unchanged.
 
     Returns
     -------
@@ -534,7 +554,9 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
     Raises
     ------
     ValueError
-        As :class:`Bags`, or when classes and columns do not match.
+        As in :class:`Bags`, or if classes and columns do not match.
+    TypeError
+        As in :class:`Bags`, or if ``X_bags`` is neither Bags nor a list or tuple of arrays.
     """
     if isinstance(bag_proportions, Bags):
         grouping = bag_proportions
@@ -548,7 +570,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
                 setattr(bags, name, getattr(grouping, name))
             if bags.n_bags != grouping.n_bags:
                 raise ValueError(
-                    f"X_bags has {bags.n_bags} bags but bag_proportions has {grouping.n_bags}; "
+                    f"X_bags has {bags.n_bags} bags, but bag_proportions has {grouping.n_bags}; "
                     "give one array per bag, or Bags.flat."
                 )
     elif isinstance(X_bags, Bags):
@@ -585,7 +607,7 @@ def _from_sequence(arrays: Sequence, names: Any):
         if array.shape[1:] != trailing:
             raise ValueError(
                 f"Bag {name!r} has instances of shape {array.shape[1:]}, but bag "
-                f"{names.tolist()[0]!r} has {trailing}."
+                f"{names.tolist()[0]!r} has {trailing}; give all instances the same shape."
             )
     index = np.repeat(np.arange(len(arrays)), [array.shape[0] for array in arrays])
     columns = _check_columns(arrays, names)
@@ -596,7 +618,7 @@ def _from_sequence(arrays: Sequence, names: Any):
 
 
 def _check_columns(arrays, names):
-    """Columns that all bags share, in the same order; None where bags are arrays without names."""
+    """Column names, which must be equal in all bags; None if bags are arrays."""
     columns = [list(array.columns) if _is_named(array) else None for array in arrays]
     for name, own in zip(names.tolist(), columns, strict=True):
         if own == columns[0]:
@@ -605,15 +627,15 @@ def _check_columns(arrays, names):
         if own is None or columns[0] is None:
             raise ValueError(
                 f"Bag {name!r} {'is an array' if own is None else 'is a DataFrame'} but bag {first!r} is "
-                "not; give all bags as DataFrames or none, so that columns can be compared."
+                "not; give all bags as DataFrames or all as arrays."
             )
         if len(set(own)) == len(own) and set(own) == set(columns[0]):
             raise ValueError(
-                f"Bag {name!r} has the columns of bag {first!r} in another order: {_list(own[:5])} against "
-                f"{_list(columns[0][:5])}; give all bags the same order, frame[columns]."
+                f"Bag {name!r} has the columns of bag {first!r} in another order: {_list(own[:5])} instead "
+                f"of {_list(columns[0][:5])}; reorder them with frame[columns]."
             )
         raise ValueError(
-            f"Bag {name!r} has other columns than bag {first!r}: "
+            f"Bag {name!r} has different columns from bag {first!r}: "
             f"{_list([c for c in own if c not in columns[0]][:5]) or 'none'} instead of "
             f"{_list([c for c in columns[0] if c not in own][:5]) or 'none'}."
         )
@@ -621,21 +643,21 @@ def _check_columns(arrays, names):
 
 
 def _is_named(values: Any) -> bool:
-    """Whether rows, or rows and columns, have names by which they can be matched."""
+    """Return whether rows, or rows and columns, can be matched by name."""
     if _are_frames(values):
         return True
     return hasattr(values, "columns") or (hasattr(values, "index") and hasattr(values, "loc"))
 
 
 def _are_frames(values: Any) -> bool:
-    """Whether these are the DataFrames of several readers."""
+    """Return whether the values are DataFrames of several readers."""
     if not isinstance(values, (list, tuple)):
         return False
     named = [hasattr(value, "columns") for value in values]
     if any(named) and not all(named):
         raise TypeError(
-            "Some readers are given as DataFrames and others are not; give all as DataFrames, so that bags "
-            "and classes can be matched by name."
+            "Some readers are DataFrames and others are not; give all as DataFrames, so that bags and "
+            "classes can be matched by name."
         )
     return any(named)
 
@@ -653,7 +675,7 @@ def _from_flat(X: Any, bag_ids: Any):
     bag_ids = np.asarray(bag_ids)
     if bag_ids.ndim != 1 or len(bag_ids) != X.shape[0]:
         raise ValueError(
-            f"bag_ids has shape {bag_ids.shape} but X has {X.shape[0]} instances; give one id each."
+            f"bag_ids has shape {bag_ids.shape}, but X has {X.shape[0]} instances; give one id each."
         )
     if len(bag_ids) == 0:
         raise ValueError("X has no instances.")
@@ -662,7 +684,7 @@ def _from_flat(X: Any, bag_ids: Any):
 
 
 def _slides_of(X: Any):
-    """Bag index and sorted names of the slides that have rows, without a name for each row."""
+    """Bag index and sorted names of the slides that have rows, without expanding names per row."""
     slides = np.flatnonzero(np.bincount(X.slide_ids, minlength=len(X.names)))
     if not len(slides):
         raise ValueError("X has no instances.")
@@ -679,7 +701,9 @@ def _check_names(names: Any) -> np.ndarray:
     names = np.asarray(names)
     unique, counts = np.unique(names, return_counts=True)
     if len(unique) < len(names):
-        raise ValueError(f"Bag name {unique[counts > 1].tolist()[0]!r} is given more than once.")
+        raise ValueError(
+            f"Bag name {unique[counts > 1].tolist()[0]!r} is given more than once; make names unique."
+        )
     return names
 
 
@@ -693,13 +717,13 @@ def _check_sequence(X_bags: Any):
 
 
 def _index_of(bag_proportions: Any):
-    """Bag names that a DataFrame of proportions brings along, in its order."""
+    """Bag names in the index of a DataFrame of proportions, in its order."""
     if _are_frames(bag_proportions):
         first, *others = bag_proportions
         if any(set(other.index) != set(first.index) for other in others):
             raise ValueError(
-                "Readers have read different bags, so that their tables do not say in which order the bags "
-                "are; give Bags(X, bag_ids, proportions)."
+                "The tables of the readers contain different bags, so the order of the bags is unknown; "
+                "pass Bags(X, bag_ids, proportions)."
             )
         return np.asarray(first.index)
     return np.asarray(bag_proportions.index) if hasattr(bag_proportions, "columns") else None
@@ -750,7 +774,7 @@ def _written(proportions: Any, names: np.ndarray):
 
 
 def _refuse_repeated(table):
-    """Names must find one column and one row."""
+    """Raise if a row or column name is repeated."""
     twice = table.columns[table.columns.duplicated()].tolist()
     if twice:
         raise ValueError(f"bag_proportions has more than one column {twice[0]!r}; give one.")
@@ -760,23 +784,23 @@ def _refuse_repeated(table):
 
 
 def _reading(table, classes, names):
-    """What one of several readers wrote, by the names of bags and classes; NaN where there is no row."""
+    """Shares of one of several readers, matched by bag and class names; NaN without a row."""
     _refuse_repeated(table)
     if set(table.columns) != set(classes.tolist()):
         raise ValueError(
-            f"Readers speak of other classes: {_list(classes)} and {_list(table.columns)}; give all tables "
+            f"Readers have different classes: {_list(classes)} and {_list(table.columns)}; give all tables "
             "the same columns, in any order."
         )
     if not table.index.isin(names).any():
         raise ValueError(
-            f"A reader's table has rows for {_list(table.index[:5])}, none of which is a bag "
+            f"The table of a reader has rows for {_list(table.index[:5])}, none of which is a bag "
             f"({_list(names[:5])}); index it by bag id."
         )
     return table.reindex(index=names.tolist(), columns=classes.tolist()).to_numpy()
 
 
 def _read(written, names, find_ends, is_exact):
-    """Filled proportions and their intervals, checked."""
+    """Checked proportions without missing shares, and their intervals."""
     check_shares(written, "The proportions", bags=names, may_miss=True, any_sum=not is_exact)
     lower, upper = find_ends(written)
     filled = fill_missing(written, lower, upper)
@@ -786,12 +810,12 @@ def _read(written, names, find_ends, is_exact):
 
 
 def _read_all(readings, names, find_ends, is_exact):
-    """Mean of what several readers wrote, and the span of all their intervals."""
+    """Mean shares of several readers, and the span of all their intervals."""
     has_read = ~np.isnan(readings).all(axis=2)
     if not has_read.any(axis=0).all():
         bag = int(np.flatnonzero(~has_read.any(axis=0))[0])
         raise ValueError(
-            f"Bag {_show(names[bag])} was read by none of the {len(readings)} readers."
+            f"Bag {_show(names[bag])} was read by none of the {len(readings)} readers; drop it."
         )
     filled, lower, upper = np.full((3, *readings.shape), np.nan)
     for reader, rows in enumerate(has_read):
@@ -802,7 +826,7 @@ def _read_all(readings, names, find_ends, is_exact):
 
 
 def _check_error(error, shape, names, class_names):
-    """What turns written proportions, of all bags or of some rows, into intervals without NaN."""
+    """Function that turns recorded proportions, of all bags or some rows, into intervals without NaN."""
     ways = list(dict.fromkeys("lower and upper" if k in ("lower", "upper") else k for k in error))
     if len(ways) > 1:
         raise ValueError(f"{' and '.join(ways)} are given together; state the error in one way.")
@@ -839,18 +863,18 @@ def _check_error(error, shape, names, class_names):
 
 
 def _rounded_ends(written, step):
-    """Ends of the intervals of rounded shares, unless a step of 1 cannot be meant."""
+    """Ends of the intervals of rounded shares; raises if a step of 1 contradicts the shares."""
     fractions = written[(written > 0) & (written < 1)]
     if step == 1 and len(fractions):
         raise ValueError(
-            f"rounding_step=1 says that shares were rounded to 0 or 1, but {fractions[0]:g} was written. "
-            "Steps of one per cent are 0.01."
+            f"rounding_step=1 means that shares were rounded to 0 or 1, but a share is {fractions[0]:g}. "
+            "For steps of one percent use 0.01."
         )
     return rounding_interval(written, step)
 
 
 def _check_among(among, written, class_names, names):
-    """Class of each column, and which bags have a partial record; there, 0 is written for other classes."""
+    """Class of each column, and which bags have a partial record; sets their other classes to 0."""
     wanted = _check_names(among).tolist()
     if class_names is None:
         if written.shape[-1] != len(wanted):
@@ -873,17 +897,17 @@ def _check_among(among, written, class_names, names):
 
 
 def _partial_record(found, is_partial, class_names, among):
-    """Record from shares and intervals in which classes without a record have the share 0."""
+    """Partial record from shares and intervals in which unrecorded classes have the share 0."""
     mask = np.isin(class_names, among) | ~is_partial[:, np.newaxis]
     shares, lower, upper = (np.where(mask, part, 0.0) for part in found)
     return PartialRecord(shares, lower, upper, mask)
 
 
 def _ranks(orders, names, classes):
-    """Rank of each class in each bag, (n_bags, n_classes), from the classes that are named for it."""
+    """Rank of each class in each bag, (n_bags, n_classes), from the classes named for the bag."""
     if len(orders) != len(names):
         raise ValueError(
-            f"predominant has {len(orders)} entries but there are {len(names)} bags; give one for each."
+            f"predominant has {len(orders)} entries, but there are {len(names)} bags; give one for each."
         )
     columns = {c: column for column, c in enumerate(classes.tolist())}
     ranks = np.empty((len(names), len(classes)), dtype=np.int64)
@@ -898,7 +922,7 @@ def _ranks(orders, names, classes):
             )
         if len(set(order)) < len(order):
             raise ValueError(
-                f"predominant names a class of bag {_show(names[bag])} twice: {_list(order)}."
+                f"predominant has a class of bag {_show(names[bag])} twice: {_list(order)}; list it once."
             )
         ranks[bag] = len(order) + 1
         ranks[bag, [columns[c] for c in order]] = np.arange(1, len(order) + 1)
@@ -906,7 +930,7 @@ def _ranks(orders, names, classes):
 
 
 def _per_bag(values, what, names, class_names):
-    """Numbers per bag and class in the order of the bags and of the columns of the proportions."""
+    """Values per bag and class, in the order of the bags and of the columns of the proportions."""
     if _is_named(values) and not hasattr(values, "columns"):
         raise ValueError(f"{what} is a Series; give a number, an array or a DataFrame.")
     if hasattr(values, "columns"):
@@ -914,7 +938,7 @@ def _per_bag(values, what, names, class_names):
         missing = [c for c in wanted if c not in values.columns]
         missing += [name for name in names.tolist() if name not in values.index]
         if missing:
-            raise ValueError(f"{what} has no row or column for {missing[0]!r}.")
+            raise ValueError(f"{what} has no row or column for {missing[0]!r}; add it.")
         values = values.loc[names.tolist(), wanted]
     return np.array(values, dtype=np.float64)
 
@@ -926,7 +950,7 @@ def _check_weights(weights, names):
     if _is_named(weights) and not hasattr(weights, "columns"):
         missing = [name for name in names.tolist() if name not in weights.index]
         if missing:
-            raise ValueError(f"weights has no entry for bag {missing[0]!r}; index them by bag.")
+            raise ValueError(f"weights has no entry for bag {missing[0]!r}; index it by bag.")
         weights = weights.loc[names.tolist()]
     weights = np.array(weights, dtype=np.float64)
     if weights.shape != (len(names),):
@@ -937,7 +961,7 @@ def _check_weights(weights, names):
     if wrong.any():
         bag = np.flatnonzero(wrong)[0]
         raise ValueError(
-            f"Bag {_show(names[bag])} has weight {weights[bag]}; give a number of at least 0."
+            f"Bag {_show(names[bag])} has weight {weights[bag]}; weights must be finite and at least 0."
         )
     return weights
 

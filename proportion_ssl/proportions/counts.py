@@ -1,4 +1,4 @@
-"""Class proportions of bags, and how far two sets of proportions are apart."""
+"""Class proportions of bags, and the distance between two sets of proportions."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ import numpy as np
 def class_proportions(
     labels: np.ndarray, bag_ids: np.ndarray, *, n_bags: int, n_classes: int
 ) -> np.ndarray:
-    """Share of each bag's instances that carry each class.
+    """Share of each class among the instances of each bag.
 
     Parameters
     ----------
     labels : ndarray of int, shape (n_instances,)
-        Class index of each instance, in ``[0, n_classes)``; for predicted proportions
-        the arg-max of the class probabilities.
+        Class index of each instance, in ``[0, n_classes)``. For predicted proportions, use the argmax of
+        the class probabilities.
     bag_ids : ndarray of int, shape (n_instances,)
         Bag index of each instance, in ``[0, n_bags)``.
     n_bags, n_classes : int
@@ -25,9 +25,9 @@ def class_proportions(
 
     Notes
     -----
-    The paper does not say whether its predicted cancer ratio (PCR) counts arg-max
-    predictions or averages probabilities. It is "the number of patch images whose label is
-    the same class" over all patches [1]_ (section 1), so instances are counted.
+    The paper does not say whether its predicted cancer ratio (PCR) counts argmax predictions or averages
+    probabilities. Section 1 defines it as "the number of patch images whose label is the same class" over
+    all patches [1]_, so instances are counted.
 
     References
     ----------
@@ -71,7 +71,7 @@ def count_per_bag(
     """
     bag_ids, labels = np.asarray(bag_ids), np.asarray(labels)
     counts = np.zeros(n_bags * n_classes, dtype=np.int64)
-    # what is made of a block should stay in a cache, if counts do
+    # if the counts fit in the cache, so should the intermediate results of a block
     block = max(2**16, 4 * counts.size)
     for start in range(0, len(labels), block):
         rows = slice(start, start + block)
@@ -83,7 +83,7 @@ def count_per_bag(
 def sum_absolute_error(
     true_proportions: np.ndarray, predicted_proportions: np.ndarray
 ) -> np.ndarray:
-    """Distance between recorded and predicted proportions of each bag.
+    """Distance between recorded and predicted proportions of each bag, in [0, 1].
 
     Parameters
     ----------
@@ -93,13 +93,13 @@ def sum_absolute_error(
     Returns
     -------
     error : ndarray of shape (n_bags,)
-        In [0, 1]. 0: the proportions agree; 1: half of the bag or more is misplaced.
+        In [0, 1]. 0: the proportions agree; 1: at least half of the bag has the wrong class.
 
     Notes
     -----
-    Equation (2) of [1]_, ``min(1, sum_c |TCR_c - PCR_c|)``. The paper prints ``max``: the error
-    would then never fall below 1, positive selectivity never rise above 0, and no positive label
-    ever be given, against its Figure 4 and its words "in the range of 0 to 1".
+    Equation (2) of [1]_, ``min(1, sum_c |TCR_c - PCR_c|)``. The paper prints ``max``, but then the error
+    would be at least 1 and no positive label would ever be given. This contradicts its Figure 4 and the
+    text "in the range of 0 to 1".
 
     References
     ----------

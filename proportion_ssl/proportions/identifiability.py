@@ -1,4 +1,4 @@
-"""Whether recorded proportions can tell the classes apart."""
+"""Identifiability of the classes from recorded proportions."""
 
 import warnings
 from typing import Any
@@ -8,38 +8,43 @@ import pandas as pd
 
 from proportion_ssl._checks import check_shares
 
-#: Singular values below this share of the largest count as zero: shares are known to a few per cent.
+#: Singular values below this fraction of the largest count as zero: shares are known to a few percent.
 SMALL = 0.05
 
 
 class IdentifiabilityWarning(UserWarning):
-    """The proportions of the bags cannot tell some classes apart."""
+    """Warning that the proportions of the bags cannot distinguish some classes."""
 
 
 def identifiability(proportions: Any, classes: Any = None) -> pd.DataFrame:
-    """How well the recorded proportions of all bags tell each class from the others.
+    """Measure how well the recorded proportions distinguish each class from the others.
 
     Parameters
     ----------
     proportions : array-like or DataFrame of shape (n_bags, n_classes)
-        Recorded shares, in [0, 1]. Rows that were rounded need not sum to 1.
+        Recorded shares, in [0, 1]. Rows of rounded shares need not sum to 1.
     classes : array-like of shape (n_classes,), optional
         Class names; default: the columns of a DataFrame, or 0, 1, 2, ...
 
     Returns
     -------
     table : DataFrame of n_classes rows
-        Indexed by class: ``n_bags`` in which it is recorded; ``mean`` and ``spread`` (standard deviation)
-        of its shares; ``determined``, in [0, 1]: how much of the class the proportions alone can settle (0:
-        nothing, 1: all); ``reason`` in words, empty where it is determined. The table's ``attrs``
-        hold ``rank`` and ``condition_number`` of the matrix of proportions.
+        Indexed by class. ``n_bags``: number of bags in which it is recorded; ``mean`` and ``spread``
+        (standard deviation) of its shares; ``determined``, in [0, 1]: how far the proportions alone
+        determine the class (0: not at all, 1: fully); ``reason``: why it is not determined, else empty. The
+        ``attrs`` of the table hold ``rank`` and ``condition_number`` of the matrix of proportions.
+
+    Raises
+    ------
+    ValueError
+        If proportions are not two-dimensional or not shares in [0, 1].
 
     Notes
     -----
     If the instances of class c have mean feature m_c, the mean of a bag is expected to be
-    ``sum_c P_bc m_c`` [1]_: the class means can be solved for only if P has rank n_classes. With the singular
+    ``sum_c P_bc m_c`` [1]_. The class means can be solved for only if P has rank n_classes. With the singular
     value decomposition ``P = U S V'``, ``determined_c = sum_k V_ck^2`` over the singular values above 5% of
-    the largest. What is not determined, labeled patches have to settle.
+    the largest. Classes that are not determined require labeled patches.
 
     References
     ----------
@@ -87,7 +92,7 @@ def identifiability(proportions: Any, classes: Any = None) -> pd.DataFrame:
 
 
 def warn_if_not_identifiable(proportions: Any, classes: Any = None) -> None:
-    """Warn, naming classes and reasons, when :func:`identifiability` finds classes not determined.
+    """Warn, with names and reasons, if :func:`identifiability` finds classes that are not determined.
 
     Parameters
     ----------
@@ -109,17 +114,17 @@ def warn_if_not_identifiable(proportions: Any, classes: Any = None) -> None:
             f"{name!r}: {reason}" for name, reason in open_classes["reason"].items()
         )
         warnings.warn(
-            f"The proportions of {len(proportions)} bags cannot tell all classes apart (rank "
+            f"The proportions of {len(proportions)} bags cannot distinguish all classes (rank "
             f"{table.attrs['rank']} of {len(table)}, condition number "
-            f"{table.attrs['condition_number']:.3g}). {reasons}. Only labeled patches tell these apart; "
-            "see proportion_ssl.proportions.identifiability.",
+            f"{table.attrs['condition_number']:.3g}). {reasons}. Label patches of these classes; see "
+            "proportion_ssl.proportions.identifiability.",
             IdentifiabilityWarning,
             stacklevel=3,
         )
 
 
 def _reason(c, matrix, unsolved, classes, table):
-    """Why a class is not determined, in words."""
+    """Reason why a class is not determined, as text."""
     if table["n_bags"].iloc[c] == 0:
         return "no bag contains it"
     if table["determined"].iloc[c] > 1 - SMALL:

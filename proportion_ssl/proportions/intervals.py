@@ -1,26 +1,26 @@
-"""How far recorded proportions can be trusted: intervals of the shares of each bag."""
+"""Intervals of the recorded shares of each bag."""
 
 import numpy as np
 
-#: Added to half a rounding step: a share of exactly half a step more or less must not be lost to float error.
+#: Added to half a rounding step, so that floating-point errors do not exclude shares half a step off.
 ROUNDING_GUARD = 1e-12
 
 
 def rounding_interval(proportions: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Shares that could have been rounded to the recorded ones.
+    """Intervals of shares that round to the recorded ones.
 
     Parameters
     ----------
     proportions : ndarray of shape (n_bags, n_classes)
-        As they were written, not divided by their sum. NaN: not stated.
+        Recorded shares, not normalized. NaN: not recorded.
     step : float
-        In (0, 1]: 0.1 where shares were written in steps of ten per cent.
+        In (0, 1]; 0.1 for shares in steps of ten percent.
 
     Returns
     -------
     lower, upper : ndarray of shape (n_bags, n_classes)
         ``proportions -+ step / 2``, within [0, 1]. A recorded 0 may be anything up to half a step. NaN where
-        nothing is stated.
+        no share is recorded.
 
     Examples
     --------
@@ -36,20 +36,20 @@ def rounding_interval(proportions: np.ndarray, step: float) -> tuple[np.ndarray,
 def deviation_interval(
     proportions: np.ndarray, standard_deviation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shares within one standard deviation of the recorded ones; a class recorded as absent stays absent.
+    """Intervals of one standard deviation around the recorded shares; absent classes stay absent.
 
     Parameters
     ----------
     proportions : ndarray of shape (n_bags, n_classes)
-        As they were written. NaN: not stated.
+        Recorded shares. NaN: not recorded.
     standard_deviation : float or array broadcastable to the shape of ``proportions``
-        Of the estimate of a share, in shares: 0.1 is ten percentage points.
+        Standard deviation of a recorded share; 0.1 means ten percentage points.
 
     Returns
     -------
     lower, upper : ndarray of shape (n_bags, n_classes)
-        Within [0, 1]. Equal where the standard deviation or the recorded share is 0: a reader
-        who is unsure how much of a class there is has still seen it. NaN where nothing is stated.
+        Within [0, 1]. Equal where the standard deviation or the recorded share is 0: a reader may be unsure
+        of the amount of a class, but not of its absence. NaN where no share is recorded.
 
     Examples
     --------
@@ -62,19 +62,19 @@ def deviation_interval(
 
 
 def missing_interval(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals of shares that were not stated: what the stated ones leave, at most and at least.
+    """Intervals for missing shares: the least and most that the recorded shares leave.
 
     Parameters
     ----------
     lower, upper : ndarray of shape (n_bags, n_classes)
-        Intervals of the stated shares, equal where they are exact. NaN: not stated. A share of 0 is
-        stated: the class was not seen.
+        Intervals of the recorded shares, equal for exact shares. NaN: not recorded. A share of 0 is a
+        recorded share: the class is absent.
 
     Returns
     -------
     lower, upper : ndarray of shape (n_bags, n_classes)
-        Without NaN. One class that was not stated is as certain as all others together; of several, each may
-        be absent.
+        Without NaN. A single missing share is as certain as all others together; if several are missing,
+        each may be 0.
 
     Examples
     --------
@@ -95,19 +95,19 @@ def missing_interval(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, 
 
 
 def fill_missing(proportions: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Proportions with a share for each class that was not stated, so that they sum to 1 if they can.
+    """Fill in missing shares so that the proportions sum to 1 if possible.
 
     Parameters
     ----------
     proportions : ndarray of shape (n_bags, n_classes)
-        As they were written. NaN: not stated.
+        Recorded shares. NaN: not recorded.
     lower, upper : ndarray of shape (n_bags, n_classes)
         Intervals, without NaN.
 
     Returns
     -------
     filled : ndarray of shape (n_bags, n_classes)
-        Stated shares unchanged, the others all at the same relative place of their intervals.
+        Recorded shares unchanged, the others all at the same relative position in their intervals.
 
     Examples
     --------
@@ -123,22 +123,22 @@ def fill_missing(proportions: np.ndarray, lower: np.ndarray, upper: np.ndarray) 
 def consistent_proportions(
     proportions: np.ndarray, lower: np.ndarray, upper: np.ndarray
 ) -> np.ndarray:
-    """Proportions that sum to 1, as near to the written ones as their intervals allow.
+    """Proportions that sum to 1, as near to the recorded ones as their intervals allow.
 
-    For what needs one number per class; written numbers that were rounded may sum to something else.
+    For methods that need one number per class: rounded shares need not sum to 1.
 
     Parameters
     ----------
     proportions : ndarray of shape (n_bags, n_classes)
-        As they were written, within their intervals.
+        Recorded shares, within their intervals.
     lower, upper : ndarray of shape (n_bags, n_classes)
         Intervals that admit a sum of 1 (within 0.01).
 
     Returns
     -------
     proportions : ndarray of shape (n_bags, n_classes)
-        Rows sum to 1: each share is moved by the same part of what its interval allows. What is then left of
-        the difference, where intervals have no width, is removed by a division by the sum.
+        Rows sum to 1. Each share moves by the same fraction of what its interval allows. A remaining
+        difference, where intervals have no width, is removed by dividing by the sum.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def consistent_proportions(
 
 
 def move_to_sum_one(shares: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Shares moved towards the ends of their intervals until they sum to 1, all by the same part of the way.
+    """Move shares toward the ends of their intervals, all by the same fraction, until they sum to 1.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def move_to_sum_one(shares: np.ndarray, lower: np.ndarray, upper: np.ndarray) ->
     Returns
     -------
     shares : ndarray of shape (n_bags, n_classes)
-        Within the intervals; at their ends where these do not admit a sum of 1.
+        Within the intervals; at their ends if they do not admit a sum of 1.
 
     Examples
     --------
@@ -177,12 +177,12 @@ def move_to_sum_one(shares: np.ndarray, lower: np.ndarray, upper: np.ndarray) ->
 
 
 def readers_interval(readings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What several readers wrote: their mean, and the span between their smallest and largest share.
+    """Mean share of several readers, and the interval from their smallest to their largest share.
 
     Parameters
     ----------
     readings : ndarray of shape (n_readers, n_bags, n_classes)
-        A row of NaN: this reader did not read this bag. At least one has read each bag.
+        A row of NaN: the reader did not read the bag. Each bag needs at least one reader.
 
     Returns
     -------
@@ -199,12 +199,12 @@ def readers_interval(readings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def sampling_variance(n_instances: np.ndarray, n_drawn: np.ndarray) -> np.ndarray:
-    """Variance of the share of a class in a random part of a bag, divided by ``p (1 - p)``.
+    """Variance of the share of a class in a random subset of a bag, divided by ``p (1 - p)``.
 
     Parameters
     ----------
     n_instances, n_drawn : array-like of int, shape (n_bags,)
-        Instances of each bag, and how many of them are drawn without replacement; at least 1.
+        Size of each bag, and number of instances drawn without replacement; at least 1.
 
     Returns
     -------
@@ -213,7 +213,7 @@ def sampling_variance(n_instances: np.ndarray, n_drawn: np.ndarray) -> np.ndarra
 
     Notes
     -----
-    Counts of a class in the part follow a hypergeometric distribution.
+    The count of a class in the subset follows a hypergeometric distribution.
 
     Examples
     --------
@@ -227,7 +227,7 @@ def sampling_variance(n_instances: np.ndarray, n_drawn: np.ndarray) -> np.ndarra
 def spread_interval(
     lower: np.ndarray, upper: np.ndarray, variance: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals of the shares in random parts of bags: one standard deviation wider at either end.
+    """Intervals of the shares in random subsets of bags: one standard deviation wider at each end.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def spread_interval(
     Returns
     -------
     lower, upper : ndarray of shape (n_bags, n_classes)
-        Within [0, 1]; shares of 0 and 1 are certain in every part. Unchanged where the variance is 0.
+        Within [0, 1]; shares of 0 and 1 hold in every subset. Unchanged where the variance is 0.
 
     Examples
     --------
@@ -253,7 +253,7 @@ def spread_interval(
 
 
 def proportion_distance(predicted: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Distance of predicted proportions from the intervals of recorded ones.
+    """Distance of predicted proportions from the intervals of the recorded ones.
 
     Parameters
     ----------
@@ -263,8 +263,8 @@ def proportion_distance(predicted: np.ndarray, lower: np.ndarray, upper: np.ndar
     Returns
     -------
     distance : ndarray of shape (n_bags,)
-        Sum over the classes of the absolute differences from the nearest proportions, in [0, 2]. Its minimum
-        with 1 is equation (2); see :func:`~proportion_ssl.proportions.sum_absolute_error`.
+        Sum over the classes of the absolute differences from the nearest proportions, in [0, 2]. Capped at 1
+        it is equation (2); see :func:`~proportion_ssl.proportions.sum_absolute_error`.
 
     Examples
     --------
@@ -277,7 +277,7 @@ def proportion_distance(predicted: np.ndarray, lower: np.ndarray, upper: np.ndar
 
 
 def nearest_proportions(predicted: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Recorded share that is nearest to the predicted one, within each interval.
+    """Share within each interval that is nearest to the predicted one.
 
     Parameters
     ----------
@@ -286,8 +286,8 @@ def nearest_proportions(predicted: np.ndarray, lower: np.ndarray, upper: np.ndar
     Returns
     -------
     proportions : ndarray of shape (n_bags, n_classes)
-        The prediction itself where it lies within the interval: nothing is then over- or
-        under-predicted. The recorded share where the interval has no width.
+        The prediction where it lies within the interval (neither over- nor under-predicted), otherwise the
+        nearest end of the interval.
 
     Examples
     --------

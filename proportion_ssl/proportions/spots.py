@@ -1,4 +1,4 @@
-"""Bags from AnnData: spots as instances, samples or regions as bags."""
+"""Bags from AnnData: spots are instances, samples or regions are bags."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def bags_from_anndata(
     proportions: Any = None,
     **settings: Any,
 ) -> Bags:
-    """Bags of the observations of an AnnData object, such as spots of Visium.
+    """Create bags from the observations of an AnnData object, such as Visium spots.
 
     Parameters
     ----------
     adata : AnnData
-        Of which ``obsm`` and ``obs`` are read; the library is not imported.
+        Only ``obsm`` (or ``X``) and ``obs`` are read; anndata is not imported.
     features : str
         Key of ``adata.obsm``: an array of shape (n_obs, n_features), or "X" for ``adata.X``.
     bag : str
-        Column of ``adata.obs`` with the bag of each observation; those without (NaN) are left out.
+        Column of ``adata.obs`` with the bag of each observation; observations with NaN are left out.
     proportions : DataFrame or array-like, optional
-        As :class:`~proportion_ssl.Bags` takes them.
+        As in :class:`~proportion_ssl.Bags`.
     **settings
         Further arguments of :class:`~proportion_ssl.Bags`, such as ``rounding_step``.
 
@@ -38,7 +38,7 @@ def bags_from_anndata(
     Raises
     ------
     ValueError
-        If there is no such key or column, or the features are no finite numbers.
+        If the key or column does not exist, or the features are not finite.
 
     Examples
     --------

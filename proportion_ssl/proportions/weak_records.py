@@ -1,4 +1,4 @@
-"""Records that say less than the share of every class: shares among some classes, or an order."""
+"""Incomplete records: shares among some of the classes, or an order of the classes."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,24 +14,23 @@ from proportion_ssl.proportions.intervals import (
 
 @dataclass(frozen=True)
 class PartialRecord:
-    """Shares among some of the classes of each bag; the share of the other classes is not known.
+    """Shares among some of the classes of each bag; the total share of these classes is unknown.
 
     Parameters
     ----------
     shares, lower, upper : ndarray of shape (n_bags, n_classes)
-        Shares among the classes that ``among`` marks, and their intervals; rows of ``shares`` sum to 1. 0 for
+        Shares among the classes marked by ``among``, and their intervals; rows of ``shares`` sum to 1. 0 for
         the other classes.
     among : ndarray of bool, shape (n_bags, n_classes)
-        A row that is True for all classes is a complete record.
+        Classes that the record covers. A row that is True for all classes is a complete record.
     sampling_variance : ndarray of shape (n_bags, 1) or float, default=0.0
-        See ``proportion_ssl.proportions.intervals.sampling_variance``; 0 where predictions are of whole
-        bags.
+        See ``proportion_ssl.proportions.intervals.sampling_variance``; 0 if predictions cover whole bags.
 
     Notes
     -----
-    With predicted shares m of all classes and ``s = sum_{c in A} m_c`` those of the classes A that the
-    record is about, it expects ``p_c s`` of class c in A, and of the others what is predicted. LPLP [1]_
-    trains nets on such records.
+    With predicted shares m of all classes and the total ``s = sum_{c in A} m_c`` over the recorded classes
+    A, the record expects the share ``p_c s`` of each class c in A and the predicted share of the others.
+    LPLP [1]_ trains networks on such records.
 
     References
     ----------
@@ -60,20 +59,20 @@ class PartialRecord:
 
     @property
     def n_free(self) -> np.ndarray:
-        """How many shares of each bag are free to err, shape (n_bags, 1)."""
+        """Degrees of freedom of the shares of each bag, shape (n_bags, 1)."""
         return self.among.sum(axis=1, keepdims=True) - 1
 
     def __getitem__(self, bags: Any) -> "PartialRecord":
-        """The record of some of the bags: a slice, a mask or positions."""
+        """Record of some of the bags, given by a slice, a mask or indices."""
         return _of_bags(self, bags, "shares", "lower", "upper", "among")
 
     def with_columns(self, columns: np.ndarray) -> "PartialRecord":
-        """The record with other columns.
+        """Return the record with other columns.
 
         Parameters
         ----------
         columns : ndarray of int, shape (n_columns,)
-            Position of each new column among the old ones; -1: a class that no record mentions.
+            Old position of each new column; -1 for a class that no record covers.
 
         Returns
         -------
@@ -86,7 +85,7 @@ class PartialRecord:
         return replace(self, among=self.among[:, columns] & known, **parts)
 
     def mass(self, predicted: np.ndarray) -> np.ndarray:
-        """Predicted share of the classes that the record is about, shape (n_bags, 1); 1 where it is complete.
+        """Predicted total share of the recorded classes, shape (n_bags, 1); 1 for complete records.
 
         Parameters
         ----------
@@ -97,12 +96,12 @@ class PartialRecord:
         return np.where(self.among.all(axis=1, keepdims=True), 1.0, np.minimum(total, 1.0))
 
     def within(self, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Intervals of the shares among the recorded classes, for predictions of the instances at hand.
+        """Intervals of the shares among the recorded classes, for the given instances.
 
         Parameters
         ----------
         mass : ndarray of shape (n_bags, 1)
-            As in :meth:`mass`: the fewer instances are of these classes, the wider.
+            As from :meth:`mass`. The fewer instances belong to these classes, the wider the intervals.
 
         Returns
         -------
@@ -112,7 +111,7 @@ class PartialRecord:
         return spread_interval(self.lower, self.upper, np.minimum(variance, 1.0))
 
     def ends(self, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Intervals of the shares of all classes, given what is predicted.
+        """Intervals of the shares of all classes, given the predicted shares.
 
         Parameters
         ----------
@@ -122,8 +121,8 @@ class PartialRecord:
         Returns
         -------
         lower, upper : ndarray of shape (n_bags, n_classes)
-            Recorded intervals times the predicted share of the recorded classes; of the others the predicted
-            shares.
+            For recorded classes: the intervals times their predicted total share. For other classes: the
+            predicted shares.
         """
         mass = self.mass(predicted)
         lower, upper = self.within(mass)
@@ -137,12 +136,12 @@ class PartialRecord:
         return nearest_proportions(predicted, *self.ends(predicted))
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the record says of the shares of all classes without any prediction.
+        """Limits on the shares of all classes without predictions.
 
         Returns
         -------
         shares, lower, upper : ndarray of shape (n_bags, n_classes)
-            ``shares`` gives each class that is not recorded as much as all recorded ones together.
+            ``shares`` gives each unrecorded class as much as all recorded classes together.
         """
         complete = self.among.all(axis=1, keepdims=True)
         n_others = (~self.among).sum(axis=1, keepdims=True)
@@ -153,7 +152,7 @@ class PartialRecord:
         )
 
     def sampled(self, variance: np.ndarray) -> "PartialRecord":
-        """The record of random parts of the bags.
+        """Return the record for random subsets of the bags.
 
         Parameters
         ----------
@@ -169,13 +168,13 @@ class PartialRecord:
 
 @dataclass(frozen=True)
 class OrderRecord:
-    """Which class of each bag is the most frequent, which comes next, and so on.
+    """Order of the classes of each bag by their share, complete or partial.
 
     Parameters
     ----------
     ranks : ndarray of int, shape (n_bags, n_classes)
-        1 for the predominant class, 2 for the next, ...; classes that are not named all share the rank after
-        the last. A class has at least the share of every class of a higher rank.
+        1 for the predominant class, 2 for the next, and so on. Classes that are not named share the rank
+        after the last. A class has at least the share of every class with a larger rank number.
     sampling_variance : ndarray of shape (n_bags, 1) or float, default=0.0
         As in :class:`PartialRecord`.
 
@@ -197,20 +196,20 @@ class OrderRecord:
 
     @property
     def n_free(self) -> np.ndarray:
-        """How many shares of each bag are free to err, shape (n_bags, 1)."""
+        """Degrees of freedom of the shares of each bag, shape (n_bags, 1)."""
         return np.full((len(self.ranks), 1), self.ranks.shape[1] - 1)
 
     def __getitem__(self, bags: Any) -> "OrderRecord":
-        """The record of some of the bags: a slice, a mask or positions."""
+        """Record of some of the bags, given by a slice, a mask or indices."""
         return _of_bags(self, bags, "ranks")
 
     def with_columns(self, columns: np.ndarray) -> "OrderRecord":
-        """The record with its columns in another order.
+        """Return the record with its columns in another order.
 
         Parameters
         ----------
         columns : ndarray of int, shape (n_classes,)
-            Position of each new column among the old ones.
+            Old position of each new column.
 
         Returns
         -------
@@ -219,11 +218,11 @@ class OrderRecord:
         return replace(self, ranks=self.ranks[:, columns])
 
     def mass(self, predicted: np.ndarray) -> np.ndarray:
-        """1 for each bag, shape (n_bags, 1): the record is about all classes."""
+        """Ones, shape (n_bags, 1): the record covers all classes."""
         return np.ones((len(predicted), 1))
 
     def ends(self, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Intervals within which every choice of shares is in the recorded order, given what is predicted.
+        """Intervals in which all shares have the recorded order, given the predicted shares.
 
         Parameters
         ----------
@@ -236,11 +235,11 @@ class OrderRecord:
 
         Notes
         -----
-        They contain the shares in the recorded order that have the smallest squared distance from the
-        predicted ones: an isotonic regression [1]_ on the recorded order, in which classes that are not named
-        follow by their predicted shares. Intervals of neighbors meet halfway between these shares, so that
-        predictions in the recorded order lie within. Clipping other predictions to the intervals gives
-        the isotonic regression.
+        The intervals contain the shares in the recorded order with the smallest squared distance from the
+        predicted ones: an isotonic regression [1]_ on the recorded order, followed by the classes that are
+        not named in the order of their predicted shares. Adjacent intervals meet halfway between these
+        shares, so predictions in the recorded order lie within them. Clipping other predictions to the
+        intervals gives the isotonic regression.
 
         References
         ----------
@@ -249,7 +248,7 @@ class OrderRecord:
         order = np.lexsort((-predicted, self.ranks), axis=1)
         nearest = _decreasing(np.take_along_axis(predicted, order, axis=1))
         ranks = np.take_along_axis(self.ranks, order, axis=1)
-        # where the intervals of each place and the next one meet; those of equal rank do not
+        # where the intervals of adjacent ranks meet; intervals of equal rank do not
         meet = (nearest[:, :-1] + nearest[:, 1:]) / 2
         apart = ranks[:, :-1] < ranks[:, 1:]
         lower, upper = np.zeros(nearest.shape), np.ones(nearest.shape)
@@ -261,17 +260,17 @@ class OrderRecord:
         return spread_interval(lower, upper, self.sampling_variance)
 
     def nearest(self, predicted: np.ndarray) -> np.ndarray:
-        """Shares in the recorded order that are nearest to the predicted ones; see :meth:`ends`."""
+        """Shares in the recorded order nearest to the predicted ones; see :meth:`ends`."""
         return nearest_proportions(predicted, *self.ends(predicted))
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the record says of each share without any prediction.
+        """Limits on each share without predictions.
 
         Returns
         -------
         shares, lower, upper : ndarray of shape (n_bags, n_classes)
-            Of C classes the predominant one has a share of at least 1 / C; the class of rank r, and those
-            that are not named after r - 1 others, have at most 1 / r.
+            With C classes, the predominant one has a share of at least 1 / C. The class of rank r, and the
+            unnamed classes after r - 1 others, have at most 1 / r.
         """
         n_classes = self.ranks.shape[1]
         lower = np.where(
@@ -281,23 +280,24 @@ class OrderRecord:
         return move_to_sum_one(lower, lower, upper), lower, upper
 
     def sampled(self, variance: np.ndarray) -> "OrderRecord":
-        """The record of random parts of the bags; see :meth:`PartialRecord.sampled`."""
+        """Return the record for random subsets of the bags; see :meth:`PartialRecord.sampled`."""
         return replace(self, sampling_variance=variance)
 
 
 def refuse_weak_records(record: PartialRecord | OrderRecord | None, what: str) -> None:
-    """Raise unless the share of every class is recorded, exactly or within an interval.
+    """Raise unless the share of every class is recorded, exactly or as an interval.
 
     Parameters
     ----------
     record : PartialRecord, OrderRecord or None
-        Of ``Bags``.
+        Attribute ``record`` of ``Bags``.
     what : str
-        What needs the shares, for the message.
+        Name of the method that needs the shares, for the message.
 
     Raises
     ------
     ValueError
+        If the record is incomplete.
     """
     if record is not None:
         kind = (
@@ -306,8 +306,8 @@ def refuse_weak_records(record: PartialRecord | OrderRecord | None, what: str) -
             else "an order of classes"
         )
         raise ValueError(
-            f"{what} needs the share of every class of each bag, but {kind} alone is recorded. Take "
-            "a classifier of proportion_ssl itself, ProportionLossClassifier or AssignmentClassifier."
+            f"{what} needs the share of every class in each bag, but only {kind} is recorded. Use a "
+            "classifier of proportion_ssl itself, ProportionLossClassifier or AssignmentClassifier."
         )
 
 
@@ -320,14 +320,14 @@ def _of_bags(record, bags, *names):
 
 
 def _decreasing(values: np.ndarray) -> np.ndarray:
-    """Isotonic regression of each row: the smallest squared distance among rows that do not increase."""
+    """Isotonic regression of each row: the non-increasing row with the smallest squared distance."""
     n = values.shape[1]
     sums = np.pad(np.cumsum(values, axis=1), ((0, 0), (1, 0)))
     means = np.full((len(values), n, n), -np.inf)
     for first in range(n):
         lengths = np.arange(1, n - first + 1)
         means[:, first, first:] = (sums[:, first + 1 :] - sums[:, first : first + 1]) / lengths
-    # blocks that begin up to a place and end from it on: smallest over the begins of the largest means
+    # min-max formula: minimum over block starts of the maximum over block ends of the block means
     best = np.empty(values.shape)
     for place in range(n):
         best[:, place] = means[:, : place + 1, place:].max(axis=2).min(axis=1)

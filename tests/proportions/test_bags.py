@@ -204,9 +204,9 @@ def test_bags_are_selected_by_row_of_a_frame(columns):
     [
         (
             frames("xy", "xy", "yx"),
-            "Bag 'c' has the columns of bag 'a' in another order: y, x against x, y",
+            "Bag 'c' has the columns of bag 'a' in another order: y, x instead of x, y",
         ),
-        (frames("xy", "xz", "xy"), "Bag 'b' has other columns than bag 'a': z instead of y"),
+        (frames("xy", "xz", "xy"), "Bag 'b' has different columns from bag 'a': z instead of y"),
         ([*frames("xy", "xy"), np.ones((2, 2))], "Bag 'c' is an array but bag 'a' is not"),
         ([np.ones((2, 2)), *frames("xy", "xy")], "Bag 'b' is a DataFrame but bag 'a' is not"),
     ],
@@ -327,12 +327,12 @@ class TestReaders:
             (
                 ["one", "array"],
                 TypeError,
-                "Some readers are given as DataFrames and others are not",
+                "Some readers are DataFrames and others are not",
             ),
             (
                 ["one", "classes"],
                 ValueError,
-                "Readers speak of other classes: solid, acinar and solid",
+                "Readers have different classes: solid, acinar and solid",
             ),
             (["one", "names"], ValueError, "has rows for 0, 1, 2, none of which is a bag"),
             (["one", "twice"], ValueError, "more than one row for bag 'x'"),

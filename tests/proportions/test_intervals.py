@@ -121,7 +121,7 @@ class TestBags:
             ({"rounding_step": 5}, r"rounding_step must be in \(0, 1\]; got 5\. .* percent"),
             (
                 {"rounding_step": 1},
-                r"rounded to 0 or 1, but 0\.5 was written\. Steps of one per cent",
+                r"rounded to 0 or 1, but a share is 0\.5\. For steps of one percent use 0\.01",
             ),
             ({"standard_deviation": 10}, r"standard_deviation must be in .*; got 10\. .* percent"),
             ({"standard_deviation": [[0.1], [5.0]]}, r"got 5\. It looks like percent"),

@@ -247,11 +247,11 @@ class TestFromPredominant:
     @pytest.mark.parametrize(
         ("predominant", "message"),
         [
-            (["a"], "1 entries but there are 2 bags"),
+            (["a"], "1 entries, but there are 2 bags"),
             (["a", "d"], "class 'd' for bag 1; name one of a, b, c"),
             (["a", []], "no class for bag 1"),
-            (["a", ["b", "b"]], "names a class of bag 1 twice"),
-            (None, "predominant is not given"),
+            (["a", ["b", "b"]], "has a class of bag 1 twice"),
+            (None, "predominant is missing"),
             (pd.Series({0: "a"}), "no entry for bag 1"),
         ],
     )
@@ -310,5 +310,5 @@ class TestFits:
     )
     @pytest.mark.parametrize("kind", ["partial", "predominant"])
     def test_what_needs_all_shares_refuses_them(self, clf, kind):
-        with pytest.raises(ValueError, match="needs the share of every class of each bag"):
+        with pytest.raises(ValueError, match="needs the share of every class in each bag"):
             clf.fit(self.DATA.X_labeled, self.DATA.y, self.weak(kind))
