@@ -1,16 +1,15 @@
-"""Scores of a segmentation, and scorer objects for cross-validation.
+"""Segmentation scores, and scorer objects for cross-validation.
 
-The functions take label vectors or label maps and pool all positions given: a large slide weighs
-more than a small one. To average per slide instead, score each slide by itself.
+The functions take label vectors or label maps and pool all positions, so a large slide has more weight
+than a small one. To average over slides instead, score each slide separately.
 
-The scorers go into ``cross_validate(scoring={"mIoU": mean_iou_scorer, ...})``. The first three
-need nothing else; a class that is missing from a fold is left out of that fold's mean. For other
+Pass the scorers to ``cross_validate(scoring={"mIoU": mean_iou_scorer, ...})``. The first three need no
+further arguments; a class that does not occur in a fold is left out of the mean of that fold. For other
 settings build your own: ``make_scorer(mean_iou_score, ignore_label="vague")``.
 
-``proportion_error_scorer`` is negative, so that greater is better, and must know the bag of each
-instance. It takes it from ``groups``, which scikit-learn hands to scorers only when metadata
-routing is on: call ``sklearn.set_config(enable_metadata_routing=True)`` and pass
-``params={"groups": slide_ids}``.
+``proportion_error_scorer`` is negative (greater is better) and needs the bag of each instance as
+``groups``. scikit-learn passes ``groups`` to scorers only with metadata routing: call
+``sklearn.set_config(enable_metadata_routing=True)`` and pass ``params={"groups": slide_ids}``.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""How far predicted class proportions of bags are from recorded ones."""
+"""Errors of predicted class proportions of bags."""
 
 from collections.abc import Callable
 
@@ -44,25 +44,25 @@ def proportion_error(
     Returns
     -------
     error : float
-        In [0, 1]; the lower, the better. 0 if each bag's shares are right, wherever the
-        predicted classes lie within the bag.
+        In [0, 1]; lower is better. 0 if the shares of each bag are right, regardless of where in the bag
+        the classes are predicted.
 
     Raises
     ------
     ValueError, TypeError
-        As in :func:`segmentation_confusion_matrix`, or for bag ids of another shape, missing,
-        or of mixed types.
+        As in :func:`segmentation_confusion_matrix`, or if bag ids have another shape, are missing or
+        have mixed types.
 
     See Also
     --------
-    proportion_ssl.bag_proportion_error : for bags whose proportions are recorded and labels unknown.
+    proportion_ssl.bag_proportion_error : for bags with recorded proportions and unknown labels.
 
     Notes
     -----
     ``mean_b min(1, sum_c |t_bc - p_bc|)`` with t and p the true and predicted shares among the
-    positions of bag b: equation (2) of [1]_, averaged. Every bag counts the same, whatever
-    its size. The shares are taken after ignored positions are dropped, from truth and
-    prediction alike; a bag of which nothing is left has no shares and is not averaged.
+    positions of bag b: the mean of equation (2) of [1]_. Every bag has the same weight, regardless of its
+    size. Ignored positions are dropped from both truth and prediction before the shares are computed; a
+    bag without remaining positions is left out of the mean.
 
     References
     ----------
@@ -106,37 +106,36 @@ def bag_proportion_error(
 ) -> float:
     """Mean over bags of the distance between recorded and predicted class shares.
 
-    For bags of which only the proportions are known, so that no instance can be scored.
+    For bags whose instances have no labels, only recorded proportions.
 
     Parameters
     ----------
     bag_proportions : array-like or DataFrame of shape (n_bags, n_classes)
-        Recorded share of each class; rows sum to 1 within 0.01. NaN where the share of a class was not
-        stated: it may be anything up to what the stated ones leave. In an array, row i belongs to
-        the i-th of the *sorted* bag ids (as in ``numpy.unique(bag_ids)``), column c to
-        ``labels[c]``. A DataFrame is matched by name: bag ids are its index and classes its
-        columns, in any order.
+        Recorded share of each class, in [0, 1]; rows sum to 1 within 0.01. NaN: not recorded; the share may
+        be anything that the recorded ones leave. In an array, row i belongs to the i-th of the *sorted* bag
+        ids (as in ``numpy.unique(bag_ids)``), column c to ``labels[c]``. A DataFrame is matched by name:
+        bag ids are its index and classes its columns, in any order.
     y_pred : array-like of str or int, any shape
-        Predicted label of each position. Leave positions out that no record speaks of.
+        Predicted label of each position. Leave out positions that the record does not cover.
     bag_ids : array-like of str or int, same shape as ``y_pred``
         Bag (slide) of each position.
     labels : array-like of str or int, shape (n_classes,)
         The classes.
     lower, upper : array-like or DataFrame of shape (n_bags, n_classes), optional
-        Interval of each recorded share, in the same order as ``bag_proportions``, which lie within; such as
-        those of :class:`~proportion_ssl.Bags`. Only with both; rows of ``bag_proportions`` need not sum to 1.
+        Interval that contains each recorded share, in the same order as ``bag_proportions``, such as those
+        of :class:`~proportion_ssl.Bags`. Give both or neither; with intervals, rows of ``bag_proportions``
+        need not sum to 1.
 
     Returns
     -------
     error : float
-        In [0, 1]; the lower, the better. 0 if all predicted shares lie within their intervals.
+        In [0, 1]; lower is better. 0 if all predicted shares lie within their intervals.
 
     Raises
     ------
     ValueError
-        If bags or classes of the two sides do not match, proportions are negative, infinite or
-        do not sum to 1, a bag has none, they lie outside their intervals, a predicted label is
-        unknown, or nothing is given.
+        If bags or classes do not match, proportions are missing, negative, infinite, outside their
+        intervals or do not sum to 1, a predicted label is unknown, or there are no positions.
     TypeError
         If labels or bag ids are neither all strings nor all whole numbers.
 
@@ -146,8 +145,8 @@ def bag_proportion_error(
 
     Notes
     -----
-    ``mean_b min(1, sum_c |TCR_bc - PCR_bc|)``, equation (2) of [1]_, averaged; every bag counts
-    the same. With intervals, TCR is the share in the interval that is nearest to the predicted one.
+    ``mean_b min(1, sum_c |TCR_bc - PCR_bc|)``, the mean of equation (2) of [1]_; every bag has the same
+    weight. With intervals, TCR is the share in the interval nearest to the predicted one.
 
     References
     ----------
@@ -182,7 +181,7 @@ def bag_proportion_error(
 
 
 def _check_bags(bag_ids: ArrayLike, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Flattened ids, one per position, and the sorted distinct ones, shape (n_bags,)."""
+    """Flattened bag ids, one per position, and the sorted distinct ids, shape (n_bags,)."""
     ids = as_array(bag_ids, "bag_ids")
     if ids.shape != values.shape:
         raise ValueError(
@@ -202,7 +201,7 @@ def _check_bags(bag_ids: ArrayLike, values: np.ndarray, name: str) -> tuple[np.n
 
 
 def _positions_in(bags: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives the positions of ids, all of them known, among the sorted distinct ones."""
+    """Return a function that maps known ids to their positions in the sorted distinct ids."""
     if bags.dtype.kind != "i" or int(bags[-1]) - int(bags[0]) >= max(TABLE_SPAN, 4 * len(bags)):
         return lambda ids: np.searchsorted(bags, ids)
     table = np.zeros(int(bags[-1] - bags[0]) + 1, dtype=np.intp)
@@ -213,7 +212,7 @@ def _positions_in(bags: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 def _check_recorded(
     bag_proportions, lower, upper, bags: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals of the recorded shares (n_bags, n_classes), rows as in bags, columns as in labels."""
+    """Intervals of the recorded shares, (n_bags, n_classes), in the order of bags and labels."""
     recorded = _as_floats(bag_proportions, "bag_proportions", bags, labels)
     check_shares(recorded, "bag_proportions", bags=bags, may_miss=True, any_sum=lower is not None)
     if lower is None and upper is None:
@@ -246,7 +245,7 @@ def _select_by_name(table, name: str, bags: np.ndarray, labels: np.ndarray) -> n
     ):
         found = list(getattr(table, axis))
         if len(set(found)) < len(found):
-            raise ValueError(f"{name} has repeated entries in its {axis}.")
+            raise ValueError(f"{name} has repeated entries in its {axis}; make them unique.")
         missing = [each for each in wanted if each not in set(found)]
         extra = sorted(set(found) - set(wanted), key=repr)
         if missing or extra:

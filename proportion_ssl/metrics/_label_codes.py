@@ -1,4 +1,4 @@
-"""Labels of any kind as class indices, block by block, with the checks of label vectors."""
+"""Conversion of labels to class indices, block by block, and checks of label vectors."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Positions are encoded and counted in blocks, so that memory does not grow with the map, and what is
-# made of a block stays in a processor's cache.
+# Positions are encoded and counted in blocks, so that memory does not grow with the map and the
+# intermediate results of a block stay in the processor cache.
 _BLOCK = 2**17
 
 
@@ -19,7 +19,7 @@ SHOWN = 5
 
 
 NOTHING_LEFT = (
-    "Nothing to score: no position is left (all of them ignored, without weight, or none given); "
+    "Nothing to score: no position is left (all are ignored or have no weight, or none was given); "
     "check ignore_label and that the labels are not empty."
 )
 
@@ -38,8 +38,8 @@ def encoded_blocks(
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Class indices of true and predicted labels, block by block of the flattened arrays.
 
-    Ignored truth has index n_classes; what is predicted there may be n_classes, too, and
-    nothing else can be: labels that are not among the classes are refused.
+    Ignored true labels have the index n_classes, and so may predictions at these positions. Any other
+    label that is not among the classes raises an error.
     """
     n_classes = len(labels)
     known = np.concatenate([labels, ignored]) if len(ignored) else labels
@@ -57,13 +57,13 @@ def encoded_blocks(
 
 
 def encode(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Position of each value in labels; ``len(labels)`` if it is none of them, NaN included."""
+    """Index of each value in labels; ``len(labels)`` for other values, including NaN."""
     n_labels = len(labels)
     if n_labels and labels.dtype.kind == "i" and values.dtype.kind in "iub":
         lowest, highest = int(labels.min()), int(labels.max())
         fits = values.dtype.kind != "u" or values.dtype.itemsize < 8
         if fits and highest - lowest < TABLE_SPAN and lowest > -(2**62):
-            # One entry more at either end, for whatever lies outside.
+            # One extra entry at either end for values outside the range.
             table = np.full(highest - lowest + 3, n_labels, dtype=np.intp)
             table[labels - lowest + 1] = np.arange(n_labels)
             return table.take(values.astype(np.int64) - (lowest - 1), mode="clip")
@@ -76,7 +76,7 @@ def encode(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def resolve_labels(
     y_true: np.ndarray, y_pred: np.ndarray, labels: ArrayLike | None, ignore_label
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and ignored labels, checked; without ``labels`` all that occur, sorted."""
+    """Checked labels and ignored labels; without ``labels``, the sorted labels that occur."""
     if labels is not None:
         labels = check_labels(labels, "labels")
         return labels, check_ignored(ignore_label, labels)
@@ -95,7 +95,7 @@ def resolve_labels(
             found |= present
     if not found:
         raise ValueError(NOTHING_LEFT)
-    # Predicted where the truth counts, an ignored label is no class either, and refused later.
+    # An ignored label predicted at a counted position is not a class; it raises an error later.
     found -= set(ignored.tolist())
     labels = np.sort(check_labels(list(found), "the labels of y_true and y_pred"))
     return labels, check_ignored(ignored if len(ignored) else None, labels)
@@ -113,7 +113,7 @@ def distinct(values: np.ndarray) -> set:
 
 
 def as_array(values: ArrayLike, name: str) -> np.ndarray:
-    """The values as an array of integers, floats, strings, or objects to be compared."""
+    """Convert the values to an array of integers, floats, strings or comparable objects."""
     try:
         array = np.asarray(values)
         if array.dtype.kind == "U" and not hasattr(values, "dtype"):
@@ -135,7 +135,7 @@ def as_array(values: ArrayLike, name: str) -> np.ndarray:
 
 def _check_comparable(array: np.ndarray, name: str) -> None:
     try:
-        array == array  # noqa: B015 - pandas' NA refuses to be compared, unlike NaN and None
+        array == array  # noqa: B015 - pandas.NA cannot be compared, unlike NaN and None
     except TypeError as error:
         raise ValueError(missing_message(name)) from error
 
@@ -145,7 +145,7 @@ def check_pair(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.nda
     if y_true.shape != y_pred.shape:
         raise ValueError(
             f"y_true has shape {y_true.shape} and y_pred {y_pred.shape}; give one label per "
-            f"position in both (for probabilities, the arg-max class)."
+            f"position in both (for probabilities, the argmax class)."
         )
     return y_true, y_pred
 
@@ -182,7 +182,9 @@ def check_labels(labels: ArrayLike, name: str) -> np.ndarray:
             f"{shown(sorted(listed, key=repr))}; use one kind throughout."
         )
     if len(set(checked.tolist())) < len(checked):
-        raise ValueError(f"{name} holds a class more than once: {checked.tolist()}.")
+        raise ValueError(
+            f"{name} holds a class more than once: {checked.tolist()}; list each once."
+        )
     return checked
 
 
@@ -211,8 +213,8 @@ def check_ignored(ignore_label, labels: np.ndarray | None) -> np.ndarray:
     both = sorted(set(ignored.tolist()) & set(labels.tolist()))
     if both:
         raise ValueError(
-            f"{both} stand in both labels and ignore_label; an ignored label is not a class, "
-            f"take it out of labels."
+            f"{both} are in both labels and ignore_label; an ignored label is not a class, "
+            f"remove it from labels."
         )
     return ignored
 
@@ -229,15 +231,15 @@ def refuse_unknown(values, unknown, name, labels, ignored) -> None:
         allowed += f" (ignored in y_true: {shown(ignored.tolist())})"
     raise ValueError(
         f"{name} holds {shown(distinct)} at {int(unknown.sum())} positions, not among the "
-        f"{allowed}; add the class to labels, or mark such positions in y_true and name the "
-        f"mark in ignore_label."
+        f"{allowed}; add the class to labels, or give these positions a separate label in y_true and "
+        f"pass it as ignore_label."
     )
 
 
 def missing_message(name: str) -> str:
     return (
-        f"{name} holds NaN or missing labels; to leave positions out, give them a label of their "
-        f"own in y_true and name it in ignore_label."
+        f"{name} holds NaN or missing labels; to leave positions out, give them a separate label in "
+        f"y_true and pass it as ignore_label."
     )
 
 

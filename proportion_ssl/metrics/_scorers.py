@@ -14,8 +14,8 @@ overall_pixel_scorer = make_scorer(overall_pixel_score)
 per_class_scorer = make_scorer(per_class_score)
 mean_iou_scorer = make_scorer(mean_iou_score)
 
-# Requests can be set only while routing is on; the scorer keeps them afterwards. Under the name
-# "groups" one array feeds both the splitter, such as GroupKFold, and this scorer.
+# Requests can be set only while metadata routing is enabled; the scorer keeps them afterwards. The name
+# "groups" lets one array serve both the splitter, such as GroupKFold, and this scorer.
 with config_context(enable_metadata_routing=True):
     proportion_error_scorer = make_scorer(
         proportion_error, greater_is_better=False

@@ -1,4 +1,4 @@
-"""Segmentation scores: every one a reduction of a confusion matrix."""
+"""Segmentation scores, each computed from a confusion matrix."""
 
 from typing import Literal, Self
 
@@ -18,21 +18,21 @@ from proportion_ssl.proportions.counts import shares, sum_absolute_error
 
 
 class SegmentationConfusion:
-    """Confusion matrix that grows map by map, for slides too large to hold at once.
+    """Confusion matrix accumulated map by map, for slides that do not fit in memory together.
 
     Parameters
     ----------
     labels : array-like of str or int, shape (n_classes,)
         The classes, in the order of the rows and columns of :attr:`matrix`.
     ignore_label : str, int or sequence of these, default=None
-        Ground-truth labels to leave out, such as vague regions. Positions that carry one are
-        dropped before counting, whatever is predicted there.
+        Ground-truth labels to leave out, such as vague regions. Positions with such a label are dropped
+        before counting, regardless of the prediction.
 
     Attributes
     ----------
     matrix : ndarray of shape (n_classes, n_classes)
-        Number of positions with the row's true and the column's predicted class (int64), or
-        their total weight (float64) once an update was weighted.
+        Number of positions by true (row) and predicted (column) class (int64), or their total weight
+        (float64) after an update with weights.
 
     Raises
     ------
@@ -43,9 +43,8 @@ class SegmentationConfusion:
 
     Notes
     -----
-    Counts are pooled over everything added, so a large slide weighs more than a small one. For
-    the other number, the average over slides, keep one object per slide, take the mean of
-    their scores, and call it that. Merging the objects gives the pooled score again.
+    Counts are pooled, so a large slide has more weight than a small one. For the average over slides,
+    use one object per slide and take the mean of their scores. Merging the objects gives the pooled score.
 
     Examples
     --------
@@ -90,10 +89,10 @@ class SegmentationConfusion:
         Parameters
         ----------
         y_true, y_pred : array-like of str or int, any shape
-            True and predicted label of each position; both of the same shape. May be empty, or
-            hold ignored positions only.
+            True and predicted label of each position; both of the same shape. May be empty or
+            contain only ignored positions.
         sample_weight : array-like of float, same shape, default=None
-            Weight of each position, not negative. Default: 1 each.
+            Non-negative weight of each position. Default: 1 each.
 
         Returns
         -------
@@ -103,7 +102,7 @@ class SegmentationConfusion:
         ------
         ValueError
             If the shapes differ, a label is unknown or missing, or a weight is negative or not
-            finite. What was counted before stays as it was.
+            finite. The counts then stay unchanged.
         TypeError
             If an array holds something other than strings or numbers.
         """
@@ -118,13 +117,13 @@ class SegmentationConfusion:
             cells = np.bincount(
                 true * (n_classes + 1) + predicted, weight, minlength=(n_classes + 1) ** 2
             )
-            # The last row holds ignored truth, the last column what was predicted there.
+            # The last row holds ignored true labels, the last column the predictions there.
             counts += cells.reshape(n_classes + 1, -1)[:n_classes, :n_classes]
         self._matrix = self._matrix + counts
         return self
 
     def merge(self, other: "SegmentationConfusion") -> Self:
-        """Add the counts of another object, for example of another process, to this one.
+        """Add the counts of another object, such as one from another process.
 
         Parameters
         ----------
@@ -144,7 +143,7 @@ class SegmentationConfusion:
         """
         if not isinstance(other, SegmentationConfusion):
             raise TypeError(
-                f"Only a SegmentationConfusion can be merged, got {type(other).__name__}; build "
+                f"Only a SegmentationConfusion can be merged, got {type(other).__name__}; create "
                 f"one and update() it with the labels."
             )
         for what in ("labels", "ignore_label"):
@@ -152,7 +151,7 @@ class SegmentationConfusion:
             if ours != theirs:
                 raise ValueError(
                     f"Confusion matrices with different {what} cannot be added: {ours} and "
-                    f"{theirs}; build both with the same {what}, in the same order."
+                    f"{theirs}; create both with the same {what}, in the same order."
                 )
         self._matrix = self._matrix + other._matrix
         return self
@@ -195,9 +194,9 @@ class SegmentationConfusion:
         return _average(_divide(true_positives, n_true + n_predicted - true_positives), average)
 
     def proportion_error(self) -> float:
-        """Error of the class shares when everything counted is *one* bag, in [0, 1].
+        """Error of the class shares with all positions as *one* bag, in [0, 1].
 
-        One object per slide gives the terms of which :func:`proportion_error` is the mean.
+        With one object per slide, :func:`proportion_error` is the mean of these errors.
         """
         matrix = self._counted()
         _, n_true, n_predicted = _margins(matrix)
@@ -225,13 +224,13 @@ def segmentation_confusion_matrix(
         True and predicted label of each position: vectors of patch labels, a label map
         (height, width), or a stack of maps. Both of the same shape.
     labels : array-like of str or int, shape (n_classes,), default=None
-        Classes in the order of rows and columns. Default: all that occur, sorted. Large maps
-        are counted faster when it is given.
+        Classes in the order of rows and columns. Default: all that occur, sorted. Giving them makes
+        counting large maps faster.
     ignore_label : str, int or sequence of these, default=None
-        Ground-truth labels to leave out, such as vague regions; whatever is predicted there
-        does not matter. Elsewhere an ignored label is not a class and may not be predicted.
+        Ground-truth labels to leave out, such as vague regions; predictions there do not matter. At other
+        positions an ignored label must not be predicted.
     sample_weight : array-like of float, same shape as ``y_true``, default=None
-        Weight of each position, not negative.
+        Non-negative weight of each position.
 
     Returns
     -------
@@ -249,7 +248,7 @@ def segmentation_confusion_matrix(
 
     See Also
     --------
-    SegmentationConfusion : the same, accumulated over maps that are too large together.
+    SegmentationConfusion : the same, accumulated over maps that do not fit in memory together.
 
     Examples
     --------
@@ -279,7 +278,7 @@ def overall_pixel_score(
     Returns
     -------
     score : float
-        In [0, 1]; the higher, the better.
+        In [0, 1]; higher is better.
 
     Raises
     ------
@@ -289,7 +288,7 @@ def overall_pixel_score(
     Notes
     -----
     Equation (7) of [1]_, ``sum_c TP_c / sum_c (TP_c + FP_c)``, which is accuracy. Positions are
-    pooled over all maps; for the average per slide, take the mean of one call per slide.
+    pooled over all maps; for the average over slides, take the mean of one call per slide.
 
     References
     ----------
@@ -315,26 +314,25 @@ def per_class_score(
     zero_division: float = 0.0,
     sample_weight: ArrayLike | None = None,
 ) -> float | np.ndarray:
-    """Mean over classes of their precision, or of their recall (PC).
+    """Mean precision or recall over classes (PC).
 
     Parameters
     ----------
     y_true, y_pred, labels, ignore_label, sample_weight
         As in :func:`~proportion_ssl.metrics.segmentation_confusion_matrix`.
     definition : {"precision", "recall"}, default="precision"
-        "precision" is the printed equation, ``TP / (TP + FP)``; "recall" is the per-class
-        accuracy of most of the segmentation literature, ``TP / (TP + FN)``.
+        "precision" is the equation of the paper, ``TP / (TP + FP)``; "recall" is the per-class accuracy
+        used in most of the segmentation literature, ``TP / (TP + FN)``.
     average : {"macro", None}, default="macro"
         "macro" is the plain mean over classes; None returns one score per class.
     zero_division : {0.0, 1.0, numpy.nan}, default=0.0
-        Precision of a class that is in the ground truth and never predicted (0 / 0). NaN leaves
-        it out of the mean, which rewards a model for never predicting a difficult class.
-        Recall never needs it.
+        Precision of a class that is in the ground truth but never predicted (0 / 0). NaN leaves it out of
+        the mean, which rewards a model for never predicting a difficult class. Not used for recall.
 
     Returns
     -------
     score : float, or ndarray of shape (n_classes,)
-        In [0, 1]; the higher, the better. NaN per class where the score is undefined.
+        In [0, 1]; higher is better. NaN per class where the score is undefined.
 
     Raises
     ------
@@ -343,17 +341,16 @@ def per_class_score(
 
     Notes
     -----
-    Equation (7) of [1]_, ``1 / M * sum_c TP_c / (TP_c + FP_c)``. It is macro precision, although
-    the name and the evaluation literature suggest recall; both are offered.
+    Equation (7) of [1]_, ``1 / M * sum_c TP_c / (TP_c + FP_c)``. This is macro-averaged precision,
+    although the name suggests recall; both are available.
 
     Classes without a score are NaN, and M is the number of the others:
 
-    - a class neither true nor predicted anywhere is NaN under both definitions;
-    - a class predicted without being true anywhere has precision 0, as the formula says, and
-      no recall (0 / 0): NaN;
-    - a class true somewhere and never predicted has recall 0 and precision ``zero_division``.
+    - a class that is neither true nor predicted anywhere is NaN under both definitions;
+    - a class that is predicted but never true has precision 0, as the formula says, and recall NaN (0 / 0);
+    - a class that is true but never predicted has recall 0 and precision ``zero_division``.
 
-    Positions are pooled over all maps; for the average per slide, take the mean of one call
+    Positions are pooled over all maps; for the average over slides, take the mean of one call
     per slide.
 
     References
@@ -382,7 +379,7 @@ def mean_iou_score(
     average: Literal["macro"] | None = "macro",
     sample_weight: ArrayLike | None = None,
 ) -> float | np.ndarray:
-    """Mean over classes of intersection over union (mIoU).
+    """Mean intersection over union of the classes (mIoU).
 
     Parameters
     ----------
@@ -394,7 +391,7 @@ def mean_iou_score(
     Returns
     -------
     score : float, or ndarray of shape (n_classes,)
-        In [0, 1]; the higher, the better. Per class NaN where a class does not occur.
+        In [0, 1]; higher is better. Per class: NaN where the class does not occur.
 
     Raises
     ------
@@ -403,11 +400,11 @@ def mean_iou_score(
 
     Notes
     -----
-    Equation (7) of [1]_, ``1 / M * sum_c TP_c / (TP_c + FP_c + FN_c)``. A class neither true nor
-    predicted anywhere is 0 / 0: NaN, and M is the number of the others. A class that is
-    predicted without being true anywhere, or the reverse, has a union and counts as 0.
+    Equation (7) of [1]_, ``1 / M * sum_c TP_c / (TP_c + FP_c + FN_c)``. A class that is neither true nor
+    predicted anywhere is NaN (0 / 0), and M is the number of the others. A class that is predicted but
+    never true, or true but never predicted, has score 0.
 
-    Positions are pooled over all maps; for the average per slide, take the mean of one call
+    Positions are pooled over all maps; for the average over slides, take the mean of one call
     per slide.
 
     References
@@ -439,7 +436,7 @@ def _confusion(y_true, y_pred, labels, ignore_label, sample_weight) -> Segmentat
 
 
 def _margins(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True positives, number truly of the class, number predicted, each (n_classes,)."""
+    """True positives, true count and predicted count of each class, each (n_classes,)."""
     return matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
 
 

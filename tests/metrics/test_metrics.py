@@ -772,7 +772,7 @@ def test_unknown_labels(function):
 def test_shapes_that_differ(function):
     with pytest.raises(ValueError, match=r"y_true has shape \(3,\) and y_pred \(3, 1\)"):
         function(["a", "b", "a"], [["a"], ["b"], ["a"]])
-    with pytest.raises(ValueError, match="arg-max"):
+    with pytest.raises(ValueError, match="argmax"):
         function([0, 1, 0], np.full((3, 2), 0.5))
     with pytest.raises(ValueError, match=r"y_pred is not one array.*map by map"):
         function([0, 1, 0], [[0, 1], [0]])
@@ -842,7 +842,7 @@ def test_labels_of_mixed_or_wrong_types(function):
         (["a", 1], None, TypeError, "all strings or all whole numbers"),
         ([0.5, 1], None, TypeError, "all strings or all whole numbers"),
         ([[0, 1]], None, TypeError, "all strings or all whole numbers"),
-        (["a", "vague"], "vague", ValueError, r"\['vague'\] stand in both"),
+        (["a", "vague"], "vague", ValueError, r"\['vague'\] are in both"),
         (["a", "b"], -1, TypeError, "different types"),
         ([0, 1], ["x"], TypeError, "different types"),
         ([0, 1], [7, 7], ValueError, "ignore_label holds a class more than once"),
