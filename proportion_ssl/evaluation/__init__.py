@@ -1,7 +1,7 @@
-"""Evaluation: intervals, agreement, calibration, uncertainty, planning; functions on arrays.
+"""Evaluation functions on arrays: intervals, agreement, calibration, uncertainty, planning.
 
-Slides, not patches, are what is drawn at random: intervals and comparisons resample slides or cases, and
-what mends probabilities or bounds proportions is learned from slides that the model did not see.
+The sampling unit is the slide or case, not the patch. Intervals and comparisons resample slides or cases;
+calibration and conformal intervals are fitted on slides that the model did not see.
 """
 
 from proportion_ssl.evaluation._agreement import (

@@ -17,11 +17,11 @@ class Estimate(NamedTuple):
     Attributes
     ----------
     value : float
-        NaN where it is not defined.
+        NaN if undefined.
     low, high : float
-        Ends of the interval; NaN where there is none.
+        Ends of the interval; NaN if undefined.
     n : int
-        Observations that entered.
+        Number of observations used.
     """
 
     value: float
@@ -33,26 +33,26 @@ class Estimate(NamedTuple):
 def proportion_agreement(
     recorded: Any, predicted: Any, *, classes: Any = None, level: float = 0.95
 ) -> pd.DataFrame:
-    """How well predicted proportions agree with the recorded ones, per class.
+    """Agreement of predicted with recorded proportions, per class.
 
     Parameters
     ----------
     recorded, predicted : array-like or DataFrame of shape (n_bags, n_classes)
-        Shares in [0, 1], one row per slide or, better, per case. Rows with a NaN in either are left out.
+        Shares in [0, 1], one row per slide or, preferably, per case. Rows with NaN in either are left out.
     classes : sequence of n_classes names, optional
         Default: columns of a DataFrame, or positions.
     level : float in (0, 1), default=0.95
-        Of intervals and limits.
+        Level of intervals and limits of agreement.
 
     Returns
     -------
     table : DataFrame
         One row per class: ``n`` bags; ``mean_absolute_error``; ``bias``, the mean of predicted minus
         recorded, with its interval ``bias_low`` to ``bias_high``; ``limit_low`` and ``limit_high``, the
-        Bland-Altman limits of agreement, between which 95% of the differences are expected [1]_;
-        ``ICC`` with ``ICC_low`` and ``ICC_high`` (:func:`intraclass_correlation`);
-        ``concordance`` (:func:`concordance_correlation`); ``note`` says why a number is missing,
-        else it is empty.
+        Bland-Altman limits of agreement [1]_, between which a fraction ``level`` of the differences is
+        expected; ``ICC`` with ``ICC_low`` and ``ICC_high`` (:func:`intraclass_correlation`);
+        ``concordance`` (:func:`concordance_correlation`); ``note``, the reason why a number is missing, else
+        empty.
 
     Raises
     ------
@@ -77,13 +77,15 @@ def proportion_agreement(
     true, guess = check_pairs(recorded, predicted)
     names = range(true.shape[1]) if names is None else list(names)
     if len(names) != true.shape[1]:
-        raise ValueError(f"classes names {len(names)} classes, but there are {true.shape[1]}.")
+        raise ValueError(
+            f"classes has {len(names)} names, but there are {true.shape[1]} classes; give one per column."
+        )
     rows = {name: _row(true[:, c], guess[:, c], level) for c, name in enumerate(names)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("class")
 
 
 def intraclass_correlation(ratings: Any, *, level: float = 0.95) -> Estimate:
-    r"""Intraclass correlation ICC(2,1): absolute agreement of single ratings, raters drawn at random.
+    r"""Intraclass correlation ICC(2,1): two-way random effects, absolute agreement, single rater.
 
     Parameters
     ----------
@@ -94,7 +96,7 @@ def intraclass_correlation(ratings: Any, *, level: float = 0.95) -> Estimate:
     Returns
     -------
     icc : Estimate
-        At most 1; NaN with fewer than two subjects or where all ratings are the same.
+        At most 1; NaN with fewer than two subjects or if all ratings are equal.
 
     Raises
     ------
@@ -103,8 +105,8 @@ def intraclass_correlation(ratings: Any, *, level: float = 0.95) -> Estimate:
 
     Notes
     -----
-    With the mean squares of subjects, raters and the rest, and k raters of n subjects,
-    :math:`\frac{MS_S - MS_E}{MS_S + (k - 1) MS_E + k (MS_R - MS_E) / n}` [1]_; the interval is that of [2]_.
+    With the mean squares of subjects, raters and residuals, and k raters of n subjects,
+    :math:`\frac{MS_S - MS_E}{MS_S + (k - 1) MS_E + k (MS_R - MS_E) / n}` [1]_; the interval follows [2]_.
 
     References
     ----------
@@ -143,7 +145,7 @@ def intraclass_correlation(ratings: Any, *, level: float = 0.95) -> Estimate:
 
 
 def concordance_correlation(first: Any, second: Any, *, level: float = 0.95) -> Estimate:
-    r"""Lin's concordance correlation of two measurements of the same things.
+    r"""Lin's concordance correlation coefficient of two measurements of the same quantity.
 
     Parameters
     ----------
@@ -154,8 +156,8 @@ def concordance_correlation(first: Any, second: Any, *, level: float = 0.95) -> 
     -------
     concordance : Estimate
         :math:`2 s_{xy} / (s_x^2 + s_y^2 + (\bar x - \bar y)^2)`, with variances divided by n, in [-1, 1].
-        NaN with fewer than two values or where both are the same constant. The interval, by Lin's
-        z transform, is NaN with fewer than three values or where one does not vary.
+        NaN with fewer than two values or if both are the same constant. The interval, from Lin's
+        z transform, is NaN with fewer than three values or if one measurement is constant.
 
     Raises
     ------
@@ -198,7 +200,7 @@ def concordance_correlation(first: Any, second: Any, *, level: float = 0.95) -> 
 
 
 def check_pairs(recorded: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of shares that are complete in both, or a ValueError."""
+    """Rows of shares that are complete in both; raises ValueError if there are none."""
     if hasattr(recorded, "columns") and hasattr(predicted, "columns"):
         predicted = predicted.reindex(index=recorded.index, columns=recorded.columns)
     true, guess = np.asarray(recorded, dtype=float), np.asarray(predicted, dtype=float)
@@ -212,7 +214,7 @@ def check_pairs(recorded: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray]:
     complete = ~np.isnan(true + guess).any(axis=1)
     if not complete.any():
         raise ValueError(
-            "No bag has both recorded and predicted proportions, so nothing can agree."
+            "No bag has both recorded and predicted proportions; give at least one complete row."
         )
     return true[complete], guess[complete]
 

@@ -1,4 +1,4 @@
-"""Whether probabilities can be believed, and how to mend them on slides that were left out."""
+"""Calibration of probabilities, and temperature scaling on held-out slides."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from scipy.optimize import brentq, minimize_scalar
 
 from proportion_ssl.evaluation._codes import class_codes
 
-#: Temperatures that are looked through.
+#: Range of temperatures in the search.
 COLDEST, HOTTEST = 0.05, 20.0
-#: Probabilities below this are raised to it before their logarithm is taken.
+#: Lower limit of probabilities before taking the logarithm.
 LEAST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """How well probabilities say how often they are right.
+    """Calibration of class probabilities, overall, per class and per bin.
 
     Attributes
     ----------
     ece : float
-        Expected calibration error in [0, 1]: mean over patches of the difference, in their bin, between
-        the share that is right and the mean of the largest probability.
+        Expected calibration error in [0, 1]: mean over patches of the absolute difference, in their bin,
+        between the accuracy and the mean of the largest probability.
     brier : float
-        Mean over patches of the summed squared differences from the true class, in [0, 2].
+        Brier score in [0, 2]: mean over patches of the squared distance from the one-hot true class.
     per_class : DataFrame
         One row per class: ``share`` true, ``mean_probability``, ``ece`` and ``brier`` of this class
         against the rest.
     bins : DataFrame
-        One row per bin that is not empty: ``low``, ``high``, ``confidence`` (mean of the largest
-        probabilities), ``accuracy``, ``n``.
+        One row per non-empty bin: ``low``, ``high``, ``confidence`` (mean of the largest probabilities),
+        ``accuracy``, ``n``.
     n : int
-        Patches.
+        Number of patches.
     """
 
     ece: float
@@ -48,7 +48,7 @@ class Reliability:
 def reliability(
     y_true: Any, probabilities: Any, *, classes: Any = None, n_bins: int = 10
 ) -> Reliability:
-    """Calibration of the probabilities of patches, on slides that were left out.
+    """Measure the calibration of patch probabilities on held-out slides.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def reliability(
     classes : array-like of shape (n_classes,), optional
         Classes of the columns. Default: 0 to n_classes - 1.
     n_bins : int, default=10
-        Bins of equal width of [0, 1].
+        Number of bins of equal width in [0, 1].
 
     Returns
     -------
@@ -68,11 +68,11 @@ def reliability(
     Raises
     ------
     ValueError
-        If shapes do not fit, rows do not sum to 1, or a true class has no column.
+        If shapes are inconsistent, rows do not sum to 1, or a true class has no column.
 
     Notes
     -----
-    Patches that a classifier was trained on tell nothing: it is right and sure there.
+    Do not use training patches: the classifier is overconfident there.
 
     References
     ----------
@@ -107,26 +107,25 @@ def reliability(
 
 
 def fit_temperature(y_true: Any, probabilities: Any, *, classes: Any = None) -> float:
-    """Temperature that makes probabilities fit the labels of slides that were left out.
+    """Fit a temperature to the labels of held-out slides.
 
     Parameters
     ----------
     y_true, probabilities, classes
-        As in :func:`reliability`. **Never of patches that the classifier was trained on**: it is surer
-        there than elsewhere, so that the temperature comes out too low and calibration on new slides gets
-        worse. Fit on slides that were left out in a cross-validation; without any, by their records
-        (:func:`fit_temperature_to_records`).
+        As in :func:`reliability`. **Never use training patches**: the classifier is more confident there,
+        so the temperature would be too low and calibration on new slides would get worse. Use slides held
+        out in a cross-validation; without labeled slides, use :func:`fit_temperature_to_records`.
 
     Returns
     -------
     temperature : float
-        For :func:`apply_temperature`; it minimizes the mean negative log likelihood within
-        [0.05, 20]. Above 1: the classifier was too sure. 1 keeps the probabilities.
+        For :func:`apply_temperature`. Minimizes the mean negative log-likelihood within [0.05, 20]. Above 1:
+        the classifier was overconfident; 1 leaves the probabilities unchanged.
 
     Raises
     ------
     ValueError
-        As :func:`reliability`.
+        As in :func:`reliability`.
 
     Examples
     --------
@@ -158,40 +157,40 @@ def fit_temperature(y_true: Any, probabilities: Any, *, classes: Any = None) -> 
 
 
 def fit_temperature_to_records(probabilities: Any, bags: Any, lower: Any, upper: Any) -> float:
-    r"""Temperature, at least 1, with which left-out bags are no surer than their records allow.
+    r"""Fit a temperature to the recorded proportions of held-out bags.
 
-    For cohorts without an outlined slide to spare.
+    For cohorts without outlined slides to hold out.
 
     Parameters
     ----------
     probabilities : array-like of shape (n_patches, n_classes)
-        Of the patches of all bags, by classifiers that did not see their bag.
+        Probabilities of the patches of all bags, from classifiers that were not trained on the bag.
     bags : array-like of int, shape (n_patches,)
-        Bag of each patch, a position in the rows of ``lower``.
+        Bag of each patch, as an index of the rows of ``lower``.
     lower, upper : array-like of shape (n_bags, n_classes)
-        Intervals of the recorded shares, as those of :class:`~proportion_ssl.Bags`; equal where records
-        are exact.
+        Intervals of the recorded shares, such as those of :class:`~proportion_ssl.Bags`; equal for exact
+        records.
 
     Returns
     -------
     temperature : float
-        In [1, 20]; 1 where the probabilities are not surer than allowed.
+        In [1, 20]; 1 if the confidence does not exceed what the records allow.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, an end is NaN, or a bag has no patch.
+        If shapes are inconsistent, an end is NaN, or a bag has no patch.
 
     Notes
     -----
-    If :math:`\hat p_c` is the share of the patches of a bag that are predicted as class c and
-    :math:`u_c` the most that the record allows, no more than :math:`\sum_c \min(\hat p_c, u_c)` of them
-    are right. The temperature is the one at which the mean of the largest probabilities equals this
-    bound, averaged over all patches. Errors that cancel within a bag are not seen, so that probabilities
-    stay too sure rather than become too unsure, the more the rougher the records. In 16 synthetic
-    cohorts the expected calibration error on new slides fell from a median of .19 to .05; the best
-    temperature, fitted to the new slides themselves, reached .03, one fitted to training patches raised
-    it. Matching mean probabilities to the records instead made it worse in 7 of 12 cohorts.
+    If :math:`\hat p_c` is the predicted share of class c in a bag and :math:`u_c` the largest share that
+    the record allows, the accuracy in the bag is at most :math:`\sum_c \min(\hat p_c, u_c)`. The fitted
+    temperature makes the mean of the largest probabilities equal to this bound, averaged over all patches.
+    Errors that cancel within a bag are not detected, so probabilities tend to remain overconfident, the
+    more so the coarser the records. In 16 synthetic cohorts the median expected calibration error on new
+    slides fell from .19 to .05. The best temperature, fitted to the new slides themselves, reached .03; a
+    temperature fitted to training patches increased the error. Matching mean probabilities to the records
+    increased it in 7 of 12 cohorts.
 
     Examples
     --------
@@ -209,10 +208,12 @@ def fit_temperature_to_records(probabilities: Any, bags: Any, lower: Any, upper:
             f"lower and upper must have shape (n_bags, {p.shape[1]}), got {low.shape} and {high.shape}."
         )
     if np.isnan(low + high).any():
-        raise ValueError("lower or upper hold NaN; leave bags without a record out.")
+        raise ValueError("lower or upper hold NaN; leave out bags without a record.")
     n_bags = len(low)
     if index.shape != (len(p),) or set(np.unique(index)) != set(range(n_bags)):
-        raise ValueError(f"bags must name a bag of 0 to {n_bags - 1} per patch, and each of them.")
+        raise ValueError(
+            f"bags must hold one index from 0 to {n_bags - 1} per patch, and every bag needs a patch."
+        )
     counts = np.zeros(low.shape)
     np.add.at(counts, (index, p.argmax(axis=1)), 1)
     sizes = counts.sum(axis=1)
@@ -229,18 +230,24 @@ def fit_temperature_to_records(probabilities: Any, bags: Any, lower: Any, upper:
 
 
 def apply_temperature(probabilities: Any, temperature: float) -> np.ndarray:
-    """Probabilities with their logarithms divided by a temperature.
+    """Apply temperature scaling to probabilities.
 
     Parameters
     ----------
     probabilities : array-like of shape (..., n_classes)
-        In [0, 1]; those below 1e-12 are raised to it.
-    temperature : float above 0
+        In [0, 1]; values below 1e-12 are raised to 1e-12.
+    temperature : float
+        Above 0. Log-probabilities are divided by it.
 
     Returns
     -------
     probabilities : ndarray of shape (..., n_classes)
-        Rows sum to 1; their order within a row stays.
+        Rows sum to 1; the order within a row does not change.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not above 0.
 
     Examples
     --------
@@ -255,7 +262,7 @@ def apply_temperature(probabilities: Any, temperature: float) -> np.ndarray:
 
 
 def check_probabilities(probabilities: Any) -> np.ndarray:
-    """Probabilities (n_patches, n_classes) as floats, or a ValueError."""
+    """Probabilities (n_patches, n_classes) as floats; raises ValueError if invalid."""
     p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 2 or not p.size:
         raise ValueError(f"probabilities must have shape (n_patches, n_classes), got {p.shape}.")
@@ -269,7 +276,7 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
 
 
 def _true_codes(y_true: Any, names: list, n: int) -> np.ndarray:
-    """Column of each true class, or a ValueError."""
+    """Column of each true class; raises ValueError for unknown classes."""
     true = np.asarray(y_true)
     if true.shape != (n,):
         raise ValueError(f"y_true has shape {true.shape}, but there are {n} patches.")

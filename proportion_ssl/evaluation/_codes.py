@@ -1,4 +1,4 @@
-"""Labels as positions in a list of classes."""
+"""Conversion of labels to positions in a list of classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 
 def class_codes(labels: np.ndarray, names: Sequence, what: str) -> np.ndarray:
-    """Position of each label among the names, or a ValueError that names the first that is not there.
+    """Position of each label among the names; raises ValueError for an unknown label.
 
     Parameters
     ----------
@@ -24,13 +24,13 @@ def class_codes(labels: np.ndarray, names: Sequence, what: str) -> np.ndarray:
     unknown = [label for label in seen if label not in position]
     if unknown:
         raise ValueError(
-            f"{what} holds {unknown[0]!r}, which is not among the classes {list(names)}."
+            f"{what} holds {unknown[0]!r}, which is not among the classes {list(names)}; add the class."
         )
     return np.array([position[label] for label in seen], dtype=np.int64)[codes]
 
 
 def factorize(labels: Any) -> tuple[np.ndarray, list]:
-    """Code of each label, and the labels by code, in the order in which they first occur."""
+    """Code of each label, and the distinct labels in the order of first occurrence."""
     values = np.asarray(labels)
     codes, seen = pd.factorize(values.astype(object) if values.dtype.kind in "US" else values)
     return codes, np.asarray(seen).tolist()

@@ -1,4 +1,4 @@
-"""Intervals of the proportions of a new slide, from the records of slides that were left out."""
+"""Conformal intervals for the proportions of a new slide, from records of held-out slides."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import numpy as np
 
 from proportion_ssl._checks import check_fraction
 
-#: Added to p (1 - p), so that shares of 0 and 1 have an error as well.
+#: Added to p (1 - p), so that the scale is not 0 for shares of 0 and 1.
 LEAST_VARIANCE = 0.01
 
 
 def conformal_errors(predicted: Any, lower: Any, upper: Any, *, level: float = 0.9) -> np.ndarray:
-    r"""Errors of predicted proportions that are not exceeded on a share ``level`` of new slides.
+    r"""Errors of predicted proportions that a fraction ``level`` of new slides does not exceed.
 
     Parameters
     ----------
     predicted : array-like of shape (n_bags, n_classes)
-        Predicted shares of bags **by models that did not see them**: of a cross-validation that leaves
-        out bags, or of slides kept aside. Rows with NaN are left out.
+        Predicted shares of bags **from models that did not see them**: from a cross-validation over bags,
+        or of held-out slides. Rows with NaN are left out.
     lower, upper : array-like of shape (n_bags, n_classes)
-        Intervals of their recorded shares, as those of :class:`~proportion_ssl.Bags`, equal where records are
-        exact. Rows with NaN are left out.
+        Intervals of the recorded shares, such as those of :class:`~proportion_ssl.Bags`; equal for exact
+        records. Rows with NaN are left out.
     level : float in (0, 1), default=0.9
-        Share of new slides whose interval holds the true share, for each class by itself.
+        Fraction of new slides whose interval contains the true share, for each class separately.
 
     Returns
     -------
     errors : ndarray of shape (n_classes,)
         For :func:`conformal_intervals`, in standard deviations of a share. Infinite with fewer than
-        ``level / (1 - level)`` bags, 9 for 0.9, 19 for 0.95: the interval is then everything.
+        ``level / (1 - level)`` bags (9 for 0.9, 19 for 0.95); intervals are then [0, 1].
 
     Raises
     ------
@@ -39,14 +39,14 @@ def conformal_errors(predicted: Any, lower: Any, upper: Any, *, level: float = 0
 
     Notes
     -----
-    Split conformal prediction [1]_. The score of bag i and class c, with the predicted share p and the ends
-    l and u of the record, is the error of the worst share that the record allows,
-    :math:`\max(|p_{ic} - l_{ic}|, |p_{ic} - u_{ic}|) / \sqrt{p_{ic} (1 - p_{ic}) + .01}`; the error
-    returned is its :math:`\lceil (n + 1)\, level \rceil`-th smallest value. If bags are exchangeable
-    with the new slide and the true shares lie within the recorded intervals, the true share of a class
-    is inside with a probability of at least ``level``; rough records make the intervals wider. The
-    promise holds on average over slides, not for each kind of slide, and not for another scanner or
-    hospital.
+    Split conformal prediction [1]_. With the predicted share p and the ends l and u of the record, the score
+    of bag i and class c is the largest error that the record allows,
+    :math:`\max(|p_{ic} - l_{ic}|, |p_{ic} - u_{ic}|) / \sqrt{p_{ic} (1 - p_{ic}) + .01}`; the returned
+    error is the :math:`\lceil (n + 1)\, level \rceil`-th smallest score. If bags are exchangeable with the
+    new slide and the true shares lie within the recorded intervals, the interval contains the true share
+    of a class with a probability of at least ``level``. Coarse records make the intervals wider. The
+    guarantee is marginal: it holds on average over slides, not for each kind of slide, and not for another
+    scanner or hospital.
 
     References
     ----------
@@ -73,7 +73,9 @@ def conformal_errors(predicted: Any, lower: Any, upper: Any, *, level: float = 0
     complete = ~np.isnan(p + low + high).any(axis=1)
     p, low, high = p[complete], low[complete], high[complete]
     if not len(p):
-        raise ValueError("No bag has both a prediction and a record to learn errors from.")
+        raise ValueError(
+            "No bag has both a prediction and a record; give at least one complete row."
+        )
     for what, values in (("predicted", p), ("lower", low), ("upper", high)):
         check_fraction(values, what)
     scores = np.maximum(np.abs(p - low), np.abs(p - high)) / _scale(p)
@@ -84,24 +86,24 @@ def conformal_errors(predicted: Any, lower: Any, upper: Any, *, level: float = 0
 
 
 def conformal_intervals(predicted: Any, errors: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals of predicted proportions.
+    """Conformal intervals around predicted proportions.
 
     Parameters
     ----------
     predicted : array-like of shape (n_slides, n_classes)
-        Predicted shares in [0, 1]; NaN where nothing is predicted.
+        Predicted shares in [0, 1]; NaN without a prediction.
     errors : array-like of shape (n_classes,)
-        Of :func:`conformal_errors`.
+        From :func:`conformal_errors`.
 
     Returns
     -------
     low, high : ndarray of shape (n_slides, n_classes)
-        Within [0, 1]; NaN where nothing is predicted.
+        Within [0, 1]; NaN without a prediction.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, or a share lies outside [0, 1].
+        If shapes are inconsistent or a share lies outside [0, 1].
     """
     p, errors = np.asarray(predicted, dtype=float), np.asarray(errors, dtype=float)
     if p.ndim != 2 or errors.shape != p.shape[1:]:

@@ -1,4 +1,4 @@
-"""Scores of one or many confusion matrices at once: every score is a reduction of the matrix."""
+"""Scores of single or stacked confusion matrices."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def confusion_scores(confusions: Any, n_classes: int | None = None) -> dict[str,
     Parameters
     ----------
     confusions : array-like of shape (..., n_rows, n_columns)
-        Rows: true classes; columns: predicted ones, in the same order. Rows and columns from
-        ``n_classes`` on are "non-cancer"; further columns are predictions that are never right, such as
-        patches that were dropped. Counts or weights, not negative.
+        Non-negative counts or weights. Rows: true classes; columns: predicted classes in the same order.
+        Rows and columns from ``n_classes`` on are "non-cancer". Additional columns are predictions that are
+        never right, such as patches that were dropped.
     n_classes : int, optional
-        Number of classes of cancer. Default: all rows.
+        Number of cancer classes. Default: all rows.
 
     Returns
     -------
     scores : dict of str to ndarray of shape (...)
-        Over patches whose true class is one of cancer: ``OP``, the share that is right; ``PC``, the
-        mean over the classes of TP / (TP + FP); ``mIoU``, the mean of TP / (TP + FP + FN). Classes that
-        are neither true nor predicted are left out of the means; one that is never predicted has
-        a PC of 0. Over all patches: ``tumor_recall`` and ``tumor_precision`` of cancer against
-        "non-cancer". NaN where a score is not defined: no patch of cancer, no "non-cancer".
+        Over patches with a cancer class as true class: ``OP``, the accuracy; ``PC``, the mean over the
+        classes of TP / (TP + FP); ``mIoU``, the mean of TP / (TP + FP + FN). Classes that are neither true
+        nor predicted are left out of the means; a class that is true but never predicted has a PC of 0.
+        Over all patches: ``tumor_recall`` and ``tumor_precision`` of cancer against "non-cancer". NaN for
+        undefined scores (no cancer patch, or no "non-cancer").
 
     Examples
     --------
@@ -67,7 +67,7 @@ def confusion_scores(confusions: Any, n_classes: int | None = None) -> dict[str,
 def slide_confusions(
     y_true: Any, y_pred: Any, slides: Any, classes: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Confusion matrix of each slide, from the labels of all patches.
+    """Compute the confusion matrix of each slide from the labels of all patches.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def slide_confusions(
     -------
     confusions : ndarray of int, shape (n_slides, n_classes, n_classes)
     names : ndarray of shape (n_slides,)
-        Of the slides, sorted.
+        Sorted names of the slides.
 
     Raises
     ------
@@ -115,26 +115,28 @@ def slide_confusions(
 
 
 def sum_groups(matrices: np.ndarray, groups: Any) -> np.ndarray:
-    """Matrices of the slides of each group added; the groups themselves without any.
+    """Sum the matrices of the slides of each group; without groups, return them unchanged.
 
     Parameters
     ----------
     matrices : ndarray of shape (n_slides, ...)
     groups : array-like of shape (n_slides,) or None
-        Such as the case of each slide.
+        Group of each slide, such as its case.
     """
     if groups is None:
         return matrices
     names, codes = np.unique(np.asarray(groups), return_inverse=True)
     if len(codes) != len(matrices):
-        raise ValueError(f"groups has {len(codes)} values for {len(matrices)} slides.")
+        raise ValueError(
+            f"groups has {len(codes)} values, but there are {len(matrices)} slides; give one each."
+        )
     total = np.zeros((len(names), *matrices.shape[1:]))
     np.add.at(total, codes, matrices)
     return total
 
 
 def check_confusions(confusions: Any, what: str = "confusions") -> np.ndarray:
-    """Stacked matrices as floats, or a ValueError that says what is wrong."""
+    """Stacked matrices as floats; raises ValueError if invalid."""
     matrices = np.asarray(confusions, dtype=np.float64)
     if matrices.ndim != 3 or not matrices.size or matrices.shape[1] > matrices.shape[2]:
         raise ValueError(
@@ -142,12 +144,12 @@ def check_confusions(confusions: Any, what: str = "confusions") -> np.ndarray:
             f"{matrices.shape}."
         )
     if not np.isfinite(matrices).all() or (matrices < 0).any():
-        raise ValueError(f"{what} hold a count that is negative or not finite.")
+        raise ValueError(f"{what} contain a count that is negative or not finite; correct it.")
     return matrices
 
 
 def metric_function(metric: Metric, n_classes: int | None) -> Callable[[np.ndarray], np.ndarray]:
-    """What reduces stacked matrices (..., n_rows, n_columns) to numbers (...)."""
+    """Function that reduces stacked matrices (..., n_rows, n_columns) to scores (...)."""
     if callable(metric):
         return metric
     if metric not in SCORES:

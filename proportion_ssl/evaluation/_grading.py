@@ -1,4 +1,4 @@
-"""What pathologists report of a tumor: its predominant pattern and its grade."""
+"""Predominant pattern and grade of a tumor, as reported by pathologists."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from proportion_ssl._checks import GUARD, check_fraction
 
 @dataclass(frozen=True)
 class GradingScheme:
-    """Rules that turn the shares of patterns into a grade.
+    """Rules to derive a grade from the shares of the patterns.
 
     Parameters
     ----------
     name : str
     by_predominant : mapping of str to int
-        Grade by predominant pattern, as long as high-grade patterns stay below the cut-off.
+        Grade by predominant pattern, used while the share of high-grade patterns is below the cutoff.
     high_grade : tuple of str
-        Patterns whose shares are added.
+        High-grade patterns, whose shares are added.
     cutoff : float in (0, 1]
         Share of high-grade patterns from which the tumor has the grade ``highest``.
     highest : int
-        Also that of a tumor in which a high-grade pattern predominates.
+        Grade at or above the cutoff, or if a high-grade pattern predominates.
     aliases : mapping of str to str
         Other names of patterns.
 
@@ -47,7 +47,7 @@ class GradingScheme:
         check_fraction(self.cutoff, "cutoff", closed="right")
 
     def knows(self, names: Sequence[str]) -> bool:
-        """Whether all of these classes are patterns of the scheme.
+        """Return whether all of these classes are patterns of the scheme.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class GradingScheme:
         Parameters
         ----------
         name : str
-            In any case, with spaces, hyphens or underscores.
+            In upper or lower case, with spaces, hyphens or underscores.
 
         Returns
         -------
@@ -89,8 +89,8 @@ class GradingScheme:
         if plain not in self.by_predominant and plain not in self.high_grade:
             known = [*self.by_predominant, *self.high_grade]
             raise ValueError(
-                f"{self.name} does not say what grade {name!r} has; it knows {', '.join(known)}. Rename the "
-                "class, or give a GradingScheme of your own."
+                f"{self.name} has no grade for {name!r}; it knows {', '.join(known)}. Rename the class or "
+                "pass your own GradingScheme."
             )
         return plain
 
@@ -113,20 +113,20 @@ def predominant_class(proportions: Any, classes: Sequence | None = None) -> np.n
     Parameters
     ----------
     proportions : array-like or DataFrame of shape (n_tumors, n_classes)
-        Shares of a whole tumor: add the patches of all its slides first.
+        Shares in [0, 1] of the whole tumor; pool the patches of all its slides first.
     classes : sequence of n_classes names, optional
         Default: columns of a DataFrame, or positions.
 
     Returns
     -------
     predominant : ndarray of object, shape (n_tumors,)
-        None where a share is NaN, or where nothing is cancer. Of equal shares (within 1e-9) the first
-        class counts.
+        None if a share is NaN or there is no cancer. Among equal shares (within 1e-9), the first class is
+        returned.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, or a share lies outside [0, 1].
+        If shapes are inconsistent or a share lies outside [0, 1].
 
     Examples
     --------
@@ -152,12 +152,12 @@ def grade(
         As in :func:`predominant_class`.
     scheme : GradingScheme, default=IASLC_2020
     classes : sequence of n_classes str, optional
-        Names of patterns that the scheme knows. Default: columns of a DataFrame.
+        Patterns of the scheme. Default: columns of a DataFrame.
 
     Returns
     -------
     grades : ndarray of object, shape (n_tumors,)
-        int; None where the predominant class is.
+        int, or None where the predominant class is None.
 
     Raises
     ------
@@ -194,6 +194,8 @@ def _shares(proportions, classes):
         )
     names = list(range(shares.shape[1])) if names is None else list(names)
     if len(names) != shares.shape[1]:
-        raise ValueError(f"classes names {len(names)} classes, but there are {shares.shape[1]}.")
+        raise ValueError(
+            f"classes has {len(names)} names, but there are {shares.shape[1]} classes; give one per column."
+        )
     check_fraction(shares[~np.isnan(shares)], "proportions")
     return shares, names

@@ -1,4 +1,4 @@
-"""What more outlines and records would bring, and which slides to give to a pathologist next."""
+"""Planning: expected gain from more outlined or recorded slides, and which slides to annotate next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proportion_ssl._checks import check_fraction
 from proportion_ssl.evaluation._uncertainty import entropy_uncertainty, margin_uncertainty
 from proportion_ssl.proportions.intervals import proportion_distance
 
-#: Exponents of the power law that are looked through.
+#: Exponents of the power law in the search.
 EXPONENTS = np.linspace(0.1, 2.0, 39)
 
 
@@ -27,21 +27,21 @@ def learning_curve(
     n_repeats: int = 5,
     random_state: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
-    """Score by the number of outlined and of recorded slides that are learned from.
+    """Measure the score as a function of the number of outlined and recorded training slides.
 
     Parameters
     ----------
     fit_and_score : callable
-        Takes a list of outlined and a list of recorded slides, trains on these alone, and returns the score
-        on slides that are in neither.
+        Takes a list of outlined and a list of recorded slides, trains on these only, and returns the score
+        on other slides.
     outlined, recorded : sequence
-        All slides that may be learned from, such as names.
+        All available training slides, such as their names.
     n_outlined : sequence of int
         Numbers of outlined slides to try, at least 1.
     n_recorded : sequence of int, optional
         Numbers of recorded slides to try. Default: all of them.
     n_repeats : int, default=5
-        Draws of slides. Within one, smaller numbers of slides are parts of larger ones.
+        Number of random draws of slides. Within a draw, smaller sets are subsets of larger ones.
     random_state : int or numpy Generator, default=0
 
     Returns
@@ -52,7 +52,7 @@ def learning_curve(
     Raises
     ------
     ValueError
-        If a number is larger than that of the slides, or below 1 for outlined ones.
+        If a number exceeds the number of slides, or is below 1 for outlined slides.
 
     Examples
     --------
@@ -85,22 +85,25 @@ def learning_curve(
 def expected_gain(
     curve: pd.DataFrame, n_more: int, *, by: str = "n_outlined", level: float = 0.95
 ) -> tuple[float, float, float]:
-    r"""What more slides of a kind are expected to add to the score, extrapolated from a learning curve.
+    r"""Expected gain in score from more slides, extrapolated from a learning curve.
 
     Parameters
     ----------
     curve : DataFrame
-        Of :func:`learning_curve`, with three or more numbers of slides and two or more repeats; those of
-        the other kind should be the same throughout.
+        From :func:`learning_curve`, with at least three numbers of slides and two repeats. The number of
+        slides of the other kind should be constant.
     n_more : int
-        Slides added to the largest number on the curve.
+        Number of slides added to the largest number on the curve.
     by : {"n_outlined", "n_recorded"}, default="n_outlined"
+        Kind of slides to add.
     level : float in (0, 1), default=0.95
+        Level of the interval.
 
     Returns
     -------
     gain, low, high : float
-        Of the score; the interval is that of the repeats and knows nothing of slides unlike those at hand.
+        Gain in score and its interval. The interval reflects the variation between repeats, not slides that
+        differ from the available ones.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def expected_gain(
     Notes
     -----
     The power law :math:`a - b\, n^{-c}` with :math:`b \ge 0` is fitted to the mean scores by least squares;
-    the interval repeats this on repeats drawn with replacement. Gains are never negative by construction.
+    for the interval, this is done on repeats drawn with replacement. Gains are non-negative by construction.
 
     Examples
     --------
@@ -123,7 +126,7 @@ def expected_gain(
     check_fraction(level, "level", closed="neither")
     table = curve.pivot_table(index="repeat", columns=by, values="score").dropna()
     n = table.columns.to_numpy(dtype=float)
-    n = np.maximum(n, 0.5) if by == "n_recorded" else n  # no recorded slide at all
+    n = np.maximum(n, 0.5) if by == "n_recorded" else n  # avoids n = 0
     if len(n) < 3 or len(table) < 2:
         raise ValueError(
             f"Give three or more numbers of slides and two or more repeats, got {len(n)} numbers and "
@@ -140,14 +143,15 @@ def expected_gain(
 def suggest_slides(
     probabilities: Any, bags: Any, lower: Any, upper: Any, *, names: Sequence | None = None
 ) -> pd.DataFrame:
-    r"""Which recorded slides to outline next, and which records to read again.
+    r"""Suggest recorded slides to outline next, and records to read again.
 
     Parameters
     ----------
     probabilities : array-like of shape (n_patches, n_classes)
-        Of the tumor patches of all recorded slides, best by models that did not learn from their records.
+        Probabilities of the tumor patches of all recorded slides, preferably from models that were not
+        trained on their records.
     bags : array-like of int, shape (n_patches,)
-        Slide of each patch, a position in the rows of ``lower``.
+        Slide of each patch, as an index of the rows of ``lower``.
     lower, upper : array-like of shape (n_bags, n_classes)
         Intervals of the recorded shares.
     names : sequence of n_bags names, optional
@@ -156,26 +160,26 @@ def suggest_slides(
     Returns
     -------
     table : DataFrame
-        One row per slide, the one to outline first at the top: ``outline`` and ``reread``, the scores
-        below; ``outline_rank`` and ``reread_rank``, from 1; ``distance`` and ``uncertainty``, what
-        the latter is made of.
+        One row per slide, sorted by priority for outlining: ``outline`` and ``reread``, the scores
+        described below; ``outline_rank`` and ``reread_rank``, from 1; ``distance`` and ``uncertainty``, the
+        components of ``reread``.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, or a slide has no patch.
+        If shapes are inconsistent or a slide has no patch.
 
     Notes
     -----
     ``distance`` is the sum over the classes of the absolute differences between predicted shares and the
-    nearest ones that the record allows, in [0, 2]; ``uncertainty`` the mean of one minus the margin of the
-    probabilities. A record is doubtful where a sure model contradicts it:
+    nearest ones that the record allows, in [0, 2]; ``uncertainty`` is the mean of one minus the margin of
+    the probabilities, in [0, 1]. A record is doubtful if a confident model contradicts it:
     ``reread = distance * (1 - uncertainty)``.
 
-    An outline teaches most on a slide that shows many classes side by side, in even shares: ``outline`` is
-    the entropy of the middle of the recorded intervals, divided by its largest value. The model has no
-    say in it: in synthetic cohorts, outlines of the least certain slides, or of those farthest from their
-    record, taught less than those of slides drawn at random (``benchmarks/accuracy/suggestions.py``).
+    Outlines are most useful on slides with many classes in similar shares: ``outline`` is the entropy of the
+    midpoints of the recorded intervals, divided by its maximum. It does not depend on the model: in synthetic
+    cohorts, outlining the least certain slides, or those farthest from their record, helped less than
+    outlining random slides (``benchmarks/accuracy/suggestions.py``).
 
     Examples
     --------
@@ -194,7 +198,9 @@ def suggest_slides(
             f"probabilities of shape {p.shape}."
         )
     if index.shape != (len(p),) or set(np.unique(index).tolist()) != set(range(n_bags)):
-        raise ValueError(f"bags must name a bag of 0 to {n_bags - 1} per patch, and each of them.")
+        raise ValueError(
+            f"bags must hold one index from 0 to {n_bags - 1} per patch, and every bag needs a patch."
+        )
     sizes = np.bincount(index, minlength=n_bags)
     counts = np.zeros(low.shape)
     np.add.at(counts, (index, p.argmax(axis=1)), 1)
@@ -217,7 +223,7 @@ def suggest_slides(
 
 
 def _gain(n, scores, n_more):
-    """Of the power law that fits best; a is free, b at least 0."""
+    """Gain predicted by the best-fitting power law; a is free, b at least 0."""
     best = (np.inf, 0.0)
     for exponent in EXPONENTS:
         power = -(n**-exponent)

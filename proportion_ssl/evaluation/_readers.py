@@ -29,24 +29,25 @@ def cohen_kappa(
     Parameters
     ----------
     first, second : array-like of shape (n_cases,)
-        What each says of each case: class, grade. Cases with None or NaN in either are left out.
+        Category of each case by each reader, such as class or grade. Cases with None or NaN in either are
+        left out.
     weights : {None, "linear", "quadratic"}, default=None
-        For ordered categories such as grades: how much a disagreement counts by its distance.
+        Weight of a disagreement by its distance, for ordered categories such as grades.
     categories : sequence, optional
-        All categories in their order. Default: those that occur, sorted.
+        All categories, in order. Default: sorted categories that occur.
     level : float in (0, 1), default=0.95
 
     Returns
     -------
     kappa : Estimate
-        At most 1, and 0 where agreement is by chance. NaN without a case, or where both name a single
-        category for all cases: agreement by chance is then complete. Ends of the interval are
-        clipped to [-1, 1]; below some 30 cases it is a rough guide.
+        At most 1; 0 for chance agreement. NaN without cases, or if both use the same single category for
+        all cases, because chance agreement is then complete. The ends of the interval are clipped to
+        [-1, 1]; with fewer than about 30 cases the interval is only approximate.
 
     Raises
     ------
     ValueError
-        If lengths differ, weights are not known, or a value is not among the categories.
+        If lengths differ, weights are unknown, or a value is not among the categories.
 
     References
     ----------
@@ -64,7 +65,9 @@ def cohen_kappa(
         raise ValueError(f"weights must be one of {WEIGHTS}, got {weights!r}.")
     one, other = np.asarray(first, dtype=object), np.asarray(second, dtype=object)
     if one.ndim != 1 or one.shape != other.shape:
-        raise ValueError(f"Give one value per case of both, got shapes {one.shape}, {other.shape}.")
+        raise ValueError(
+            f"Both readers need one value per case, got shapes {one.shape} and {other.shape}."
+        )
     known = ~(pd.isna(one) | pd.isna(other))
     one, other = one[known].tolist(), other[known].tolist()
     names = sorted({*one, *other}) if categories is None else list(categories)
@@ -89,16 +92,16 @@ def compare_readers(
     categories: Sequence | None = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Kappa of every pair of readers, and of a model with each reader.
+    """Compute Cohen's kappa for every pair of readers, and for a model with each reader.
 
-    A model that agrees with readers as well as they agree with each other is as good as one more of them.
+    A model that agrees with readers as well as they agree with each other is equivalent to another reader.
 
     Parameters
     ----------
     readers : dict of str to array-like of shape (n_cases,)
-        What each reader says of the same cases; None or NaN where one did not read.
+        Category of each case by each reader; None or NaN for cases that a reader did not read.
     model : array-like of shape (n_cases,), optional
-        What the model says.
+        Category of each case by the model.
     weights, categories, level
         As in :func:`cohen_kappa`.
 
@@ -120,7 +123,7 @@ def compare_readers(
     [['readers', 'A', 'B', 0.64], ['model', 'model', 'A', 1.0], ['model', 'model', 'B', 0.64]]
     """
     if "model" in readers:
-        raise ValueError("A reader is called 'model', which names the model; rename the reader.")
+        raise ValueError("A reader is called 'model', a reserved name; rename the reader.")
     pairs = [("readers", *pair) for pair in combinations(readers, 2)]
     said = dict(readers)
     if model is not None:
@@ -145,7 +148,7 @@ def _agreement_weights(n, weights):
 
 
 def _kappa_and_error(shares, weights):
-    """Weighted kappa and its asymptotic standard deviation times the root of n; equation 13 of the paper."""
+    """Weighted kappa and its asymptotic standard error times sqrt(n); equation 13 of the paper."""
     rows, columns = shares.sum(axis=1), shares.sum(axis=0)
     seen, chance = (weights * shares).sum(), rows @ weights @ columns
     kappa = (seen - chance) / (1 - chance)

@@ -1,4 +1,4 @@
-"""Intervals and comparisons of scores by resampling slides or cases."""
+"""Confidence intervals and comparisons of scores by resampling slides or cases."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from proportion_ssl.evaluation._confusions import (
     sum_groups,
 )
 
-#: Values that one block of resamples may hold, 32 MB of floats.
+#: Maximum number of values in a block of resamples: 32 MB of floats.
 BLOCK = 4_000_000
-#: With at most this many groups all exchanges are counted; with more they are drawn.
+#: Up to this number of groups, all exchanges are enumerated; above, they are sampled.
 MOST_ENUMERATED = 13
 
 
@@ -30,12 +30,13 @@ class ScoreInterval(NamedTuple):
     Attributes
     ----------
     score : float
-        Of all slides pooled; NaN where it is not defined.
+        Score of all slides pooled; NaN if undefined.
     low, high : float
         Ends of the interval; NaN with fewer than two groups.
     n_groups : int
-        Slides or cases that were resampled.
+        Number of resampled slides or cases.
     level : float
+        Level of the interval.
     """
 
     score: float
@@ -55,18 +56,18 @@ def bootstrap_scores(
     n_resamples: int = 10_000,
     random_state: int | np.random.Generator = 0,
 ) -> ScoreInterval:
-    r"""Interval of a pooled score by resampling slides, or cases where they are known.
+    r"""Confidence interval of a pooled score by resampling slides or cases.
 
-    Patches of a slide are alike, so that an interval over patches is far too narrow; slides are drawn
-    with replacement instead, with all their patches.
+    Patches of a slide are correlated, so an interval over patches would be far too narrow. Whole slides are
+    drawn with replacement instead.
 
     Parameters
     ----------
     confusions : array-like of shape (n_slides, n_rows, n_columns)
-        Confusion matrix of each slide, as :func:`confusion_scores` takes them;
-        :func:`slide_confusions` counts them. Slides without a true label do not count.
+        Confusion matrix of each slide, as in :func:`confusion_scores`, for example from
+        :func:`slide_confusions`. Slides without true labels are ignored.
     groups : array-like of shape (n_slides,), optional
-        Case or patient of each slide: these are resampled. Default: each slide by itself.
+        Case or patient of each slide, the unit of resampling. Default: each slide is a unit.
     metric : str or callable, default="mIoU"
         Score of :func:`confusion_scores`, or a function of matrices (..., n_rows, n_columns) that returns
         numbers (...).
@@ -83,18 +84,18 @@ def bootstrap_scores(
     Raises
     ------
     ValueError
-        If matrices are not of this shape, negative or not finite, or the metric is not known.
+        If matrices have the wrong shape or are negative or not finite, or the metric is unknown.
 
     Notes
     -----
     The interval is :math:`g^{-1}(g(s) \pm t_{m-1} \sqrt{n / (n-1)}\, g'(s)\, \sigma)` with the standard
-    deviation :math:`\sigma` of the resampled scores of n groups, Student's t of their effective number
-    :math:`m = (\sum_g w_g)^2 / \sum_g w_g^2` (:math:`w_g`: patches of group g; at least 2), and
-    :math:`g` the logit for named scores, which lie in [0, 1], the identity for functions. In simulations of
-    slides with unequal classes it covers 93 to 98% from 5 slides on, for ``OP``, ``PC`` and ``mIoU``
-    (``benchmarks/accuracy/coverage.py``). Percentile intervals covered only 74 to 84% there with 5
-    slides and 81 to 89% with 8: means over classes are biased in resamples that lack a class.
-    Expanding by t follows [1]_.
+    deviation :math:`\sigma` of the resampled scores of n groups and Student's t for their effective number
+    :math:`m = (\sum_g w_g)^2 / \sum_g w_g^2` (:math:`w_g`: patches of group g; at least 2). :math:`g` is
+    the logit for named scores, which lie in [0, 1], and the identity for functions. In simulations of
+    slides with unequal classes, the coverage was 93 to 98% with 5 or more slides, for ``OP``, ``PC`` and
+    ``mIoU`` (``benchmarks/accuracy/coverage.py``). Percentile intervals covered only 74 to 84% with 5
+    slides and 81 to 89% with 8, because means over classes are biased in resamples that lack a class.
+    The expansion by t follows [1]_.
 
     References
     ----------
@@ -137,24 +138,24 @@ def compare_systems(
     n_resamples: int = 10_000,
     random_state: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
-    r"""Differences between systems on the same slides, with intervals and p values.
+    r"""Compare systems on the same slides, with confidence intervals and p values.
 
     Parameters
     ----------
     confusions : dict of str to array-like of shape (n_slides, n_rows, n_columns)
-        Confusion matrices of each system, by slide, all in the same order of slides.
+        Confusion matrices of each system per slide, all with the slides in the same order.
     groups, metric, n_classes, level, n_resamples, random_state
         As in :func:`bootstrap_scores`.
     reference : str, optional
-        System that all others are compared with. Default: every pair.
+        System with which all others are compared. Default: all pairs.
     correction : {"holm", "benjamini-hochberg"}, default="holm"
-        For several comparisons, as in :func:`adjust_p_values`.
+        Correction for multiple comparisons, as in :func:`adjust_p_values`.
 
     Returns
     -------
     table : DataFrame
         One row per comparison: ``system``, ``reference``, ``difference`` of the pooled scores, ``low``
-        and ``high``, ``p``, ``p_adjusted`` and ``n_groups``. With fewer than two groups interval and
+        and ``high``, ``p``, ``p_adjusted`` and ``n_groups``. With fewer than two groups, intervals and
         p values are NaN.
 
     Raises
@@ -165,10 +166,10 @@ def compare_systems(
 
     Notes
     -----
-    The interval resamples groups, the same ones for both systems. The p value is that of a paired exchange
-    test: under the hypothesis that the systems are alike, their results on a group may change places [1]_.
-    All exchanges are counted for at most 13 groups, else ``n_resamples`` are drawn. The least possible p
-    value is :math:`2^{1 - n}` with n groups: .0625 with five.
+    The interval resamples the same groups for both systems. The p value is from a paired permutation test:
+    under the null hypothesis, the results of the two systems on a group are exchangeable [1]_. Up to 13
+    groups, all exchanges are enumerated; with more, ``n_resamples`` are drawn. The smallest possible p value
+    with n groups is :math:`2^{1 - n}`, .0625 for five.
 
     References
     ----------
@@ -219,15 +220,14 @@ def compare_systems(
 
 
 def adjust_p_values(p_values: Any, correction: str = "holm") -> np.ndarray:
-    """P values corrected for their number.
+    """Adjust p values for multiple comparisons.
 
     Parameters
     ----------
     p_values : array-like of shape (n_tests,)
-        In [0, 1]; NaN where there was no test: it stays NaN and does not count.
+        In [0, 1]. NaN (no test) stays NaN and does not count.
     correction : {"holm", "benjamini-hochberg"}, default="holm"
-        Holm bounds the probability of any false finding, Benjamini-Hochberg the expected share of
-        false ones among the findings.
+        Holm controls the family-wise error rate, Benjamini-Hochberg the false discovery rate.
 
     Returns
     -------
@@ -236,7 +236,7 @@ def adjust_p_values(p_values: Any, correction: str = "holm") -> np.ndarray:
     Raises
     ------
     ValueError
-        If a p value lies outside [0, 1], or the correction is not known.
+        If a p value lies outside [0, 1] or the correction is unknown.
 
     References
     ----------
@@ -268,7 +268,7 @@ def adjust_p_values(p_values: Any, correction: str = "holm") -> np.ndarray:
 
 
 def _groups_with_truth(matrices, groups):
-    """Matrices by group, without groups that have no true label, and their number."""
+    """Matrices per group, without groups that have no true label, and their number."""
     totals = sum_groups(matrices, groups)
     totals = totals[totals.reshape(len(totals), -1).sum(axis=1) > 0]
     return totals, len(totals)
@@ -286,7 +286,7 @@ def _resampled_sums(totals, n_resamples, random_state):
 
 
 def _reach(resampled, level, totals):
-    """Half the width of the interval on the scale of the resampled values."""
+    """Half-width of the interval on the scale of the resampled values."""
     n, weights = len(totals), totals.reshape(len(totals), -1).sum(axis=1)
     effective = max(2.0, weights.sum() ** 2 / (weights**2).sum())
     t = stats.t.ppf((1 + level) / 2, effective - 1) * np.sqrt(n / (n - 1))
@@ -294,7 +294,7 @@ def _reach(resampled, level, totals):
 
 
 def _exchange_test(totals, score, observed, n_resamples, random_state):
-    """Two-sided p value of a difference when the two systems change places by group."""
+    """Two-sided p value of a difference, from exchanging the two systems by group."""
     n, shape = len(totals), totals.shape[2:]
     middle = totals.sum(axis=(0, 1)) / 2
     half = ((totals[:, 0] - totals[:, 1]) / 2).reshape(n, -1)
@@ -317,10 +317,10 @@ def _check_same_slides(matrices):
     for name, other in others:
         if one.shape != other.shape:
             raise ValueError(
-                f"Systems must be judged on the same slides and classes: {first} has matrices of shape "
-                f"{one.shape}, {name} {other.shape}."
+                f"Systems must be evaluated on the same slides and classes, but {first} has matrices of "
+                f"shape {one.shape} and {name} of shape {other.shape}."
             )
         if not np.allclose(one.sum(axis=2), other.sum(axis=2)):
             raise ValueError(
-                f"{first} and {name} count different true labels; give the same slides in the same order."
+                f"{first} and {name} have different true labels; give the same slides in the same order."
             )

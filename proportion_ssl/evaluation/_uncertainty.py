@@ -1,4 +1,4 @@
-"""How unsure a prediction is, and what is gained by leaving the least sure patches to people."""
+"""Uncertainty of predictions, and the risk-coverage curve of abstaining from uncertain patches."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from scipy import special
 
 
 def entropy_uncertainty(probabilities: Any) -> np.ndarray:
-    """Entropy of class probabilities, divided by its largest value.
+    """Entropy of class probabilities, divided by its maximum.
 
     Parameters
     ----------
     probabilities : array-like of shape (..., n_classes)
+        In [0, 1]; rows sum to 1.
 
     Returns
     -------
     uncertainty : ndarray of shape (...)
-        0: one class has probability 1; 1: all classes are equally probable. 0 for a single class.
+        In [0, 1]. 0: one class has probability 1; 1: all classes are equally probable. 0 for a single class.
 
     Examples
     --------
@@ -56,18 +57,18 @@ def margin_uncertainty(probabilities: Any) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class RiskCoverage:
-    """Errors among the patches that are kept when the least sure ones are left out.
+    """Errors among the patches that are kept when the most uncertain ones are left out.
 
     Attributes
     ----------
     coverage : ndarray of shape (n_steps,)
-        Share of the patches that is kept, rising to 1.
+        Fraction of the patches that is kept, increasing to 1.
     risk : ndarray of shape (n_steps,)
-        Share of these that is wrong.
+        Error rate among the kept patches.
     threshold : ndarray of shape (n_steps,)
-        Largest uncertainty that is kept.
+        Largest uncertainty among the kept patches.
     area : float
-        Mean risk over the coverages of single patches (area under the curve); the smaller the better.
+        Area under the risk-coverage curve: mean risk over all patches; smaller is better.
     """
 
     coverage: np.ndarray
@@ -77,18 +78,19 @@ class RiskCoverage:
 
 
 def risk_coverage(is_right: Any, uncertainty: Any) -> RiskCoverage:
-    """Risk - coverage curve of abstaining from the least sure patches.
+    """Risk-coverage curve of abstaining from the most uncertain patches.
 
     Parameters
     ----------
     is_right : array-like of bool, shape (n_patches,)
+        Whether the prediction of each patch is correct.
     uncertainty : array-like of shape (n_patches,)
-        Greater: less sure, such as :func:`entropy_uncertainty`.
+        Larger is less certain, such as :func:`entropy_uncertainty`.
 
     Returns
     -------
     curve : RiskCoverage
-        One step per value of the uncertainty; patches of the same one are kept or left together.
+        One step per distinct uncertainty; patches with equal uncertainty are kept or dropped together.
 
     Raises
     ------
@@ -108,14 +110,15 @@ def risk_coverage(is_right: Any, uncertainty: Any) -> RiskCoverage:
     right, unsure = np.asarray(is_right, dtype=bool), np.asarray(uncertainty, dtype=np.float64)
     if right.ndim != 1 or right.shape != unsure.shape or not len(right):
         raise ValueError(
-            f"Give one value per patch of both, got shapes {right.shape} and {unsure.shape}."
+            "is_right and uncertainty need one value per patch, got shapes "
+            f"{right.shape} and {unsure.shape}."
         )
     if np.isnan(unsure).any():
-        raise ValueError("An uncertainty is NaN; leave such patches out.")
+        raise ValueError("uncertainty contains NaN; leave these patches out.")
     order = np.argsort(unsure, kind="stable")
     values = unsure[order]
     wrong = np.cumsum(~right[order])
-    last = np.flatnonzero(np.append(values[1:] != values[:-1], True))  # of each value
+    last = np.flatnonzero(np.append(values[1:] != values[:-1], True))  # last position of each value
     kept = last + 1
     risk = wrong[last] / kept
     steps = np.diff(np.concatenate([[0], kept]))

@@ -154,7 +154,7 @@ def test_cutoffs_and_schemes_can_be_set():
     assert grade(shares, replace(IASLC_2020, cutoff=0.25), classes=classes).tolist() == [1]
     own = GradingScheme("own", {"low": 1}, ("high",), 0.5, 2)
     assert grade([[0.6, 0.4], [0.5, 0.5]], own, classes=["low", "high"]).tolist() == [1, 2]
-    with pytest.raises(ValueError, match="IASLC 2020 does not say what grade 'adenoma' has"):
+    with pytest.raises(ValueError, match="IASLC 2020 has no grade for 'adenoma'"):
         grade([[1.0]], classes=["adenoma"])
     with pytest.raises(ValueError, match=r"cutoff must be in \(0, 1\]"):
         GradingScheme("own", {}, (), 0, 2)

@@ -138,7 +138,7 @@ def test_bad_probabilities_and_labels():
         apply_temperature(good, 0)
     with pytest.raises(ValueError, match="hold NaN"):
         fit_temperature_to_records(good, [0], [[np.nan, 1]], [[np.nan, 1]])
-    with pytest.raises(ValueError, match="name a bag of 0 to 1"):
+    with pytest.raises(ValueError, match="one index from 0 to 1"):
         fit_temperature_to_records(good, [0], [[0.5, 0.5]] * 2, [[0.5, 0.5]] * 2)
 
 
@@ -180,7 +180,7 @@ def test_area_is_the_least_when_wrong_patches_come_last():
     assert_allclose(best.area, (1 / 9 + 2 / 10) / 10)
     assert best.area < constant.area < worst.area
     assert constant.area == pytest.approx(0.2) and constant.coverage.tolist() == [1.0]
-    with pytest.raises(ValueError, match="uncertainty is NaN"):
+    with pytest.raises(ValueError, match="uncertainty contains NaN"):
         risk_coverage([True], [np.nan])
     with pytest.raises(ValueError, match="one value per patch"):
         risk_coverage([], [])

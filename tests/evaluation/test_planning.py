@@ -76,7 +76,7 @@ def test_suggestions_by_hand():
     assert_allclose(table.loc[["a", "b", "c"], "reread"], [2, 0.06, 0])
     assert table["outline_rank"].tolist() == [1, 2, 3]
     assert table["reread_rank"].to_dict() == {"a": 1, "b": 2, "c": 3}
-    with pytest.raises(ValueError, match="name a bag of 0 to 2"):
+    with pytest.raises(ValueError, match="one index from 0 to 2"):
         suggest_slides(probabilities, [0] * 6, lower, upper)
     with pytest.raises(ValueError, match="lower and upper must have shape"):
         suggest_slides(probabilities, [0, 0, 1, 1, 2, 2], lower[:, :1], upper[:, :1])

@@ -132,7 +132,7 @@ def test_bad_and_poor_input():
             bootstrap_scores(wrong)
     with pytest.raises(ValueError, match="metric must be one of OP, PC, mIoU"):
         bootstrap_scores([[[1, 0], [0, 1]]], metric="F1")
-    with pytest.raises(ValueError, match="groups has 1 values for 2 slides"):
+    with pytest.raises(ValueError, match="groups has 1 values, but there are 2 slides"):
         bootstrap_scores([[[1, 0], [0, 1]]] * 2, groups=[1])
 
 
@@ -236,7 +236,7 @@ def test_systems_must_be_judged_on_the_same_slides():
         compare_systems({"A": one})
     with pytest.raises(ValueError, match="same slides and classes"):
         compare_systems({"A": one, "B": one[:1]})
-    with pytest.raises(ValueError, match="count different true labels"):
+    with pytest.raises(ValueError, match="have different true labels"):
         compare_systems({"A": one, "B": 2 * one})
     with pytest.raises(ValueError, match="reference is 'C'"):
         compare_systems({"A": one, "B": one}, reference="C")
