@@ -1,4 +1,4 @@
-"""Classifiers that learn from labeled patches and from bags with known class proportions."""
+"""Classifiers that learn from labeled patches and from bags with recorded class proportions."""
 
 from proportion_ssl.estimators._learners import HarmfulLabelsWarning
 from proportion_ssl.estimators.classify_and_count import ClassifyAndCount

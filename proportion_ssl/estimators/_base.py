@@ -1,4 +1,4 @@
-"""What all classifiers share that learn from labeled patches and bags: input checks and ``fit``."""
+"""Base classes for classifiers of labeled patches and bags: input checks and ``fit``."""
 
 import warnings
 from typing import Any
@@ -28,12 +28,12 @@ _RECORDS = {"bag_ids": True, "bag_proportions": True}
 
 
 class BagClassifier(ClassifierMixin, BaseEstimator):
-    """Base of the classifiers that learn from labeled patches and bags: input checks and ``fit``.
+    """Base class for classifiers that learn from labeled patches and bags.
 
-    A subclass writes :meth:`_fit`, which receives checked data, and ``predict``; its
-    constructor has ``classes`` and ``random_state``, unless it needs none of them.
+    A subclass defines :meth:`_fit`, which receives checked data, and ``predict``. Its constructor has
+    ``classes`` and ``random_state`` if it needs them.
 
-    A fit that fails or is interrupted leaves the classifier as it was before, fitted or not.
+    A fit that fails or is interrupted leaves the classifier in its previous state.
 
     Attributes
     ----------
@@ -44,8 +44,8 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         Whether the instances are images.
     """
 
-    # With routing, groups reach the splitter of a cross-validation and nothing else, as without routing;
-    # set_fit_request(groups=True) hands them to the fit as well.
+    # With metadata routing, groups are passed only to the splitter of a cross-validation, as without
+    # routing; set_fit_request(groups=True) passes them to the fit as well.
     __metadata_request__fit = {  # noqa: RUF012 - scikit-learn's protocol
         "X_labeled": metadata_routing.UNUSED,
         "X_bags": True,
@@ -60,7 +60,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
-    #: What a model file keeps of a fitted classifier.
+    #: Fitted attributes that a model file stores.
     _kept = Kept(
         always={"classes_": (np.ndarray,), "is_images_": (bool,), "n_features_in_": (int,)}
     )
@@ -84,17 +84,18 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         X_labeled : array-like of shape (n_labeled, n_features) or (n_labeled, height, width, 3)
             Features, or uint8 images (an array, or a lazily read sequence of that shape).
         y : array-like of shape (n_labeled,)
-            Labels, integers or strings. -1 is a class like any other: unlabeled patches belong in the bags.
+            Labels, integers or strings. -1 is an ordinary class; put unlabeled patches into the bags.
         X_bags : Bags, or sequence of n_bags arrays, optional
-            Instances of the weakly labeled slides. Without them this is the supervised fit.
+            Instances of the weakly labeled slides. Without bags the fit is supervised.
         bag_proportions : array-like or DataFrame of shape (n_bags, n_classes), or Bags, optional
-            Recorded class proportions: columns in sorted order of the classes, or a DataFrame indexed by bag
-            with a column per class. May be left out if ``X_bags`` is a ``Bags`` that holds them. A column of
-            a DataFrame may name a class that no labeled patch shows: the bags then teach it.
+            Recorded class proportions in [0, 1]: columns in sorted order of the classes, or a DataFrame
+            indexed by bag with a column per class. Omit them if ``X_bags`` is a ``Bags`` with proportions.
+            A column of a DataFrame may name a class without labeled patches, which is then learned from the
+            bags.
         groups : array-like of shape (n_labeled,), optional
-            Slide of each labeled patch: validation then takes whole slides instead of patches. A
-            bag must not bear the name of one of these slides. In a cross-validation, ``groups`` goes to
-            the splitter; ``set_fit_request(groups=True)`` hands it to the fits as well.
+            Slide of each labeled patch. Validation then holds out whole slides instead of patches. No bag
+            may have the name of one of these slides. In a cross-validation, ``groups`` is passed to the
+            splitter only, unless ``set_fit_request(groups=True)`` is called.
 
         Returns
         -------
@@ -103,13 +104,13 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            When the input does not fit together; the message names the bag or class.
+            If the inputs are inconsistent; the message names the bag or class.
 
         Warns
         -----
         UserWarning
-            When y holds -1 beside other classes than 1, or when proportions without class names meet classes
-            that are strings and do not appear in sorted order.
+            If y contains -1 and classes other than 1, or if proportions have no class names and the classes
+            are strings that do not appear in sorted order.
         """
         with all_or_nothing(self):
             self._forget()
@@ -128,7 +129,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _forget(self) -> None:
-        """Drop what the last fit left, as far as this one does not go on from it."""
+        """Delete the results of the last fit, except those that a warm start continues from."""
         for name in [name for name in vars(self) if name[-1] == "_" and name[0] != "_"]:
             delattr(self, name)
 
@@ -150,7 +151,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"{n_missing} of {np.size(y)} labels are None or NaN, as patch_labels gives for patches "
                 "without a majority class. Keep the labeled ones: keep = pandas.notna(y), then X[keep] and "
-                "y[keep] (and groups[keep]); unlabeled patches belong in bags."
+                "y[keep] (and groups[keep]); put unlabeled patches into bags."
             )
         if _is_images(X):
             check_images(X)
@@ -162,7 +163,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         if groups is not None and len(groups) != len(y):
             raise ValueError(
-                f"groups has {len(groups)} entries but there are {len(y)} labeled patches; give the "
+                f"groups has {len(groups)} entries, but there are {len(y)} labeled patches; give the "
                 "slide of each."
             )
         self.is_images_ = len(X.shape) == 4
@@ -170,38 +171,39 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         return X, y
 
     def _check_bags(self, X, X_bags, bag_proportions, groups):
-        """The bags, checked against labeled instances and slides; None without bags."""
+        """Check the bags against labeled instances and slides; None without bags."""
         if X_bags is None:
             if bag_proportions is not None:
                 raise ValueError("bag_proportions is given without X_bags; give both or neither.")
             return None
         if isinstance(X_bags, list) and len(X_bags) == X.shape[0]:
             raise ValueError(
-                f"X_bags is a list of {len(X_bags)} arrays, as many as there are labeled patches. Cross-"
-                "validation slices such lists and loses bags; pass Bags(X_bags, proportions=...) or a tuple."
+                f"X_bags is a list of {len(X_bags)} arrays, as many as there are labeled patches. "
+                "Cross-validation would slice it and drop bags; pass Bags(X_bags, proportions=...) or a "
+                "tuple."
             )
         bags = check_bags(X_bags, bag_proportions)
         if tuple(bags.X.shape[1:]) != tuple(X.shape[1:]):
             raise ValueError(
-                f"Instances in bags have shape {tuple(bags.X.shape[1:])} but labeled ones "
+                f"Instances in bags have shape {tuple(bags.X.shape[1:])}, but labeled instances have shape "
                 f"{tuple(X.shape[1:])}; give both in the same form."
             )
         if groups is not None and bags.has_names:
             shared = sorted(set(bags.names.tolist()) & set(np.asarray(groups).tolist()))
             if shared:
                 raise ValueError(
-                    f"Bag {shared[0]!r} is also a labeled slide (groups): its patches would train the net "
-                    "that they validate or test. Leave it out of the bags, or give different slides "
+                    f"Bag {shared[0]!r} is also a labeled slide (groups), so its patches could be used for "
+                    "both training and validation. Remove it from the bags, or give different slides "
                     "different ids."
                 )
         return bags.with_instances(self._check_instances(bags.X, "Instances in bags"))
 
     def _check_instances(self, X, what="X"):
-        """Instances to predict, of the kind that was fitted."""
+        """Check that instances to predict are of the fitted kind."""
         if _is_images(X) != self.is_images_:
             kinds = {True: "images (n, height, width, 3)", False: "features (n, n_features)"}
             raise ValueError(
-                f"{what}: the classifier was fitted on {kinds[self.is_images_]}; got shape "
+                f"{what} must be {kinds[self.is_images_]}, as in fit; got shape "
                 f"{getattr(X, 'shape', None)}."
             )
         if self.is_images_:
@@ -213,7 +215,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         return validate_data(self, X, dtype=np.float32, reset=False)
 
     def _given_records(self, probabilities, bag_ids, bag_proportions):
-        """Probabilities that take records into account; as they are where there are none."""
+        """Update probabilities with the records, if there are any."""
         if bag_proportions is None:
             if bag_ids is not None:
                 raise ValueError("bag_ids is given without bag_proportions; give both or neither.")
@@ -229,19 +231,22 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
 
 
 class ProbabilisticBagClassifier(BagClassifier):
-    """Base of those that predict probabilities. A subclass writes :meth:`_fit` and :meth:`_probabilities`."""
+    """Base class for classifiers with class probabilities.
+
+    A subclass defines :meth:`_fit` and :meth:`_probabilities`.
+    """
 
     __metadata_request__predict_proba = _RECORDS
     __metadata_request__predict_log_proba = _RECORDS
 
     def _probabilities(self, X: Any) -> np.ndarray:
-        """Class probabilities without records, of instances that are not checked yet."""
+        """Class probabilities of unchecked instances, without records."""
         raise NotImplementedError
 
     def predict_proba(
         self, X: Any, *, bag_ids: Any = None, bag_proportions: Any = None
     ) -> np.ndarray:
-        """Class probabilities, given the recorded proportions of the bags of X if there are any.
+        """Predict class probabilities, optionally given the recorded proportions of the bags of X.
 
         Parameters
         ----------
@@ -251,9 +256,9 @@ class ProbabilisticBagClassifier(BagClassifier):
             Bag (slide or case) of each instance. Default: all instances are one bag.
         bag_proportions : DataFrame, array-like of shape (n_bags, n_classes), or Bags, optional
             Recorded proportions of these bags, as in :meth:`fit`: a DataFrame indexed by bag, an array in
-            sorted order of ``bag_ids``, or :class:`~proportion_ssl.Bags` with intervals, rough or incomplete
-            records. Further bags of a DataFrame or Bags are left aside. Scores of predictions that used the
-            record of a slide do not say how slides without records are predicted.
+            sorted order of ``bag_ids``, or :class:`~proportion_ssl.Bags`, which may have intervals or
+            incomplete records. Additional bags of a DataFrame or Bags are ignored. Scores of predictions that
+            use the record of a slide do not measure performance on slides without records.
 
         Returns
         -------
@@ -263,19 +268,19 @@ class ProbabilisticBagClassifier(BagClassifier):
         Raises
         ------
         ValueError
-            When records and instances do not fit together; the message names the bag or class.
+            If records and instances are inconsistent; the message names the bag or class.
 
         Notes
         -----
-        See :func:`~proportion_ssl.pseudo_labels.probabilities_given_records`, with the standard deviation of
-        the records that the fit has found (``record_deviation_``), or else 0.05.
+        See :func:`~proportion_ssl.pseudo_labels.probabilities_given_records`. The standard deviation of the
+        records is the fitted ``record_deviation_`` if the classifier has it, else 0.05.
         """
         return self._given_records(self._probabilities(X), bag_ids, bag_proportions)
 
     def predict_log_proba(
         self, X: Any, *, bag_ids: Any = None, bag_proportions: Any = None
     ) -> np.ndarray:
-        """Logarithms of the class probabilities.
+        """Predict logarithms of the class probabilities; see :meth:`predict_proba`.
 
         Parameters
         ----------
@@ -285,7 +290,7 @@ class ProbabilisticBagClassifier(BagClassifier):
         Returns
         -------
         log_probabilities : ndarray of float, shape (n_instances, n_classes)
-            Without records finite where the probabilities underflow to 0.
+            Without records, finite even where the probabilities underflow to 0.
         """
         if bag_ids is None and bag_proportions is None:
             return self._log_probabilities(X)
@@ -298,7 +303,7 @@ class ProbabilisticBagClassifier(BagClassifier):
             return np.log(self._probabilities(X))
 
     def predict(self, X: Any, *, bag_ids: Any = None, bag_proportions: Any = None) -> np.ndarray:
-        """Most probable class, given the recorded proportions of the bags of X if there are any.
+        """Predict the most probable class, optionally given the recorded proportions of the bags of X.
 
         Parameters
         ----------
@@ -314,11 +319,11 @@ class ProbabilisticBagClassifier(BagClassifier):
 
 
 def _warn_if_unlabeled(classes: np.ndarray) -> None:
-    """Warn where -1 is learned as a class that may stand for unlabeled patches; -1 and 1 are two classes."""
+    """Warn if -1 may mark unlabeled patches; -1 and 1 alone are two ordinary classes."""
     if classes.dtype.kind in "if" and -1 in classes and classes.tolist() != [-1, 1]:
         warnings.warn(
-            f"y holds -1, which is learned and predicted like the other classes, {classes.tolist()}. If it "
-            "marks unlabeled patches, leave them out of X_labeled and y: they belong in the bags (X_bags).",
+            f"y holds -1, which is treated as an ordinary class among {classes.tolist()}. If it marks "
+            "unlabeled patches, remove them from X_labeled and y and put them into the bags (X_bags).",
             UserWarning,
             stacklevel=5,
         )
@@ -330,7 +335,7 @@ def _in_order_of_appearance(names: Any) -> np.ndarray:
 
 
 def _stays_in_files(X: Any) -> bool:
-    """Whether features are read batch by batch instead of being copied into memory at once."""
+    """Return whether features are read batch by batch instead of being copied into memory at once."""
     return hasattr(X, "batches") and X.dtype == np.float32
 
 

@@ -1,4 +1,4 @@
-"""Means of the classes, as labels and the proportions of bags tell them."""
+"""Class means estimated from labels and from the proportions of bags."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def class_means(
     proportions: np.ndarray,
     bag_weights: np.ndarray,
 ) -> np.ndarray:
-    """Class means that best explain the means of the bags and of the labeled instances of each class.
+    """Least-squares class means from the means of bags and of labeled instances.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def class_means(
     Returns
     -------
     means : ndarray of float64, shape (n_classes, n_features)
-        The least-squares solution, which has the smallest norm where several are as good.
+        The least-squares solution; the one with the smallest norm if it is not unique.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Which classes a classifier knows: those of the labels, those of the records, or those that are named."""
+"""Classes of a classifier: from the labels, from the records, or given by the user."""
 
 import warnings
 from typing import Any
@@ -9,17 +9,17 @@ from proportion_ssl.proportions.bags import Bags
 
 
 def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
-    """Classes of a fit, in sorted order.
+    """Determine the classes of a fit, in sorted order.
 
     Parameters
     ----------
     y : ndarray of shape (n_labeled,)
         Labels.
     classes : array-like or None
-        The classes that are asked for; None: those of the labels, and those of the columns of the records of
-        which some bag has, or may have, a share.
+        All classes. None: the classes of the labels, and the columns of the records for which the share of
+        some bag is, or may be, above 0.
     bags : Bags or None
-        With ``class_names`` where a DataFrame named the columns.
+        Has ``class_names`` if a DataFrame names the columns.
 
     Returns
     -------
@@ -28,13 +28,13 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
     Raises
     ------
     ValueError
-        For fewer than two classes, a label or column that `classes` does not name, or names of different
-        kinds (numbers and strings).
+        If there are fewer than two classes, a label or column is not in `classes`, or names are of
+        different kinds (numbers and strings).
 
     Warns
     -----
     UserWarning
-        When a column is left out because neither a label nor a bag shows its class.
+        If a column is left out because its class occurs in neither a label nor a bag.
 
     Examples
     --------
@@ -56,8 +56,8 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
             unnamed = [value for value in values.tolist() if value not in wanted.tolist()]
             if unnamed:
                 raise ValueError(
-                    f"{what} {unnamed[0]!r}, which classes={wanted.tolist()} does not name; add it there, or "
-                    "leave it out of the data."
+                    f"{what} {unnamed[0]!r}, which is not in classes={wanted.tolist()}; add it there, or "
+                    "remove it from the data."
                 )
     else:
         new = [c for c in columns.tolist() if c not in labels.tolist()]
@@ -65,8 +65,8 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
         if len(shown) < len(new):
             absent = [c for c in new if c not in shown]
             warnings.warn(
-                f"Class {absent[0]!r} has a column in bag_proportions, but no labeled patch shows it and its "
-                "share is 0 in every bag: it is left out. To keep it, name all classes by classes=.",
+                f"Class {absent[0]!r} has a column in bag_proportions, but no labeled patch and a share of 0 "
+                "in every bag; it is left out. To keep it, list all classes in classes=.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -74,7 +74,7 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
     if len(wanted) < 2:
         raise ValueError(
             f"y holds one class ({labels[0]!r}); at least two classes are needed. Label patches of another "
-            "class, or name classes that only bags show, by classes= or by the columns of a DataFrame of "
+            "class, or give classes that occur only in bags with classes= or as columns of a DataFrame of "
             "proportions."
         )
     return wanted
@@ -86,17 +86,17 @@ def _may_occur(bags, column):
 
 
 def _like(values, labels):
-    """New classes in the type of the labels, as far as numpy can say it."""
+    """Convert new classes to the dtype of the labels where possible."""
     return np.array(values, dtype=object if labels.dtype.kind == "O" else None)
 
 
 def _check_kinds(labels, others, what):
-    """Raise where one side holds numbers and the other strings."""
+    """Raise if one side holds numbers and the other strings."""
     kinds = [_kind(values) for values in (labels, others)]
     if kinds[0] != kinds[1]:
         raise ValueError(
-            f"y holds {kinds[0]} ({_first(labels)}) but {what} {kinds[1]} ({_first(others)}); use one kind, "
-            "such as y.astype(str), or integers as names of the columns."
+            f"y holds {kinds[0]} ({_first(labels)}) but {what} {kinds[1]} ({_first(others)}); use one kind: "
+            "y.astype(str), or integers as column names."
         )
 
 

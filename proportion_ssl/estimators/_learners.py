@@ -1,7 +1,7 @@
-"""What the rounds of pseudo labels need of a head: predict the bags, learn from labels, say how it went.
+"""Learners for the rounds of pseudo labels: predict the bags, learn from labels, choose the final model.
 
-Two kinds of head have the same three verbs. A net is trained on, for some epochs; a head that is solved for
-starts again from every new set of labels.
+Both learners have the same interface. A net is trained for some more epochs in each round. A head with a
+direct solver (discriminant analysis, logistic regression) is solved from scratch for each set of labels.
 """
 
 import copy
@@ -37,27 +37,27 @@ from proportion_ssl.proportions.intervals import consistent_proportions, nearest
 from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 from proportion_ssl.pseudo_labels.label_log import LabelLog
 
-#: What logits are divided by in the rounds: discriminant functions of many features are far too sure.
+#: Temperature of the logits during the rounds: discriminant functions of many features are overconfident.
 ROUND_TEMPERATURE = 5.0
 
-#: A head that is solved for has none.
+#: Losses of a directly solved head.
 NO_LOSSES = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
 
-#: Normal quantile below which a change of left-out slides counts as harm.
+#: Normal quantile below which a change on held-out slides counts as harm.
 HARM = -1.645
 
-#: Bags from which, and up to which, it is judged whether their records say anything.
+#: Minimum number of bags to test whether their records are informative, and maximum number used.
 FEWEST_JUDGED, MOST_JUDGED = 10, 500
 
-#: Mean recorded share from which on a class counts the more, the rarer it is.
+#: Lower limit of the mean recorded share of a class, which is weighted by the inverse of this share.
 RAREST = 0.01
 
-#: How much farther from their records left-out bags are with labels that do harm.
+#: Ratio of the distances of held-out bags from their records above which labels are harmful.
 AWAY = 1.1
-#: And at least this much, as a share of a class: less is no harm.
+#: Minimum increase of that distance, as a share of a class.
 LEAST_AWAY = 0.005
 
-#: Folds in which bags are left out to choose the temperature.
+#: Folds in which bags are held out to choose the temperature.
 N_BAG_FOLDS = 3
 
 
@@ -68,26 +68,26 @@ def rounds(
     log: LabelLog | None,
     epochs: Sequence[int],
 ) -> Iterator[tuple[np.ndarray, dict]]:
-    """Rounds of pseudo labels: predict the bags, give labels, learn from them, and again.
+    """Run rounds of pseudo labels: predict the bags, label them, learn from the labels.
 
     Parameters
     ----------
     learner : NetLearner or SolvedLearner
     give_labels : callable
-        From class probabilities of the instances of the bags to their signed labels, and which of these were
-        not given now but remembered (or None).
+        Maps class probabilities of the bag instances to their signed labels and a mask of labels remembered
+        from earlier rounds (or None).
     bags : Bags
     log : LabelLog or None
-        Keeps the labels.
+        Records the labels.
     epochs : sequence of int
-        Of each round.
+        Number of epochs of each round.
 
     Yields
     ------
     probabilities : ndarray of shape (n_bag_instances, n_classes)
-        Under which the labels of the round were given.
+        Predictions from which the labels of the round were derived.
     losses : dict
-        Of learning from them.
+        Losses of the training in the round.
     """
     for n_epochs in epochs:
         probabilities = learner.probabilities()
@@ -102,7 +102,7 @@ def rounds(
 
 @dataclass
 class NetLearner:
-    """A net that is trained by gradients.
+    """Learner with a net trained by gradient descent.
 
     Parameters
     ----------
@@ -110,12 +110,12 @@ class NetLearner:
     X : array of shape (n_labeled, ...)
     bags : Bags or None
     known : ndarray of shape (n_labeled, n_classes)
-        Signed labels of the labeled instances; 0 for those that validate.
+        Signed labels of the labeled instances; 0 for those used for validation.
     validation : SignedDataset or None
     initialize : callable
         Gives the net new weights.
     settings : dict
-        ``max_epochs``, ``patience`` and ``epoch_size`` of training until it settles, and ``oversample``.
+        ``max_epochs``, ``patience`` and ``epoch_size`` of training with early stopping, and ``oversample``.
     groups : array-like of shape (n_labeled,) or None
         Slide of each labeled instance.
     random_state : numpy.random.RandomState
@@ -138,13 +138,13 @@ class NetLearner:
         order = np.arange(len(self.known))
         if self.bags is not None:
             order = np.append(order, len(order) + content_order(self.bags.X, self.bags.index))
-        self.order = order  # of the rows of both sides, from which they are drawn
+        self.order = order  # order of labeled and bag rows for drawing
         self.gathered = None if self.validation is None else self.validation.gathered()
 
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
-        """Train on the labeled instances alone; returns the losses."""
+        """Train on the labeled instances only; return the losses."""
         losses = self._settle(self.known, new_weights)
-        if self.bags is not None and self.groups is not None:  # else nothing can judge the bags
+        if self.bags is not None and self.groups is not None:  # to judge the effect of bags
             self.supervised = copy.deepcopy(self.net.module_.state_dict())
         return losses
 
@@ -153,7 +153,7 @@ class NetLearner:
         return self.net.predict_proba(SignedDataset(self.bags.X))
 
     def learn(self, labels: np.ndarray, n_epochs: int) -> dict:
-        """Train on, on the labeled instances and the signed labels of the bags; returns the losses."""
+        """Continue training on labeled instances and signed labels of the bags; return the losses."""
         self.signed = np.concatenate([self.known, labels])
         data = self._data(self.signed)
         train_epochs(
@@ -162,11 +162,11 @@ class NetLearner:
         return losses_of(self.net)
 
     def refit(self) -> dict:
-        """Train new weights on the last labels; returns the losses."""
+        """Train new weights on the last labels; return the losses."""
         return self._settle(self.signed, new_weights=True)
 
     def finish(self) -> None:
-        """Go back to the supervised weights if validation slides say that pseudo labels did harm."""
+        """Restore the supervised weights if pseudo labels degraded predictions on validation slides."""
         needed = (self.supervised, self.signed, self.groups, self.validation)
         if any(one is None for one in needed):
             return
@@ -198,7 +198,7 @@ class NetLearner:
 
 
 def losses_of(net: NeuralNet, best_since: int | None = None) -> dict:
-    """Losses of the last epoch, or of the best since an earlier one; None where not measured.
+    """Losses of the last epoch, or of the best epoch since a given one; None if not measured.
 
     Parameters
     ----------
@@ -218,13 +218,13 @@ def losses_of(net: NeuralNet, best_since: int | None = None) -> dict:
     }
 
 
-# --- heads that are solved for ------------------------------------------------------------------
+# --- directly solved heads ----------------------------------------------------------------------
 
 
 class SolvedLearner:
-    """A head that is solved for, from the labeled instances and the labels of the bags.
+    """Learner with a directly solved head, from labeled instances and labels of the bags.
 
-    Its solution is written into the head of a net, which predicts, is saved and exported like any other.
+    The solution is written into the head of a net, which predicts and can be saved and exported as usual.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ class SolvedLearner:
     Raises
     ------
     ValueError
-        If the net learns from something else than features.
+        If the net does not learn from features.
     """
 
     def __init__(
@@ -266,14 +266,14 @@ class SolvedLearner:
         self.labels: Any = None  # soft, of the bags
         self.learned_from: Any = None  # instances of the bags, as a mask; None: all
         self.independent: np.ndarray | None = (
-            None  # shares by heads that never met the bag's record
+            None  # shares from heads that never used the record of the bag
         )
-        self.records_judged = False  # whether bags with wrong records weigh nothing
-        self.caution = 1.0  # the temperature over the mean of those of left-out slides and bags
+        self.records_judged = False  # whether bags with wrong records have weight 0
+        self.caution = 1.0  # temperature relative to the mean over held-out slides and bags
         self.fell_back = False
 
     def _read(self, X, classes, random_state):
-        """Project all instances and hold them."""
+        """Project all instances and keep them in memory."""
         parts = [X] if self.bags is None else [X, self.bags.X]
         self.projection = self._project(parts, classes, random_state)
         n_instances = sum(part.shape[0] for part in parts)
@@ -298,14 +298,14 @@ class SolvedLearner:
         return principal_components(sample, mean, scale, n_components, random_state)
 
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
-        """Solve on the labeled instances alone; a class without any takes the mean that the bags tell."""
+        """Solve on the labeled instances only; classes without any use the mean estimated from bags."""
         self.told = self._told_by_bags()
         given = with_told(self.told, self.X, self.known, self.groups)
         self.solution = self.supervised = self.head.solve(*given)
         return dict(NO_LOSSES)
 
     def _told_by_bags(self):
-        """Means of the classes that are in the records of the bags, and that no labeled instance shows."""
+        """Means of the classes that occur in the records of the bags but have no labeled instance."""
         bags, n_classes = self.bags, self.known.shape[1]
         without = np.flatnonzero(self.known.sum(axis=0) == 0)
         if bags is not None and len(without):
@@ -339,21 +339,21 @@ class SolvedLearner:
         return dict(NO_LOSSES)
 
     def refit(self) -> None:
-        """Nothing: every solution starts anew."""
+        """Do nothing: every solution starts from scratch."""
 
     def _all_groups(self):
         return self.groups, self.bags.index + self.groups.max(initial=-1) + 1
 
     def cross_fit(self, new_rule: Callable[[], Callable], epochs: Sequence[int]) -> None:
-        """Predict every bag by a fit on the half of the bags that it is not in.
+        """Predict each half of the bags with a fit on the other half.
 
-        Labels carry what a record says from round to round and from bag to bag. Leaving a bag out of the last
-        solution alone does not undo that.
+        Labels carry information from a record to later rounds and other bags. Leaving a bag out of the last
+        solution only does not remove it.
 
         Parameters
         ----------
         new_rule : callable
-            Gives what :func:`rounds` takes as ``give_labels``, with nothing remembered.
+            Returns a new ``give_labels`` for :func:`rounds`, without remembered labels.
         epochs : sequence of int
             As in :func:`rounds`.
         """
@@ -368,11 +368,11 @@ class SolvedLearner:
             self.independent[half == one] = other.predicted_shares()[half == one]
 
     def predicted_shares(self) -> np.ndarray:
-        """Shares of the classes that the solution predicts in each bag, shape (n_bags, n_classes)."""
+        """Predicted class shares of each bag, shape (n_bags, n_classes)."""
         return self._shares_of(self.logits())
 
     def supervised_shares(self) -> np.ndarray:
-        """The same of the solution of the labeled instances alone."""
+        """Class shares of each bag as predicted by the supervised solution."""
         return self._shares_of(logits_of(self.X_bags, self.supervised))
 
     def _shares_of(self, logits):
@@ -380,10 +380,10 @@ class SolvedLearner:
         return class_proportions(codes, bags.index, n_bags=bags.n_bags, n_classes=logits.shape[1])
 
     def finish(self) -> float:
-        """Choose the temperature and write the solution into the net; returns the temperature.
+        """Choose the temperature, write the solution into the net and return the temperature.
 
-        The solution is that of the labeled instances alone if left-out bags or slides say that the labels of
-        the bags did harm.
+        Falls back to the supervised solution if held-out bags or slides show that the labels of the bags are
+        harmful.
         """
         learned = self._has_labels()
         left_out: Any = None
@@ -417,13 +417,13 @@ class SolvedLearner:
         return self.head.left_out(self.X, self.known, self.groups, beside=beside)
 
     def _unseen_bags(self):
-        """Predicted shares of left-out bags, and what their labels say about the temperature."""
+        """Predicted shares of held-out bags, and sums of their labels for choosing the temperature."""
         logits = self.left_out_logits()
         sums = temperature_sums(logits, self.labels * (logits > 0.5 * ABSENT))
         return self._shares_of(logits), sums
 
     def _bags_say_so(self, shares):
-        """Whether left-out bags say that the records say nothing, or that their labels did harm."""
+        """Whether held-out bags show that the records are uninformative or their labels harmful."""
         counting = self.bags.weights > 0
         ends = [end[counting] for end in ends_of(self.bags)]
         independent = shares if self.independent is None else self.independent
@@ -433,7 +433,7 @@ class SolvedLearner:
         return records_say_nothing([before, unmet], *ends) or leads_away(before, after, *ends)
 
     def _slides_say_so(self, logits, fold):
-        """Whether left-out labeled slides say that the labels of the bags did harm."""
+        """Whether held-out labeled slides show that the labels of the bags are harmful."""
         if (self.groups < 0).any():
             return False
         alone, of_alone = self.head.left_out(self.X, self.known, self.groups)
@@ -442,7 +442,7 @@ class SolvedLearner:
         return do_harm(before, after, self.codes[rows], self.groups[rows])
 
     def left_out_logits(self) -> np.ndarray:
-        """Logits of the instances of the bags, by heads that have not learned from their bag."""
+        """Logits of the instances of the bags, from heads fitted without their bag."""
         logits = np.zeros(self.labels.shape)
         fold = bag_folds(self.bags.n_bags)[self.bags.index]
         labels, groups = (
@@ -463,24 +463,24 @@ def with_told(
     groups: np.ndarray,
     counts: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Instances, with the mean that the bags tell of each class that has no labels.
+    """Add the mean estimated from bags as an instance of each class without labels.
 
-    A head gives such a class a probability of 0, and a class of probability 0 gets no label in the rounds
-    that follow: a class that no labeled instance shows would be lost once a round leaves it out.
+    Otherwise the head would give such a class a probability of 0, so it would get no labels in later rounds
+    and would be lost.
 
     Parameters
     ----------
     told : tuple of ndarray (means, labels)
-        Means and classes, as instances with one label.
+        Means and classes, as instances with one label each.
     X, labels, groups
         As in :meth:`~proportion_ssl.heads.SoftLabelHead.solve`.
     counts : ndarray of shape (n_classes,), optional
-        Sums of labels that instances elsewhere have.
+        Sums of the labels of other instances.
 
     Returns
     -------
     X, labels, groups
-        The same arrays where no mean is needed.
+        Unchanged if no mean is needed.
 
     Examples
     --------
@@ -503,34 +503,34 @@ def with_told(
 
 
 def bag_folds(n_bags: int) -> np.ndarray:
-    """In which fold each bag is left out, shape (n_bags,)."""
+    """Fold in which each bag is held out, shape (n_bags,)."""
     return np.arange(n_bags) % min(N_BAG_FOLDS, max(2, n_bags))
 
 
-# --- what the labels did -------------------------------------------------------------------------
+# --- effect of the labels ------------------------------------------------------------------------
 
 
 class HarmfulLabelsWarning(UserWarning):
-    """Pseudo labels did harm, and the classifier of the labeled instances alone is kept."""
+    """Warning that pseudo labels were harmful and the supervised classifier is kept."""
 
 
 def do_harm(before: np.ndarray, after: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> bool:
-    """Whether left-out slides are predicted worse with pseudo labels than without; warns if so.
+    """Test whether pseudo labels degrade predictions on held-out slides; warn if so.
 
     Parameters
     ----------
     before, after : ndarray of bool, shape (n_instances,)
-        Whether an instance is predicted right without and with pseudo labels.
+        Whether an instance is predicted correctly without and with pseudo labels.
     codes : ndarray of int, shape (n_instances,)
-        Class of each instance; all classes count the same.
+        Class of each instance; all classes have the same weight.
     groups : ndarray of shape (n_instances,)
         Slide of each instance.
 
     Returns
     -------
     harm : bool
-        With ``d_g`` the change of slide g in balanced accuracy, whether ``sum d_g / sqrt(sum d_g^2)`` is
-        below -1.645, the one-sided level of 5%. Fewer than three slides cannot say so.
+        True if ``sum d_g / sqrt(sum d_g^2)`` is below -1.645 (one-sided level of 5%), where ``d_g`` is the
+        change in balanced accuracy on slide g. Always False with fewer than three slides.
 
     Examples
     --------
@@ -550,8 +550,8 @@ def do_harm(before: np.ndarray, after: np.ndarray, codes: np.ndarray, groups: np
     n_classes = len(np.unique(codes))
     right = [float((weights * one).sum() / n_classes) for one in (before, after)]
     _warn(
-        f"left-out labeled slides are predicted with a balanced accuracy of {right[1]:.2f}, without bags "
-        f"with {right[0]:.2f} ({len(changes)} slides)"
+        f"balanced accuracy on held-out labeled slides is {right[1]:.2f} with bags and {right[0]:.2f} "
+        f"without ({len(changes)} slides)"
     )
     return True
 
@@ -561,23 +561,23 @@ def records_say_nothing(
     lower: np.ndarray | PartialRecord | OrderRecord,
     upper: np.ndarray | None = None,
 ) -> bool:
-    """Whether bags are as far from their own records as from those of other bags; warns if so.
+    """Test whether bags are as far from their own records as from those of other bags; warn if so.
 
     Parameters
     ----------
     predicted : sequence of ndarray of shape (n_bags, n_classes)
-        Predicted proportions, by one or several classifiers that have not learned from the records of these
+        Predicted proportions from one or several classifiers that were not trained on the records of these
         bags.
     lower, upper : ndarray of shape (n_bags, n_classes)
-        Intervals of the recorded proportions; equal where these are exact. A record that says less than the
-        share of every class takes the place of ``lower``.
+        Intervals of the recorded proportions; equal for exact records. Pass an incomplete record as
+        ``lower`` and omit ``upper``.
 
     Returns
     -------
     nothing : bool
-        Whether the mean distance to the own records is not among the smallest 5% of 999 random exchanges of
-        the records. Distances of each classifier count in units of their standard deviation over the
-        exchanges. Fewer than ten bags, or records that are all alike, are not judged.
+        True if the mean distance to the own records is not among the smallest 5% over 999 random
+        permutations of the records. Distances of each classifier are divided by their standard deviation
+        over the permutations. Always False with fewer than ten bags, or if all records are equal.
 
     Examples
     --------
@@ -609,9 +609,10 @@ def records_say_nothing(
     if (scaled[1:] <= scaled[0]).sum() + 1 <= 0.05 * len(exchanges):
         return False
     _warn(
-        f"recorded and predicted proportions differ by {own[-1]:.2f} on average (sum over the classes), and "
-        f"by {exchanged[-1].mean():.2f} when the records of the {n_bags} bags are exchanged at random, which "
-        "is no less. Are the records those of other slides, or the classes in another order?"
+        f"recorded and predicted proportions differ by {own[-1]:.2f} on average (sum over the classes), "
+        f"which is not significantly less than the {exchanged[-1].mean():.2f} found when the records of the "
+        f"{n_bags} bags are permuted at random. Check that the records belong to these slides and that the "
+        "classes are in the right order"
     )
     return True
 
@@ -622,12 +623,12 @@ def leads_away(
     lower: np.ndarray | PartialRecord | OrderRecord,
     upper: np.ndarray | None = None,
 ) -> bool:
-    """Whether left-out bags are farther from their records with pseudo labels than without; warns if so.
+    """Test whether pseudo labels move held-out bags away from their records; warn if so.
 
     Parameters
     ----------
     before, after : ndarray of shape (n_bags, n_classes)
-        Predicted proportions without and with pseudo labels, by classifiers that have not learned from the
+        Predicted proportions without and with pseudo labels, from classifiers that were not trained on the
         records of these bags.
     lower, upper
         As in :func:`records_say_nothing`.
@@ -635,15 +636,15 @@ def leads_away(
     Returns
     -------
     away : bool
-        Whether the mean distance is larger by more than a tenth and by more than half a percentage point. In
-        it a class counts as one over its mean recorded share, as in scores that are means over the classes;
-        those below 1% count as 1%. Fewer than ten bags are not judged.
+        True if the mean distance increases by more than a tenth and by more than half a percentage point.
+        Classes are weighted by the inverse of their mean recorded share (at least 1%), as in scores averaged
+        over classes. Always False with fewer than ten bags.
 
     Notes
     -----
-    This asks which of the two predicts records better that neither has met, not whether the difference is
-    beyond chance: labels that help bring bags much nearer, and a head that is as good without bags loses
-    nothing.
+    This compares which of the two predicts unseen records better; it is not a significance test. Helpful
+    labels move bags much nearer to their records, and falling back loses nothing if the head is as good
+    without bags.
 
     Examples
     --------
@@ -663,8 +664,8 @@ def leads_away(
     if found <= max(AWAY * without, without + LEAST_AWAY):
         return False
     _warn(
-        f"recorded and predicted proportions of left-out bags differ by {found:.3f} on average, without "
-        f"pseudo labels by {without:.3f} ({len(before)} bags, rare classes counting more)"
+        f"recorded and predicted proportions of held-out bags differ by {found:.3f} on average with pseudo "
+        f"labels and by {without:.3f} without ({len(before)} bags, rare classes have more weight)"
     )
     return True
 
@@ -674,7 +675,7 @@ def distances(
     lower: np.ndarray | PartialRecord | OrderRecord,
     upper: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Distance of the predicted proportions of each bag from what its record admits.
+    """Distance of the predicted proportions of each bag from the nearest ones that its record admits.
 
     Parameters
     ----------
@@ -698,36 +699,36 @@ def _nearest(predicted, lower, upper):
 
 def _warn(reason):
     warnings.warn(
-        f"The pseudo labels do harm or say nothing: {reason}. The classifier of the labeled instances "
-        "alone is kept (fell_back_).",
+        f"The pseudo labels are harmful or uninformative: {reason}. The supervised classifier is kept "
+        "(fell_back_).",
         HarmfulLabelsWarning,
         stacklevel=3,
     )
 
 
 def soft_labels(signed: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Soft labels that say to a head without gradients what signed labels say to a loss.
+    """Convert signed labels to equivalent soft labels for a directly solved head.
 
     Parameters
     ----------
     signed : ndarray of shape (n_instances, n_classes)
-        Signed labels; their size is the weight of the instance.
+        Signed labels; their absolute values are weights.
     probabilities : ndarray of shape (n_instances, n_classes)
-        Predictions under which the labels were given.
+        Predictions from which the labels were derived.
 
     Returns
     -------
     soft : ndarray of float32, shape (n_instances, n_classes)
-        Positive labels as they are. Where all labels are negative, the prediction among the classes that are
-        not excluded, which sums to ``(C - n) / (C - 1)`` times the weight for n negative labels. 0
-        without labels, or with none but negative ones.
+        Positive labels are unchanged. Rows with only negative labels hold the prediction restricted to the
+        other classes, with the sum ``(C - n) / (C - 1)`` times the weight for n negative labels. Rows are 0
+        without labels, or if all classes are negative.
 
     Notes
     -----
-    For one negative label c this is equation (3) of the paper: ``-log(1 - f_c)`` and the cross-entropy of
-    ``q = f / (1 - f_c)`` without c have the same gradient at f, and the second lies above the first
-    everywhere else, so that solving for q and renewing it descends on equation (3), as EM does. Several
-    negative labels are excluded together, with the weight of equation (4).
+    For one negative label c this is equation (3) of the paper: ``-log(1 - f_c)`` and the cross-entropy with
+    ``q = f / (1 - f_c)`` on the other classes have the same gradient at f, and the latter is an upper bound
+    elsewhere. Alternating between solving for q and updating it therefore minimizes equation (3), as in EM.
+    Several negative labels are excluded together, with the weight of equation (4).
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A function of every bag, here or in other processes: in order, and again where a worker was lost."""
+"""Apply a function to every bag, in this or other processes, in order, with retries after lost workers."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
-#: How often bags are begun anew after a worker process ended.
+#: Number of lost worker processes after which the map fails.
 MOST_LOSSES = 3
 
 
@@ -18,18 +18,18 @@ def map_bags(
     arguments: Callable[[int], tuple],
     n_jobs: int | None,
 ) -> Iterator[Any]:
-    """Results of a function of every bag, in the order of the bags.
+    """Apply a function to every bag and yield the results in the order of the bags.
 
     Parameters
     ----------
     function : callable
-        Picklable, and so are its arguments and results.
+        Must be picklable, like its arguments and results.
     names : ndarray of shape (n_bags,)
-        For messages.
+        Bag names for messages.
     arguments : callable
-        From the position of a bag to the arguments of its call; called when its turn comes.
+        Maps the position of a bag to the arguments of its call; evaluated lazily.
     n_jobs : int or None
-        As in joblib, whose backend is used (``joblib.parallel_config``).
+        As in joblib; the backend is that of ``joblib.parallel_config``.
 
     Yields
     ------
@@ -38,12 +38,12 @@ def map_bags(
     Raises
     ------
     RuntimeError
-        Naming the bag, if the function raised; or the bags that were in work, if worker processes ended again
-        and again. A single loss costs the bags that were in work: they are done anew.
+        If the function raised (the message names the bag), or if worker processes ended repeatedly. After a
+        single loss, only the bags in progress are repeated.
     """
     n_done, n_losses = 0, 0
     while n_done < len(names):
-        # batches of several bags would lose them all
+        # one bag per batch, so that a lost worker loses one bag only
         parallel = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=1)
         tasks = (delayed(_attempt)(function, *arguments(bag)) for bag in range(n_done, len(names)))
         try:
@@ -59,13 +59,13 @@ def map_bags(
             if n_losses == MOST_LOSSES:
                 raise RuntimeError(
                     f"Worker processes ended {n_losses} times, the last time at bag "
-                    f"{names.tolist()[n_done]!r} or one of those that follow, perhaps for want of "
-                    "memory; use fewer n_jobs."
+                    f"{names.tolist()[n_done]!r} or one of the following, possibly for lack of memory; "
+                    "use fewer n_jobs."
                 ) from error
 
 
 def _attempt(function, *arguments):
-    """Result and no failure, or the reverse as text: errors do not always survive the way to here."""
+    """Return the result and None, or None and the error as text, since not all errors can be pickled."""
     try:
         return function(*arguments), None
     except Exception as error:
@@ -73,5 +73,5 @@ def _attempt(function, *arguments):
 
 
 def _worker_ended(error):
-    """Whether a pool lost a process, or Dask gave up a task whose workers ended one after the other."""
+    """Whether a pool lost a process, or Dask gave up a task after its workers ended repeatedly."""
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"

@@ -1,7 +1,7 @@
-"""Rounds of soft labels on bags that stay in their files: every round reads each bag once and adds it up.
+"""Rounds of pseudo labels on bags that stay in their files; every round reads each bag once.
 
-A head that is discriminant analysis needs of each bag no more than moments by class. Pure functions say what
-a pass does with one bag; :class:`StreamedLearner` adds up their results and solves.
+Discriminant analysis needs only the moments of each class in each bag. Pure functions process one bag per
+pass; :class:`StreamedLearner` sums their results and solves.
 """
 
 from typing import Any, NamedTuple
@@ -34,31 +34,32 @@ from proportion_ssl.nets.content_order import content_hashes
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.intervals import consistent_proportions
 
-#: Bytes of projected features up to which they are held in memory.
+#: Maximum size in bytes of projected features kept in memory.
 MOST_HELD = 2**30
 
 
 def stays_out_of_core(X: Any, n_instances: int, n_components: int | None) -> bool:
-    """Whether features are read anew in every round.
+    """Return whether features are read again in every round.
 
     Parameters
     ----------
     X : array of shape (n_bag_instances, n_features)
     n_instances : int
-        With the labeled ones.
+        Number of labeled and bag instances.
     n_components : int or None
 
     Returns
     -------
     streamed : bool
-        If they are in files, slide by slide (a method ``narrow``), and their components fill more than 1 GiB.
+        True if features are in files per slide (X has a method ``narrow``) and their components would need
+        more than 1 GiB.
     """
     n_components = min(n_components or default_components(n_instances), X.shape[1])
     return hasattr(X, "narrow") and 4 * X.shape[0] * n_components > MOST_HELD
 
 
 class Labeling(NamedTuple):
-    """How a round labels a bag: by which solution, which rule, and with which weight and record."""
+    """Settings for labeling a bag in a round: solution, rule, weight and record."""
 
     projection: Projection
     solution: tuple[np.ndarray, np.ndarray]
@@ -69,20 +70,20 @@ class Labeling(NamedTuple):
 
 
 class RoundOfBag(NamedTuple):
-    """What a round says of a bag."""
+    """Result of a round for one bag."""
 
-    predicted: np.ndarray  # (n_classes,), instances before the round
-    n_positive: np.ndarray  # (n_classes,), labels
+    predicted: np.ndarray  # (n_classes,), predicted counts before the round
+    n_positive: np.ndarray  # (n_classes,), number of labels
     n_negative: np.ndarray  # (n_classes,)
-    last_negative: np.ndarray | None  # with the negative labels of the round
-    moments: SlideMoments | None  # None: a bag of weight 0
+    last_negative: np.ndarray | None  # updated with the negative labels of the round
+    moments: SlideMoments | None  # None for a bag of weight 0
 
 
-# --- what a pass does with one bag ------------------------------------------------------------------
+# --- one bag in one pass -----------------------------------------------------------------------------
 
 
 def sample_of_bag(X: Any, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Some instances of a bag, by their place in an order that follows from their values.
+    """Instances of a bag at given ranks in an order defined by their values.
 
     Parameters
     ----------
@@ -105,12 +106,12 @@ def mean_of_bag(X: Any, projection: Projection) -> np.ndarray:
 
 
 def counts_of_bag(X: Any, projection: Projection, solution: tuple) -> np.ndarray:
-    """How many instances are predicted to be of each class, shape (n_classes,)."""
+    """Number of instances predicted as each class, shape (n_classes,)."""
     return _counts(logits_of(projection(X), solution))
 
 
 def round_of_bag(X: Any, labeling: Labeling) -> RoundOfBag:
-    """Predict a bag, label it, and add it up.
+    """Predict and label a bag, and compute its moments.
 
     Parameters
     ----------
@@ -139,20 +140,20 @@ def round_of_bag(X: Any, labeling: Labeling) -> RoundOfBag:
 def left_out_bag(
     X: Any, labeling: Labeling, unseen: tuple, last: tuple
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a bag says about solutions that have not seen it, and about the last one.
+    """Evaluate a solution that has not seen the bag, and the last solution, on a bag.
 
     Parameters
     ----------
     X : array of shape (n_instances, n_features)
     labeling : Labeling
-        Of the last round.
+        Settings of the last round.
     unseen, last : tuple (coef, intercept)
-        Solution without the bag, and that of the last round.
+        Solution without the bag, and solution of the last round.
 
     Returns
     -------
     unseen_counts, last_counts : ndarray of int, shape (n_classes,)
-        Predicted by each.
+        Counts predicted by each solution.
     sums : ndarray of shape (2, n_temperatures)
         :func:`~proportion_ssl.heads._temperature.temperature_sums` of the labels.
     """
@@ -172,11 +173,11 @@ def _labels(logits, labeling):
 
 
 def _signed(logits, labeling):
-    """Signed labels of one bag, the probabilities that they follow from, and negative labels by round."""
+    """Signed labels of one bag, the probabilities they are derived from, and negative labels by round."""
     probabilities = softmax(logits / np.float32(ROUND_TEMPERATURE), axis=1)
     last_negative = labeling.last_negative
     if last_negative is not None:
-        last_negative = last_negative.copy()  # a bag of a lost worker is done again
+        last_negative = last_negative.copy()  # a bag is repeated after its worker is lost
     one = np.zeros(len(logits), dtype=np.int64)
     labels, _ = labeling.rule(probabilities, one, labeling.record, last_negative)
     return labels, probabilities, last_negative
@@ -195,7 +196,7 @@ class StreamedLearner(SolvedLearner):
     Parameters
     ----------
     n_jobs : int or None
-        Bags that are worked on at once.
+        Number of bags processed in parallel.
     head, net, X, codes, bags, groups, classes, random_state
         As in :class:`SolvedLearner`; the head is a
         :class:`~proportion_ssl.heads.DiscriminantClassifier`.
@@ -203,14 +204,14 @@ class StreamedLearner(SolvedLearner):
 
     def __init__(self, n_jobs: int | None, *args: Any):
         self.n_jobs = n_jobs
-        self.moments: Any = None  # of the last round, a CohortMoments by fold
-        self.last_negative: Any = None  # by bag: the round that last gave each negative label
+        self.moments: Any = None  # CohortMoments of the last round, by fold
+        self.last_negative: Any = None  # by bag: round in which each negative label was last given
         self._last_shares: np.ndarray | None = None
         self._first_shares: Any = None
         super().__init__(*args)
 
     def _read(self, X, classes, random_state):
-        """Read each bag once, for the instances that give scale and components."""
+        """Read each bag once to sample instances for the scale and components."""
         self.places = _Places(self.bags)
         n_labeled, n_features = X.shape
         n_instances = n_labeled + self.bags.n_instances
@@ -254,7 +255,7 @@ class StreamedLearner(SolvedLearner):
         return class_means(self.X, self.codes, means, each, shares, bags.weights * bags.sizes)
 
     def predicted_shares(self) -> np.ndarray:
-        """Shares of the classes that the solution predicts in each bag, shape (n_bags, n_classes)."""
+        """Predicted class shares of each bag, shape (n_bags, n_classes)."""
 
         def arguments(bag):
             return self.places.features(bag), self.projection, self.solution
@@ -262,20 +263,20 @@ class StreamedLearner(SolvedLearner):
         return self._shares(list(self._map(counts_of_bag, arguments)))
 
     def round(self, rule: OneSelector | TwoSelectors, bags: Bags) -> list[RoundOfBag]:
-        """Label the bags, and solve for a new head.
+        """Label the bags and solve for a new head.
 
         Parameters
         ----------
         rule : OneSelector or TwoSelectors
-            Of selectors that label each bag by itself. What two selectors exclude is kept in memory, one
-            byte per instance and class.
+            Rule with selectors that label each bag independently. Negative labels of two selectors are kept
+            in memory, one byte per instance and class.
         bags : Bags
-            With the weights of the round.
+            Bags with the weights of the round.
 
         Returns
         -------
         results : list of RoundOfBag
-            As the head before the round predicts and labels them; without moments.
+            Predictions and labels from the head before the round; without moments.
         """
         self.before = self.solution, rule, bags.recorded, bags.weights
         if self.last_negative is None and isinstance(rule, TwoSelectors):
@@ -300,19 +301,19 @@ class StreamedLearner(SolvedLearner):
         return results
 
     def supervised_shares(self) -> np.ndarray:
-        """As the head of the labeled instances alone predicts them; once there was a round."""
+        """Class shares predicted by the supervised head; available after the first round."""
         return self._first_shares
 
     def shares_before(self, results: list[RoundOfBag]) -> np.ndarray:
-        """Shares of the classes that the head before a round predicts, shape (n_bags, n_classes)."""
+        """Class shares predicted by the head before a round, shape (n_bags, n_classes)."""
         return self._shares([result.predicted for result in results])
 
     def last_shares(self) -> np.ndarray:
-        """As the head of the last round predicts them; once :meth:`finish` is done."""
+        """Class shares predicted by the head of the last round; available after :meth:`finish`."""
         return self.predicted_shares() if self._last_shares is None else self._last_shares
 
     def _labeling(self, bag):
-        """How the last round labels a bag."""
+        """Settings with which the last round labels a bag."""
         solution, rule, recorded, weights = self.before
         one = slice(bag, bag + 1)
         record = recorded[:, one] if getattr(recorded, "ndim", 2) == 3 else recorded[one]
@@ -376,7 +377,7 @@ class StreamedLearner(SolvedLearner):
 
 
 class _Places:
-    """Where the instances of each bag are."""
+    """Positions of the instances of each bag."""
 
     def __init__(self, bags: Bags):
         self.X, index = bags.X, bags.index
@@ -390,5 +391,5 @@ class _Places:
         return rows if self.order is None else self.order[rows]
 
     def features(self, bag: int) -> Any:
-        """Features of a bag, not read yet."""
+        """Lazily read features of a bag."""
         return self.X.narrow(self.rows(bag))

@@ -1,4 +1,4 @@
-"""Records of the bags that are to be predicted."""
+"""Records of the bags to predict."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from proportion_ssl.proportions.bags import Bags
 
 
 def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.ndarray) -> Bags:
-    """Bags of the instances that are to be predicted, with their recorded proportions.
+    """Bags of the instances to predict, with their recorded proportions.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.n
     Raises
     ------
     ValueError
-        When records and instances do not fit together.
+        If records and instances are inconsistent.
     """
     if hasattr(recorded, "to_frame"):  # a Series: one record, by class
         recorded = recorded.to_frame().T
@@ -36,7 +36,7 @@ def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.n
     bag_ids = np.asarray(bag_ids)
     if bag_ids.shape != (n_instances,):
         raise ValueError(
-            f"bag_ids has shape {bag_ids.shape} but there are {n_instances} instances; give one each."
+            f"bag_ids has shape {bag_ids.shape}, but there are {n_instances} instances; give one each."
         )
     positions = np.arange(n_instances)[:, np.newaxis]
     if isinstance(recorded, Bags):
@@ -49,7 +49,7 @@ def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.n
 
 
 def ends_of(bags: Bags) -> tuple:
-    """What a soft assignment compares with: both ends of the intervals, or a record that says less.
+    """Arguments ``lower`` and ``upper`` of a soft assignment: ends of the intervals, or a record.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ def ends_of(bags: Bags) -> tuple:
 
 
 def _only_bag(recorded, n_instances):
-    """The id of the one bag that there is, for every instance."""
+    """Id of the single bag, for every instance."""
     if isinstance(recorded, list) and hasattr(recorded[0], "columns"):
-        recorded = recorded[0]  # of several readers, who have all read the one bag
+        recorded = recorded[0]  # several readers, all of the same bag
     if isinstance(recorded, Bags):
         names = recorded.names
     elif hasattr(recorded, "columns"):
@@ -75,18 +75,17 @@ def _only_bag(recorded, n_instances):
     n_bags = len(names)
     if n_bags != 1:
         raise ValueError(
-            f"bag_proportions holds the records of {n_bags} bags; bag_ids must then say which instance is "
-            "of which bag."
+            f"bag_proportions holds the records of {n_bags} bags; give bag_ids, the bag of each instance."
         )
     return np.full(n_instances, np.asarray(names)[0])
 
 
 def _bags_of(positions, bag_ids, recorded):
-    """Bags of these instances with the records of others of the same names."""
+    """Bags of these instances with the records of other bags of the same names."""
     names, index = np.unique(bag_ids, return_inverse=True)
     unknown = sorted(set(names.tolist()) - set(recorded.names.tolist()), key=str)
     if unknown:
-        raise ValueError(f"bag_proportions has no record of bag {unknown[0]!r}.")
+        raise ValueError(f"bag_proportions has no record of bag {unknown[0]!r}; add it.")
     chosen = recorded.select(names)
     bags = chosen.with_instances(chosen.X)
     bags.X, bags.index = positions, index

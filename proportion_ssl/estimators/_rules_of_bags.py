@@ -1,4 +1,4 @@
-"""How a round labels the instances of bags: by one selector, or by two and what earlier rounds excluded."""
+"""Rules that label bag instances in a round: one selector, or two with remembered negative labels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from proportion_ssl.pseudo_labels.picking import merge_rounds
 
 @dataclass(frozen=True)
 class OneSelector:
-    """Labels of one selector.
+    """Rule with the labels of one selector.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class OneSelector:
         probabilities : ndarray of shape (n_instances, n_classes)
         bag_index : ndarray of int, shape (n_instances,)
         record : array or record of the bags, or None
-            As :meth:`~proportion_ssl.pseudo_labels.Selector.transform` takes it.
+            As ``bag_proportions`` of :meth:`~proportion_ssl.pseudo_labels.Selector.transform`.
         last_negative : None
 
         Returns
@@ -42,15 +42,15 @@ class OneSelector:
 
 @dataclass(frozen=True)
 class TwoSelectors:
-    """Positive and negative labels, and the negative ones of earlier rounds that still count.
+    """Rule with positive labels, negative labels and remembered negative labels of earlier rounds.
 
     Parameters
     ----------
     positive, negative : Selector or None
     n_round : int
-        From 1 on.
+        Number of the round, from 1.
     oldest : int or None
-        The first round whose negative labels count; None: those of this round alone.
+        First round whose negative labels are used; None: only those of this round.
     """
 
     positive: Any
@@ -73,14 +73,14 @@ class TwoSelectors:
         bag_index : ndarray of int, shape (n_instances,)
         record : array or record of the bags, or None
         last_negative : ndarray of int, shape (n_instances, n_classes)
-            The last round that gave each negative label; 0: none. Written to.
+            Round in which each negative label was last given; 0: never. Changed in place.
 
         Returns
         -------
         labels : ndarray of shape (n_instances, n_classes)
-            Signed.
+            Signed labels.
         given : ndarray of bool, shape (n_instances, n_classes)
-            Negative labels that were given now.
+            Negative labels given in this round.
         """
         positive = select(self.positive, probabilities, bag_index, record)
         negative = select(self.negative, probabilities, bag_index, record)
@@ -95,7 +95,7 @@ class TwoSelectors:
 def select(
     selector: Any, probabilities: np.ndarray, bag_index: np.ndarray, record: Any
 ) -> np.ndarray:
-    """Labels of a selector as an array, also where scikit-learn is set to give tables.
+    """Labels of a selector as an array, even if scikit-learn is configured to return tables.
 
     Parameters
     ----------

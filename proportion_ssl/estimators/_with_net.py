@@ -1,4 +1,4 @@
-"""Bases of the classifiers of bags that predict with a net, and of those that also train it by gradients."""
+"""Base classes for classifiers of bags that predict with a net, and that train it by gradient descent."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -27,14 +27,14 @@ from proportion_ssl.nets.training import split_validation
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.counts import class_proportions
 
-#: Instances on which it is checked what a net returns.
+#: Number of instances on which the output of a net is checked.
 N_CHECKED = 16
 
 
 class NetBagClassifier(ProbabilisticBagClassifier):
-    """Base of the classifiers of bags that predict with a net.
+    """Base class for classifiers of bags that predict with a net.
 
-    A subclass writes :meth:`_fit_net`.
+    A subclass defines :meth:`_fit_net`.
 
     Parameters
     ----------
@@ -80,11 +80,11 @@ class NetBagClassifier(ProbabilisticBagClassifier):
         groups: Any,
         random_state: np.random.RandomState,
     ) -> None:
-        """Fit the net to what its trainable layers see."""
+        """Fit the net to the inputs of its trainable layers."""
         raise NotImplementedError
 
     def _build_net(self) -> NeuralNet:
-        """The estimator or the default, for signed labels; without weights yet."""
+        """Build the given or default net for signed labels, without weights."""
         if self.estimator is None:
             net = new_head_net(self.is_images_)
         else:
@@ -98,11 +98,11 @@ class NetBagClassifier(ProbabilisticBagClassifier):
 
     @staticmethod
     def _embed(net: NeuralNet, X: Any) -> Any:
-        """Constant features where the net has frozen layers, so that they are computed once."""
+        """Compute the output of frozen layers once, if the net has any."""
         return net.embed(X) if isinstance(net, SignedLabelNet) else X
 
     def _sum_absolute_error(self, codes: np.ndarray, bags: Bags) -> float:
-        """Mean over the bags, of predicted classes; recorded proportions are nearest in the interval."""
+        """Mean error over the bags of predicted classes, from the nearest proportions in the intervals."""
         predicted = class_proportions(
             codes, bags.index, n_bags=bags.n_bags, n_classes=len(self.classes_)
         )
@@ -119,14 +119,14 @@ class NetBagClassifier(ProbabilisticBagClassifier):
         return log_probabilities(self.estimator_, SignedDataset(X))
 
     def to_logistic_regression(self) -> LogisticRegression:
-        """The fitted head as scikit-learn's own classifier of features, for machines that only predict.
+        """Convert the fitted head to a scikit-learn classifier of features, for prediction only.
 
         Returns
         -------
         model : sklearn.linear_model.LogisticRegression
-            Fitted; from features (n_instances, n_features), of a
-            :class:`~proportion_ssl.PatchEmbedder` or :class:`~proportion_ssl.ExportedEmbedder`, to the
-            same classes and, up to rounding, probabilities. Files of it (joblib, skops, ONNX) need no torch.
+            Fitted. Predicts the same classes and, up to rounding, probabilities from features
+            (n_instances, n_features) of a :class:`~proportion_ssl.PatchEmbedder` or
+            :class:`~proportion_ssl.ExportedEmbedder`. Its files (joblib, skops, ONNX) do not need torch.
 
         Raises
         ------
@@ -137,24 +137,24 @@ class NetBagClassifier(ProbabilisticBagClassifier):
         head = getattr(self.estimator_, "head", None)
         if not isinstance(head, LinearHead) or not getattr(self.estimator_, "freeze", True):
             raise ValueError(
-                f"{type(self.estimator_).__name__} trained more than a linear head on constant features, "
-                "which is all that a logistic regression can take over; use save and load."
+                f"{type(self.estimator_).__name__} trained more than a linear head on constant features, so "
+                "it cannot be converted to a logistic regression; use save and load."
             )
         coef, intercept = head.coefficients()
-        if len(intercept) == 2:  # scikit-learn keeps the difference of two classes
+        if len(intercept) == 2:  # scikit-learn stores the difference of two classes
             coef, intercept = np.diff(coef, axis=0), np.diff(intercept)
         model = LogisticRegression()
         model.coef_, model.intercept_, model.classes_ = coef, intercept, self.classes_
         model.n_features_in_ = coef.shape[1]
-        model.n_iter_ = np.zeros(1, dtype=np.int32)  # of its own solver
+        model.n_iter_ = np.zeros(1, dtype=np.int32)  # iterations of the scikit-learn solver
         return model
 
 
 class TrainedNetClassifier(NetBagClassifier):
-    """Base of the classifiers of bags that train a net by gradients.
+    """Base class for classifiers of bags that train a net by gradient descent.
 
-    A subclass writes :meth:`_fit_net`, for which this class has :meth:`_split_labeled` and
-    :meth:`_initialize`; its constructor has at least the parameters below.
+    A subclass defines :meth:`_fit_net`, using :meth:`_split_labeled` and :meth:`_initialize`. Its
+    constructor has at least the parameters below.
 
     Parameters
     ----------
@@ -162,13 +162,13 @@ class TrainedNetClassifier(NetBagClassifier):
         As in :class:`NetBagClassifier`.
     max_epochs : int
     patience : int
-        Training ends after so many epochs without a smaller validation loss.
+        Training stops after this many epochs without a smaller validation loss.
     validation_fraction : float in [0, 1)
-        Share of the labeled patches that is set aside to decide when to stop.
+        Fraction of the labeled patches held out for early stopping.
     learning_rate : float or None
-        Step size of the optimizer; None: the net's own.
+        Learning rate of the optimizer; None: setting of the net.
     batch_size : int or None
-        None: the net's own.
+        None: setting of the net.
     oversample : bool
         Repeat labeled patches until all classes are as frequent as the largest.
     """
@@ -192,7 +192,7 @@ class TrainedNetClassifier(NetBagClassifier):
         return net
 
     def _initialize(self, net: NeuralNet, X: Any, rows: np.ndarray) -> None:
-        """Give the net new weights; its features are standardized by the rows that are trained on."""
+        """Give the net new weights, and standardize its features on the training rows."""
         if isinstance(net, SignedLabelNet):
             net.initialize_for(X, rows, self.classes_)
         else:
@@ -202,12 +202,12 @@ class TrainedNetClassifier(NetBagClassifier):
                 net.classes_ = self.classes_
             net.initialize()
             _check_logits(net, SignedDataset(X, rows=rows[:N_CHECKED]), len(self.classes_))
-        net.notify("on_train_begin", X=X, y=None)  # as skorch's own fit does: schedules begin there
+        net.notify("on_train_begin", X=X, y=None)  # as in skorch's fit: schedulers start here
 
     def _split_labeled(
         self, X: Any, codes: np.ndarray, groups: Any, random_state: np.random.RandomState
     ) -> tuple[np.ndarray, SignedDataset | None]:
-        """Signed labels of the patches to train on (0 for the others), and the validation data."""
+        """Signed labels of the training patches (0 for the others), and the validation data."""
         _, rows = split_validation(codes, self.validation_fraction, random_state, groups)
         signed = np.eye(len(self.classes_), dtype=np.int8)[codes]
         validation = SignedDataset(X, signed, rows) if len(rows) else None
@@ -224,7 +224,7 @@ def mean_absolute_error(predicted: np.ndarray, bags: Bags) -> float:
     predicted : ndarray of shape (n_bags, n_classes)
         Predicted proportions.
     bags : Bags
-        Recorded proportions count as what is nearest within them.
+        Recorded proportions; the nearest values in their intervals are used.
 
     Returns
     -------
@@ -235,7 +235,7 @@ def mean_absolute_error(predicted: np.ndarray, bags: Bags) -> float:
 
 
 def _refuse_what_is_replaced(net: NeuralNet) -> None:
-    """Raise where settings of a net would have no effect: its loss, and when its training ends."""
+    """Raise if settings of a net would have no effect: its loss and early stopping."""
     parts = ("positive", "negative")
     names = [f"criterion__{name}" for name in parts]
     given = sorted(
@@ -243,19 +243,19 @@ def _refuse_what_is_replaced(net: NeuralNet) -> None:
     )
     if given:
         raise ValueError(
-            f"estimator has the parameter {given[0]} of a loss, which is replaced by SignedLabelLoss; leave "
-            "it out. Where the classifier has positive_loss and negative_loss, these say what labels cost."
+            f"estimator has the loss parameter {given[0]}, but its loss is replaced by SignedLabelLoss; "
+            "remove the parameter. If the classifier has positive_loss and negative_loss, use these."
         )
     callbacks = [call[-1] if isinstance(call, tuple) else call for call in net.callbacks or ()]
     if any(isinstance(call, EarlyStopping) for call in callbacks):
         raise ValueError(
-            "estimator has the callback EarlyStopping; the classifier itself stops after `patience` epochs "
-            "without a smaller validation loss: leave the callback out."
+            "estimator has the callback EarlyStopping, but the classifier itself stops after `patience` "
+            "epochs without a smaller validation loss; remove the callback."
         )
 
 
 def _check_logits(net: NeuralNet, data: SignedDataset, n_classes: int) -> None:
-    """Raise unless a new net gives as many values per instance as there are classes, and no probabilities."""
+    """Raise unless a new net returns one logit per class and not probabilities."""
     outputs = net.forward(data)
     outputs = (outputs[0] if isinstance(outputs, tuple) else outputs).numpy(force=True)
     if outputs.shape != (len(data), n_classes):
@@ -265,13 +265,13 @@ def _check_logits(net: NeuralNet, data: SignedDataset, n_classes: int) -> None:
         )
     if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-4):
         raise ValueError(
-            "The module of estimator returns probabilities (not negative, rows sum to 1); it must return "
-            "logits, whose softmax the losses take: leave its last softmax out."
+            "The module of estimator returns probabilities (non-negative, rows sum to 1); it must return "
+            "logits, because the losses apply the softmax. Remove its last softmax."
         )
 
 
 def new_head_net(is_images: bool) -> SignedLabelNet:
-    """The net by default: a head on features, or MobileNetV2 on images.
+    """Create the default net: a head on features, or MobileNetV2 on images.
 
     Parameters
     ----------
@@ -286,7 +286,7 @@ def new_head_net(is_images: bool) -> SignedLabelNet:
 
 
 def weighted_labels(signed: np.ndarray, bags: Bags) -> np.ndarray:
-    """Labels of the instances of bags, multiplied by the weights of their bags where these are not all 1."""
+    """Labels of bag instances multiplied by the weights of their bags, unless all weights are 1."""
     if (bags.weights == 1).all():
         return signed
     return signed * bags.weights[bags.index, np.newaxis].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Choosing settings by bags alone: predict the proportions of bags that were left out."""
+"""Model selection with bags only: predict the proportions of held-out bags."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from proportion_ssl.proportions.intervals import proportion_distance
 
 
 class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
-    """Proportions of bags by classifying their instances and counting; scored on bags left out of the fit.
+    """Estimate proportions of bags by classifying and counting their instances, for model selection.
 
-    The rows of ``X`` are bag *names*: cross-validation and grid searches then leave out whole bags, with any
-    splitter of scikit-learn (``KFold``, ``ShuffleSplit``, or ``GroupKFold`` by patient), and no label of an
-    instance is needed beyond those that train.
+    The rows of ``X`` are bag *names*. Cross-validation and grid searches therefore hold out whole bags, with
+    any scikit-learn splitter (``KFold``, ``ShuffleSplit``, or ``GroupKFold`` by patient). Scoring needs no
+    instance labels.
 
     Parameters
     ----------
@@ -27,9 +27,9 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     estimator_ : classifier
         Fitted on the labeled patches and the bags named in ``fit``.
     bags_ : Bags
-        All bags handed to ``fit``, the left-out ones too.
+        All bags passed to ``fit``, including held-out ones.
     n_features_in_ : int
-        1: the bag name.
+        Always 1, the bag name.
 
     References
     ----------
@@ -64,8 +64,9 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         X : array-like of shape (n_selected,) or (n_selected, 1)
             Names of the bags to train on.
         y : ignored
-            The proportions to train on are those of ``bags``.
+            Proportions are taken from ``bags``.
         labeled : tuple (X_labeled, y) or (X_labeled, y, groups)
+            Labeled patches, as in the ``fit`` of the classifier.
         bags : Bags
             All bags, with their proportions.
 
@@ -76,7 +77,7 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            When ``labeled`` is something else, or a name is not among the bags.
+            If ``labeled`` is not such a tuple, or a name is not among the bags.
         """
         if not isinstance(labeled, tuple) or len(labeled) not in (2, 3):
             raise ValueError("labeled must be a tuple (X_labeled, y) or (X_labeled, y, groups).")
@@ -91,39 +92,51 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predicted proportions of bags.
+        """Predict the proportions of bags.
 
         Parameters
         ----------
         X : array-like of shape (n_selected,) or (n_selected, 1)
-            Names of bags that were handed to ``fit``, trained on or not.
+            Names of bags that were passed to ``fit``, used for training or not.
 
         Returns
         -------
         proportions : ndarray of shape (n_selected, n_classes)
             Columns in the order of ``estimator_.classes_``; rows sum to 1.
+
+        Raises
+        ------
+        ValueError
+            If a name is not among the bags.
         """
         check_is_fitted(self)
         bags = self.bags_.select(_names(X))
         return bags.proportions_of(self.estimator_.predict(bags.X), self.estimator_.classes_)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Minus the mean distance between recorded and predicted proportions.
+        """Negative mean distance between recorded and predicted proportions.
 
         Parameters
         ----------
         X : array-like of shape (n_selected,) or (n_selected, 1)
             Names of bags.
         y : ignored
-            The recorded proportions are those of the bags, with their intervals.
+            Recorded proportions and their intervals are taken from the bags.
         sample_weight : array-like of shape (n_selected,), optional
+            Weight of each bag.
 
         Returns
         -------
         score : float
-            In [-1, 0], higher is better: minus the mean over the bags, by their weights, of
-            :func:`~proportion_ssl.proportions.sum_absolute_error`; 0 within the recorded intervals. With
-            equal weights it is minus :func:`~proportion_ssl.bag_proportion_error`.
+            In [-1, 0]; higher is better. Negative weighted mean over the bags of
+            :func:`~proportion_ssl.proportions.sum_absolute_error`; 0 if all predictions are within the
+            recorded intervals. With equal weights, equals minus
+            :func:`~proportion_ssl.bag_proportion_error`.
+
+        Raises
+        ------
+        ValueError
+            If a name is not among the bags.
         """
         predicted = self.predict(X)
         bags = self.bags_.select(_names(X)).with_classes(self.estimator_.classes_)

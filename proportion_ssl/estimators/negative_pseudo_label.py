@@ -1,4 +1,4 @@
-"""Negative pseudo labeling: labeled patches and bags with known proportions in one estimator."""
+"""Negative pseudo labeling from labeled patches and bags with recorded proportions."""
 
 import copy
 from itertools import count
@@ -29,10 +29,10 @@ from proportion_ssl.pseudo_labels.selectors import (
     labels_bag_by_bag,
 )
 
-#: Rounds of a head that is solved for.
+#: Number of rounds of a directly solved head.
 N_SOLVED_ROUNDS = 11
 
-#: The settings that the paper states; see :class:`NegativePseudoLabelClassifier`.
+#: Settings of the paper; see :class:`NegativePseudoLabelClassifier`.
 PAPER_SETTINGS = {
     "learning_rate": 1e-5,
     "batch_size": 18,
@@ -45,133 +45,136 @@ PAPER_SETTINGS = {
 
 
 class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
-    """Patch classifier from a few labeled patches and bags with known class proportions.
+    """Patch classifier trained on a few labeled patches and bags with recorded class proportions.
 
-    Fits a net on the labeled patches, then repeats: predict every bag, compare predicted with
-    recorded proportions, give confident patches positive pseudo labels and doubtful patches of
-    over-predicted classes negative ones ("not this class"), train on.
+    First trains a net on the labeled patches. Then each round predicts every bag, compares predicted with
+    recorded proportions, gives positive pseudo labels to confident patches and negative ones ("not this
+    class") to uncertain patches of over-predicted classes, and continues training.
 
     Parameters
     ----------
     estimator : skorch.NeuralNet or SoftLabelHead, default=None
-        Net whose module returns logits of all classes, not probabilities. Its loss, data set and validation
-        are replaced by those of signed labels, which callbacks that score labels cannot read. Default:
-        :class:`~proportion_ssl.HeadClassifier` on features, :class:`~proportion_ssl.MobileNetV2Classifier` on
-        images. Or a head that is solved for, such as
-        :class:`~proportion_ssl.heads.DiscriminantClassifier`: a fit then has 11 rounds, takes seconds, and
-        what concerns training (losses, epochs, patience, validation, learning rate, batches) has no effect.
+        Net whose module returns logits of all classes, not probabilities. Its loss, dataset and validation
+        split are replaced by those for signed labels; callbacks that score ordinary labels do not work.
+        Default: :class:`~proportion_ssl.HeadClassifier` on features,
+        :class:`~proportion_ssl.MobileNetV2Classifier` on images. Alternatively a directly solved head, such
+        as :class:`~proportion_ssl.heads.DiscriminantClassifier`: the fit then has 11 rounds and takes
+        seconds, and training settings (losses, epochs, patience, validation, learning rate, batches) have
+        no effect.
     positive_selector : transformer or None, default="default"
-        Chooses positive pseudo labels: class probabilities to signed labels, such as
+        Gives positive pseudo labels: maps class probabilities to signed labels, such as
         :class:`~proportion_ssl.ThresholdSelector`. "default" is :class:`~proportion_ssl.AdaptiveSelector`;
-        None switches positive labels off.
+        None disables positive labels.
     negative_selector : transformer or None, default="default"
-        Chooses negative pseudo labels. "default" is :class:`~proportion_ssl.NegativeSelector`; None
-        switches them off.
+        Gives negative pseudo labels. "default" is :class:`~proportion_ssl.NegativeSelector`; None disables
+        them.
     multi_negative : bool, default=True
-        Whether an instance keeps the negative labels of earlier rounds beside those of this round.
+        Whether an instance keeps the negative labels of earlier rounds in addition to those of this round.
     negative_memory : int or None, default=3
-        With ``multi_negative``, in how many rounds a negative label counts, the one that gave it
-        included; None: in all that follow, as the paper has it.
+        With ``multi_negative``, the number of rounds in which a negative label is used, including the round
+        that gave it. None: all later rounds, as in the paper.
     positive_loss, negative_loss : loss module, default=None
         Losses of positive and negative labels. Default: ``PositiveLoss()`` and
         ``NegativeLoss(multi_negative_loss)`` of ``proportion_ssl.losses``.
     max_epochs : int, default=100
-        Most epochs of the supervised step, again of all rounds together, and again of the refit.
+        Maximum number of epochs for each of: the supervised step, all rounds together, and the refit.
     epochs_per_round : int, default=1
-        Epochs between two renewals of the pseudo labels.
+        Epochs between two updates of the pseudo labels.
     epoch_size : int or None, default=4096
-        Most instances of an epoch, repeated ones included: of more data each epoch takes a new random
-        part, so that time does not grow with their number. None: every epoch takes all.
+        Maximum number of instances in an epoch, including repeated ones. With more data, each epoch uses a
+        new random subset, so the time per epoch is bounded. None: each epoch uses all data.
     refit : bool, default=True
-        Whether new weights are trained, after the last round, on the labeled patches and the pseudo
-        labels of that round, instead of keeping the weights that went through all rounds.
+        Whether to train new weights after the last round, on the labeled patches and the pseudo labels of
+        that round, instead of keeping the weights trained during the rounds.
     patience : int, default=10
-        The supervised step and the refit end after so many epochs without a smaller validation loss.
+        The supervised step and the refit stop after this many epochs without a smaller validation loss.
     validation_fraction : float in [0, 1), default=0.25
-        Share of the labeled patches that is set aside to decide when to stop.
+        Fraction of the labeled patches held out for early stopping.
     learning_rate : float, default=None
-        Step size of the optimizer. Default: the net's own, which for the default nets is 1e-3 on 1280
-        features and grows as their number shrinks (see :class:`~proportion_ssl.HeadClassifier`).
+        Learning rate of the optimizer. Default: setting of the net; for the default nets 1e-3 with 1280
+        features, and larger with fewer features (see :class:`~proportion_ssl.HeadClassifier`).
     batch_size : int, default=None
-        Default: the net's own, which is 64 for the default nets.
+        Default: setting of the net; 64 for the default nets.
     oversample : bool, default=True
         Repeat labeled and positively labeled patches until all classes are as frequent as the largest.
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the net of the last ``fit``, with new bags, new labeled patches or
-        corrected proportions, instead of starting again. With bags the supervised step is then skipped.
+        Whether ``fit`` continues from the net of the last ``fit``, for example with new bags, new labeled
+        patches or corrected proportions. With bags, the supervised step is then skipped.
     classes : array-like of shape (n_classes,), default=None
-        All classes, where ``y`` and a DataFrame of proportions do not name them: a class that no labeled
-        patch shows is learned from the bags. Default: those of ``y`` and of the columns of a DataFrame.
+        All classes. Needed only if a class occurs neither in ``y`` nor in the columns of a DataFrame of
+        proportions. Classes without labeled patches are learned from the bags. Default: classes of ``y`` and
+        columns of the DataFrame.
     verbose : bool, default=False
-        Whether a bar on stderr shows how far the fit is.
+        Whether to show a progress bar on stderr.
     random_state : int, RandomState instance or None, default=None
-        Decides validation patches, first weights, order of batches and dropout. The order in which the
-        instances of a bag are given changes nothing but ties between equally confident instances.
+        Controls validation patches, initial weights, batch order and dropout. The order of the instances of
+        a bag affects only ties between equally confident instances.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     estimator_ : skorch.NeuralNet
-        The trained net, or the one whose head was solved for.
+        The trained net, or the net with the solved head.
     n_iter_ : int
         Number of rounds of pseudo labels.
     history_ : list of dict
         One entry for the supervised step (round 0) and one per round: ``round``, ``n_epochs``,
-        ``train_loss`` and ``valid_loss`` of the weights that came of it; from round 1 on
-        ``sum_absolute_error`` (mean over the bags, before the round's training), ``n_positive`` and
-        ``n_negative`` (labels given, per class).
+        ``train_loss`` and ``valid_loss`` after training; from round 1 on also ``sum_absolute_error`` (mean
+        over the bags, before the training of the round), ``n_positive`` and ``n_negative`` (number of
+        labels given per class).
     refit_history_ : dict or None
         ``n_epochs``, ``train_loss`` and ``valid_loss`` of the refit; None if there was none.
     termination_condition_ : {"no_bags", "no_selector", "max_epochs"}
         Why training ended.
     label_log_ : LabelLog
-        The pseudo labels, as changes by round and rule: ``to_frame()`` is a tidy table, ``replay(round)`` the
-        labels of a round. Only with bags, unless their features stay in files (see Notes). The four
-        attributes that follow are read from it.
+        Pseudo labels, stored as changes by round and rule: ``to_frame()`` returns a tidy table,
+        ``replay(round)`` the labels of a round. Available with bags, unless their features stay in files
+        (see Notes). The next four attributes are computed from it.
     signed_labels_ : ndarray of int8, shape (n_bag_instances, n_classes)
-        Pseudo labels of the last round; +1 "is", -1 "is not", 0 unknown. Soft labels (a selector such as
-        :class:`~proportion_ssl.SoftAssignmentSelector`) count as positive above one half.
+        Pseudo labels of the last round; +1 "is", -1 "is not", 0 unknown. Soft labels (from a selector such as
+        :class:`~proportion_ssl.SoftAssignmentSelector`) count as positive above 0.5.
     label_rounds_ : ndarray of int32, shape (n_bag_instances, n_classes)
-        The round since which each of these labels has stood without a break; 0: no label.
+        Round since which each label has been unchanged; 0 without a label.
     bag_index_, bag_names_ : ndarray
-        Bag of each instance of ``signed_labels_`` as a position in ``bag_names_``.
+        Bag of each instance of ``signed_labels_``, as an index into ``bag_names_``.
     fell_back_ : bool
-        Whether the classifier is that of the labeled patches alone, since the pseudo labels did harm.
+        Whether the supervised classifier was kept because the pseudo labels were harmful.
     n_features_in_ : int
         Number of features, or of channels of an image.
 
     Warns
     -----
     HarmfulLabelsWarning
-        When labeled slides that were left out are predicted worse with pseudo labels than without, beyond
-        chance: the supervised classifier is then kept. Judging takes ``groups`` and three slides; for a net,
-        three that validate. For a head that is solved for, with ten bags or more, also when these are no
-        nearer to their own records than to those of others, or when left-out bags are farther from their
-        records than without pseudo labels.
+        If held-out labeled slides are predicted significantly worse with pseudo labels than without. The
+        supervised classifier is then kept. The test requires ``groups`` and three slides (for a net, three
+        validation slides). For a directly solved head with at least ten bags, also if bags are no nearer to
+        their own records than to those of other bags, or if held-out bags are farther from their records
+        with pseudo labels than without.
 
     Notes
     -----
-    Method and equations are of Tokunaga et al. [1]_. Where the print cannot be followed the part
-    concerned says so (:func:`~proportion_ssl.proportions.sum_absolute_error`,
-    :func:`~proportion_ssl.pseudo_labels.negative_selectivity`,
-    :func:`~proportion_ssl.losses.negative_loss`). What the paper leaves open is settled so:
+    Method and equations follow Tokunaga et al. [1]_. Differences from the printed equations are documented
+    in :func:`~proportion_ssl.proportions.sum_absolute_error`,
+    :func:`~proportion_ssl.pseudo_labels.negative_selectivity` and
+    :func:`~proportion_ssl.losses.negative_loss`. Choices that the paper leaves open:
 
-    - a negatively labeled patch weighs as much as a positively labeled one in the mean over a batch;
-    - negative labels are remembered for ``negative_memory`` rounds, since a label of an early, poor net
-      that is never forgotten costs accuracy; a patch that receives a positive label has only that;
-    - labels are renewed after every epoch; the optimizer goes on from round to round;
-    - the rounds train for ``max_epochs``: the validation loss of labeled slides says little about
-      slides that are stained otherwise, so it does not end them. It ends the refit, in which new
-      weights learn from the last, best pseudo labels without the memory of earlier, worse ones.
+    - a negatively labeled patch has the same weight as a positively labeled one in the mean over a batch;
+    - negative labels are kept for ``negative_memory`` rounds, because labels from early, inaccurate nets
+      would otherwise reduce accuracy; a patch that receives a positive label keeps only that;
+    - labels are updated after every epoch; the optimizer state is kept between rounds;
+    - the rounds train for ``max_epochs`` without early stopping, because the validation loss of labeled
+      slides says little about slides with a different stain. Early stopping is used in the refit, in which
+      new weights learn from the last and best pseudo labels only.
 
     ``PAPER_SETTINGS`` holds the learning rate, batch size and memory of the paper, without refit.
 
     With a :class:`~proportion_ssl.heads.DiscriminantClassifier` and bags that are a
-    :class:`~proportion_ssl.slides.FeatureSequence` whose components would take more than 1 GiB of memory,
-    features stay in their files, as in :class:`~proportion_ssl.RobustProportionClassifier`: every round is a
-    map over the bags (``joblib.parallel_config(n_jobs=...)`` shares it out) and a sum, and single pseudo
-    labels are not kept (no ``label_log_``). Selectors must be those of this package, which label each bag by
-    itself; with others, and with other heads that are solved for, the components are held in memory.
+    :class:`~proportion_ssl.slides.FeatureSequence` whose components would need more than 1 GiB of memory,
+    features stay in their files, as in :class:`~proportion_ssl.RobustProportionClassifier`. Each round is
+    then a map over the bags (parallel with ``joblib.parallel_config(n_jobs=...)``) and a sum, and individual
+    pseudo labels are not stored (no ``label_log_``). This requires selectors of this package, which label
+    each bag independently; with other selectors or other directly solved heads, the components are kept in
+    memory.
 
     References
     ----------
@@ -261,7 +264,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         self.random_state = random_state
 
     def _forget(self):
-        """With warm start the net stays, as a copy: that of the last fit must survive a fit that fails."""
+        """With a warm start, keep a copy of the net, so that a failing fit does not change the last one."""
         net = getattr(self, "estimator_", None) if self.warm_start else None
         super()._forget()
         if net is not None:
@@ -299,12 +302,12 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         self.fell_back_ = learner.fell_back
 
     def _learner(self, net, X, codes, bags, groups, random_state):
-        """What learns in the rounds: a net that is trained, or a head that is solved for."""
+        """Create the learner for the rounds: a trained net or a directly solved head."""
         if isinstance(self.estimator, SoftLabelHead):
             if self.warm_start:
                 raise ValueError(
-                    "warm_start=True goes on training a net; a head that is solved for starts anew in every "
-                    "fit, which takes seconds: set warm_start=False."
+                    "warm_start=True needs a net trained by gradient descent; a directly solved head is "
+                    "solved from scratch in every fit, which takes seconds. Set warm_start=False."
                 )
             head = clone(self.estimator)
             given = (head, net, X, codes, bags, groups, self.classes_, random_state)
@@ -322,7 +325,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         )
 
     def _streams(self, bags, codes):
-        """Whether every round reads the features of the bags anew."""
+        """Return whether every round reads the features of the bags again."""
         return (
             bags is not None
             and type(self.estimator) is DiscriminantClassifier
@@ -333,7 +336,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         )
 
     def _fit_rounds(self, learner, bags, progress):
-        """Renew the pseudo labels and learn from them, in turns; then train new weights."""
+        """Alternate between updating the pseudo labels and learning from them; then train new weights."""
         streamed = isinstance(learner, StreamedLearner)
         if not streamed:
             self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
@@ -376,7 +379,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             learner.cross_fit(new_rule, epochs)
 
     def _streamed_rounds(self, learner, bags):
-        """Rounds of a head that is solved for, on features that stay in their files."""
+        """Rounds of a directly solved head on features that stay in their files."""
         for _ in self._epochs_of_rounds():
             self.n_iter_ += 1
             results = learner.round(self._rule_of(self.n_iter_), bags)
@@ -389,7 +392,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
             yield
 
     def _rule_of(self, number):
-        """How the round of this number labels the bags."""
+        """Rule with which the round of this number labels the bags."""
         oldest = None
         if self.multi_negative:
             oldest = 1 if self.negative_memory is None else number - self.negative_memory + 1
@@ -397,27 +400,27 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         return TwoSelectors(positive, negative, number, oldest)
 
     def _check_goes_on(self, net, X):
-        """Raise unless the net of the last fit can learn from these data."""
+        """Raise unless the net of the last fit can be trained on these data."""
         if not np.array_equal(net.classes_, self.classes_):
             raise ValueError(
-                f"warm_start: the last fit knew the classes {net.classes_.tolist()}, now there are "
+                f"warm_start: the last fit had the classes {net.classes_.tolist()}, but this fit has "
                 f"{self.classes_.tolist()}; give the same classes, or set warm_start=False."
             )
         if getattr(net, "data_shape_", X.shape[1:]) != X.shape[1:]:
             raise ValueError(
-                f"warm_start: the last fit had instances of shape {net.data_shape_}, X_labeled now has "
+                f"warm_start: the last fit had instances of shape {net.data_shape_}, but X_labeled has "
                 f"{X.shape[1:]}; give the same kind, or set warm_start=False."
             )
 
     def _epochs_of_rounds(self):
-        """Epochs of each round; a head that is solved for needs few rounds."""
+        """Epochs of each round; a directly solved head needs few rounds."""
         if isinstance(self.estimator, SoftLabelHead):
             return [self.epochs_per_round] * N_SOLVED_ROUNDS
         whole, rest = divmod(self.max_epochs, self.epochs_per_round)
         return [self.epochs_per_round] * whole + [rest] * (rest > 0)
 
     def _progress(self, bags):
-        """Bar over the steps: supervised training, and with bags the rounds and the refit."""
+        """Progress bar over the steps: supervised training and, with bags, the rounds and the refit."""
         n_steps = 1 if bags is None else 1 + len(self._epochs_of_rounds()) + self.refit
         return tqdm(total=n_steps, disable=not self.verbose, unit="step")
 
@@ -429,7 +432,7 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         ]
 
     def _sk_visual_block_(self):
-        """Net and selectors, those used by default too, as blocks of the picture in notebooks."""
+        """Net and selectors, including defaults, as blocks of the HTML diagram in notebooks."""
         positive_selector, negative_selector = self._make_selectors()
         parts = {
             "estimator": getattr(self, "estimator_", self.estimator),

@@ -1,4 +1,4 @@
-"""Uncertain proportions: how far they can be trusted, and a classifier that finds out."""
+"""Uncertain proportions: a classifier that estimates how accurate the records are."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -23,58 +23,58 @@ from proportion_ssl.pseudo_labels.recorded import INSTANCE_WEIGHT
 from proportion_ssl.pseudo_labels.selectors import SoftAssignmentSelector
 from proportion_ssl.pseudo_labels.soft_assignment import SMALLEST_MASS
 
-#: Median distance at which the records as a whole deserve no trust: about that of an error of ten points.
+#: Median distance at which ``trust_`` is 0: about that of an error of ten percentage points.
 ROUGH = 0.2
 
-#: Standard deviation of recorded shares in the first round: few labels alone would lead astray.
+#: Standard deviation of recorded shares in the first round, small because few labels alone may mislead.
 FIRST_DEVIATION = 0.02
 
-#: In the rounds that follow, and at most and at least once the records have been judged.
+#: Standard deviation in the following rounds, and its limits once it has been estimated.
 LARGEST_DEVIATION, SMALLEST_DEVIATION = 0.1, 0.01
 
-#: Degrees of freedom of the t distribution that errors of a whole record follow.
+#: Degrees of freedom of the t distribution of the errors of a record.
 DEGREES_OF_FREEDOM = 3.0
 
-#: Rounds with the deviation that the records were found to have.
+#: Number of rounds with the estimated standard deviation.
 N_LAST_ROUNDS = 4
 
 
 class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
-    """Classifier for uncertain proportions: rough, rounded, sometimes those of another slide.
+    """Classifier for uncertain proportions: rough, rounded, or sometimes those of another slide.
 
     Alternates between soft-labeling the bags and refitting the head of a net with frozen layers in closed
-    form, by linear discriminant analysis on the labeled patches and the soft labels. The soft labels weigh
-    its predictions against the proportions of the bag, which are taken for what they are: estimates
-    (:class:`~proportion_ssl.SoftAssignmentSelector`). How far bags are from their recorded proportions after
-    some rounds says how exact these are; bags whose record is far off are reported, and left out of the last
-    rounds.
+    form, by linear discriminant analysis on the labeled patches and the soft labels. The soft labels balance
+    the predictions against the recorded proportions, which are treated as estimates with errors
+    (:class:`~proportion_ssl.SoftAssignmentSelector`). After some rounds, the error of the records is
+    estimated from the distances between predicted and recorded proportions. Bags with an outlying record are
+    reported and left out of the last rounds.
 
     Parameters
     ----------
     estimator : HeadClassifier or MobileNetV2Classifier, default=None
-        Net whose head is solved for, with frozen layers. Default: :class:`~proportion_ssl.HeadClassifier` on
+        Net with frozen layers, whose head is refitted. Default: :class:`~proportion_ssl.HeadClassifier` on
         features, :class:`~proportion_ssl.MobileNetV2Classifier` on images.
     n_components : int, default=None
         As in :class:`~proportion_ssl.heads.DiscriminantClassifier`.
     shrinkage : float in (0, 1], default=None
         As in :class:`~proportion_ssl.heads.DiscriminantClassifier`; bags count as slides.
     temperature : float, default=None
-        Logits are divided by it in the end: the normal distributions of many features are far too sure.
-        Default: as labels say that are left out in turn, by slide where ``groups`` are given; with bags the
-        larger of that and of what the soft labels of left-out bags say.
+        Final divisor of the logits, above 0; discriminant analysis with many features is overconfident.
+        Default: estimated by cross-validation on the labeled patches, by slide if ``groups`` are given. With
+        bags, the larger of this and the estimate from the soft labels of held-out bags.
     n_rounds : int, default=7
-        Rounds before the records are judged; four more follow.
+        Rounds before the error of the records is estimated; four more follow.
     doubt : float in [0, 2], default=0.4
-        Smallest distance at which a bag can be doubtful; it must also be three times the median of all.
+        A bag is doubtful if its distance exceeds this value and three times the median distance.
     classes : array-like of shape (n_classes,), default=None
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     n_jobs : int, default=None
-        Bags that are worked on at once where features stay in their files (see Notes), as in joblib, whose
-        backend is used (``joblib.parallel_config``: processes, threads, Dask).
+        Number of bags processed in parallel if features stay in their files (see Notes), as in joblib. The
+        backend is that of ``joblib.parallel_config`` (processes, threads, Dask).
     random_state : int, RandomState instance or None, default=None
-        Chooses the instances that scale and principal components are taken from where there are more than
-        20,000, or 30 million values; with more than 1536 features the components are found by a randomized
-        method. Nothing else is random.
+        Controls the sample of instances for scale and principal components if there are more than 20,000
+        instances or 30 million values, and the randomized method for components of more than 1536 features.
+        Nothing else is random.
 
     Attributes
     ----------
@@ -83,56 +83,59 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         The net, with its new head.
     history_ : list of dict
         One entry per round: ``round``, ``standard_deviation`` of the records, and ``sum_absolute_error``, the
-        mean over the bags of :func:`~proportion_ssl.proportions.sum_absolute_error` of the recorded
-        proportions (nearest within the interval) and those that the new head predicts. Only with bags.
+        mean over the bags of :func:`~proportion_ssl.proportions.sum_absolute_error` between recorded
+        proportions (nearest within the interval) and those predicted by the new head. Only with bags.
     bag_reliability_ : DataFrame of n_bags rows
-        The most doubtful bags first, indexed by name: ``distance`` in [0, 2], the sum over the classes of the
+        Indexed by bag, largest distance first: ``distance`` in [0, 2], the sum over the classes of the
         absolute differences between recorded (nearest within the interval) and supported proportions;
         ``doubtful``; and per class ``recorded_...`` and ``supported_...``. Only with bags.
     fell_back_ : bool
-        Whether the classifier is that of the labeled instances alone, since the bags did harm.
+        Whether the supervised classifier was kept because the bags were harmful.
     instance_weight_ : float
-        What the prediction of an instance counts beside the record of its bag, in predictions with records:
-        0.3 at the mean of the two temperatures that left-out slides and bags tell, more at the larger one.
+        Weight of the prediction of an instance relative to the record of its bag, in predictions with
+        records: 0.3 at the geometric mean of the two temperatures estimated from held-out slides and bags,
+        more at the larger of them.
     record_deviation_ : float in [0.01, 0.1]
-        Standard deviation of a recorded share, as the judgment found it. Only with bags.
+        Estimated standard deviation of a recorded share. Only with bags.
     temperature_ : float
-        What the logits of ``estimator_`` were divided by.
+        Divisor of the logits of ``estimator_``.
     trust_ : float in [0, 1]
-        How exact the records are as a whole: ``max(0, 1 - median(distance) / 0.2)``. Only with bags.
+        Overall accuracy of the records: ``max(0, 1 - median(distance) / 0.2)``. Only with bags.
     bags_ : Bags
-        What the last rounds learned from: weights 0 for doubtful bags. Only with bags.
+        Bags used in the last rounds, with weight 0 for doubtful bags. Only with bags.
     label_log_, signed_labels_, label_rounds_, bag_index_, bag_names_
-        Pseudo labels as in :class:`~proportion_ssl.NegativePseudoLabelClassifier`: those above one half.
+        Pseudo labels as in :class:`~proportion_ssl.NegativePseudoLabelClassifier`; soft labels above 0.5.
 
     Warns
     -----
     HarmfulLabelsWarning
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     IdentifiabilityWarning
-        When the recorded proportions cannot tell classes apart; see
+        If the recorded proportions cannot distinguish some classes; see
         :func:`~proportion_ssl.proportions.identifiability`.
 
     Notes
     -----
-    A round labels every bag by the net of the last one and solves for a new head. In the first round, which
-    has only the labeled patches to go by, records count as nearly exact (standard deviation 0.02); then 0.1;
-    after the judgment it is estimated, within 0.01 and 0.1, from the differences d of recorded and supported
-    shares of each bag: ``sqrt(median_b(sum_c d_bc^2 / (C - 1)) / F)``. F is the median of the F distribution
-    with C - 1 and 3 degrees of freedom, which the mean squares of C - 1 free differences follow if records
-    err by a t distribution. ``supported`` are proportions of the predictions at the judgment. A bag cannot
-    confirm its own wrong record: a record that is far off counts for little under the t distribution.
+    Each round labels every bag with the net of the previous round and fits a new head. The standard
+    deviation of the records is 0.02 in the first round, when predictions rest on the labeled patches only,
+    then 0.1. After ``n_rounds`` it is estimated, within 0.01 and 0.1, from the differences d between recorded
+    and supported shares of each bag: ``sqrt(median_b(sum_c d_bc^2 / (C - 1)) / F)``. F is the median of the
+    F distribution with C - 1 and 3 degrees of freedom, the distribution of the mean squares of C - 1 free
+    differences if record errors have a t distribution. ``supported`` are the predicted proportions at that
+    point. A bag cannot confirm its own wrong record, because an outlying record has little weight under the
+    t distribution.
 
-    Why not gradients: the covariance within classes holds what differs from slide to slide, above all the
-    stain, and the discriminant functions do not look there. Settings were found on virtual slides of real
-    patches, MobileNetV2 features, and two sets of real bags; see ``benchmarks/accuracy/heads_and_rules.py``.
+    Discriminant analysis is used instead of gradient descent because the within-class covariance contains
+    the variation between slides, mainly of the stain, and the discriminant functions suppress these
+    directions. Settings were chosen on virtual slides of real patches, MobileNetV2 features, and two sets of
+    real bags; see ``benchmarks/accuracy/heads_and_rules.py``.
 
-    Where the bags are a :class:`~proportion_ssl.slides.FeatureSequence` whose components would take more
-    than 1 GiB of memory, features stay in their files. Every round is then a map over the bags, each read
-    once, and a sum of what they add to class means and covariance; the result is that of the fit in memory
-    up to rounding. Single pseudo labels are not kept then (no ``label_log_``).
+    If the bags are a :class:`~proportion_ssl.slides.FeatureSequence` whose components would need more than
+    1 GiB of memory, features stay in their files. Each round is then a map over the bags, each read once, and
+    a sum of their contributions to class means and covariance. The result equals that of a fit in memory up
+    to rounding. Individual pseudo labels are not stored in this case (no ``label_log_``).
 
-    Images pass the frozen layers of a net once per fit.
+    Images pass through the frozen layers of a net once per fit.
 
     Examples
     --------
@@ -194,7 +197,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         if not isinstance(net, HeadClassifier | MobileNetV2Classifier) or len(X.shape) != 2:
             raise ValueError(
                 f"estimator is a {type(net).__name__} that learns from instances of shape "
-                f"{tuple(X.shape[1:])}; its head is solved for, which needs features or, "
+                f"{tuple(X.shape[1:])}; its head is refitted in closed form, which needs features or, "
                 "for images, a MobileNetV2Classifier with freeze=True."
             )
         head = DiscriminantClassifier(
@@ -222,7 +225,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         self.instance_weight_ = INSTANCE_WEIGHT * learner.caution
 
     def _fit_rounds(self, learner, bags):
-        """Label the bags and solve for a new head, in turns; judge the records in between."""
+        """Alternate between labeling the bags and solving for a new head; estimate record errors between."""
         self.label_log_ = LabelLog(bags.index, bags.names, self.classes_)
         self.history_ = []
         for deviation in self._first_deviations():
@@ -233,7 +236,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             self._round(learner, self.bags_, self.record_deviation_)
 
     def _fit_streamed(self, learner, bags):
-        """The same with features that stay in their files: one pass tells what the round before predicts."""
+        """The same with features in files; the predictions of a round are counted in the next pass."""
         learner.fit_labeled()
         self.history_ = []
         for deviation in self._first_deviations():
@@ -250,7 +253,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         self._tell_error(learner.last_shares(), bags)
 
     def _tell_error(self, shares, bags):
-        """Add to the history how far the bags are from their records, as the last round predicts them."""
+        """Add the error of the proportions predicted by the last round to the history."""
         if self.history_:
             self.history_[-1]["sum_absolute_error"] = mean_absolute_error(shares, bags)
 
@@ -261,7 +264,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         return [FIRST_DEVIATION] + [LARGEST_DEVIATION] * (self.n_rounds - 1)
 
     def _round(self, learner, bags, deviation):
-        """Label the bags with records of this standard deviation, and learn from the labels."""
+        """Label the bags given this standard deviation of the records, and learn from the labels."""
         selector = _selector(deviation)
 
         def give_labels(probabilities):
@@ -273,7 +276,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             self.history_[-1]["sum_absolute_error"] = self._sum_absolute_error(codes, bags)
 
     def _judge(self, bags: Bags, supported: np.ndarray) -> None:
-        """Find doubtful bags, which get a weight of 0, and the standard deviation of the records."""
+        """Find doubtful bags, set their weight to 0, and estimate the standard deviation of the records."""
         differences = bags.nearest(supported) - supported
         distance = np.abs(differences).sum(axis=1)
         counting = bags.weights > 0 if bags.weights.any() else np.ones(bags.n_bags, dtype=bool)
@@ -299,20 +302,20 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
 
 
 def _selector(deviation):
-    """Labels from records of this standard deviation."""
+    """Selector for records with this standard deviation."""
     return SoftAssignmentSelector(deviation, degrees_of_freedom=DEGREES_OF_FREEDOM)
 
 
 def _standard_deviation(differences: np.ndarray, n_free: Any) -> float:
-    """Standard deviation of one recorded share, from differences (n_bags, n_classes) to supported shares.
+    """Standard deviation of a recorded share, from differences (n_bags, n_classes) to supported shares.
 
-    ``n_free`` is the number of shares of a record that are free to err, one for all bags or one for each:
-    one less than the classes that the record is about. Records of a single class tell nothing.
+    ``n_free`` is the degrees of freedom of the shares of a record, one number or one per bag: the number of
+    recorded classes minus one. Records of a single class carry no information.
 
     In the model of :func:`~proportion_ssl.pseudo_labels.soft_assignment.posterior_labels` the errors d of a
-    bag's record, which sum to 0, follow a t distribution with nu degrees of freedom and standard deviation
-    s: of C classes C - 1 are free, and ``|d|^2 / ((C - 1) s^2)`` follows an F distribution with C - 1 and nu
-    degrees of freedom. Its median over the bags gives s; records that are far off have no influence.
+    record sum to 0 and have a t distribution with nu degrees of freedom and scale s. With C - 1 free
+    differences, ``|d|^2 / ((C - 1) s^2)`` has an F distribution with C - 1 and nu degrees of freedom. Its
+    median over the bags gives s, so outlying records have no influence.
     """
     n_free = np.broadcast_to(n_free, len(differences))
     err = n_free > 0

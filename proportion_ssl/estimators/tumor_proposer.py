@@ -1,4 +1,4 @@
-"""Tumor proposals: which patches of a slide are cancer and so belong in its bag."""
+"""Tumor proposals: select the cancer patches of a slide as the instances of its bag."""
 
 from dataclasses import dataclass
 from numbers import Integral
@@ -17,15 +17,15 @@ from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
 
 @dataclass(frozen=True)
 class Proposals:
-    """Tumor patches of weakly labeled slides.
+    """Proposed tumor patches of weakly labeled slides.
 
     Attributes
     ----------
     is_tumor : ndarray of bool, shape (n_patches,)
     probabilities : ndarray of shape (n_patches,)
-        Probability of tumor.
+        Probability of tumor, in [0, 1].
     empty : list
-        Slides in which no patch is proposed: they make no bag.
+        Slides without proposed patches, for which there is no bag.
     """
 
     is_tumor: np.ndarray
@@ -34,10 +34,10 @@ class Proposals:
 
 
 class TumorProposer(TransformerMixin, BaseEstimator):
-    """Propose the tumor patches of a slide, learned from outlined slides.
+    """Propose the tumor patches of a slide with a net trained on outlined slides.
 
-    Weakly labeled slides state the proportions of their *cancer*; what is no cancer must not enter
-    their bags. A net is trained on cancer against the rest (section 5.1 of the paper uses a
+    Records of weakly labeled slides state proportions within the *cancer*, so bags must not contain other
+    tissue. A net is trained on cancer against other tissue (section 5.1 of the paper uses a
     multi-field-of-view net at 10x, 5x and 2.5x).
 
     Parameters
@@ -46,20 +46,20 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         Default: :class:`~proportion_ssl.MultiFieldOfViewNet` on a single view. For three views give
         ``MultiFieldOfViewNet(n_views=3)``.
     threshold : float in (0, 1), default=None
-        Propose patches of at least this probability of tumor. Default: the largest at which
-        `min_recall` of the labeled tumor patches are proposed, judged by nets that have not seen
-        their slides.
+        Propose patches with at least this probability of tumor. Default: the largest threshold at which
+        a fraction `min_recall` of the labeled tumor patches is proposed, using nets that have not seen their
+        slides.
     min_recall : float in (0, 1], default=0.97
-        Used if no threshold is given. Missed tumor distorts the proportions of a bag.
+        Minimum recall, used if no threshold is given. Missed tumor distorts the proportions of a bag.
     n_folds : int, default=5
-        Folds in which the labeled slides are left out to find the threshold.
+        Number of cross-validation folds over the labeled slides to find the threshold.
 
     Attributes
     ----------
     net_ : classifier
     threshold_ : float
     recall_, precision_ : float
-        At the threshold found on left-out labeled slides; NaN if the threshold was given.
+        Recall and precision on held-out labeled slides at the threshold; NaN if the threshold was given.
 
     Examples
     --------
@@ -111,11 +111,11 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_patches, n_features)
-            Features; of several views side by side for a net of several views.
+            Features; for a net of several views, the features of the views side by side.
         y : array-like of bool, shape (n_patches,)
             Whether a patch is tumor.
         groups : array-like of shape (n_patches,), optional
-            Slide of each patch. Whole slides are then left out to find the threshold.
+            Slide of each patch. Whole slides are then held out to find the threshold.
 
         Returns
         -------
@@ -124,7 +124,8 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `y` is not boolean, or holds only tumor or none.
+            If `y` is not boolean or holds a single class, or if too few slides or patches are labeled to find
+            a threshold.
         """
         with all_or_nothing(self):
             return self._fit(X, y, groups)
@@ -150,13 +151,14 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         return self
 
     def _unseen_probabilities(self, net, X, is_tumor, groups):
-        """Tumor probability of each patch by nets trained on other slides; NaN where there is none."""
+        """Tumor probability of each patch from nets trained on other slides; NaN if there is none."""
         if most_folds(is_tumor, groups) < 2:
             raise ValueError(
-                "Two patches of tumor and two of the rest are needed to find a threshold; give threshold=."
+                "Two patches of tumor and two of other tissue are needed to find a threshold; label more, or "
+                "give threshold=."
                 if groups is None
-                else "One slide alone cannot be left out to find a threshold; give threshold= or label a "
-                "second slide."
+                else "Two labeled slides are needed to find a threshold; give threshold= or label a second "
+                "slide."
             )
         unseen = unseen_probabilities(
             *(net, X, is_tumor, groups),
@@ -165,13 +167,13 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         )[:, 1]
         if not np.isfinite(unseen[is_tumor]).any():
             raise ValueError(
-                "No labeled slide can be left out: tumor and the rest are each on one slide only. "
+                "No slide with tumor can be held out: the other labeled slides lack tumor or other tissue. "
                 "Give threshold=, or label more slides."
             )
         return unseen
 
     def transform(self, X: Any) -> np.ndarray:
-        """Probability of tumor.
+        """Predict the probability of tumor.
 
         Parameters
         ----------
@@ -186,13 +188,13 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         return self.net_.predict_proba(X)[:, 1:]
 
     def propose(self, X: Any, bag_ids: Any = None) -> Proposals:
-        """Tumor patches, the instances of each slide's bag.
+        """Propose tumor patches, the instances of the bag of each slide.
 
         Parameters
         ----------
         X : array-like of shape (n_patches, n_features)
         bag_ids : array-like of shape (n_patches,), optional
-            Slide of each patch; slides without proposals are then named.
+            Slide of each patch; slides without proposals are then listed in ``empty``.
 
         Returns
         -------
@@ -209,13 +211,13 @@ class TumorProposer(TransformerMixin, BaseEstimator):
 
 
 def recall_threshold(is_positive: np.ndarray, scores: np.ndarray, min_recall: float) -> float:
-    """Largest threshold at which at least a share of the positives is found (score >= threshold).
+    """Largest threshold with at least a given recall (score >= threshold).
 
     Parameters
     ----------
     is_positive : ndarray of bool, shape (n,)
     scores : ndarray of shape (n,)
-        NaN: no say.
+        NaN values are ignored.
     min_recall : float in (0, 1]
 
     Returns
@@ -236,7 +238,7 @@ def _boolean(y):
     values = np.unique(y)
     if not np.isin(values, [0, 1]).all() or len(values) < 2:
         raise ValueError(
-            "y must say of each patch whether it is tumor (True or False), and hold both; got "
-            f"{values[:5].tolist()}. From class names: y != 'non-cancer'."
+            "y must be True for tumor and False for other patches, with both present; got "
+            f"{values[:5].tolist()}. With class names, use y != 'non-cancer'."
         )
     return y.astype(bool)

@@ -106,7 +106,9 @@ def test_naming_the_classes_that_are_there_changes_nothing():
 def test_columns_without_names_beside_classes_in_another_order_are_doubted():
     recorded = table().loc[bags().names].to_numpy()
     model = NegativePseudoLabelClassifier(max_epochs=1, classes=["d", "c", "b", "a"])
-    with pytest.warns(UserWarning, match="columns .* taken in the order 'a', 'b', 'c', .*'d', 'c'"):
+    with pytest.warns(
+        UserWarning, match="columns .* assumed to be in the order 'a', 'b', 'c', .*'d', 'c'"
+    ):
         model.fit(X, LABELS, bags(recorded))
 
 
@@ -180,7 +182,7 @@ def of_classes(classes):
             r"y holds strings \('a', 'b', 'c'\) but the columns of bag_proportions numbers",
         ),
         ({"model": of_classes([0, 1])}, r"y holds strings .* but classes numbers .* use one kind"),
-        ({"model": of_classes(["a", "b", "c"])}, r"y holds 'd', which classes=.* does not name"),
+        ({"model": of_classes(["a", "b", "c"])}, r"y holds 'd', which is not in classes="),
         (
             {"model": of_classes([*NAMES, "e"])},
             "Class 'e' has no column in bag_proportions",
@@ -190,12 +192,12 @@ def of_classes(classes):
                 "model": of_classes(NAMES),
                 "proportions": table(a=table()["a"] / 2, e=table()["a"] / 2),
             },
-            "bag_proportions has a column for 'e', which classes=",
+            "bag_proportions has a column for 'e', which is not in classes=",
         ),
         ({"model": of_classes(3)}, "'classes' parameter"),
         (
             {"y": LABELS, "X": X, "proportions": table().to_numpy()},
-            "4 columns but there are 3 classes .* named by classes= or by the columns",
+            "4 columns but there are 3 classes .* use classes= or a DataFrame with named columns",
         ),
     ],
 )
@@ -206,7 +208,7 @@ def test_names_that_do_not_fit(arguments, message):
 
 @every
 def test_a_single_class_says_what_to_do(model):
-    with pytest.raises(ValueError, match=r"one class \(.*'a'.*\).* Label patches .* by classes="):
+    with pytest.raises(ValueError, match=r"one class \(.*'a'.*\).* Label patches .* with classes="):
         clone(model).fit(DATA.X_labeled, np.full(len(Y), "a"))
 
 

@@ -52,7 +52,7 @@ def test_list_of_frames_must_have_the_columns_of_fit():
 def test_minus_one_beside_other_classes_is_doubtful(dtype):
     X = np.concatenate([DATA.X_labeled, DATA.bags.X])
     y = np.concatenate([DATA.y, np.full(len(DATA.bags.X), -1)]).astype(dtype)
-    with pytest.warns(UserWarning, match="y holds -1, .* unlabeled patches.* belong in the bags"):
+    with pytest.warns(UserWarning, match="y holds -1, .* unlabeled patches.* into the bags"):
         make().fit(X, y)
 
 

@@ -65,7 +65,7 @@ def test_a_net_without_classes_goes_on_and_refuses_others():
     clf.fit(DATA.X_labeled, DATA.y, DATA.bags)
     assert np.abs(clf.predict_proba(DATA.X_test) - before).max() > 0
     with pytest.raises(
-        ValueError, match=r"warm_start: the last fit knew the classes \[0, 1, 2, 3\]"
+        ValueError, match=r"warm_start: the last fit had the classes \[0, 1, 2, 3\]"
     ):
         clf.fit(DATA.X_labeled, DATA.y.astype(str))
 
@@ -82,7 +82,7 @@ def test_schedules_of_the_learning_rate_begin_with_the_training():
     [
         (
             NeuralNetClassifier(Module, module__normalize=True),
-            "returns probabilities .* softmax out",
+            "returns probabilities .* Remove its last softmax",
         ),
         (
             NeuralNetClassifier(Module, module__n_outputs=3),
@@ -92,9 +92,12 @@ def test_schedules_of_the_learning_rate_begin_with_the_training():
             NeuralNetClassifier(
                 Module, criterion=nn.CrossEntropyLoss, criterion__weight=torch.ones(4)
             ),
-            "criterion__weight of a loss, which is replaced by SignedLabelLoss; leave it out",
+            "loss parameter criterion__weight, but its loss is replaced by SignedLabelLoss; remove",
         ),
-        (NeuralNetClassifier(Module, callbacks=[EarlyStopping()]), "EarlyStopping; .* `patience`"),
+        (
+            NeuralNetClassifier(Module, callbacks=[EarlyStopping()]),
+            "EarlyStopping, but .* `patience`",
+        ),
         (NeuralNetClassifier(Module, callbacks=[("stop", EarlyStopping())]), "EarlyStopping"),
     ],
 )

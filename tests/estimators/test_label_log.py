@@ -92,5 +92,5 @@ def test_rules(fitted):
 def test_empty_log_and_unknown_round():
     log = LabelLog(np.zeros(2, dtype=int), np.array(["a"]), np.array([0, 1]))
     assert log.to_frame().empty
-    with pytest.raises(ValueError, match="Rounds 0 to 0 were recorded; got 1"):
+    with pytest.raises(ValueError, match="n_rounds must be between 0 and 0; got 1"):
         log.replay(1)

@@ -415,14 +415,14 @@ def changed(**changes):
         ({"bag_proportions": DATA.bags.proportions * 100}, "divide by 100"),
         ({"bag_proportions": DATA.bags.proportions[:5]}, "5 rows but there are 12 bags"),
         ({"X_labeled": np.zeros((len(DATA.y), 9, 9))}, "dim 3"),
-        ({"X_bags": [DATA.X_labeled] * len(DATA.y)}, "slices such lists"),
+        ({"X_bags": [DATA.X_labeled] * len(DATA.y)}, "would slice it and drop bags"),
         (
             {
                 "X_bags": DATA.bags.with_instances(
                     np.zeros((DATA.bags.n_instances, 32, 32, 3), np.uint8)
                 )
             },
-            "labeled ones",
+            "labeled instances have shape",
         ),
     ],
 )
@@ -444,7 +444,7 @@ def test_float_images_are_refused():
 
 
 def test_predicting_another_kind_of_input():
-    with pytest.raises(ValueError, match="fitted on features"):
+    with pytest.raises(ValueError, match=r"X must be features .*, as in fit"):
         make().fit(DATA.X_labeled, DATA.y).predict(np.zeros((1, 32, 32, 3), np.uint8))
 
 

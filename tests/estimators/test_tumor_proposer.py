@@ -80,9 +80,9 @@ def test_three_views():
     ("y", "groups", "message"),
     [
         (np.where(IS_TUMOR, "acinar", "non-cancer"), SLIDES, "y != 'non-cancer'"),
-        (np.ones(300, dtype=bool), SLIDES, "hold both"),
-        (IS_TUMOR, np.zeros(300), "One slide alone"),
-        (np.arange(300) < 50, SLIDES, "No labeled slide can be left out"),
+        (np.ones(300, dtype=bool), SLIDES, "with both present"),
+        (IS_TUMOR, np.zeros(300), "Two labeled slides are needed"),
+        (np.arange(300) < 50, SLIDES, "No slide with tumor can be held out"),
         (np.arange(300) == 0, None, "Two patches of tumor"),
     ],
 )

@@ -62,11 +62,11 @@ def test_more_labeled_patches_without_bags(data):
 
 def test_other_classes_are_refused(data):
     clf = make(warm_start=True).fit(data.X_labeled, data.y)
-    with pytest.raises(ValueError, match=r"the last fit knew the classes \[0, 1, 2, 3\]"):
+    with pytest.raises(ValueError, match=r"the last fit had the classes \[0, 1, 2, 3\]"):
         clf.fit(data.X_labeled[data.y < 2], data.y[data.y < 2])
 
 
 def test_other_features_are_refused(data):
     clf = make(warm_start=True).fit(data.X_labeled, data.y)
-    with pytest.raises(ValueError, match=r"instances of shape \(\d+,\), X_labeled now has \(2,\)"):
+    with pytest.raises(ValueError, match=r"instances of shape \(\d+,\), but X_labeled has \(2,\)"):
         clf.fit(data.X_labeled[:, :2], data.y)
