@@ -1,7 +1,8 @@
-"""Systems that the paper compares with, and their modern rivals: one file per system.
+"""Comparison methods of the paper and more recent ones, one file per method.
 
-All take ``fit(X_labeled, y, X_bags=None, bag_proportions=None, *, groups=None)``. A system that trains a net
-on two streams is one loss of a batch of bags (:class:`proportion_ssl.baselines.BagLoss`); the loop is shared.
+All have ``fit(X_labeled, y, X_bags=None, bag_proportions=None, *, groups=None)``. A method that trains a net
+on labeled batches and batches of bags defines only a loss on bags
+(:class:`proportion_ssl.baselines.BagLoss`); the training loop is shared.
 """
 
 from proportion_ssl.baselines._bag_batches import BagBatch, BagLoss, BagStream, TwoStreamLoss, ramp

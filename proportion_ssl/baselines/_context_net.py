@@ -1,4 +1,4 @@
-"""A small U-Net on the grid of a slide that sees tissue only."""
+"""Small U-Net on the grid of a slide that ignores empty cells."""
 
 import numpy as np
 import torch
@@ -8,23 +8,23 @@ from proportion_ssl.nets.random_numbers import generator
 
 
 class ContextNet(nn.Module):
-    """Values of the patches of slides to one or more outputs of each, from the patch and those around it.
+    """U-Net that maps the values of patches on the slide grid to one or more outputs per patch.
 
     Parameters
     ----------
     n_inputs, n_outputs : int
     width : int
-        Channels of the map.
+        Number of channels.
     depth : int
-        How many times the map is halved.
+        Number of downsampling steps by a factor of two.
     kernel_size : int
-        Odd. With 1, and depth 0, each patch is seen by itself.
+        Odd. With 1, and depth 0, patches are processed independently.
 
     Notes
     -----
-    What is empty stays 0 after every convolution, as beyond the border of the grid, and halving averages over
-    the cells with tissue: a cell that is empty has the same effect as one that does not exist. The last
-    layer starts at 0, and so do the outputs.
+    Empty cells are reset to 0 after every convolution, like the padding beyond the grid, and downsampling
+    averages over the cells with tissue. Empty cells therefore have the same effect as cells outside the
+    grid. The last layer is initialized with 0, so the initial outputs are 0.
     """
 
     def __init__(self, n_inputs: int, n_outputs: int, *, width: int, depth: int, kernel_size: int):
@@ -48,7 +48,8 @@ class ContextNet(nn.Module):
         slide : torch.Tensor of int64, shape (n_patches,)
             0 to n_slides - 1.
         cells : torch.Tensor of int64, shape (n_patches, 2)
-            Row and column; no two of a slide are equal. Shifts by multiples of ``2 ** depth`` change nothing.
+            Row and column of each patch, unique within a slide. The outputs do not change under shifts by
+            multiples of ``2 ** depth``.
         """
         place, shape = lay(slide, cells, 2**self.depth)
         embedded = self.embed(values).relu()
@@ -69,7 +70,7 @@ class ContextNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions, after each of which what is empty is 0."""
+    """Two convolutions, each followed by setting empty cells to 0."""
 
     def __init__(self, n_in, n_out, kernel_size):
         super().__init__()
@@ -85,7 +86,7 @@ class _Block(nn.Module):
 def lay(
     slide: torch.Tensor, cells: torch.Tensor, multiple: int
 ) -> tuple[tuple[torch.Tensor, ...], tuple[int, int, int]]:
-    """Where the patches of slides lie on maps that begin at a multiple of rows and columns.
+    """Positions of patches on slide maps whose origin and size are multiples of a number.
 
     Parameters
     ----------
@@ -96,9 +97,9 @@ def lay(
     Returns
     -------
     place : tuple of three torch.Tensor of int64, shape (n_patches,)
-        Slide, row and column.
+        Slide, row and column of each patch.
     shape : tuple of int
-        Slides, rows and columns; the latter two are multiples.
+        Number of slides, rows and columns; the latter two are multiples of ``multiple``.
 
     Examples
     --------
@@ -117,32 +118,32 @@ def lay(
 
 
 def halve(x: torch.Tensor, tissue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over the cells with tissue among each two by two.
+    """Average over the cells with tissue in each block of two by two cells.
 
     Parameters
     ----------
     x : torch.Tensor of shape (n_slides, n_channels, n_rows, n_columns)
-        0 where there is no tissue.
+        0 without tissue.
     tissue : torch.Tensor of shape (n_slides, 1, n_rows, n_columns)
         1 or 0.
 
     Returns
     -------
     x, tissue : torch.Tensor
-        With half as many rows and columns; 0 where none of the four has tissue.
+        With half as many rows and columns; 0 where none of the four cells has tissue.
     """
     share = nn.functional.avg_pool2d(tissue, 2)
     return nn.functional.avg_pool2d(x, 2) / share.clamp(min=0.25), (share > 0).to(x.dtype)
 
 
 def moved(cells: np.ndarray, depth: int, random_state: np.random.RandomState) -> np.ndarray:
-    """Cells of a slide after one of the eight symmetries of the square and a shift, at random.
+    """Cells of a slide after a random symmetry of the square (one of eight) and a random shift.
 
     Parameters
     ----------
     cells : ndarray of int, shape (n_patches, 2)
     depth : int
-        Shifts are less than ``2 ** depth``, which is all that the net can tell.
+        Shifts are below ``2 ** depth``; larger ones are equivalent for the net.
     random_state : numpy.random.RandomState
 
     Returns
@@ -156,7 +157,7 @@ def moved(cells: np.ndarray, depth: int, random_state: np.random.RandomState) ->
 
 
 def _new(layer, *sizes, **settings):
-    """A layer whose weights are drawn from the generator of the fit."""
+    """Create a layer with weights drawn from the random generator of the fit."""
     made = nn.utils.skip_init(layer, *sizes, **settings)
     nn.init.kaiming_uniform_(made.weight, nonlinearity="relu", generator=generator())
     nn.init.zeros_(made.bias)

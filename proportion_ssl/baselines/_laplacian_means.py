@@ -1,10 +1,10 @@
-"""Class means of each bag that are alike in similar bags: the Laplacian mean map's least squares."""
+"""Class means per bag with Laplacian regularization across similar bags (Laplacian mean map)."""
 
 import numpy as np
 from scipy.linalg import solve
 from scipy.spatial.distance import pdist, squareform
 
-#: Pull of all means towards 0, beside weights of 1: a class that no bag has then has a mean as well.
+#: Ridge penalty relative to weights of 1, so that classes that occur in no bag have a mean too.
 EPSILON = 1e-8
 
 
@@ -38,7 +38,7 @@ def class_means_by_bag(
     similar: np.ndarray,
     gamma: float,
 ) -> np.ndarray:
-    """Class means of each bag that explain its mean and are alike in similar bags.
+    """Class means per bag that explain the mean of the bag and are similar in similar bags.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ def class_means_by_bag(
         Rows sum to 1.
     weights : ndarray of shape (n_bags,)
     similar : ndarray of shape (n_bags, n_bags)
-        Symmetric, not negative.
+        Symmetric, non-negative.
     gamma : float
-        Weight of the differences between bags.
+        Weight of the differences between bags, non-negative.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def class_means_by_bag(
 
     Notes
     -----
-    Equation (8) of Patrini et al. for any number of classes.
+    Equation (8) of Patrini et al., extended to any number of classes.
     """
     n_bags, n_classes = proportions.shape
     weights = weights / weights.mean()

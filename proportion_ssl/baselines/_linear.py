@@ -1,4 +1,4 @@
-"""What the linear classifiers of features share."""
+"""Base classes for linear classifiers of features."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ from proportion_ssl.estimators._base import BagClassifier
 
 
 class FeaturesOnly(BagClassifier):
-    """Refuses images."""
+    """Base class for classifiers that accept features but not images."""
 
     def _check_labeled(self, X, y, groups):
         X, y = super()._check_labeled(X, y, groups)
         if self.is_images_:
             raise ValueError(
-                f"{type(self).__name__} learns from features (n, n_features), but X_labeled has shape "
-                f"{tuple(X.shape)}: images. Turn labeled patches and bags into features first, for "
-                "example by PatchEmbedder."
+                f"{type(self).__name__} needs features (n, n_features), but X_labeled are images of shape "
+                f"{tuple(X.shape)}. Convert labeled patches and bags to features first, for example with "
+                "PatchEmbedder."
             )
         return X, y
 
 
 class LinearMachines(FeaturesOnly):
-    """Base of those that end with a machine per class, or one for the second class if there are two.
+    """Base class for one-versus-rest linear machines; a single machine with two classes.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class LinearMachines(FeaturesOnly):
     intercept_: np.ndarray
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Scores of the machines.
+        """Compute the scores of the machines.
 
         Parameters
         ----------
@@ -45,7 +45,12 @@ class LinearMachines(FeaturesOnly):
         Returns
         -------
         scores : ndarray of shape (n_instances, n_classes), or (n_instances,) if there are two classes
-            Two classes: above 0 for the second.
+            With two classes, scores above 0 mean the second class.
+
+        Raises
+        ------
+        ValueError
+            If X does not have the shape or the feature names seen in ``fit``.
         """
         check_is_fitted(self)
         X = np.asarray(self._check_instances(X), dtype=np.float64)
@@ -53,14 +58,14 @@ class LinearMachines(FeaturesOnly):
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any, *, bag_ids: Any = None, bag_proportions: Any = None) -> np.ndarray:
-        """Class with the largest score, given recorded proportions of the bags of X if there are any.
+        """Predict the class with the largest score, optionally given recorded proportions of the bags of X.
 
         Parameters
         ----------
         X : array-like of shape (n_instances, n_features)
         bag_ids, bag_proportions : optional
-            As in :meth:`proportion_ssl.NegativePseudoLabelClassifier.predict`. Records are weighed against
-            the softmax of the scores, which is no estimate of probabilities.
+            As in :meth:`proportion_ssl.NegativePseudoLabelClassifier.predict`. Records are combined with the
+            softmax of the scores, which is not a probability estimate.
 
         Returns
         -------
@@ -75,6 +80,6 @@ class LinearMachines(FeaturesOnly):
 
 
 def inverse_mean_square(X: np.ndarray) -> float:
-    """One over the mean squared distance of the rows to their mean; 1 where all rows are alike."""
+    """Inverse of the mean squared distance of the rows from their mean; 1 if all rows are equal."""
     mean_square = float(X.var(axis=0, dtype=np.float64).sum())
     return 1.0 / mean_square if mean_square > 0 else 1.0

@@ -1,4 +1,4 @@
-"""The two steps of the proportion-SVM, each exact with the other's result fixed, in turn."""
+"""Alternating optimization of the proportion-SVM; each step is exact for fixed results of the other."""
 
 import numpy as np
 from scipy.optimize import minimize
@@ -19,18 +19,18 @@ def alternate(
     tol: float,
     max_iter: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
-    """Weights and labels of the bags, each found in turn while the weight of the loss grows.
+    """Alternate between fitting weights and labeling bags while the weight of the loss increases.
 
     Parameters
     ----------
     X : ndarray of shape (n_labeled + n_bag_instances, n_features)
     labeled : ndarray of shape (n_labeled, n_machines)
-        Labels of the first rows, 1 or -1; they stay.
+        Labels of the first rows, 1 or -1; they are fixed.
     first : ndarray of int8, shape (n_bag_instances, n_machines)
-        Labels of the others to begin with.
+        Initial labels of the other rows.
     bags : Bags
     ends : ndarray of shape (2, n_bags, n_machines)
-        Lowest and highest recorded share of positive labels.
+        Smallest and largest recorded share of positive labels.
     C, C_p, growth, tol, max_iter
         As in :class:`~proportion_ssl.baselines.ProportionSVMClassifier`.
 
@@ -67,7 +67,7 @@ def alternate(
 def fit_machines(
     X: np.ndarray, labels: np.ndarray, costs: np.ndarray, start: np.ndarray, tol: float
 ) -> np.ndarray:
-    """Weights of squared-hinge machines, from the weights of the last fit on.
+    """Fit weights of squared-hinge machines, starting from the weights of the last fit.
 
     Parameters
     ----------
@@ -75,11 +75,11 @@ def fit_machines(
     labels : ndarray of shape (n_instances, n_machines)
         1 or -1.
     costs : ndarray of shape (n_instances,)
-        Weight of each instance's loss.
+        Weight of the loss of each instance.
     start : ndarray of shape (n_features + 1, n_machines)
-        Where to start; the last row is the intercept, which is not regularized.
+        Initial weights; the last row is the intercept, which is not regularized.
     tol : float
-        Ends when a step lowers the objective by a smaller share.
+        Stop when the relative decrease of the objective in a step is smaller.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def fit_machines(
 def label_bags(
     scores: np.ndarray, index: np.ndarray, lower: np.ndarray, upper: np.ndarray, penalty: float
 ) -> np.ndarray:
-    """Labels of each bag with the smallest sum of squared hinges and distance to the proportion.
+    """Labels of each bag that minimize the squared hinge losses plus the deviation from the proportion.
 
     Parameters
     ----------
@@ -113,9 +113,10 @@ def label_bags(
     index : ndarray of int, shape (n_instances,)
         Bag of each instance.
     lower, upper : ndarray of shape (n_bags, n_machines)
-        Recorded share of positive labels; equal where it is exact.
+        Interval of the recorded share of positive labels; equal for exact shares.
     penalty : float
-        Cost of each instance by which the labels miss the recorded shares, where a hinge costs 1.
+        Penalty for each instance by which the labels deviate from the recorded shares, relative to a hinge
+        weight of 1.
 
     Returns
     -------
@@ -124,8 +125,8 @@ def label_bags(
 
     Notes
     -----
-    Whatever their number, the positive labels go to the instances that gain most by them, so that the
-    best of the ``n + 1`` numbers is the best of all labels.
+    For a given number of positive labels, the optimum assigns them to the instances with the largest gain.
+    Comparing the ``n + 1`` possible numbers therefore gives the exact minimum.
     """
     gains = np.maximum(0.0, 1.0 + scores) ** 2 - np.maximum(0.0, 1.0 - scores) ** 2
     labels = np.full(scores.shape, -1, dtype=np.int8)
@@ -144,19 +145,19 @@ def label_bags(
 def missed_counts(
     counts: np.ndarray, sizes: np.ndarray | int, lower: np.ndarray, upper: np.ndarray
 ) -> np.ndarray:
-    """By how many instances counts lie outside the recorded shares of bags of these sizes."""
+    """Number of instances by which counts lie outside the recorded shares of bags of these sizes."""
     return np.maximum(0.0, np.maximum(sizes * lower - counts, counts - sizes * upper))
 
 
 def count_positive(labels: np.ndarray, index: np.ndarray, n_bags: int) -> np.ndarray:
-    """Positive labels of each bag and machine, shape (n_bags, n_machines)."""
+    """Number of positive labels per bag and machine, shape (n_bags, n_machines)."""
     counts = np.zeros((n_bags, labels.shape[1]))
     np.add.at(counts, index, labels > 0)
     return counts
 
 
 def scores_of(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Scores in float64; the product is taken in the precision of ``X``."""
+    """Scores in float64; the product is computed in the dtype of ``X``."""
     return (X @ weights[:-1].astype(X.dtype)).astype(np.float64) + weights[-1]
 
 

@@ -7,7 +7,7 @@ from proportion_ssl.nets.random_numbers import generator
 
 
 def weak_view(X: torch.Tensor, scale: torch.Tensor, noise: float) -> torch.Tensor:
-    """Instances, changed in a way that no label depends on.
+    """Weakly augmented instances; labels do not depend on the change.
 
     Parameters
     ----------
@@ -15,12 +15,12 @@ def weak_view(X: torch.Tensor, scale: torch.Tensor, noise: float) -> torch.Tenso
     scale : torch.Tensor of shape (n_features,)
         Unit of the noise on features.
     noise : float
-        Standard deviation of Gaussian noise on features, in units of ``scale``. Images are turned by
-        a multiple of 180 degrees and mirrored, each at random.
+        Standard deviation of Gaussian noise on features, in units of ``scale``. Images are randomly rotated
+        by a multiple of 180 degrees and randomly mirrored.
 
     Returns
     -------
-    view : torch.Tensor of the same shape and type
+    view : torch.Tensor of the same shape and dtype
     """
     if X.ndim == 2:
         return X + noise * scale * torch.randn(
@@ -33,7 +33,7 @@ def weak_view(X: torch.Tensor, scale: torch.Tensor, noise: float) -> torch.Tenso
 
 
 def strong_view(X: torch.Tensor, scale: torch.Tensor, noise: float, drop: float) -> torch.Tensor:
-    """Instances, changed as much as a label can bear.
+    """Strongly augmented instances.
 
     Parameters
     ----------
@@ -42,12 +42,13 @@ def strong_view(X: torch.Tensor, scale: torch.Tensor, noise: float, drop: float)
     noise : float
         Standard deviation of Gaussian noise on features, in units of ``scale``.
     drop : float in [0, 1)
-        Probability that noise replaces a feature's deviation from the mean of the batch. Images
-        go through RandAugment (Cubuk et al., CVPR workshops 2020), each by itself, after :func:`weak_view`.
+        Probability that noise replaces the deviation of a feature from the batch mean. Images go through
+        RandAugment (Cubuk et al., CVPR workshops 2020), independently of each other, after
+        :func:`weak_view`.
 
     Returns
     -------
-    view : torch.Tensor of the same shape and type
+    view : torch.Tensor of the same shape and dtype
     """
     if X.ndim == 2:
         dropped = torch.rand(X.shape, dtype=X.dtype, device=X.device, generator=generator()) < drop

@@ -1,4 +1,4 @@
-"""Pseudo labels for every patch of a bag by assignment to its recorded counts."""
+"""Pseudo labels for all patches of a bag by assignment to the recorded counts."""
 
 from numbers import Real
 from typing import Any
@@ -15,16 +15,17 @@ from proportion_ssl.pseudo_labels.exact_assignment import assign, count_bounds, 
 
 
 class AssignmentLoss(BagLoss):
-    """Cross-entropy of labels that fit the counts of a bag jointly, beside its proportion loss.
+    """Cross-entropy of jointly assigned labels that match the counts of a bag, plus its proportion loss.
 
     Parameters
     ----------
     share : float in [0, 1]
-        Weight of the proportion loss; the rest is that of the cross-entropy.
+        Weight of the proportion loss; the weight of the cross-entropy is ``1 - share``.
     gate : float in [0, 1]
-        Smallest probability that a net must give a label for it to count.
+        Smallest predicted probability of a label that is used.
     temperature : float or None
-        None: one label each, exact; a number: soft labels of entropic transport at this temperature.
+        None: hard labels by exact assignment. A number: soft labels by entropic transport at this
+        temperature.
     """
 
     def __init__(self, share: float, gate: float, temperature: float | None):
@@ -33,7 +34,7 @@ class AssignmentLoss(BagLoss):
         self.proportions = MeanProportionLoss()
 
     def targets(self, logits: torch.Tensor, batch: BagBatch) -> torch.Tensor:
-        """Labels of all instances of the batch, shape (n_instances, n_classes); rows sum to 1."""
+        """Assigned labels of the batch, shape (n_instances, n_classes); rows sum to 1."""
         scores = logits.detach().double().log_softmax(dim=1).cpu().numpy()
         means = batch.bag_means(logits.detach().double().softmax(dim=1))
         bag, lower, upper = (part.cpu().numpy() for part in (batch.bag, *batch.ends(means)))
@@ -55,24 +56,24 @@ class AssignmentLoss(BagLoss):
 
 
 class AssignmentClassifier(TwoStreamClassifier):
-    """Pseudo labels for every patch of a bag, chosen jointly so that they fit its recorded proportions.
+    """Classifier trained on joint pseudo labels that match the recorded proportions of each bag.
 
-    Labels are renewed in every step, for the patches of that step: from a bag that is larger than
-    ``instances_per_bag`` another part each time, with the proportions of the whole, one standard deviation
-    of the share in such a part up or down.
+    Labels are updated in every step for the patches of that step. From bags with more than
+    ``instances_per_bag`` instances, a random subset is drawn in each step. Its proportions are allowed to
+    deviate from the recorded ones by one standard deviation of the share in such a subset.
 
     Parameters
     ----------
     share : float in [0, 1], default=0.5
-        Weight of the proportion loss beside the cross-entropy of the pseudo labels.
+        Weight of the proportion loss; the weight of the cross-entropy of the pseudo labels is ``1 - share``.
     gate : float in [0, 1], default=0.0
-        Smallest probability of a label that counts. ``gate=0.6, share=2/3, weight=1.5`` is the loss of
-        LLP-DC [2]_ without its weak and strong views.
+        Smallest predicted probability of a label that is used. ``gate=0.6, share=2/3, weight=1.5`` is the
+        loss of LLP-DC [2]_ without its weak and strong views.
     temperature : float or None, default=None
-        None: one label each, by exact assignment. A number: soft labels of entropic optimal transport
-        (Sinkhorn), as in ROT [1]_, whose share is 0.6.
+        None: hard labels by exact assignment. A number: soft labels by entropic optimal transport (Sinkhorn)
+        at this temperature, as in ROT [1]_, which uses a share of 0.6.
     **kwargs
-        ``weight`` (default 1), ``ramp_up`` (0) and all else as of
+        ``weight`` (default 1), ``ramp_up`` (0) and other parameters of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     References

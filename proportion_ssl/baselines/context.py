@@ -1,4 +1,4 @@
-"""Second stage on any classifier of patches: a small U-Net on the grid of the slide."""
+"""Spatial context as a second stage after any patch classifier: a small U-Net on the slide grid."""
 
 import copy
 import math
@@ -26,59 +26,60 @@ from proportion_ssl.nets.training import split_validation
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.identifiability import IdentifiabilityWarning
 
-#: Labeled patches of a step: whole slides are taken until there are so many.
+#: Number of labeled patches in a step; whole slides are added until it is reached.
 N_LABELED = 256
-#: Fewest steps of an epoch; bags and slides are taken several times where there are few.
+#: Minimum number of steps in an epoch; few bags or slides are used several times.
 N_STEPS = 20
-#: Patches without neighbors, of which maps are made at once.
+#: Number of patches without neighbors for which maps are computed at once.
 N_SINGLE = 1024
-#: Smallest probability of the first stage that the map starts from, and that the U-Net sees.
+#: Lower limits of the probabilities of the first stage, for the logits of the map and the U-Net input.
 SMALLEST = 1e-3
 
-#: From so many patches on, a common step of their cells that is so large is no chance: these are pixels.
+#: With this many patches, a common step of their cells this large indicates pixel coordinates.
 FEWEST_ON_LATTICE, SMALLEST_PATCH = 10, 16
 
 
 class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
-    """Patches in the context of their slide: a U-Net on the map of any classifier of patches.
+    """Refine the map of any patch classifier with a U-Net that uses the neighboring patches.
 
-    The probabilities that a classifier gives to each patch, or the features of the patches, are laid on the
-    grid of the slide, and a small U-Net turns them into the final map. It is trained on outlined slides by
-    the cross-entropy of their labeled patches, and on bags by the proportion loss of their maps.
+    The class probabilities of the patches from a first-stage classifier, or their features, are placed on
+    the grid of the slide, and a small U-Net computes the final map. The U-Net is trained with the
+    cross-entropy of labeled patches on outlined slides and the proportion loss of the maps of bags.
 
     Parameters
     ----------
     estimator : classifier, default=None
-        First stage, with the ``fit`` and ``predict_proba`` of this package's classifiers.
+        First stage, with ``fit`` and ``predict_proba`` as in the classifiers of this package.
         Default: :class:`~proportion_ssl.RobustProportionClassifier`.
     inputs : {"probabilities", "features"}, default="probabilities"
-        What the U-Net sees of each patch. Probabilities: one map per class, of the log odds of this class in
-        the first stage, which the same U-Net turns into one output. It then learns how patches of a class lie
-        together, from all classes alike, for which few outlined slides suffice. Features: standardized, to
-        one output per class; it also learns which classes lie next to each other, and patterns that single
-        patches do not show, but needs more slides.
+        Input of the U-Net. "probabilities": one map per class with the log odds of the class in the first
+        stage. The same U-Net maps each of them to one output, so it learns the spatial arrangement of
+        patches from all classes together, and few outlined slides are enough. "features": standardized
+        features, mapped to one output per class. The U-Net then also learns which classes are adjacent, and
+        patterns larger than a patch, but needs more slides.
     weight : float, default=1.0
-        Weight of the proportion loss of a bag beside the cross-entropy of the labeled patches.
+        Weight of the proportion loss of a bag relative to the cross-entropy of the labeled patches.
     width : int, default=16
-        Channels of the U-Net.
+        Number of channels of the U-Net.
     depth : int, default=2
-        How many times it halves the map.
+        Number of downsampling steps by a factor of two.
     kernel_size : int, default=3
-        Odd. With 1, and ``depth=0``, patches do not see each other.
+        Odd. With 1, and ``depth=0``, patches are processed independently.
     n_folds : int, default=5
-        Folds in which outlined slides and bags are left out of the first stage.
+        Number of folds in which outlined slides and bags are held out of the first stage.
     max_epochs : int, default=100
-        Most passes over the bags, or over the outlined slides where there are none; several passes count as
-        one where they take less than 20 steps.
+        Maximum number of passes over the bags, or over the outlined slides without bags. Passes are combined
+        into epochs of at least 20 steps.
     patience : int, default=10
-        Training ends after so many epochs without a smaller loss of the validation patches.
+        Training stops after this many epochs without a smaller validation loss.
     validation_fraction : float in [0, 1), default=0.25
-        Share of the outlined slides that decides when training ends (with a single one, or without
-        ``groups``, of the labeled patches). The net of the epoch with the smallest loss is kept, be it the
-        map of the first stage as it is. 0: all epochs.
+        Fraction of the outlined slides held out for early stopping (of the labeled patches with a single
+        slide or without ``groups``). The net of the epoch with the smallest validation loss is kept; this
+        may be the unchanged map of the first stage. 0: train for all epochs.
     learning_rate : float, default=1e-3
-        Of AdamW.
+        Learning rate of AdamW.
     weight_decay : float, default=0.01
+        Weight decay of AdamW.
     classes : array-like, default=None
         See :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     random_state : int, RandomState instance or None
@@ -89,30 +90,30 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
     estimator_ : classifier
         First stage, fitted on all outlined slides and bags.
     record_deviation_ : float
-        That of the first stage, if it has one; for records at prediction.
+        Standard deviation of the records from the first stage, if it has one; used in predictions with
+        records.
     net_ : torch.nn.Module
         Second stage.
     history_ : list of dict
         Mean losses of each epoch: "labeled_loss", with bags "bag_loss", with validation "valid_loss". The
-        first entry is the map of the first stage, before training.
+        first entry belongs to the map of the first stage, before training.
     n_features_in_ : int
 
     Notes
     -----
-    The two stages of Takahama et al. [1]_, who train a segmentation network on features of patches
-    (``inputs="features"``), and on outlines alone; the proportion loss of the map is added here. The paper
-    trains the first stage further through the second; here it stays as it is. The logits of the map are the
-    logarithms of the probabilities of the first stage plus the output of the U-Net, which starts at 0:
+    The two stages follow Takahama et al. [1]_, who train a segmentation network on features of patches
+    (``inputs="features"``) from outlines only; the proportion loss of the map is added here. The paper
+    also fine-tunes the first stage through the second; here it is fixed. The logits of the map are the
+    log-probabilities of the first stage plus the output of the U-Net. This output is 0 initially, so
     training starts from the map of the first stage.
 
-    A first stage is surer of patches and bags that it has been fitted on than of new ones. The U-Net is
-    therefore trained on what first stages predict for slides and bags that they have not seen: in each fold a
-    part of the outlined slides and a part of the bags is left out (with a single outlined slide, or without
-    ``groups``, a part of the labeled patches).
+    A first stage is more confident on its training patches and bags than on new ones. The U-Net is
+    therefore trained on out-of-fold predictions: in each fold, some of the outlined slides and bags are held
+    out of the first stage (some of the labeled patches with a single outlined slide or without ``groups``).
 
-    Each time a slide is taken, its map is mirrored, turned and shifted at random. Empty cells have
-    no effect, and classes weigh the same in the cross-entropy whatever their number of patches. Patches of
-    a class that no labeled patch outside their fold shows do not count.
+    Maps are randomly mirrored, rotated and shifted in each step. Empty cells have no effect. Classes have
+    equal weight in the cross-entropy, regardless of their number of patches. Patches of a class without
+    labeled patches outside their fold are ignored.
 
     References
     ----------
@@ -203,13 +204,13 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         X_labeled, y, X_bags, bag_proportions
             As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`. Each bag is one slide.
         groups : array-like of shape (n_labeled,), optional
-            Slide of each labeled patch. Default, where there are cells: all are of one slide.
+            Slide of each labeled patch. Default with ``cells``: all are of one slide.
         cells : array-like of int, shape (n_labeled, 2), optional
-            Row and column of each labeled patch in the grid of its slide, as ``PatchGrid.cells``. Default:
-            no patch has neighbors.
+            Row and column of each labeled patch in the grid of its slide, as in ``PatchGrid.cells``.
+            Default: no patch has neighbors.
         bag_cells : array-like of int, shape (n_instances, 2), or sequence of n_bags arrays, optional
-            The same of all instances in the bags: in the order of ``Bags.X``, or one array per bag as in
-            ``X_bags``. Needed where there are cells and bags.
+            Row and column of all bag instances: in the order of ``Bags.X``, or one array per bag as in
+            ``X_bags``. Required with ``cells`` and bags.
 
         Returns
         -------
@@ -218,7 +219,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         Raises
         ------
         ValueError, TypeError
-            When the input does not fit together, such as two patches of a slide in one cell.
+            If the inputs are inconsistent, for example two patches of a slide in one cell.
         """
         self._cells = cells, bag_cells
         try:
@@ -236,17 +237,17 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         groups: Any = None,
         cells: Any = None,
     ) -> np.ndarray:
-        """Class probabilities of the patches of slides, given the recorded proportions if there are any.
+        """Predict class probabilities of patches, optionally given the recorded proportions of their bags.
 
         Parameters
         ----------
         X, bag_ids, bag_proportions
             As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
         groups : array-like of shape (n_instances,), optional
-            Slide of each patch. Default, where there are cells: all are of one slide.
+            Slide of each patch. Default with ``cells``: all are of one slide.
         cells : array-like of int, shape (n_instances, 2), optional
-            Row and column of each patch in the grid of its slide. Give all patches of a slide at once: a
-            patch that is missing is taken as empty. Default: no patch has neighbors.
+            Row and column of each patch in the grid of its slide. Pass all patches of a slide together;
+            missing patches are treated as empty. Default: no patch has neighbors.
 
         Returns
         -------
@@ -256,7 +257,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         Raises
         ------
         ValueError
-            When X, slides and cells do not fit together.
+            If X, slides and cells are inconsistent.
         """
         check_is_fitted(self)
         X = self._check_instances(X)
@@ -279,7 +280,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         groups: Any = None,
         cells: Any = None,
     ) -> np.ndarray:
-        """Logarithms of the class probabilities.
+        """Predict logarithms of the class probabilities.
 
         Parameters
         ----------
@@ -310,7 +311,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         groups: Any = None,
         cells: Any = None,
     ) -> np.ndarray:
-        """Most probable class of each patch.
+        """Predict the most probable class of each patch.
 
         Parameters
         ----------
@@ -330,7 +331,9 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {self.kernel_size}; give an odd number.")
         if self.inputs == "features" and self.is_images_:
-            raise ValueError('inputs="features" needs features of patches; X_labeled holds images.')
+            raise ValueError(
+                'inputs="features" needs features, but X_labeled holds images; embed the patches first.'
+            )
         cells, bag_cells = self._cells
         slide, cells = slides_of(len(codes), groups, cells, "labeled patches")
         bag_slide = None
@@ -368,7 +371,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
             self._train(labeled, codes, weights, in_bags, bags, random_state)
 
     def _train(self, labeled, codes, weights, in_bags, bags, random_state):
-        """Train the net; weights of labeled patches: positive trains, negative validates."""
+        """Train the net; labeled patches have positive weights for training, negative for validation."""
         optimizer = torch.optim.AdamW(
             self.net_.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
@@ -383,7 +386,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         self.history_ = []
         for epoch in range(self.max_epochs + 1):
             losses: list[dict] = []
-            # the map of the first stage is the first to be judged
+            # epoch 0 evaluates the map of the first stage
             for place in random_state.permutation(len(steps)) if epoch else ():
                 bag = steps[place]
                 rows = next(batches)
@@ -413,7 +416,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         self.net_ = self.net_ if best is None else best
 
     def _validation_loss(self, labeled, slides, codes, weights):
-        """Mean loss of the labeled patches that validate."""
+        """Mean loss of the labeled validation patches."""
         with torch.no_grad():
             rows = np.concatenate(list(parts_of(labeled.slide, N_LABELED, slides)))
             logits = self._logits(
@@ -422,7 +425,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
             return _mean_loss(logits, codes[rows], -weights[rows]).item()
 
     def _is_validation(self, codes, groups, random_state):
-        """Which labeled patches decide when training ends: those of whole slides if there are several."""
+        """Labeled patches used for validation: those of whole slides if there are several."""
         slides = np.empty(0) if groups is None else np.unique(groups)
         if self.validation_fraction > 0 and len(slides) > 1:
             n_slides = min(max(1, round(self.validation_fraction * len(slides))), len(slides) - 1)
@@ -431,7 +434,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         return np.isin(np.arange(len(codes)), rows)
 
     def _moved_logits(self, maps, rows, random_state):
-        """Logits of some patches, their slides mirrored, turned and shifted."""
+        """Logits of some patches with their slides mirrored, rotated and shifted."""
         slide, cells = maps.slide[rows], maps.cells[rows].copy()
         if maps.has_neighbors:
             for one in np.unique(slide):
@@ -439,7 +442,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         return self._logits(maps.values[rows], maps.p[rows], slide, cells)
 
     def _logits(self, values, p, slide, cells):
-        """Logits of the map: those of the first stage and the output of the net."""
+        """Logits of the map: logits of the first stage plus the output of the net."""
         _, slide = np.unique(slide, return_inverse=True)
         values, slide, cells = (torch.as_tensor(part) for part in (values, slide, cells))
         n_maps = values.shape[1] if self.inputs == "probabilities" else 1
@@ -451,7 +454,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         return torch.as_tensor(np.log(np.maximum(p, SMALLEST))) + output
 
     def _values(self, X, p):
-        """What the net sees of each patch."""
+        """Input of the net for each patch."""
         if self.inputs == "probabilities":
             return logit(np.clip(p, SMALLEST, 1 - SMALLEST))
         return ((np.asarray(X) - self.center_) / self.scale_).astype(np.float32)
@@ -475,9 +478,9 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         return p
 
     def _unseen(self, X, codes, bags, groups, random_state, seed):
-        """Probabilities of all patches by first stages that have seen neither their slide nor their bag.
+        """Probabilities of all patches from first stages trained without their slide and bag.
 
-        And whether the first stage has seen labels of the class of each labeled patch.
+        Also returns whether the first stage was trained on labels of the class of each labeled patch.
         """
         n_slides = len(codes) if groups is None else len(np.unique(groups))
         if n_slides > 1 and groups is not None:
@@ -499,9 +502,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
                 kept: Any = fold_of_bag != fold
                 rest = bags.select(bags.names[kept]) if kept.any() else None
             of_train = None if groups is None else np.asarray(groups)[train]
-            with (
-                warnings.catch_warnings()
-            ):  # the fit to all bags warns of what they cannot tell apart
+            with warnings.catch_warnings():  # the fit on all bags already warns
                 warnings.simplefilter("ignore", IdentifiabilityWarning)
                 estimator = self._fit_first_stage(X[train], codes[train], rest, of_train, seed)
             p[test] = self._first_stage(estimator, X[test])
@@ -514,7 +515,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
 
 
 class _Maps:
-    """Patches of slides as the net takes them."""
+    """Patches of slides as inputs of the net."""
 
     def __init__(self, values, p, slide, cells):
         self.values, self.p, self.slide, self.cells = values, p, slide, cells
@@ -522,7 +523,7 @@ class _Maps:
 
 
 def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Number of the slide of each patch, and its cell; without cells each patch is a slide.
+    """Slide number and cell of each patch; without cells, each patch is a separate slide.
 
     Parameters
     ----------
@@ -530,7 +531,7 @@ def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.nd
     groups : array-like of shape (n_patches,) or None
     cells : array-like of int, shape (n_patches, 2), or None
     what : str
-        For messages.
+        Name of the data, for messages.
 
     Returns
     -------
@@ -540,8 +541,8 @@ def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.nd
     Raises
     ------
     ValueError
-        When lengths differ, cells are no whole numbers, two patches of a slide are in one cell, or ten
-        patches or more lie on multiples of 16 or more, as coordinates in pixels do.
+        If lengths differ, cells are not whole numbers, two patches of a slide are in one cell, or the cells
+        look like pixel coordinates: at least ten patches on multiples of 16 or more.
     """
     if cells is None:
         return np.arange(n_patches), np.zeros((n_patches, 2), dtype=np.int64)
@@ -553,15 +554,18 @@ def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.nd
         )
     names = np.zeros(n_patches, dtype=int) if groups is None else np.asarray(groups)
     if len(names) != n_patches:
-        raise ValueError(f"groups of {what} has {len(names)} entries for {n_patches} patches.")
+        raise ValueError(
+            f"groups of {what} has {len(names)} entries, but there are {n_patches} patches; give the "
+            "slide of each."
+        )
     names, slide = np.unique(names, return_inverse=True)
     corners = np.full((len(names), 2), np.iinfo(np.int64).max)
     np.minimum.at(corners, slide, cells)
     step = np.gcd.reduce((cells - corners[slide]).ravel()) if n_patches else 0
     if n_patches >= FEWEST_ON_LATTICE and step >= SMALLEST_PATCH:
         raise ValueError(
-            f"cells of {what} are all multiples of {step} apart, like coordinates in pixels; divide them by "
-            "the distance of neighboring patches, so that these are in neighboring rows and columns."
+            f"cells of {what} are all multiples of {step} apart, like pixel coordinates; divide them by "
+            "the distance between neighboring patches, so that these are in adjacent rows and columns."
         )
     _, first, n_there = np.unique(
         np.column_stack([slide, cells]), axis=0, return_index=True, return_counts=True
@@ -576,7 +580,7 @@ def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.nd
 
 
 def slides_of_bags(bags: Bags, bag_cells: Any) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`slides_of`, of all instances in bags; cells may be one array per bag."""
+    """As :func:`slides_of`, for all bag instances; cells may be one array per bag."""
     if bag_cells is None:
         return slides_of(bags.n_instances, None, None, "bags")
     is_sequence = isinstance(bag_cells, list | tuple) and np.ndim(bag_cells[0]) == 2
@@ -594,14 +598,14 @@ def slides_of_bags(bags: Bags, bag_cells: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parts_of(slide: np.ndarray, n_patches: int, order: Any = None) -> Iterator[np.ndarray]:
-    """Rows of whole slides, so many at a time that they have at least so many patches.
+    """Iterate over the rows of whole slides, in parts of at least a given number of patches.
 
     Parameters
     ----------
     slide : ndarray of int, shape (n,)
     n_patches : int
     order : ndarray of int, optional
-        Slides in this order. Default: by number.
+        Order of the slides. Default: by number.
 
     Yields
     ------
@@ -625,7 +629,7 @@ def parts_of(slide: np.ndarray, n_patches: int, order: Any = None) -> Iterator[n
 
 
 def _endless(slide, chosen, random_state):
-    """Rows of the chosen slides for one step after the other, each slide once in a pass."""
+    """Endlessly yield rows of the chosen slides for each step, each slide once per pass."""
     while len(chosen):
         yield from parts_of(slide, N_LABELED, random_state.permutation(chosen))
     while True:
@@ -633,14 +637,14 @@ def _endless(slide, chosen, random_state):
 
 
 def _mean_loss(logits, codes, weights):
-    """Cross-entropy of the patches of positive weight; 0 where there are none."""
+    """Cross-entropy of the patches with positive weight; 0 if there are none."""
     weights = weights.clamp(min=0)
     each = torch.nn.functional.cross_entropy(logits, codes, reduction="none")
     return (each * weights).sum() / weights.sum().clamp(min=1e-12)
 
 
 def _record(bags: Bags, bag: int, n_patches: int) -> BagBatch:
-    """What is recorded of one bag, for the proportion loss of its map."""
+    """Record of one bag, for the proportion loss of its map."""
     nothing = torch.empty(0)
     return BagBatch(
         X=nothing,

@@ -1,4 +1,4 @@
-"""Count likelihood: how probable the recorded class counts of a bag are."""
+"""Likelihood of the recorded class counts of a bag (LLP-PVC)."""
 
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from proportion_ssl.pseudo_labels.exact_assignment import count_bounds
 
 
 class CountLoss(BagLoss):
-    """Mean over the bags of :func:`~proportion_ssl.losses.count_loss` times the weight of the bag."""
+    """Mean over the bags of :func:`~proportion_ssl.losses.count_loss`, weighted by bag."""
 
     def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
         logits = module(batch.X)
@@ -26,28 +26,27 @@ class CountLoss(BagLoss):
 
 
 class CountLikelihoodClassifier(TwoStreamClassifier):
-    """Likelihood of the recorded counts of the bags beside the cross-entropy of the labeled patches.
+    """Classifier with cross-entropy of labeled patches and likelihood of the counts of bags (LLP-PVC).
 
-    The proportion loss is content with predictions that are right on average, such as the proportions of the
-    bag for each of its patches. The likelihood of the counts is not: it grows as single predictions become
-    sure.
+    The proportion loss is minimal for any predictions that are right on average, such as the proportions of
+    the bag for each of its patches. The likelihood of the counts also rewards confident predictions.
 
     Parameters
     ----------
     **kwargs
-        ``weight`` (default 1), ``ramp_up`` (0) and all else as of
+        ``weight`` (default 1), ``ramp_up`` (0) and other parameters of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the authors: 64 bags of 16 images per step.
+        Settings of the authors: 64 bags of 16 images per step.
 
     Notes
     -----
-    LLP-PVC [1]_, whose loss is :func:`~proportion_ssl.losses.count_loss`. Where a record is an interval, or a
-    random part of a larger bag is drawn, the likelihood is that of any count within the interval. Kuck and de
-    Freitas [2]_ were the first to take the counts as what is observed, and sampled the labels.
+    LLP-PVC [1]_, whose loss is :func:`~proportion_ssl.losses.count_loss`. If a record is an interval, or a
+    random subset of a larger bag is drawn, the likelihood is that of any count within the interval. Kuck and
+    de Freitas [2]_ introduced the likelihood of counts and sampled the labels.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""FixMatch: pseudo labels from a weak view of a patch train its strong view."""
+"""FixMatch: train strongly augmented patches on pseudo labels from weakly augmented ones."""
 
 from numbers import Real
 from typing import Any, ClassVar
@@ -14,17 +14,17 @@ from proportion_ssl.baselines.mean_teacher import TeacherLoss
 
 
 class ViewLoss(TeacherLoss):
-    """Weighted cross-entropy of the strong views, labeled by the net itself on the weak ones.
+    """Weighted cross-entropy of strong views with pseudo labels from weak views.
 
-    A subclass writes :meth:`label_weights`. The average of the net's weights labels nothing; it predicts
-    after the last step.
+    A subclass defines :meth:`label_weights`. Labels come from the net itself; the averaged weights are used
+    only for prediction after training.
 
     Parameters
     ----------
     weak_noise, strong_noise, drop : float
         Settings of the views, see :func:`~proportion_ssl.baselines._views.strong_view`.
     decay : float in [0, 1), default=0.0
-        Decay of the averaged weights; 0: the last weights.
+        Decay of the moving average of the weights; 0: no averaging.
     """
 
     def __init__(self, weak_noise: float, strong_noise: float, drop: float, decay: float = 0.0):
@@ -32,7 +32,7 @@ class ViewLoss(TeacherLoss):
         self.weak_noise, self.strong_noise, self.drop = weak_noise, strong_noise, drop
 
     def label_weights(self, confidence: torch.Tensor) -> torch.Tensor:
-        """Weight of each pseudo label in [0, 1], from its probability; shape (n_instances,)."""
+        """Weight in [0, 1] of each pseudo label from its probability, shape (n_instances,)."""
         raise NotImplementedError
 
     def consistency(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
@@ -46,7 +46,7 @@ class ViewLoss(TeacherLoss):
 
 
 class FixMatchLoss(ViewLoss):
-    """Pseudo labels count from a fixed confidence on."""
+    """View loss that uses pseudo labels above a fixed confidence."""
 
     def __init__(self, threshold: float, *views: float):
         super().__init__(*views)
@@ -57,7 +57,7 @@ class FixMatchLoss(ViewLoss):
 
 
 class ViewClassifier(TwoStreamClassifier):
-    """Base of the systems whose loss is a :class:`ViewLoss`: the parameters of the views."""
+    """Base class for methods with a :class:`ViewLoss`; has the parameters of the views."""
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **TwoStreamClassifier._parameter_constraints,
@@ -91,28 +91,28 @@ class ViewClassifier(TwoStreamClassifier):
 class FixMatchClassifier(ViewClassifier):
     """FixMatch: confident predictions on weak views are the labels of strong views.
 
-    Patches of the bags are taken as unlabeled data; proportions are not used.
+    Patches of the bags are used as unlabeled data; proportions are not used.
 
     Parameters
     ----------
     threshold : float in [0, 1], default=0.95
-        Smallest probability of a label.
+        Smallest probability of a pseudo label.
     weak_noise, strong_noise : float, default=0.05, 0.3
-        Standard deviation of the noise on features, in those of the features over the labeled patches.
-        Images: mirrored; mirrored and RandAugment.
+        Standard deviation of the noise on features, relative to that of the features of the labeled patches.
+        Images are instead mirrored (weak), or mirrored and changed by RandAugment (strong).
     drop : float in [0, 1), default=0.3
-        Probability that the strong view loses a feature.
+        Probability of dropping a feature in the strong view.
     decay : float in [0, 1), default=0.999
-        The net predicts with the exponential moving average of its weights; 0: with the last ones.
+        Decay of the exponential moving average of the weights, used for prediction; 0: last weights.
     **kwargs
-        ``weight`` (default 1), ``ramp_up`` (0) and all else as in
+        ``weight`` (default 1), ``ramp_up`` (0) and other parameters of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        The authors' settings: 7 unlabeled patches beside each labeled one. Each pass over the bags then makes
-        2/7 of the steps of 2 bags per step; for equal numbers of steps multiply ``max_epochs`` by 3.5.
+        Settings of the authors: 7 unlabeled patches per labeled one. A pass over the bags then has 2/7 of the
+        steps of 2 bags per step; for equal numbers of steps multiply ``max_epochs`` by 3.5.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""FixMatch beside the proportion loss, with random targets for random parts of bags."""
+"""FixMatch with a proportion loss and random targets for random subsets of bags."""
 
 from numbers import Real
 from typing import Any
@@ -15,7 +15,7 @@ from proportion_ssl.baselines.proportion_loss import MeanProportionLoss
 
 
 class FixMatchProportionLoss(FixMatchLoss):
-    """Loss of FixMatch plus the weighted proportion loss of weak views with drawn targets."""
+    """FixMatch loss plus the weighted proportion loss of weak views with random targets."""
 
     def __init__(self, proportion_weight: float, threshold: float, *views: float):
         super().__init__(threshold, *views)
@@ -29,20 +29,20 @@ class FixMatchProportionLoss(FixMatchLoss):
 
 
 class FixMatchProportionClassifier(FixMatchClassifier):
-    """FixMatch and the proportion loss, whose targets are drawn where only a part of a bag is.
+    """FixMatch with a proportion loss that uses random targets for random subsets of bags.
 
     Parameters
     ----------
     proportion_weight : float, default=1.0
-        Weight of the proportion loss beside that of the pseudo labels.
+        Weight of the proportion loss relative to the loss of the pseudo labels.
     **kwargs
-        As in :class:`FixMatchClassifier`; ``weight`` and ``ramp_up`` are those of both losses together.
+        As in :class:`FixMatchClassifier`; ``weight`` and ``ramp_up`` apply to both losses together.
 
     Notes
     -----
-    After [1]_, who know the proportions of all unlabeled images together, and take each batch of them as a
-    random part. Here each bag has its record; :class:`HypergeometricTargets` draws. The predictions that are
-    averaged are those on weak views, with gradient.
+    Follows [1]_, where the proportions of all unlabeled images together are known and each batch is a random
+    subset. Here each bag has its own record, and :class:`HypergeometricTargets` draws the targets. The
+    proportion loss averages the predictions on weak views, with gradient.
 
     References
     ----------

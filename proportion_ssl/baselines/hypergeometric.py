@@ -1,4 +1,4 @@
-"""Random targets for random parts of bags, as LLP-LargeBags draws them."""
+"""Random targets for random subsets of bags, as in LLP-LargeBags."""
 
 from dataclasses import replace
 
@@ -14,26 +14,27 @@ from proportion_ssl.pseudo_labels.exact_assignment import largest_remainder
 
 
 class HypergeometricTargets(BaseEstimator):
-    """Proportions of drawn parts of bags, drawn anew as well, from what such parts may hold.
+    """Draw random target proportions for random subsets of bags.
 
-    When m patches are drawn from a bag with recorded counts k, the counts in the part follow the
-    multivariate hypergeometric distribution of k and m. Each time a part is drawn its target is a draw
-    from this distribution, divided by m: on average the recorded proportions, with the spread that the
-    shares of such parts have. A net then does not overfit proportions of the whole, which no part has.
+    If m patches are drawn from a bag with recorded counts k, their counts follow the multivariate
+    hypergeometric distribution of k and m. The target of each drawn subset is a random draw from this
+    distribution, divided by m. Its mean is the recorded proportion and its variance that of the share in
+    such subsets. This prevents overfitting to proportions of the whole bag, which the subset does not have
+    exactly.
 
-    Give it as ``augmentation`` of :class:`ProportionLossClassifier`: the method of LLP-LargeBags [1]_.
+    Pass it as ``augmentation`` of :class:`ProportionLossClassifier`: the method of LLP-LargeBags [1]_.
 
     Parameters
     ----------
     weigh_by_probability : bool, default=False
-        Whether bags weigh in proportion to the probability of the drawn counts, with mean 1 over the batch:
-        the loss weighting of [1]_, whose bags all have the same size. Bags of one class, whose counts are
-        certain, then weigh much more than others.
+        Whether bags are weighted by the probability of the drawn counts, with mean 1 over the batch: the
+        loss weighting of [1]_, where all bags have the same size. Bags of a single class, whose counts are
+        certain, then have much more weight than others.
 
     Notes
     -----
-    A bag that is taken whole keeps what is recorded of it. Where a record is an interval, parts are drawn
-    from proportions within it that sum to 1; counts are those of the method of largest remainders.
+    Bags that are used completely keep their record. If a record is an interval, subsets are drawn from
+    proportions within it that sum to 1; counts are rounded by the largest remainder method.
 
     References
     ----------
@@ -47,13 +48,13 @@ class HypergeometricTargets(BaseEstimator):
         self.weigh_by_probability = weigh_by_probability
 
     def __call__(self, batch: BagBatch) -> BagBatch:
-        """The same instances with drawn proportions."""
+        """Return the same instances with random proportions."""
         self._validate_params()
         refuse_weak_records(batch.record, "HypergeometricTargets")
         if batch.sizes is None or batch.shares is None:
             raise ValueError(
-                "The batch has no sizes and shares of the whole bags, from which targets are drawn; give it "
-                "to HypergeometricTargets before MixBag or another augmentation mixes the bags."
+                "The batch has no sizes and shares of the whole bags, which are needed to draw targets; "
+                "apply HypergeometricTargets before MixBag or another augmentation that mixes bags."
             )
         sizes, shares = batch.sizes.cpu().numpy(), batch.shares.cpu().numpy()
         counts = largest_remainder(shares, sizes)
@@ -78,14 +79,14 @@ class HypergeometricTargets(BaseEstimator):
 
 
 def draw_counts(counts: np.ndarray, n_drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Counts of the classes in random parts of bags.
+    """Draw counts of the classes in random subsets of bags.
 
     Parameters
     ----------
     counts : ndarray of int, shape (n_bags, n_classes)
-        Of the whole bags.
+        Counts of the whole bags.
     n_drawn : ndarray of int, shape (n_bags,)
-        Instances of each part.
+        Number of instances in each subset.
     rng : numpy.random.Generator
 
     Returns
@@ -100,12 +101,12 @@ def draw_counts(counts: np.ndarray, n_drawn: np.ndarray, rng: np.random.Generato
 
 
 def log_probability(counts: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Logarithm of the probability of the counts in a random part of each bag.
+    """Logarithm of the probability of the counts in a random subset of each bag.
 
     Parameters
     ----------
     counts, drawn : ndarray of int, shape (n_bags, n_classes)
-        Of the whole bags and of the parts.
+        Counts of the whole bags and of the subsets.
 
     Returns
     -------

@@ -15,14 +15,14 @@ from proportion_ssl.nets.random_numbers import generator
 
 
 class InterpolationLoss(TeacherLoss):
-    """Mean squared difference of the prediction at a mix of two instances and the mix of the teacher's.
+    """Mean squared difference between the prediction for a mixed instance and the mixed teacher predictions.
 
     Parameters
     ----------
     decay : float in [0, 1)
         Decay of the teacher's weights.
     alpha : float
-        The share of the mix is drawn from Beta(alpha, alpha), once per batch.
+        The mixing coefficient is drawn from Beta(alpha, alpha), once per batch.
     """
 
     def __init__(self, decay: float, alpha: float):
@@ -30,7 +30,7 @@ class InterpolationLoss(TeacherLoss):
         self.alpha = alpha
 
     def draw_share(self) -> float:
-        """How much of the mix is the first of the two."""
+        """Draw the mixing coefficient, the weight of the first instance."""
         seed = torch.randint(2**63 - 1, (), generator=generator())
         return np.random.default_rng(int(seed)).beta(self.alpha, self.alpha)
 
@@ -44,28 +44,28 @@ class InterpolationLoss(TeacherLoss):
 
 
 class ICTClassifier(TwoStreamClassifier):
-    """Interpolation consistency training (ICT): between two patches predictions must change evenly.
+    """Interpolation consistency training (ICT): predictions are linear between two patches.
 
-    Patches of the bags are taken as unlabeled data; proportions are not used. The teacher, a running average
-    of the net, predicts.
+    Patches of the bags are used as unlabeled data; proportions are not used. The teacher, a moving average
+    of the net, is used for prediction.
 
     Parameters
     ----------
     alpha : float, default=0.5
-        Shares of the mixes are drawn from Beta(alpha, alpha).
+        Mixing coefficients are drawn from Beta(alpha, alpha).
     decay : float in [0, 1), default=0.999
-        Decay of the teacher's weights.
+        Decay of the teacher weights.
     weight : float, default=10.0
-        Weight of the consistency beside the cross-entropy.
+        Weight of the consistency loss relative to the cross-entropy.
     ramp_up : float, default=0.25
-        Share of the steps over which the weight rises.
+        Fraction of the steps over which the weight increases from 0.
     **kwargs
         As in :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        The authors' settings for CIFAR-10: weight 100 and evenly distributed shares.
+        Settings of the authors for CIFAR-10: weight 100 and uniform mixing coefficients.
 
     References
     ----------

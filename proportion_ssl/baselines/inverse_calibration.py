@@ -1,4 +1,4 @@
-"""Inverse calibration: regression of the bags' means on the logits of their proportions."""
+"""Inverse calibration: regression of the logits of bag proportions on bag means."""
 
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -12,29 +12,28 @@ from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square
 from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.proportions.weak_records import refuse_weak_records
 
-#: Widths, in logits, over which the corner of the loss is rounded in fits that follow each other.
+#: Widths, in logits, over which the corner of the loss is smoothed in successive fits.
 ROUNDED = (1.0, 0.1, 0.01, 0.001)
 
 
 class InverseCalibrationClassifier(LinearMachines):
-    """Support vector regression whose value at the mean of a bag is the logit of its proportion.
+    """Support vector regression of the logits of bag proportions on bag means (inverse calibration).
 
-    One machine per class against the rest. A labeled instance is a bag of one, whose proportions are 0
+    One machine per class against the rest. A labeled instance is a bag of size one with proportions 0
     and 1. Features should be standardized.
 
     Parameters
     ----------
     C : float, default=None
-        Weight of the loss of a bag. Default: ten times one over the mean squared distance of the instances
-        to their mean.
+        Weight of the loss of a bag. Default: ten divided by the mean squared distance of the instances from
+        their mean.
     epsilon : float, default=0.0
-        Half the width of the interval of proportions that costs nothing; in logits
-        ``epsilon / (p (1 - p))``.
+        Half-width of the interval of proportions without loss; in logits ``epsilon / (p (1 - p))``.
     smallest : float in (0, 0.5), default=None
-        Proportions are moved into [smallest, 1 - smallest], since those of 0 and 1 have no finite logits.
-        Default: one over the number of all instances.
+        Proportions are clipped to [smallest, 1 - smallest], because 0 and 1 have no finite logits.
+        Default: one divided by the total number of instances.
     max_iter : int, default=1000
-        Most steps of each fit.
+        Maximum number of steps of each fit.
     classes : array-like of shape (n_classes,), default=None
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
 
@@ -42,27 +41,30 @@ class InverseCalibrationClassifier(LinearMachines):
     ----------
     classes_ : ndarray of shape (n_classes,)
     coef_ : ndarray of shape (n_machines, n_features)
-        A machine per class, or one, for the second class, if there are two.
+        One machine per class; with two classes, one for the second class.
     intercept_ : ndarray of shape (n_machines,)
     objective_ : ndarray of shape (n_machines,)
+        Final objective of each machine.
     C_, smallest_ : float
-        What ``C`` and ``smallest`` were.
+        Values used for ``C`` and ``smallest``.
     n_iter_ : int
+        Total number of steps.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        As Yu et al. [2]_ ran the method: proportions moved by one over the number of instances, no interval.
+        Settings used by Yu et al. [2]_: proportions clipped at one divided by the number of instances, no
+        interval.
 
     Notes
     -----
     Rueping's inverse calibration [1]_ with a linear kernel: minimizes
     ``|w|^2 / 2 + C sum_b max(0, |w xbar_b + b - y_b| - epsilon_b)`` with ``y_b = -log(1 / p_b - 1)`` and
-    ``epsilon_b = epsilon / (p_b (1 - p_b))``, in which a bag counts by its weight, not by its size. Where a
-    proportion is an interval, values between the logits of its ends cost nothing either. The corner of the
-    loss is rounded over 0.001 logits. The paper has no labeled instances; as bags of one they follow from its
-    formula. Its interval is wide where p is near 0 or 1: with n instances ``epsilon`` must be well
-    below ``log(n) / n`` for labeled instances to count.
+    ``epsilon_b = epsilon / (p_b (1 - p_b))``. Bags are weighted by their weight, not by their size. If a
+    proportion is an interval, values between the logits of its ends have no loss. The corner of the loss is
+    smoothed over 0.001 logits. The paper has no labeled instances; treating them as bags of size one follows
+    from its formula. The interval is wide for p near 0 or 1: with n instances, ``epsilon`` must be well
+    below ``log(n) / n`` for labeled instances to have an effect.
 
-    There is no ``predict_proba``: the logits belong to means of bags, not to single instances.
+    There is no ``predict_proba``, because the logits apply to means of bags, not to single instances.
 
     References
     ----------
@@ -79,7 +81,7 @@ class InverseCalibrationClassifier(LinearMachines):
     True
     """
 
-    random_state = None  # of the base; nothing here is drawn
+    random_state = None  # required by the base class; nothing is random
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **BagClassifier._parameter_constraints,
@@ -140,7 +142,7 @@ class InverseCalibrationClassifier(LinearMachines):
 def free_intervals(
     lower: np.ndarray, upper: np.ndarray, smallest: float, epsilon: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals of the logits that cost nothing.
+    """Intervals of the logits without loss.
 
     Parameters
     ----------
@@ -152,7 +154,7 @@ def free_intervals(
     Returns
     -------
     low, high : ndarray of shape (n_bags, n_machines)
-        Infinite where an interval of several proportions reaches 0 or 1.
+        Infinite where an interval of non-zero width reaches 0 or 1.
 
     Examples
     --------
@@ -171,14 +173,15 @@ def free_intervals(
 def fit_regressions(
     X: np.ndarray, low: np.ndarray, high: np.ndarray, costs: np.ndarray, max_iter: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Weights of linear regressions whose values should lie in intervals.
+    """Fit linear regressions whose values should lie in intervals.
 
     Parameters
     ----------
     X : ndarray of shape (n_bags, n_features)
     low, high : ndarray of shape (n_bags, n_machines)
-        Values between cost nothing, others their distance times the cost.
+        Values in between have no loss; others have their distance times the weight as loss.
     costs : ndarray of shape (n_bags,)
+        Weight of the loss of each bag.
     max_iter : int
 
     Returns
@@ -187,9 +190,9 @@ def fit_regressions(
         The last row is the intercept, which is not regularized.
     objectives : ndarray of shape (n_machines,)
     n_iter : int
-        Steps of all fits.
+        Total number of steps.
     """
-    # all that matters of the features lies in the span of the bags, which are often fewer
+    # the solution lies in the span of the bag means, which is often smaller than the feature space
     span = np.linalg.qr(X.T)[0] if len(X) < X.shape[1] else np.eye(X.shape[1])
     inner, costs = X @ span, costs[:, np.newaxis]
     shape = (inner.shape[1] + 1, low.shape[1])

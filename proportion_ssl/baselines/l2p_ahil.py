@@ -1,4 +1,4 @@
-"""L2P-AHIL: pseudo labels that weigh more the surer they are and the better their class fits its count."""
+"""L2P-AHIL: pseudo labels weighted by their confidence and by how well their class matches its count."""
 
 from numbers import Real
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ def entropy_weights(
     instance_width: float,
     bag_width: float,
 ) -> torch.Tensor:
-    """Weight of each pseudo label, from the entropy of its instance and that of its class in the bag.
+    """Weight of each pseudo label from the entropy of the instance and of its class in the bag.
 
     Parameters
     ----------
@@ -29,18 +29,18 @@ def entropy_weights(
     labels : torch.Tensor of int64, shape (n_instances,)
     batch : BagBatch
     instance_width, bag_width : float
-        Squared entropy, in nats, at which a weight has fallen to 1 / e.
+        Squared entropy (nats squared) at which a weight has decreased to 1 / e.
 
     Returns
     -------
     weights : torch.Tensor of float64, shape (n_instances,)
-        In [0, 1]; 0 for a label that the bag does not hold.
+        In [0, 1]; 0 for a class that is not in the record of the bag.
 
     Notes
     -----
-    ``exp(-H_i^2 / b_i) exp(-(H_c - log k_c)^2 / b_b)``, with the entropy ``H_i`` of the prediction and the
-    entropy ``H_c`` over the instances of the bag of the predictions of class c, divided by their sum: the
-    logarithm of the number of instances of c where predictions are sure. ``k_c`` is the recorded number.
+    ``exp(-H_i^2 / b_i) exp(-(H_c - log k_c)^2 / b_b)``, with the entropy ``H_i`` of the prediction. ``H_c``
+    is the entropy over the instances of the bag of the predictions of class c, normalized to sum to 1. For
+    confident predictions it is the logarithm of the predicted count of c; ``k_c`` is the recorded count.
     """
     p = probabilities.double()
     means = batch.bag_means(p)
@@ -55,7 +55,7 @@ def entropy_weights(
 
 
 class AuxiliaryLabelLoss(ViewLoss):
-    """Proportion loss of the weak views, and cross-entropy of the strong ones with weighted pseudo labels."""
+    """Proportion loss of weak views plus cross-entropy of strong views with weighted pseudo labels."""
 
     def __init__(self, label_weight: float, instance_width: float, bag_width: float, *views: float):
         super().__init__(*views)
@@ -80,31 +80,31 @@ class AuxiliaryLabelLoss(ViewLoss):
 
 
 class L2PAHILClassifier(ViewClassifier):
-    """Proportion loss and weighted pseudo labels of all patches of the bags (L2P-AHIL).
+    """Classifier with proportion loss and weighted pseudo labels of all bag patches (L2P-AHIL).
 
-    A pseudo label weighs more the surer its prediction is and the better the predictions of its class over
-    the bag fit the recorded number of patches of that class.
+    A pseudo label has more weight the more confident its prediction is, and the better the predictions of
+    its class in the bag match the recorded number of patches.
 
     Parameters
     ----------
     label_weight : float, default=0.5
-        Weight of the pseudo labels beside the proportion loss.
+        Weight of the pseudo labels relative to the proportion loss.
     instance_width, bag_width : float, default=5.0
-        Squared entropy of a prediction, and squared difference of the entropy of a class from that of its
-        recorded number of patches, at which a weight has fallen to 1 / e.
+        Squared entropy of a prediction, and squared difference between the entropy of a class and that of
+        its recorded number of patches, at which a weight has decreased to 1 / e (nats squared).
     **kwargs
-        ``weight`` (default 1) is that of both losses together; the views, ``decay`` (0.999) and all else as
-        in :class:`FixMatchClassifier`, without ``threshold``.
+        ``weight`` (default 1) applies to both losses together. Views, ``decay`` (0.999) and other parameters
+        as in :class:`FixMatchClassifier`, without ``threshold``.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the authors: 64 bags of 16 images per step.
+        Settings of the authors: 64 bags of 16 images per step.
 
     Notes
     -----
-    The weights are those of the authors' code. Where a record is an interval, the recorded
-    number is what is nearest to the predicted one.
+    The weights are those of the authors' code. If a record is an interval, the value nearest to the
+    predicted number is used.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""LLP-GAN: the net also tells patches from generated ones, beside the proportion loss."""
+"""LLP-GAN: proportion loss plus discrimination between real and generated patches."""
 
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -15,17 +15,17 @@ from proportion_ssl.nets.random_numbers import generator
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """Loss of telling instances from generated ones, a scalar.
+    """Scalar loss for discriminating real from generated instances.
 
     Parameters
     ----------
     real, fake : torch.Tensor of shape (n_instances, n_classes)
-        Logits of the classes. A further class, "generated", has logit 0.
+        Logits of the classes. The additional class "generated" has logit 0.
 
     Returns
     -------
     loss : torch.Tensor
-        Mean of ``-log P(a class)`` of the instances plus mean of ``-log P(generated)`` of the others.
+        Mean of ``-log P(any class)`` over real plus mean of ``-log P(generated)`` over generated instances.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
 
 
 def hidden_features(module: nn.Module, X: torch.Tensor) -> torch.Tensor:
-    """What the last linear layer of a net receives; the instances themselves where there is no layer before.
+    """Input of the last linear layer of a net; the instances themselves if it is the only layer.
 
     Parameters
     ----------
@@ -69,13 +69,13 @@ def hidden_features(module: nn.Module, X: torch.Tensor) -> torch.Tensor:
 
 
 class FeatureGenerator(nn.Module):
-    """Features from uniform noise, by one hidden layer.
+    """Generator of features from uniform noise, with one hidden layer.
 
     Parameters
     ----------
     n_noise, n_hidden : int
     center, scale : torch.Tensor of shape (n_features,)
-        Where generated features begin, and the unit of their distance from there.
+        Initial mean of the generated features, and unit of their deviation from it.
     """
 
     def __init__(self, n_noise: int, n_hidden: int, center: torch.Tensor, scale: torch.Tensor):
@@ -87,22 +87,22 @@ class FeatureGenerator(nn.Module):
             ).to(center.device)
 
     def forward(self, n_instances: int) -> torch.Tensor:
-        """Features of shape (n_instances, n_features) from new noise."""
+        """Generate features of shape (n_instances, n_features) from new noise."""
         shape = (n_instances, self.n_noise)
         noise = torch.rand(shape, device=self.center.device, generator=generator())
         return self.center + self.scale * self.layers(2 * noise - 1)
 
 
 class GenerativeLoss(BagLoss):
-    """Proportion loss and :func:`discriminator_loss`; its generator learns beside the net.
+    """Proportion loss plus :func:`discriminator_loss`, with a generator trained alongside the net.
 
-    In each step the generator goes first: one step of Adam on the squared distance of the mean hidden
-    features of instances and generated ones.
+    Each step first updates the generator with one step of Adam on the squared distance between the mean
+    hidden features of real and generated instances.
 
     Parameters
     ----------
     adversarial_weight : float
-        Weight of the discriminator's loss beside the proportion loss.
+        Weight of the discriminator loss relative to the proportion loss.
     n_noise, n_hidden : int
     learning_rate : float
         Learning rate of the generator.
@@ -133,7 +133,7 @@ class GenerativeLoss(BagLoss):
     def improve_generator(
         self, generated: FeatureGenerator, module: nn.Module, batch: BagBatch
     ) -> None:
-        """One step of the generator towards the mean hidden features of the batch; the net stays."""
+        """Update the generator toward the mean hidden features of the batch; the net does not change."""
         with torch.no_grad():
             target = hidden_features(module, batch.X).mean(dim=0)
         found = hidden_features(module, generated(len(batch.X))).mean(dim=0)
@@ -145,32 +145,32 @@ class GenerativeLoss(BagLoss):
 
 
 class LLPGANClassifier(TwoStreamClassifier):
-    """Proportion loss of a net that also tells patches from generated features (LLP-GAN).
+    """Classifier with proportion loss and discrimination of real from generated features (LLP-GAN).
 
     Parameters
     ----------
     adversarial_weight : float, default=1.0
-        Weight of telling patches from generated features beside the proportion loss.
+        Weight of the discriminator loss relative to the proportion loss.
     n_noise : int, default=100
-        Uniform random numbers that the generator makes features from.
+        Number of uniform random inputs of the generator.
     n_hidden : int, default=128
-        Size of the generator's hidden layer.
+        Size of the hidden layer of the generator.
     generator_learning_rate : float, default=3e-4
-        Learning rate of the generator's Adam, whose first momentum is 0.5.
+        Learning rate of the generator (Adam with beta1 = 0.5).
     **kwargs
-        ``weight`` (default 1), ``ramp_up`` (0) and all else as in
+        ``weight`` (default 1), ``ramp_up`` (0) and other parameters of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        The authors' settings: equal weights, and a step on each single bag.
+        Settings of the authors: equal weights, and one step per bag.
 
     Notes
     -----
-    The paper generates images and matches the last hidden layer of a convolutional net. Here features are
-    generated by one hidden layer; the hidden layer that is matched is that of ``estimator``, or, with the
-    linear head, the features themselves. Instances of a bag need not be drawn whole.
+    The paper generates images and matches the last hidden layer of a convolutional net. Here a generator with
+    one hidden layer generates features. The matched hidden layer is that of ``estimator`` or, with a linear
+    head, the features themselves. Bags need not be used completely in each step.
 
     References
     ----------

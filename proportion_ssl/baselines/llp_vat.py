@@ -1,4 +1,4 @@
-"""LLP-VAT: virtual adversarial training beside the proportion loss."""
+"""LLP-VAT: proportion loss with virtual adversarial training."""
 
 from numbers import Real
 from typing import Any
@@ -13,15 +13,15 @@ from proportion_ssl.baselines.vat import VATClassifier
 
 
 class ProportionAndConsistencyLoss(BagLoss):
-    """Proportion loss, and a consistency loss whose weight rises.
+    """Proportion loss plus a consistency loss with increasing weight.
 
     Parameters
     ----------
     consistency : BagLoss
     weight : float
-        Weight of the consistency after the ramp.
+        Weight of the consistency loss after the ramp-up.
     ramp_up : float in [0, 1]
-        Share of all steps over which this weight rises.
+        Fraction of the steps over which this weight increases from 0.
     """
 
     def __init__(self, consistency: BagLoss, weight: float, ramp_up: float):
@@ -39,16 +39,16 @@ class ProportionAndConsistencyLoss(BagLoss):
 
 
 class LLPVATClassifier(VATClassifier):
-    """Proportion loss of the bags and virtual adversarial training (LLP-VAT).
+    """Classifier with proportion loss of bags and virtual adversarial training (LLP-VAT).
 
     Parameters
     ----------
     adversarial_weight : float, default=0.05
-        Weight of the adversarial loss beside the proportion loss.
+        Weight of the adversarial loss relative to the proportion loss.
     adversarial_ramp_up : float in [0, 1], default=0.4
-        Share of the steps over which this weight rises.
+        Fraction of the steps over which this weight increases from 0.
     **kwargs
-        As in :class:`VATClassifier`; ``weight`` and ``ramp_up`` are those of both losses together.
+        As in :class:`VATClassifier`; ``weight`` and ``ramp_up`` apply to both losses together.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""LPLP: shares among tumor subtypes are recorded, that of tumor is not."""
+"""LPLP: learning from recorded shares among tumor subtypes, without the share of tumor."""
 
 from numbers import Real
 from typing import Any, ClassVar
@@ -16,14 +16,14 @@ from proportion_ssl.proportions.weak_records import PartialRecord, refuse_weak_r
 
 
 class PartialProportionLoss(BagLoss):
-    """Proportion loss among the tumor classes, and cross-entropy of whether a bag holds tumor.
+    """Proportion loss among the tumor classes plus cross-entropy of the presence of tumor in a bag.
 
     Parameters
     ----------
     mil_weight : float
         Weight of the cross-entropy.
     tumor : torch.Tensor of bool, shape (n_classes,), or None
-        Columns of the tumor classes; None: those that each record is about.
+        Columns of the tumor classes; None: the classes that each record covers.
     """
 
     def __init__(self, mil_weight: float, tumor: torch.Tensor | None = None):
@@ -54,32 +54,32 @@ class PartialProportionLoss(BagLoss):
 
 
 class LPLPClassifier(TwoStreamClassifier):
-    """Learning from partial proportions (LPLP): the share of tumor in a bag is not used.
+    """Learning from partial label proportions (LPLP): the share of tumor in a bag is not used.
 
     Parameters
     ----------
     tumor_classes : array-like, default=None
-        Classes whose shares among each other are used of complete records, while the share of all of them
-        together is not, only whether it is 0. Default: records are taken as they are, partial for
-        ``Bags(..., among=tumor_classes)``, and complete ones are the proportion loss.
+        Tumor classes. From complete records, only the shares among these classes are used, and whether
+        their total is 0. Default: records are used as given: partial records for
+        ``Bags(..., among=tumor_classes)``; for complete records the loss is the proportion loss.
     mil_weight : float, default=0.01
-        Weight of the cross-entropy of whether a bag holds tumor, beside the proportion loss.
+        Weight of the cross-entropy of the presence of tumor, relative to the proportion loss.
     **kwargs
-        ``weight`` (default 1), ``ramp_up`` (0) and all else as of
+        ``weight`` (default 1), ``ramp_up`` (0) and other parameters of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        Of the authors: 16 bags of 32 images per step.
+        Settings of the authors: 16 bags of 32 images per step.
 
     Notes
     -----
-    LPLP [1]_ has a tumor score s of each patch (logistic) and shares of the subtypes (softmax), takes as the
-    proportions of a bag ``sum_i s_i softmax_i / sum_i s_i``, and as its probability of tumor the mean of s,
-    as in the authors' code. Here both are parts of one softmax f over all classes: s is the sum of
-    f over the tumor classes, and ``s softmax = f``. With one class besides these, both ways represent the
-    same. A bag whose record allows tumor as well as none takes no part in the cross-entropy.
+    LPLP [1]_ predicts a tumor score s (logistic) and shares of the subtypes (softmax) for each patch. The
+    predicted proportions of a bag are ``sum_i s_i softmax_i / sum_i s_i``, and its probability of tumor is
+    the mean of s, as in the authors' code. Here both come from one softmax f over all classes: s is the sum
+    of f over the tumor classes, and ``s softmax = f``. With a single other class, the two parametrizations
+    are equivalent. Bags whose record allows both tumor and no tumor are left out of the cross-entropy.
 
     References
     ----------
@@ -117,8 +117,8 @@ class LPLPClassifier(TwoStreamClassifier):
         tumor = np.isin(self.classes_, np.asarray(self.tumor_classes))
         if tumor.sum() != len(np.unique(self.tumor_classes)) or tumor.all() or not tumor.any():
             raise ValueError(
-                f"tumor_classes is {list(self.tumor_classes)!r}; give some of the classes, but not all: "
-                f"{self.classes_.tolist()}."
+                f"tumor_classes must be some, but not all, of the classes {self.classes_.tolist()}; got "
+                f"{list(self.tumor_classes)!r}."
             )
         return PartialProportionLoss(self.mil_weight, torch.as_tensor(tumor))
 
@@ -135,7 +135,7 @@ def presence_loss(
     among : torch.Tensor of bool, shape (n_bags, n_classes)
         Tumor classes.
     present, absent : torch.Tensor of bool, shape (n_bags,)
-        Whether the bag is known to hold tumor, or none; where neither, the loss is 0.
+        Whether the bag is known to contain tumor, or no tumor; if neither, the loss is 0.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def presence_loss(
 def shares_among(
     lower: torch.Tensor, upper: torch.Tensor, tumor: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Intervals of the shares among the tumor classes, from those among all classes.
+    """Intervals of the shares among the tumor classes, from intervals of the shares of all classes.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def shares_among(
     Returns
     -------
     lower, upper : torch.Tensor of shape (n_bags, n_classes)
-        Smallest and largest share where there is tumor; 0 for the other classes.
+        Smallest and largest share if there is tumor; 0 for the other classes.
 
     Examples
     --------
@@ -172,7 +172,7 @@ def shares_among(
     """
     low, high = lower * tumor, upper * tumor
     least, most = (part.sum(dim=1, keepdim=True) - part for part in (low, high))
-    alone = (most <= 0) & (high > 0)  # then all tumor is of this class
+    alone = (most <= 0) & (high > 0)  # all tumor is of this class
     smallest = torch.where(alone, 1.0, low / (low + most).where(low > 0, 1.0))
     largest = high / (high + least).where(high > 0, 1.0)
     return smallest, largest

@@ -1,4 +1,4 @@
-"""Mean map: class means solved from bag means, and logistic regression on these means."""
+"""Mean map: class means estimated from bag means, and logistic regression with these means."""
 
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -19,32 +19,33 @@ from proportion_ssl.proportions.intervals import consistent_proportions
 from proportion_ssl.proportions.weak_records import refuse_weak_records
 from proportion_ssl.pseudo_labels.exact_assignment import assign, count_bounds
 
-#: The alternating mean map ends when a round lowers its loss by a smaller share, or after so many rounds.
+#: Relative decrease of the loss below which the alternating mean map stops, and maximum number of rounds.
 SMALLEST_GAIN, MOST_ROUNDS = 1e-5, 50
 
 
 class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
-    """Logistic regression that needs of the bags only their means and proportions.
+    """Logistic regression from the means and proportions of bags (mean map).
 
-    The mean of a bag is the mix of the class means by its proportions. So many bags give the class
-    means by least squares, and multinomial logistic regression needs no more of the labels than the
-    sums of the instances of each class. Features should be standardized.
+    The mean of a bag is the average of the class means, weighted by its proportions. Class means are
+    therefore estimated from several bags by least squares. Multinomial logistic regression depends on the
+    labels only through the sums of the instances of each class. Features should be standardized.
 
     Parameters
     ----------
     C : float, default=None
         Inverse strength of the regularization, as in :class:`sklearn.linear_model.LogisticRegression`.
-        Default: ten times one over the mean squared distance of the instances to their mean; a hundredth
-        of that with bags, whose class means are estimates.
+        Default: ten divided by the mean squared distance of the instances from their mean; with bags a
+        hundredth of that, because class means are only estimates.
     laplacian : float, default=None
-        None: class means are the same in all bags (mean map). A number: each bag has its own, and this is the
-        weight of the differences between similar bags (Laplacian mean map); the larger, the more alike.
+        None: class means are the same in all bags (mean map). A number: each bag has its own class means, and
+        this is the weight of the differences between similar bags (Laplacian mean map).
     alternating : bool, default=False
-        True: the solution then labels the instances of the bags, with the recorded counts, and is fitted to
-        these labels, in turn until nothing changes (alternating mean map).
+        Whether to alternate between labeling the bag instances with the recorded counts and refitting to
+        these labels until convergence (alternating mean map).
     tol : float, default=1e-4
-        Training ends when no partial derivative of the mean loss is larger.
+        Stop when no partial derivative of the mean loss is larger in absolute value.
     max_iter : int, default=1000
+        Maximum number of steps of each fit.
     classes : array-like of shape (n_classes,), default=None
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
 
@@ -52,38 +53,39 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
     ----------
     classes_ : ndarray of shape (n_classes,)
     class_means_ : ndarray of shape (n_classes, n_features)
-        Without bags, means of the labeled instances; NaN for a class that has none. With ``laplacian`` the
-        mean over the bags, by their numbers of instances of the class.
+        Estimated class means. Without bags: means of the labeled instances, NaN for a class without any.
+        With ``laplacian``: mean over the bags, weighted by the number of instances of the class.
     coef_ : ndarray of shape (n_classes, n_features)
     intercept_ : ndarray of shape (n_classes,)
     C_ : float
-        What ``C`` was.
+        Value used for ``C``.
     n_iter_ : int
-        Steps of the last fit.
+        Number of steps of the last fit.
     losses_ : list of float
-        Mean loss after each fit: the first, and with ``alternating`` those to the labels of each round.
+        Mean loss after the first fit and, with ``alternating``, after the fit of each round.
     bag_labels_ : ndarray of int64, shape (n_bag_instances,)
         Class indices of the last round. Only with bags and ``alternating``.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        The settings of Patrini et al.: the alternating mean map begins with the Laplacian one, gamma 0.01, as
-        in the demonstration of their program.
+        Settings of Patrini et al.: alternating mean map, initialized with the Laplacian mean map with gamma
+        0.01, as in the demonstration of their program.
 
     Notes
     -----
-    Mean map of Quadrianto et al. [1]_ with a linear kernel. The labeled instances of each class enter
-    the least squares as a bag of this class alone, so that proportions which cannot tell the classes apart
-    still have a solution; in it every bag counts by its number of instances times its weight. Recorded
-    intervals are not used, only the proportions themselves. In the regression the labeled instances enter
-    with their labels, and all instances in the normalizing term, those of a bag with its weight.
+    Mean map of Quadrianto et al. [1]_ with a linear kernel. In the least squares, the labeled instances of
+    each class form a bag of this class only, so a solution exists even if the proportions do not distinguish
+    all classes. Each bag is weighted by its number of instances times its weight. Recorded intervals are not
+    used, only the proportions. In the regression, labeled instances are used with their labels, and all
+    instances in the normalizing term, those of a bag with its weight.
 
-    The plain mean map takes all instances of a class to have the same distribution in every bag. Slides that
-    are stained differently break this, and the class means with it. The Laplacian mean map [2]_ gives each
-    bag class means of its own; bags are similar by ``exp(-|difference of their means| / sigma)``, sigma being
-    the median distance of two bags, where the paper chooses it by cross-validation. The alternating one [2]_
-    ("min") does without class means in the end; where a proportion is an interval, any count within it
-    is allowed. Both had two classes and have any number here.
-    Without bags this is plain logistic regression, with an intercept that is not regularized.
+    The plain mean map assumes that the instances of a class have the same distribution in every bag.
+    Differences in stain between slides violate this. The Laplacian mean map [2]_ estimates separate class
+    means for each bag. The similarity of two bags is ``exp(-|difference of their means| / sigma)``, where
+    sigma is the median distance of two bags; the paper chooses it by cross-validation. The alternating mean
+    map [2]_ ("min") uses class means only for initialization; if a proportion is an interval, any count
+    within it is allowed. The paper considers two classes; here any number is supported.
+
+    Without bags this is plain logistic regression with an unregularized intercept.
 
     References
     ----------
@@ -100,7 +102,7 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
     True
     """
 
-    random_state = None  # of the base; nothing here is drawn
+    random_state = None  # required by the base class; nothing is random
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **BagClassifier._parameter_constraints,
@@ -115,7 +117,7 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
 
     _kept = FeaturesOnly._kept.extended(
         always={"C_": (float, int), "n_iter_": (int,)},
-        sometimes={"losses_": (list,)},  # files of earlier versions have none
+        sometimes={"losses_": (list,)},  # missing in files of earlier versions
         arrays={
             "class_means_": Array("float64", ("classes", "features"), finite=False),
             "coef_": Array("float64", ("classes", "features")),
@@ -148,7 +150,7 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
         labeled, weights = np.column_stack([sums, counts]), np.ones(len(X))
         statistic = labeled
         if bags is None:
-            with np.errstate(invalid="ignore"):  # NaN for a class of `classes` that nothing shows
+            with np.errstate(invalid="ignore"):  # NaN for a class without instances
                 self.class_means_ = sums / counts[:, np.newaxis]
         else:
             instances = np.asarray(bags.X, dtype=np.float64)
@@ -173,13 +175,13 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
                     X, weights, statistic, theta
                 )
                 self.losses_.append(loss)
-                of_labels = self.losses_[1:]  # the first loss is that of class means, not of labels
+                of_labels = self.losses_[1:]  # the first loss is for class means, not labels
                 if len(of_labels) > 1 and of_labels[-2] - loss <= SMALLEST_GAIN * abs(loss):
                     break
         self.coef_, self.intercept_ = theta[:, :-1].copy(), theta[:, -1].copy()
 
     def _expected_in_bags(self, X, codes, instances, bags):
-        """Sums and counts of the classes in the bags, shape (n_classes, n_features + 1)."""
+        """Expected sums and counts of the classes in the bags, shape (n_classes, n_features + 1)."""
         shares, n_classes = _shares(bags), len(self.classes_)
         in_bags = (bags.weights * bags.sizes)[:, np.newaxis] * shares
         counts = in_bags.sum(axis=0)
@@ -205,7 +207,7 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
         return np.column_stack([sums, counts])
 
     def _fit_exponential_family(self, X, weights, statistic, start):
-        """Maximize the likelihood, which knows the labels by sums and counts of the classes only."""
+        """Maximize the likelihood, which depends on labels only through sums and counts of the classes."""
         total = weights.sum()
 
         def loss(flat):
@@ -233,6 +235,6 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
 
 
 def _shares(bags: Bags) -> np.ndarray:
-    """Recorded proportions, freed of the rounding that lets a row miss 1."""
+    """Recorded proportions, adjusted for rounding so that rows sum to 1."""
     refuse_weak_records(bags.record, "MeanMapClassifier")
     return consistent_proportions(bags.proportions, bags.lower, bags.upper)

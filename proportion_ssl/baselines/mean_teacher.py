@@ -1,4 +1,4 @@
-"""Mean Teacher, and the teacher that other systems use as well: an average of the student's weights."""
+"""Mean Teacher, and the moving-average teacher that is shared with other methods."""
 
 import copy
 from numbers import Real
@@ -14,16 +14,16 @@ from proportion_ssl.baselines._views import weak_view
 
 
 class TeacherLoss(BagLoss):
-    """Base of the losses with a teacher whose weights are the exponential moving average of the net's.
+    """Base class for losses with a teacher, the exponential moving average of the weights of the net.
 
-    The average includes each training step once: weights are averaged at the
-    start of the step that follows, and after the last one. In the end the net takes the teacher's weights.
+    Weights are averaged once per training step: at the start of the next step, and after the last one. At
+    the end of training, the net receives the weights of the teacher.
 
     Parameters
     ----------
     decay : float in [0, 1)
-        Share of the old average; after step t = 1, 2, ... at most ``1 - 1 / (t + 1)``, so that the first
-        weights, which are random, soon count for little.
+        Weight of the old average; at most ``1 - 1 / (t + 1)`` after step t = 1, 2, ..., so that the random
+        initial weights are soon forgotten.
     """
 
     def __init__(self, decay: float):
@@ -40,7 +40,7 @@ class TeacherLoss(BagLoss):
         return self.consistency(module, batch)
 
     def consistency(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
-        """How far the net is from its teacher, a scalar."""
+        """Scalar loss for the difference between net and teacher."""
         raise NotImplementedError
 
     def finish(self, module: nn.Module) -> None:
@@ -57,7 +57,7 @@ class TeacherLoss(BagLoss):
 
 
 class MeanTeacherLoss(TeacherLoss):
-    """Mean squared difference of the class probabilities of net and teacher, under noise of their own."""
+    """Mean squared difference between class probabilities of net and teacher under independent noise."""
 
     def __init__(self, decay: float, noise: float):
         super().__init__(decay)
@@ -72,29 +72,29 @@ class MeanTeacherLoss(TeacherLoss):
 
 
 class MeanTeacherClassifier(TwoStreamClassifier):
-    """Mean Teacher: predictions under noise must agree with those of a running average of the net.
+    """Mean Teacher: predictions under noise must agree with those of a moving average of the net.
 
-    Labeled patches and those of the bags are taken as unlabeled data; proportions are not used.
-    The teacher predicts.
+    Labeled patches and bag patches are used as unlabeled data; proportions are not used. The teacher is used
+    for prediction.
 
     Parameters
     ----------
     decay : float in [0, 1), default=0.999
-        Decay of the teacher's weights.
+        Decay of the teacher weights.
     noise : float, default=0.15
-        Standard deviation of the noise on features, in those of the features over the labeled patches;
-        images are turned and mirrored. Dropout is on in net and teacher.
+        Standard deviation of the noise on features, relative to that of the features of the labeled patches.
+        Images are rotated and mirrored instead. Dropout is active in net and teacher.
     weight : float, default=10.0
-        Weight of the consistency beside the cross-entropy.
+        Weight of the consistency loss relative to the cross-entropy.
     ramp_up : float, default=0.4
-        Share of the steps over which the weight rises.
+        Fraction of the steps over which the weight increases from 0.
     **kwargs
         As in :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        The authors' settings for CIFAR-10: weight 100, reached after 40,000 of 150,000 steps.
+        Settings of the authors for CIFAR-10: weight 100, reached after 40,000 of 150,000 steps.
 
     References
     ----------

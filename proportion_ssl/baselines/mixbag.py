@@ -1,4 +1,4 @@
-"""MixBag: new bags from parts of two."""
+"""MixBag: bag augmentation by mixing parts of two bags."""
 
 from dataclasses import replace
 from numbers import Real
@@ -15,30 +15,30 @@ from proportion_ssl.proportions.weak_records import refuse_weak_records
 
 
 class MixBag(BaseEstimator):
-    """Bags that are mixed of parts of two: MixBag of Asanomi et al.
+    """Augment a batch by mixing parts of two bags: MixBag of Asanomi et al.
 
-    Each bag stays whole with probability 1/2. From the others a share g, drawn uniformly from (0, 1), makes a
-    new bag with a share 1 - g of another bag of the batch; the proportions are mixed by the numbers of
-    instances taken. Since parts of bags differ from the whole by chance, the loss is 0 while the
+    Each bag is kept with probability 1/2. Otherwise a fraction g of its instances, with g uniform in (0, 1),
+    is combined with a fraction 1 - g of another bag of the batch. The proportions are averaged, weighted by
+    the numbers of instances. Because parts of bags differ from the whole by chance, the loss is 0 if the
     prediction lies within a confidence interval of the mixed proportions.
 
     Parameters
     ----------
     confidence : float in [0, 1), default=0.99
-        Confidence of the interval, whose half width is
-        ``z * sum over the two of (their share) * sqrt(p (1 - p) / (instances taken))``.
+        Confidence level of the interval, whose half-width is
+        ``z * sum over both bags of (fraction of the new bag) * sqrt(p (1 - p) / (number of instances))``.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        The authors' setting for the :class:`~proportion_ssl.baselines.ProportionLossClassifier` around it: 32
-        bags in each step. Each pass over the bags then makes a sixteenth of the steps of 2 bags per step; for
+        Setting of the authors for the :class:`~proportion_ssl.baselines.ProportionLossClassifier` that uses
+        it: 32 bags per step. A pass over the bags then has a sixteenth of the steps of 2 bags per step; for
         equal numbers of steps multiply ``max_epochs`` by 16.
 
     Notes
     -----
-    Outside the interval the distance is taken to its nearest end, where the authors' code takes that to its
-    middle: the loss then has no jump. A bag that is alone in its batch stays whole.
+    Outside the interval, the loss is computed from its nearest end, which makes it continuous; the authors'
+    code uses the midpoint. A single bag in a batch is kept.
 
     References
     ----------
@@ -56,7 +56,7 @@ class MixBag(BaseEstimator):
         self.confidence = confidence
 
     def __call__(self, batch: BagBatch) -> BagBatch:
-        """As many bags as there are in the batch, some of them mixed."""
+        """Return as many bags as in the batch, some of them mixed."""
         self._validate_params()
         refuse_weak_records(batch.record, "MixBag")
         z = float(norm.ppf(0.5 + self.confidence / 2))
@@ -83,14 +83,14 @@ class MixBag(BaseEstimator):
 
 
 def _part(rows, share):
-    """A random share of the rows, at least one."""
+    """Random fraction of the rows, at least one row."""
     return rows[
         torch.randperm(len(rows), generator=generator())[: max(1, round(share * len(rows)))]
     ]
 
 
 def _mix(batch, bags, n_taken, z):
-    """Ends of the interval of the mixed proportions, and the mixed weight."""
+    """Interval of the mixed proportions, and the mixed weight."""
     share = torch.tensor(n_taken, dtype=batch.lower.dtype, device=batch.lower.device)[:, None]
     lower, upper = batch.lower[list(bags)], batch.upper[list(bags)]
     middle = (lower + upper) / 2

@@ -1,4 +1,4 @@
-"""MixMatch: sharpened guesses of several views, mixed with the labeled patches."""
+"""MixMatch: sharpened pseudo labels of several views, mixed with the labeled patches."""
 
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -16,13 +16,13 @@ from proportion_ssl.nets.random_numbers import generator
 
 
 def sharpen(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Probabilities to the power of ``1 / temperature``, divided by their sum.
+    """Raise probabilities to the power of ``1 / temperature`` and normalize them.
 
     Parameters
     ----------
     probabilities : torch.Tensor of shape (n_instances, n_classes)
     temperature : float
-        Towards 0 the largest probability becomes 1.
+        Above 0; as it approaches 0, the largest probability approaches 1.
 
     Returns
     -------
@@ -37,10 +37,10 @@ def sharpen(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 class MixMatchLoss(TeacherLoss):
-    """Mean squared difference of predictions and guessed labels, both of mixed instances.
+    """Mean squared difference between predictions and pseudo labels of mixed instances.
 
-    The labeled patches of the step are mixed as well, and with the same instances: their loss is
-    :meth:`of_labeled`, the loss of labels at these mixes.
+    The labeled patches of the step are mixed with the same instances; :meth:`of_labeled` is the loss of the
+    mixed labels.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ class MixMatchLoss(TeacherLoss):
     temperature : float
         See :func:`sharpen`.
     alpha : float
-        The larger share of each mix is the larger of lambda and ``1 - lambda``, lambda drawn from
+        The mixing coefficient is the larger of lambda and ``1 - lambda``, with lambda drawn from
         Beta(alpha, alpha).
     noise : float
         Noise of the views, see :func:`~proportion_ssl.baselines._views.weak_view`.
     decay : float in [0, 1)
-        Decay of the averaged weights, which predict after the last step.
+        Decay of the moving average of the weights, used for prediction after training.
     """
 
     def __init__(self, n_views: int, temperature: float, alpha: float, noise: float, decay: float):
@@ -63,7 +63,7 @@ class MixMatchLoss(TeacherLoss):
         self.mixed_labeled: Any = None
 
     def draw_shares(self, n_instances: int) -> np.ndarray:
-        """Share of each mix that is the instance itself, at least one half."""
+        """Draw the weight of the instance itself in each mix, at least 0.5."""
         seed = torch.randint(2**63 - 1, (), generator=generator())
         shares = np.random.default_rng(int(seed)).beta(self.alpha, self.alpha, n_instances)
         return np.maximum(shares, 1 - shares)
@@ -92,34 +92,34 @@ class MixMatchLoss(TeacherLoss):
 
 
 class MixMatchClassifier(TwoStreamClassifier):
-    """MixMatch: labels guessed from several views train mixes of labeled and unlabeled patches.
+    """MixMatch: train on mixes of labeled patches and unlabeled patches with pseudo labels.
 
-    Patches of the bags are taken as unlabeled data; proportions are not used. An average of the net's weights
-    predicts.
+    Patches of the bags are used as unlabeled data; proportions are not used. A moving average of the weights
+    of the net is used for prediction.
 
     Parameters
     ----------
     n_views : int, default=2
-        Views of each patch whose mean prediction is its label.
+        Number of views of each patch; their mean prediction is the pseudo label.
     temperature : float, default=0.5
-        Guessed labels are sharpened: probabilities to the power of ``1 / temperature``.
+        Pseudo labels are sharpened: probabilities to the power of ``1 / temperature``.
     alpha : float, default=0.75
-        Shares of the mixes are drawn from Beta(alpha, alpha), the larger one being that of the patch itself.
+        Mixing coefficients are drawn from Beta(alpha, alpha); the larger part is the patch itself.
     noise : float, default=0.05
-        Standard deviation of the noise of a view, in those of the features over the labeled patches.
+        Standard deviation of the noise of a view, relative to that of the features of the labeled patches.
     decay : float in [0, 1), default=0.999
-        Decay of the averaged weights.
+        Decay of the moving average of the weights.
     weight : float, default=10.0
-        Weight of the mean squared difference beside the cross-entropy.
+        Weight of the mean squared difference relative to the cross-entropy.
     ramp_up : float, default=0.4
-        Share of the steps over which the weight rises.
+        Fraction of the steps over which the weight increases from 0.
     **kwargs
         As in :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        The authors' settings for CIFAR-10: weight 75, reached after 1/64 of the steps.
+        Settings of the authors for CIFAR-10: weight 75, reached after 1/64 of the steps.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""mixup of the labeled patches."""
+"""mixup of labeled patches."""
 
 from numbers import Real
 from typing import Any
@@ -11,14 +11,14 @@ from proportion_ssl.nets.signed_dataset import SignedDataset
 
 
 class MixedDataset(SignedDataset):
-    """Instances and labels of a batch, mixed with those of the same batch in another order.
+    """Dataset that mixes the instances and labels of a batch with a permutation of the same batch.
 
     Parameters
     ----------
     X, signed, rows
         As in :class:`~proportion_ssl.nets.signed_dataset.SignedDataset`.
     alpha : float
-        The share of the mix is drawn from Beta(alpha, alpha), once per batch.
+        The mixing coefficient is drawn from Beta(alpha, alpha), once per batch.
     random_state : numpy.random.RandomState
     """
 
@@ -27,7 +27,7 @@ class MixedDataset(SignedDataset):
         self.alpha, self.random_state = alpha, random_state
 
     def gather(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mixed instances (n, ...) and signed labels (n, n_classes), both real numbers."""
+        """Mixed instances (n, ...) and mixed signed labels (n, n_classes), both real-valued."""
         X, signed = super().gather(positions)
         rest = X.dtype.type(1 - self.random_state.beta(self.alpha, self.alpha))
         other = self.random_state.permutation(len(X))
@@ -36,17 +36,17 @@ class MixedDataset(SignedDataset):
 
 
 class MixupClassifier(TwoStreamClassifier):
-    """mixup: trains on mixes of two labeled patches, labeled as both in the same shares.
+    """mixup: train on linear mixes of two labeled patches and of their labels.
 
-    Bags are checked, but not used: mixup is a way of supervised training. Ends as the supervised
-    fit does, by the loss of the validation patches.
+    Bags are checked but not used, because mixup is a supervised method. Early stopping uses the loss of the
+    validation patches, as in the supervised fit.
 
     Parameters
     ----------
     alpha : float, default=0.2
-        Shares are drawn from Beta(alpha, alpha); towards 0 nothing is mixed.
+        Mixing coefficients are drawn from Beta(alpha, alpha); as alpha approaches 0, nothing is mixed.
     **kwargs
-        As in :class:`~proportion_ssl.baselines.TwoStreamClassifier`; what concerns bags has no effect.
+        As in :class:`~proportion_ssl.baselines.TwoStreamClassifier`; parameters for bags have no effect.
 
     References
     ----------

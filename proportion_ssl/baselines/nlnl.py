@@ -1,4 +1,4 @@
-"""NLNL: labels that may be wrong teach first what patches are not; and a list of doubtful labels."""
+"""NLNL: negative learning for noisy labels, and a list of doubtful labels."""
 
 from collections import deque
 from numbers import Integral, Real
@@ -14,12 +14,12 @@ from proportion_ssl.estimators._with_net import TrainedNetClassifier
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import train_epochs, training_rows
 
-#: Epochs over which predictions are averaged to judge a label.
+#: Number of epochs over which predictions are averaged to assess a label.
 N_JUDGED = 10
 
 
 class NegativeDataset(SignedDataset):
-    """Labeled instances of which each time another class is drawn that they are not.
+    """Dataset that gives each labeled instance a new random negative label each time it is read.
 
     Parameters
     ----------
@@ -33,24 +33,24 @@ class NegativeDataset(SignedDataset):
         self.random_state = random_state
 
     def gather(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Instances (n, ...) and signed labels (n, n_classes) with one -1 each."""
+        """Instances (n, ...) and signed labels (n, n_classes) with one -1 per row."""
         X, signed = super().gather(positions)
         return X, complementary_labels(signed, self.random_state)
 
 
 def complementary_labels(signed: np.ndarray, random_state: np.random.RandomState) -> np.ndarray:
-    """For each instance a random class other than its label, as a negative label.
+    """Draw a random class other than the label of each instance, as a negative label.
 
     Parameters
     ----------
     signed : ndarray of shape (n_instances, n_classes)
-        One positive label each.
+        One positive label per row.
     random_state : numpy.random.RandomState
 
     Returns
     -------
     negative : ndarray of int8, shape (n_instances, n_classes)
-        -1 once in each row.
+        One -1 per row.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def complementary_labels(signed: np.ndarray, random_state: np.random.RandomState
 
 
 def believed_labels(probabilities: np.ndarray, codes: np.ndarray, smallest: float) -> np.ndarray:
-    """Which labels have more than a probability.
+    """Return which labels have a probability above a limit.
 
     Parameters
     ----------
@@ -88,11 +88,12 @@ def believed_labels(probabilities: np.ndarray, codes: np.ndarray, smallest: floa
 
 
 class NLNLClassifier(TrainedNetClassifier):
-    """Negative learning for noisy labels: labels that the net does not come to believe are not trained on.
+    """Negative learning for noisy labels (NLNL): labels with a low predicted probability are not used.
 
-    Three phases on the labeled patches. NL: "is not" of a random other class, which is seldom wrong even
-    where labels are. SelNL: the same, without patches whose label has no more than the probability of
-    chance. SelPL: "is", of the patches whose label is probable. Bags are checked, but not used.
+    Training on the labeled patches has three phases. NL: negative labels of random other classes, which are
+    rarely wrong even if labels are. SelNL: the same, without patches whose label has a probability at or
+    below chance. SelPL: positive labels of the patches whose label is probable. Bags are checked but not
+    used.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ class NLNLClassifier(TrainedNetClassifier):
     threshold : float in [0, 1], default=0.5
         Smallest probability of a label in SelPL.
     max_epochs : int, default=20
-        Epochs of each phase; with many more a net comes to believe wrong labels as well.
+        Number of epochs of each phase; with many more, a net also fits wrong labels.
     learning_rate, batch_size, oversample, classes, random_state
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
 
@@ -111,16 +112,16 @@ class NLNLClassifier(TrainedNetClassifier):
     estimator_ : skorch.NeuralNet
         The trained net.
     label_probabilities_ : ndarray of shape (n_labeled, n_classes)
-        What the net predicts of the labeled patches, averaged over its last ten epochs of SelNL.
+        Predictions for the labeled patches, averaged over the last ten epochs of SelNL.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        The authors' settings: a threshold of 0.5 and 720 epochs in each phase.
+        Settings of the authors: a threshold of 0.5 and 720 epochs in each phase.
 
     Notes
     -----
-    The loss of a negative label is ``-log(1 - p)``; computed from logits, it needs no bound on p. Labels are
-    judged by predictions without dropout, where the authors average those of the training steps. Their
-    last step, a new net that also learns from the doubtful patches by their predicted labels, is left out.
+    The loss of a negative label is ``-log(1 - p)``, computed from logits, so p need not be bounded. Labels
+    are assessed by predictions without dropout; the authors average the predictions of the training steps.
+    Their last step, a new net that also learns from the predicted labels of doubtful patches, is omitted.
 
     References
     ----------
@@ -128,10 +129,10 @@ class NLNLClassifier(TrainedNetClassifier):
 
     See Also
     --------
-    doubtful_labels : The labels that are not believed.
+    doubtful_labels : List of labels with a low predicted probability.
     """
 
-    #: Parameters of the base without effect here: all labeled patches are trained on, in every epoch.
+    #: Parameters of the base class without effect: every epoch uses all labeled patches for training.
     patience, validation_fraction = 1, 0.0
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
@@ -178,7 +179,7 @@ class NLNLClassifier(TrainedNetClassifier):
                     chance = self.threshold if phase == "SelPL" else 1 / len(self.classes_)
                     believed = believed_labels(np.mean(last, axis=0), codes, chance)
                 if not believed.any():
-                    break  # nothing to learn from, nor later on
+                    break  # no labels left to learn from, also in later epochs
                 kept = signed * believed[:, np.newaxis]
                 rows = training_rows(kept, random_state, balance=self.oversample)
                 data = SignedDataset(X, signed, rows)
@@ -191,7 +192,7 @@ class NLNLClassifier(TrainedNetClassifier):
 
 
 def doubtful_labels(X: Any, y: Any, *, estimator: NLNLClassifier | None = None) -> pd.DataFrame:
-    """Labeled patches whose label a net does not believe: wrongly outlined ones are among them.
+    """List labeled patches with a low predicted probability of their label, such as mislabeled ones.
 
     Parameters
     ----------
@@ -200,21 +201,20 @@ def doubtful_labels(X: Any, y: Any, *, estimator: NLNLClassifier | None = None) 
     y : array-like of shape (n_labeled,)
         Labels.
     estimator : NLNLClassifier, default=None
-        What learns from them; its ``threshold`` says how probable a label must be. Default:
+        Classifier to fit; labels with a probability below its ``threshold`` are doubtful. Default:
         ``NLNLClassifier(random_state=0)``.
 
     Returns
     -------
     doubtful : DataFrame
-        One row per doubtful label, the least probable first; the index is the row of X. Columns ``label``,
-        ``probability`` of the label, ``suggested`` (the most probable class) and
-        ``suggested_probability``.
+        One row per doubtful label, least probable first; the index is the row of X. Columns: ``label``,
+        ``probability`` of the label, ``suggested`` (most probable class) and ``suggested_probability``.
 
     Notes
     -----
-    The filter of Kim et al. (see :class:`NLNLClassifier`): labels below ``threshold`` when training turns
-    from negative to positive labels. A list to look at, not to correct by: rare kinds of patches are
-    doubtful as well.
+    The filter of Kim et al. (see :class:`NLNLClassifier`): labels below ``threshold`` when training changes
+    from negative to positive labels. Review the list; do not correct labels automatically, because rare
+    kinds of patches are listed too.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Noisy Student: a net without noise labels the bags, a new one learns from them under noise, in rounds."""
+"""Noisy Student: in each round, a teacher labels the bags and a new student is trained under noise."""
 
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from proportion_ssl.nets.training import train_until_settled, training_rows
 
 
 class NoisyDataset(SignedDataset):
-    """Instances under new noise each time they are read.
+    """Dataset that adds new noise to instances each time they are read.
 
     Parameters
     ----------
@@ -35,21 +35,21 @@ class NoisyDataset(SignedDataset):
         self.scale, self.noise, self.drop = scale, noise, drop
 
     def __getitems__(self, positions: Any) -> Any:
-        """Batch of changed instances (n, ...) and signed labels (n, n_classes)."""
+        """Batch of noisy instances (n, ...) and signed labels (n, n_classes)."""
         X, signed = super().__getitems__(positions)
         return strong_view(X, self.scale, self.noise, self.drop), signed
 
 
 def teacher_labels(probabilities: np.ndarray, threshold: float, soft: bool) -> np.ndarray:
-    """Labels of all instances whose largest probability is large enough.
+    """Pseudo labels of all instances whose largest probability reaches a threshold.
 
     Parameters
     ----------
     probabilities : ndarray of shape (n_instances, n_classes)
     threshold : float
-        Smallest probability that labels an instance.
+        Smallest probability of a label.
     soft : bool
-        True: the probabilities are the labels; False: the most probable class.
+        True: labels are the probabilities; False: labels are the most probable class.
 
     Returns
     -------
@@ -69,30 +69,30 @@ def teacher_labels(probabilities: np.ndarray, threshold: float, soft: bool) -> n
 
 
 class NoisyStudentClassifier(TrainedNetClassifier):
-    """Noisy Student: students learn under noise from labels that their teacher gave without.
+    """Noisy Student: students trained under noise on pseudo labels that a teacher gives without noise.
 
-    The first teacher is supervised. In each round it labels the patches of the bags, those of too small a
-    confidence are left out, classes are balanced, and a new net is trained on these and on the labeled
-    patches, all under noise; it is the next teacher. Proportions are not used.
+    The first teacher is trained on the labeled patches. In each round, the teacher labels the patches of the
+    bags, patches with low confidence are left out, and classes are balanced. A new net is trained under noise
+    on these and the labeled patches and becomes the next teacher. Proportions are not used.
 
     Parameters
     ----------
     estimator : skorch.NeuralNet, default=None
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     n_rounds : int, default=3
-        Students.
+        Number of students.
     threshold : float in [0, 1], default=0.3
-        Smallest confidence of a label.
+        Smallest confidence of a pseudo label.
     soft : bool, default=True
-        Labels are the teacher's probabilities; False: its most probable class.
+        Whether pseudo labels are the probabilities of the teacher, or its most probable class.
     noise : float, default=0.3
-        Standard deviation of the noise on features, in those of the features over the labeled patches;
-        images are mirrored and go through RandAugment.
+        Standard deviation of the noise on features, relative to that of the features of the labeled patches.
+        Images are mirrored and changed by RandAugment instead.
     drop : float in [0, 1), default=0.5
-        Probability that a student loses a feature, beside the dropout of the net itself.
+        Probability of dropping a feature for the student, in addition to the dropout of the net.
     max_epochs, patience, validation_fraction, learning_rate, batch_size, oversample, classes, random_state
-        As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`; ``max_epochs`` and ``patience`` are
-        those of each net. ``oversample`` balances the labels of the teacher as well.
+        As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`; ``max_epochs`` and ``patience`` apply
+        to each net. ``oversample`` also balances the pseudo labels.
 
     Attributes
     ----------
@@ -100,16 +100,16 @@ class NoisyStudentClassifier(TrainedNetClassifier):
     estimator_ : skorch.NeuralNet
         The last student.
     history_ : list of dict
-        For each round ``n_labels``, the number of labeled patches of the bags, and ``n_epochs``.
+        For each round ``n_labels``, the number of pseudo-labeled patches, and ``n_epochs``.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        The authors' settings: three rounds, soft labels from a confidence of 0.3 on, dropout 0.5.
+        Settings of the authors: three rounds, soft labels with a confidence of at least 0.3, dropout 0.5.
 
     Notes
     -----
-    The paper adds stochastic depth, which a head does not have, and a larger student in each round. It keeps
-    equally many labels of each class, those of the largest confidence; here rarer classes are
-    repeated and nothing is left out. Labels have the weight of their bag.
+    The paper also uses stochastic depth, which does not apply to a head, and a larger student in each round.
+    It keeps the same number of most confident labels of each class; here rarer classes are repeated instead.
+    Pseudo labels have the weight of their bag.
 
     References
     ----------
@@ -194,7 +194,7 @@ class NoisyStudentClassifier(TrainedNetClassifier):
 
 
 def _scale(X, rows):
-    """Standard deviations of features over the labeled patches that are trained on; 1 for images."""
+    """Standard deviations of features over the labeled training patches; 1 for images."""
     if len(X.shape) != 2:
         return torch.ones(())
     return torch.as_tensor(np.asarray(X[rows]).std(axis=0))

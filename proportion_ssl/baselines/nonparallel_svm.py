@@ -1,4 +1,4 @@
-"""NP-SVM: a plane near each class and far from all others, and labels of the bags, found in turn."""
+"""NP-SVM: alternate between fitting a plane per class and labeling the bags."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -17,27 +17,27 @@ from proportion_ssl.pseudo_labels.exact_assignment import assign, count_bounds
 
 
 class NonparallelSVMClassifier(LinearMachines):
-    """Nonparallel support vector machines with bags whose labels keep the recorded counts (LLP-NPSVM).
+    """Nonparallel support vector machine for bags with recorded counts (LLP-NPSVM).
 
-    Each class has a plane of its own that lies near its instances, and from which all others are at least 1
-    away, on one side. An instance belongs to the class whose plane is nearest. Repeats: fit the planes to
-    the labels, give every bag the labels that cost least among those with its recorded counts. Features
-    should be standardized.
+    Each class has a plane that is close to its own instances and at a distance of at least 1, on one side,
+    from all others. An instance is assigned to the class with the nearest plane. The fit alternates between
+    fitting the planes to the labels and giving each bag the labels with the smallest loss among those with
+    the recorded counts. Features should be standardized.
 
     Parameters
     ----------
     C_own : float, default=None
-        Weight of an instance's distance to the plane of its class, beyond ``epsilon``. Default: one over
-        the mean squared distance of the instances to their mean.
+        Weight of the loss for the distance of an instance from the plane of its class beyond ``epsilon``.
+        Default: inverse of the mean squared distance of the instances from their mean.
     C_other : float, default=None
-        Weight of its being nearer than 1 to, or on the wrong side of, the planes of the other classes.
+        Weight of the loss for instances closer than 1 to the plane of another class, or on its wrong side.
         Default: as ``C_own``.
     epsilon : float, default=0.1
-        Distance to the own plane, in units of the margin, that costs nothing.
+        Distance from the own plane without loss, in units of the margin.
     tol : float, default=1e-4
-        Ends when the objective falls by a smaller share.
+        Stop when the relative decrease of the objective is smaller.
     max_iter : int, default=50
-        Most alternations.
+        Maximum number of alternations.
     classes : array-like of shape (n_classes,), default=None
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
 
@@ -45,29 +45,29 @@ class NonparallelSVMClassifier(LinearMachines):
     ----------
     classes_ : ndarray of shape (n_classes,)
     coef_ : ndarray of shape (n_classes, n_features)
-        A plane per class, also if there are two.
+        One plane per class, also with two classes.
     intercept_ : ndarray of shape (n_classes,)
     bag_labels_ : ndarray of int64, shape (n_bag_instances,)
         Class indices. Only with bags.
     history_ : list of dict
-        ``objective`` after each alternation; it never rises.
+        ``objective`` after each alternation; it never increases.
     n_iter_ : int
         Number of alternations; 1 without bags.
     C_own_, C_other_ : float
-        What ``C_own`` and ``C_other`` were.
+        Values used for ``C_own`` and ``C_other``.
     n_features_in_ : int
 
     Notes
     -----
-    After Qi et al. [1]_ with a linear kernel: minimizes over planes and labels y of the bags
+    Follows Qi et al. [1]_ with a linear kernel: minimizes over planes and labels y of the bags
     ``sum_c |w_c|^2 / 2 + C_own sum_i max(0, |f_yi(x_i)| - epsilon)^2
     + C_other sum_i sum_{c != yi} max(0, 1 + f_c(x_i))^2`` with ``f_c(x) = w_c x + b_c``. The paper has two
-    classes; for more, each has a plane here, which for two is the same. The losses are squared, so that
-    each fit goes on from the last planes, and the labels of a bag are exact minimizers of the same objective
-    by assignment. The paper begins with random labels; here the planes of the labeled instances give the
-    first ones. Where a proportion is an interval, any count within it is allowed.
+    classes; with one plane per class, this generalizes to more. The losses are squared, so that each fit can
+    start from the last planes. The labels of a bag minimize the same objective exactly, by assignment. The
+    paper starts from random labels; here the planes of the labeled instances give the initial labels. If a
+    proportion is an interval, any count within it is allowed.
 
-    There is no ``predict_proba``: distances are not probabilities.
+    There is no ``predict_proba``, because distances are not probabilities.
 
     References
     ----------
@@ -84,7 +84,7 @@ class NonparallelSVMClassifier(LinearMachines):
     True
     """
 
-    random_state = None  # of the base; nothing here is drawn
+    random_state = None  # required by the base class; nothing is random
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
         **BagClassifier._parameter_constraints,
@@ -127,7 +127,7 @@ class NonparallelSVMClassifier(LinearMachines):
         self.classes = classes
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Distances to the planes, negative: the largest is that of the nearest plane.
+        """Compute negative distances from the planes; the largest belongs to the nearest plane.
 
         Parameters
         ----------
@@ -136,13 +136,18 @@ class NonparallelSVMClassifier(LinearMachines):
         Returns
         -------
         scores : ndarray of shape (n_instances, n_classes), or (n_instances,) if there are two classes
-            Two classes: how much nearer the plane of the second is, above 0 for the second.
+            With two classes, the difference of the two distances; above 0 means the second class.
+
+        Raises
+        ------
+        ValueError
+            If X does not have the shape or the feature names seen in ``fit``.
         """
         check_is_fitted(self)
         X = np.asarray(self._check_instances(X), dtype=np.float64)
         values = X @ self.coef_.T + self.intercept_
         lengths = np.linalg.norm(self.coef_, axis=1)
-        # a plane without direction is near nothing
+        # a plane with zero normal vector is infinitely far away
         distances = np.divide(
             np.abs(values), lengths, out=np.full_like(values, 1e300), where=lengths > 0
         )
@@ -179,7 +184,7 @@ class NonparallelSVMClassifier(LinearMachines):
 
 
 def label_costs(scores: np.ndarray, settings: tuple[float, float, float]) -> np.ndarray:
-    """What each label of each instance costs.
+    """Loss of each possible label of each instance.
 
     Parameters
     ----------
@@ -218,7 +223,7 @@ def fit_planes(
     settings: tuple[float, float, float],
     tol: float,
 ) -> np.ndarray:
-    """Planes near the instances of their class and 1 away from the others.
+    """Fit planes close to the instances of their class and at a distance of 1 from the others.
 
     Parameters
     ----------
@@ -226,11 +231,11 @@ def fit_planes(
     labels : ndarray of int, shape (n_instances,)
     weights : ndarray of shape (n_instances,)
     start : ndarray of shape (n_features + 1, n_classes)
-        Where to start; the last row is the intercept, which is not regularized.
+        Initial planes; the last row is the intercept, which is not regularized.
     settings : tuple of float
         ``C_own``, ``C_other`` and ``epsilon``.
     tol : float
-        Ends when a step lowers the objective by a smaller share.
+        Stop when the relative decrease of the objective in a step is smaller.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Proportion loss: the mean prediction of a bag against its recorded proportions."""
+"""Proportion loss between the mean prediction of a bag and its recorded proportions."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from proportion_ssl.proportions.weak_records import PartialRecord
 
 
 class MeanProportionLoss(BagLoss):
-    """Mean over the bags of :func:`~proportion_ssl.losses.proportion_loss` times the weight of the bag.
+    """Mean over the bags of :func:`~proportion_ssl.losses.proportion_loss`, weighted by bag.
 
     Parameters
     ----------
     augmentation : callable or None
-        From a :class:`~proportion_ssl.baselines.BagBatch` to the one that is paid for, such as
+        Maps a :class:`~proportion_ssl.baselines.BagBatch` to the one for which the loss is computed, such as
         :class:`~proportion_ssl.baselines.MixBag`.
     """
 
@@ -31,8 +31,8 @@ class MeanProportionLoss(BagLoss):
         return self.of_logits(module(batch.X), batch)
 
     def of_logits(self, logits: torch.Tensor, batch: BagBatch) -> torch.Tensor:
-        """Loss of a batch, a scalar, for logits (n_instances, n_classes) of its instances."""
-        # in double precision the logarithm of a mean stays finite for logits that differ by 700
+        """Scalar loss of a batch for the logits (n_instances, n_classes) of its instances."""
+        # in double precision the logarithm of a mean is finite for logits that differ by up to 700
         means = batch.bag_means(logits.double().softmax(dim=1))
         if isinstance(batch.record, PartialRecord):
             mass = batch.record.mass(means.detach().cpu().numpy())
@@ -46,14 +46,15 @@ class MeanProportionLoss(BagLoss):
 
 
 class ProportionLossClassifier(TwoStreamClassifier):
-    """Cross-entropy of the labeled patches and proportion loss of the bags (DLLP).
+    """Classifier with cross-entropy of labeled patches and proportion loss of bags (DLLP).
 
     Parameters
     ----------
     augmentation : MixBag or None, default=None
-        Mixes the bags of a batch; any callable from a :class:`~proportion_ssl.baselines.BagBatch` to another.
+        Augmentation of the bags of a batch, or any callable that maps a
+        :class:`~proportion_ssl.baselines.BagBatch` to another.
     **kwargs
-        ``weight`` (default 1), ``ramp_up`` (0) and all else as of
+        ``weight`` (default 1), ``ramp_up`` (0) and other parameters of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     References

@@ -1,4 +1,4 @@
-"""Proportion-SVM: support vector machine and labels of the bags, found in turn."""
+"""Proportion-SVM: alternate between fitting support vector machines and labeling the bags."""
 
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -15,65 +15,66 @@ from proportion_ssl.proportions.weak_records import refuse_weak_records
 
 
 class ProportionSVMClassifier(LinearMachines):
-    """Linear support vector machine that labels the instances of the bags by their proportions.
+    """Linear support vector machine that labels bag instances by the proportions (proportion-SVM).
 
-    One machine per class against the rest. Repeats: fit the machine to the labels, give every bag those
-    labels that cost least together with their distance to the recorded proportion. The loss starts
-    weak and grows. Features should be standardized.
+    One machine per class against the rest. The fit alternates between fitting the machine to the labels and
+    giving each bag the labels that minimize the loss plus the deviation from the recorded proportion. The
+    weight of the loss increases during the fit. Features should be standardized.
 
     Parameters
     ----------
     C : float, default=None
-        Weight of the loss of an instance, as in :class:`sklearn.svm.LinearSVC`. Default: one over the mean
-        squared distance of the instances to their mean.
+        Weight of the loss of an instance, as in :class:`sklearn.svm.LinearSVC`. Default: inverse of the mean
+        squared distance of the instances from their mean.
     C_p : float, default=None
-        Cost of every instance of a bag by which labels and proportion differ. Default: ten times ``C``.
+        Penalty for each instance by which labels and proportion of a bag differ. Default: ten times ``C``.
     growth : float, default=10.0
-        The weight of the loss starts at ``1e-4 * C`` and grows by this factor until it is ``C``.
+        The weight of the loss starts at ``1e-4 * C`` and is multiplied by this factor until it reaches ``C``.
     n_init : int, default=1
-        Number of random first labels; of each class the one that ends with the smallest objective counts.
+        Number of random initial labelings; for each class, the one with the smallest final objective is used.
     tol : float, default=1e-4
-        A weight of the loss is done with when the objective falls by a smaller share.
+        Increase the weight of the loss when the relative decrease of the objective is smaller.
     max_iter : int, default=50
-        Most alternations for each weight of the loss.
+        Maximum number of alternations for each weight of the loss.
     classes : array-like of shape (n_classes,), default=None
         As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     random_state : int, RandomState instance or None, default=None
-        Draws the first labels of the bags.
+        Controls the initial labels of the bags.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     coef_ : ndarray of shape (n_machines, n_features)
-        A machine per class, or one, for the second class, if there are two.
+        One machine per class; with two classes, one for the second class.
     intercept_ : ndarray of shape (n_machines,)
     bag_labels_ : ndarray of int8, shape (n_bag_instances, n_machines)
-        1 or -1. Only with bags.
+        Labels of the bag instances, 1 or -1. Only with bags.
     objective_ : ndarray of shape (n_machines,)
+        Final objective of each machine.
     history_ : list of dict
         ``start``, ``C`` and ``objective`` (of all machines together) after each alternation.
     n_iter_ : int
         Number of alternations of all starts; 1 without bags.
     C_, C_p_ : float
-        What ``C`` and ``C_p`` were.
+        Values used for ``C`` and ``C_p``.
     n_features_in_ : int
     SOURCE_SETTINGS : dict
-        The settings of the authors' program: a growth of 1.5 and the best of 20 starts.
+        Settings of the authors' program: a growth of 1.5 and the best of 20 starts.
 
     Notes
     -----
     alter-pSVM of Yu et al. [1]_ with a linear kernel: minimizes
     ``|w|^2 / 2 + C sum_i loss(y_i, w x_i + b) + C_p sum_b |count_b(y) - n_b p_b|`` over w, b and the labels y
-    of the bags. Labeled instances keep theirs. Where a proportion is an interval, no count within it
-    costs anything; the weight of a bag multiplies its part of both sums. Proportions are counted in
-    instances, as in the authors' program.
+    of the bags. Labels of labeled instances are fixed. If a proportion is an interval, counts within it have
+    no penalty. The weight of a bag multiplies its terms in both sums. Deviations are counted in instances, as
+    in the authors' program.
 
-    The loss is the squared hinge instead of the hinge, so that each fit goes on from the last weights. The
-    paper grows the weight of the loss by 1.5 and keeps the best of several random starts. With labeled
-    instances the starts end close to each other: on stained slides three were no better than one, and a
-    growth of 10 scored like one of 1.5 with about a fifth of the evaluations.
+    The squared hinge loss is used instead of the hinge loss, so that each fit can start from the last
+    weights. The paper uses a growth of 1.5 and keeps the best of several random starts. With labeled
+    instances, the starts lead to similar results: on stained slides, three starts were no better than one,
+    and a growth of 10 scored like 1.5 with about a fifth of the evaluations.
 
-    There is no ``predict_proba``: scores of the machines are not probabilities.
+    There is no ``predict_proba``, because scores of the machines are not probabilities.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""SoftMatch: as FixMatch, but unsure labels weigh less instead of nothing."""
+"""SoftMatch: FixMatch with lower weights instead of a threshold for uncertain pseudo labels."""
 
 from numbers import Real
 from typing import Any, ClassVar
@@ -11,11 +11,11 @@ from proportion_ssl.baselines.fixmatch import ViewClassifier, ViewLoss
 
 
 class SoftMatchLoss(ViewLoss):
-    """Pseudo labels below the mean confidence weigh less, by a Gaussian of its spread.
+    """View loss with a truncated Gaussian weight for pseudo labels below the mean confidence.
 
-    Mean m and variance v of the confidence are running averages over the batches; the weight is
-    ``exp(-min(confidence - m, 0)^2 / (2 v / 4))``, the width being half a standard deviation
-    as in the authors' code.
+    Mean m and variance v of the confidence are moving averages over the batches. The weight is
+    ``exp(-min(confidence - m, 0)^2 / (2 v / 4))``; its width is half a standard deviation, as in the
+    authors' code.
     """
 
     def __init__(self, n_classes: int, momentum: float, *views: float):
@@ -33,28 +33,27 @@ class SoftMatchLoss(ViewLoss):
 
 
 class SoftMatchClassifier(ViewClassifier):
-    """SoftMatch: as FixMatch, with every prediction on a weak view a label that weighs by its confidence.
+    """SoftMatch: FixMatch with all pseudo labels, weighted by their confidence.
 
-    Patches of the bags are taken as unlabeled data; proportions are not used. Without uniform alignment,
-    which is for classes that are equally frequent.
+    Patches of the bags are used as unlabeled data; proportions are not used. Uniform alignment is omitted,
+    because it assumes equally frequent classes.
 
     Parameters
     ----------
     momentum : float in [0, 1), default=0.999
-        Momentum of the running mean and variance of the confidence.
+        Momentum of the moving mean and variance of the confidence.
     **kwargs
         As in :class:`FixMatchClassifier`, without ``threshold``.
 
     Attributes
     ----------
     SOURCE_SETTINGS : dict
-        The authors' settings: 7 unlabeled patches beside each labeled one; see :class:`FixMatchClassifier`.
+        Settings of the authors: 7 unlabeled patches per labeled one; see :class:`FixMatchClassifier`.
 
     Notes
     -----
-    The running variance begins at 1. With a momentum of 0.999 it is still about one half after 700 steps, so
-    that in shorter trainings hardly a label weighs less than one half; a momentum of 0.99 is there
-    after 70 steps.
+    The moving variance starts at 1. With a momentum of 0.999 it is still about 0.5 after 700 steps, so in
+    shorter trainings few labels have a weight below 0.5. With a momentum of 0.99 it takes 70 steps.
 
     References
     ----------

@@ -35,21 +35,21 @@ def adversarial_direction(
     n_iter: int,
     xi: float,
 ) -> torch.Tensor:
-    """Direction in which a small step changes the prediction of each instance most.
+    """Direction in which a small step changes the prediction of each instance the most.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Instances to logits, without randomness.
+        Maps instances to logits, without randomness.
     X : torch.Tensor of shape (n_instances, n_features)
     target : torch.Tensor of shape (n_instances, n_classes)
         Logits at X, without gradient.
     scale : torch.Tensor of shape (n_features,)
         Unit of each feature.
     n_iter : int
-        Steps of the power iteration, which starts in a random direction.
+        Number of power iterations, which start in a random direction.
     xi : float
-        Length of the steps of its finite differences.
+        Step length of the finite differences.
 
     Returns
     -------
@@ -58,8 +58,9 @@ def adversarial_direction(
 
     Notes
     -----
-    Section 3.3 of Miyato et al.: the divergence is flat at the instance, its gradient a small step away in
-    direction d is the Hessian times d, and d <- H d / |H d| tends to the eigenvector of largest curvature.
+    Section 3.3 of Miyato et al.: the gradient of the divergence is 0 at the instance. A small step away in
+    direction d it is the Hessian times d, so ``d <- H d / |H d|`` converges to the eigenvector of largest
+    curvature.
     """
     direction = nn.functional.normalize(
         torch.randn(X.shape, dtype=X.dtype, device=X.device, generator=generator()), dim=1
@@ -68,7 +69,7 @@ def adversarial_direction(
         step = (xi * direction).requires_grad_()
         change = divergence(module(X + step * scale), target).sum()
         (gradient,) = torch.autograd.grad(change, step)
-        # where nothing changes (a saturated prediction) the direction stays
+        # with zero gradient (a saturated prediction) the direction is kept
         flat = gradient.norm(dim=1, keepdim=True) == 0
         direction = torch.where(flat, direction, nn.functional.normalize(gradient, dim=1, eps=0.0))
     return direction.detach()
@@ -76,7 +77,7 @@ def adversarial_direction(
 
 @contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: two passes then differ only by their input."""
+    """Context with the module in evaluation mode, so that two passes differ only by their input."""
     was_training = module.training
     module.eval()
     try:
@@ -86,17 +87,17 @@ def without_dropout(module: nn.Module) -> Iterator[None]:
 
 
 class AdversarialLoss(BagLoss):
-    """Divergence of the predictions at and beside each instance, in its most sensitive direction.
+    """Divergence between predictions at each instance and after a step in its most sensitive direction.
 
     Parameters
     ----------
     epsilon : float
-        Length of the step aside.
+        Length of the step.
     n_iter : int
     xi : float
         See :func:`adversarial_direction`.
     entropy_weight : float, default=0.0
-        Weight of the mean entropy of the predictions beside the divergence.
+        Weight of the mean entropy of the predictions relative to the divergence.
     """
 
     def __init__(self, epsilon: float, n_iter: int, xi: float, entropy_weight: float = 0.0):
@@ -123,21 +124,21 @@ class AdversarialLoss(BagLoss):
 class VATClassifier(TwoStreamClassifier):
     """Virtual adversarial training (VAT): predictions must not change in their most sensitive direction.
 
-    Labeled patches and those of the bags are taken as unlabeled data; proportions are not used.
+    Labeled patches and bag patches are used as unlabeled data; proportions are not used.
 
     Parameters
     ----------
     epsilon : float, default=2.0
-        Length of the adversarial step, in standard deviations of the features over the labeled patches.
+        Length of the adversarial step, in standard deviations of the features of the labeled patches.
     n_iter : int, default=1
-        Power iterations.
+        Number of power iterations.
     xi : float, default=0.01
-        Length of the steps that the power iterations measure the curvature with.
+        Step length of the finite differences in the power iterations.
     entropy_weight : float, default=0.0
-        Weight of the mean entropy of the predictions beside the adversarial divergence, which makes them
-        sure; 1 is "VAT + EntMin" of [1]_.
+        Weight of the mean entropy of the predictions relative to the adversarial divergence; above 0 it
+        favors confident predictions. 1 is "VAT + EntMin" of [1]_.
     **kwargs
-        ``weight`` (default 1), ``ramp_up`` (0) and all else as of
+        ``weight`` (default 1), ``ramp_up`` (0) and other parameters of
         :class:`~proportion_ssl.baselines.TwoStreamClassifier`.
 
     References

@@ -312,7 +312,7 @@ def test_what_else_is_refused():
         ContextClassifier().fit(X, Y, bag_cells=BAG_CELLS, **PLACES)
     with pytest.raises(ValueError, match="of X has shape"):
         fitted().predict(X_TEST, cells=TEST_CELLS[:-1])
-    with pytest.raises(ValueError, match="multiples of 224 apart, like coordinates in pixels"):
+    with pytest.raises(ValueError, match="multiples of 224 apart, like pixel coordinates"):
         fitted().predict(X_TEST, groups=TEST_GROUPS, cells=TEST_CELLS * 224 + 1000)
     far = np.array([[0, 0], [0, 160]])  # two patches may be far apart
     np.testing.assert_array_equal(slides_of(2, None, far, "X")[1], far)

@@ -138,7 +138,7 @@ def test_a_fit_with_names_and_what_cannot_be_tumor_classes():
     other = ProportionLossClassifier(**settings).fit(data.X_labeled, names[data.y], data.bags)
     assert not np.array_equal(clf.predict_proba(data.X_test), other.predict_proba(data.X_test))
     for wrong in (["acinar", "tumor"], names, []):
-        with pytest.raises(ValueError, match="give some of the classes, but not all"):
+        with pytest.raises(ValueError, match="must be some, but not all, of the classes"):
             clf.set_params(tumor_classes=wrong).fit(data.X_labeled, names[data.y], data.bags)
 
 

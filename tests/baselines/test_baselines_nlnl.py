@@ -133,5 +133,5 @@ def test_seeds_files_and_bags_that_are_not_used(tmp_path):
     assert_array_equal(
         load(tmp_path / "model.safetensors").predict_proba(DATA.X_test), probabilities[2]
     )
-    with pytest.raises(ValueError, match="labeled ones"):
+    with pytest.raises(ValueError, match="labeled instances have shape"):
         clf.fit(DATA.X_labeled[:, :5], DATA.y, DATA.bags)
