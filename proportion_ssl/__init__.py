@@ -1,7 +1,7 @@
-"""Patch classifiers from a few labeled patches and many bags with known class proportions.
+"""Patch classifiers trained on a few labeled patches and many bags with recorded class proportions.
 
-Names are listed in ``__init__.pyi`` and imported when they are first used, so that reading slides or
-predicting with an exported network does not load torch.
+Names are listed in ``__init__.pyi`` and imported lazily, so that reading slides or predicting with an
+exported network does not load torch.
 """
 
 import lazy_loader

@@ -14,8 +14,8 @@ from typing import Any
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 EXIT_CODES = (
-    "Exit status: 0 all is done; 1 some slides or stages failed, everything else is written; "
-    "2 the input, an option or a path is wrong, there are no results; 130 interrupted. Progress goes to "
+    "Exit status: 0 success; 1 some slides or stages failed, all other results are written; "
+    "2 the input, an option or a path is wrong, no results; 130 interrupted. Progress is written to "
     "stderr, results to stdout."
 )
 
@@ -26,12 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Default: those of the process.
+        Default: command-line arguments of the process.
 
     Returns
     -------
     status : int
-        0: done; 1: some slides or stages failed; 2: wrong input; 130: interrupted.
+        0: success; 1: some slides or stages failed; 2: wrong input; 130: interrupted.
     """
     options = _parser().parse_args(arguments)
     _log_to_stderr()
@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says; of one of the operating system the file and the reason, without its number."""
+    """Text of an error; for operating system errors the file and the reason, without the error number."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     return str(error)
 
 
 def _log_to_stderr() -> None:
-    """Warnings of this package and of Python, a line each; of large_image errors only."""
+    """Log warnings of this package and of Python as one line each, and only errors of large_image."""
     handler = logging.StreamHandler()
     handler.addFilter(_is_worth_showing)
     logging.basicConfig(
@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="proportion-ssl",
         description=(
-            "Segment whole slides by subtype, from a few outlined slides and many with "
-            "proportions only."
+            "Segment whole slides by subtype, trained on a few outlined slides and many slides with "
+            "class percentages only."
         ),
         epilog=EXIT_CODES,
     )
@@ -88,30 +88,30 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(command=command)
         return one
 
-    demo = add("demo", _demo, "Write a synthetic cohort of 32 slides and run the whole job on it.")
+    demo = add("demo", _demo, "Create a synthetic cohort of 32 slides and run all steps on it.")
     _add_run_options(demo)
     check = add(
         "check",
         _check,
-        "Open every slide and outline of a cohort and list all problems; computes nothing.",
+        "Open every slide and outline of a cohort and list all problems, without computing anything.",
     )
-    check.add_argument("cohort", type=Path, help="manifest: a CSV file with a row per slide")
+    check.add_argument("cohort", type=Path, help="manifest: CSV file with one row per slide")
     check.add_argument(
         "--features",
         type=Path,
         metavar="FOLDER",
-        help="folder with a feature file per slide of another program, looked at in place of the slides",
+        help="folder with one feature file per slide from another program, checked instead of the slides",
     )
     _add_record_options(check)
     _add_cohort_options(check)
     run = add(
         "run", _run, "Fit on a cohort, cross-validate, segment its test slides, and write a report."
     )
-    run.add_argument("cohort", type=Path, help="manifest: a CSV file with a row per slide")
+    run.add_argument("cohort", type=Path, help="manifest: CSV file with one row per slide")
     _add_run_options(run)
     apply = add("apply", _apply, "Segment slides with a fitted model.")
     apply.add_argument(
-        "model", type=Path, help="model.segmenter of a run, or of SlideSegmenter.save"
+        "model", type=Path, help="model.segmenter from a run, or a file from SlideSegmenter.save"
     )
     apply.add_argument(
         "slides", type=Path, nargs="+", help="slides, or feature files (.h5, .pt, .npy, .npz)"
@@ -120,25 +120,25 @@ def _parser() -> argparse.ArgumentParser:
         "--features",
         type=Path,
         metavar="FOLDER",
-        help="folder with a feature file per slide of another program, used in place of the slides",
+        help="folder with one feature file per slide from another program, used instead of the slides",
     )
     apply.add_argument(
         "--proportions",
         type=Path,
         metavar="CSV",
         help=(
-            "recorded percentages, which the predictions take into account: column 'slide' (file name) "
+            "recorded percentages to use in the predictions: CSV file with a column 'slide' (file name) "
             "and one column per class"
         ),
     )
     _add_error_options(apply)
     apply.add_argument(
-        "--mpp", type=float, help="microns per pixel, for slides that do not state them"
+        "--mpp", type=float, help="microns per pixel of slides without this information"
     )
     apply.add_argument(
         "--stride",
         type=int,
-        help="step between windows in pixels; smaller than the patch: finer maps",
+        help="step between windows in pixels; steps smaller than the patch give finer maps",
     )
     apply.add_argument(
         "--weights",
@@ -150,11 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     embed = add(
         "embed",
         _embed,
-        "Compute the features of slides, one HDF5 file per slide; can be ended and resumed.",
+        "Compute the features of slides, one HDF5 file per slide; can be interrupted and resumed.",
     )
     embed.add_argument("slides", type=Path, nargs="+", help="slide files")
     embed.add_argument(
-        "--mpp", type=float, help="microns per pixel, for slides that do not state them"
+        "--mpp", type=float, help="microns per pixel of slides without this information"
     )
     _add_patch_options(embed)
     _add_output_options(embed, "features")
@@ -167,8 +167,8 @@ def _add_record_options(parser) -> None:
         nargs="+",
         metavar="NAME",
         help=(
-            "columns of the manifest that are classes; default: all that are not slide, role, "
-            "annotation, mpp, case or predominant"
+            "columns of the manifest that are classes; default: all except slide, role, annotation, mpp, "
+            "case and predominant"
         ),
     )
     _add_error_options(parser)
@@ -179,13 +179,13 @@ def _add_error_options(parser) -> None:
         "--rounding-step",
         type=float,
         metavar="FRACTION",
-        help="plain percentages were rounded to multiples of this; 0.05: 5 points",
+        help="recorded percentages were rounded to multiples of this; 0.05 means 5 percentage points",
     )
     parser.add_argument(
         "--standard-deviation",
         type=float,
         metavar="FRACTION",
-        help="plain percentages were estimated with this standard deviation; 0.1: 10 points",
+        help="standard deviation of the recorded percentages; 0.1 means 10 percentage points",
     )
 
 
@@ -196,27 +196,27 @@ def _add_cohort_options(parser) -> None:
         nargs="+",
         default=[10, 5, 2.5],
         metavar="X",
-        help="patches lie side by side at the first (default: 10 5 2.5)",
+        help="magnifications; patches are adjacent at the first one (default: 10 5 2.5)",
     )
     parser.add_argument(
         "--patch-size",
         type=int,
         default=224,
         metavar="PIXELS",
-        help="side of a patch (default: 224)",
+        help="side length of a patch (default: 224)",
     )
     parser.add_argument(
         "--min-tissue",
         type=float,
         default=0.25,
         metavar="SHARE",
-        help="least share of a patch that is tissue (default: 0.25)",
+        help="minimum fraction of tissue in a patch (default: 0.25)",
     )
     parser.add_argument(
         "--tissue-masks",
         type=Path,
         metavar="FOLDER",
-        help="your own masks, NAME.png for the slide NAME.svs; not 0 is tissue",
+        help="your own tissue masks, NAME.png for slide NAME.svs; non-zero pixels are tissue",
     )
 
 
@@ -228,7 +228,7 @@ def _add_patch_options(parser) -> None:
         help="state dict of torchvision's mobilenet_v2; default: ImageNet weights, downloaded once",
     )
     parser.add_argument(
-        "--no-normalization", action="store_true", help="leave the colors of the slides as they are"
+        "--no-normalization", action="store_true", help="do not normalize the colors of the slides"
     )
 
 
@@ -237,15 +237,15 @@ def _add_privacy_options(parser) -> None:
         "--anonymize",
         action="store_true",
         help=(
-            "numbers instead of the names of slides and cases in everything that is written; FOLDER_key.csv "
-            "beside the output folder tells which is which"
+            "replace the names of slides and cases by numbers in all output; the key is written to "
+            "FOLDER_key.csv beside the output folder"
         ),
     )
     parser.add_argument(
         "--reject-below",
         type=float,
         metavar="PROBABILITY",
-        help="cells of the map whose largest probability is below are 'uncertain'",
+        help="label map cells 'uncertain' if their largest probability is below this",
     )
 
 
@@ -257,13 +257,13 @@ def _add_output_options(parser, default: str) -> None:
         "--jobs",
         type=_jobs,
         default=None,
-        help="slides or folds at once; -1: one per core (default: 1)",
+        help="slides or folds processed in parallel; -1: one per core (default: 1)",
     )
 
 
 def _jobs(text: str) -> int:
     if int(text) == 0:
-        raise argparse.ArgumentTypeError("0 slides at once are none; give 1 or more, or -1")
+        raise argparse.ArgumentTypeError("must be -1, or 1 or more; got 0")
     return int(text)
 
 
@@ -274,41 +274,44 @@ def _add_run_options(parser) -> None:
         "--system",
         default="robust",
         choices=["robust", "published", "supervised"],
-        help="what segments and is saved (default: robust, which also lists doubtful records)",
+        help="system that is saved and segments the slides (default: robust, which also lists doubtful "
+        "records)",
     )
     parser.add_argument(
         "--compare",
         nargs="*",
         default=["supervised", "published", "robust"],
         metavar="SYSTEM",
-        help="systems to score beside it (default: all three)",
+        help="systems to compare (default: all three)",
     )
     parser.add_argument("--no-cv", action="store_true", help="no cross-validation")
     parser.add_argument(
-        "--folds", type=int, default=5, help="of the cross-validation, by case (default: 5)"
+        "--folds", type=int, default=5, help="cross-validation folds, by case (default: 5)"
     )
     parser.add_argument(
         "--stride",
         type=int,
-        help="step between windows of the maps in pixels; smaller than the patch: finer maps",
+        help="step between windows of the maps in pixels; steps smaller than the patch give finer maps",
     )
     parser.add_argument(
         "--features",
         type=Path,
         metavar="FOLDER",
         help=(
-            "where features are kept (default: features in the output folder), or a folder with a feature "
-            "file per slide of TRIDENT, CLAM, STAMP or slideflow, which are used in place of the slides"
+            "folder for features (default: features in the output folder), or a folder with one feature "
+            "file per slide from TRIDENT, CLAM, STAMP or slideflow, used instead of the slides"
         ),
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=0,
-        help="of the classifiers, and of a synthetic cohort (default: 0)",
+        help="random seed of the classifiers and of a synthetic cohort (default: 0)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="write to a folder that holds another run"
+        "--overwrite",
+        action="store_true",
+        help="allow writing to a folder that contains another run",
     )
     _add_privacy_options(parser)
     _add_output_options(parser, "segmentation")
@@ -333,13 +336,13 @@ def _demo(options) -> int:
         make_slides(folder, random_state=options.seed, n_jobs=n_jobs, verbose=True, overwrite=True)
     embedder = PatchEmbedder(weights=_weights(options))
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # torch says what it downloads
+        with contextlib.redirect_stdout(sys.stderr):  # torch prints its downloads
             embedder.fingerprint()
     except WeightsNotAvailableError as error:
         reason = str(error).split("(")[0].strip()
         print(
-            "No ImageNet weights: without network and --weights this demonstration goes on with RANDOM "
-            f"FILTERS as features, which costs accuracy. ({reason})",
+            "No ImageNet weights (no network and no --weights): this demonstration uses RANDOM FILTERS as "
+            f"features, which reduces accuracy. ({reason})",
             file=sys.stderr,
         )
         embedder = PatchEmbedder(module=RandomFilterFeatures())
@@ -407,7 +410,7 @@ def _print_run(result, options) -> None:
         print("\nTest slides (patches of all slides pooled; 95% intervals over cases)")
         print(result.scores.round(3).to_string())
     if len(result.comparisons):
-        print("\nDifferences between systems (paired by case, p corrected by Holm)")
+        print("\nDifferences between systems (paired by case, p values Holm-corrected)")
         shown = ["score", "system", "reference", "difference", "low", "high", "p_adjusted"]
         print(result.comparisons[shown].round(3).to_string(index=False))
     if result.segmentations:
@@ -440,7 +443,7 @@ def _print_percentages(segmentations) -> None:
     print(f"Percent of the tumor, predicted{' / recorded' * is_recorded}")
     print(table.to_string())
     if used := [name for name, one in segmentations.items() if one.used_record]:
-        print(f"Predicted with its record, so no test of it: {', '.join(used)}")
+        print(f"Predicted with its record, so not an independent test: {', '.join(used)}")
 
 
 def _check(options) -> int:
@@ -503,14 +506,14 @@ def _apply(options) -> int:
     if run.results:
         _print_percentages(run.results)
         print(f"Features: {segmenter.features_}")
-        print(f"Label maps, overlays, outlines for QuPath and slides.csv in {options.output}")
+        print(f"Label maps, overlays, outlines for QuPath and slides.csv are in {options.output}")
     for failure in run.failures.values():
         print(f"Problem: {failure}", file=sys.stderr)
     return FAILED if run.failures else DONE
 
 
 def _check_slides(paths, mpp, *, needed: bool = True) -> None:
-    """Raise if a slide does not exist, or states another resolution than the one given for all."""
+    """Raise if a slide does not exist or has a resolution that differs from the given one."""
     from proportion_ssl.slides import open_slide
 
     missing = [path for path in paths if not path.exists()]
@@ -528,30 +531,31 @@ def _check_slides(paths, mpp, *, needed: bool = True) -> None:
             OSError,
             ValueError,
             ImportError,
-        ):  # it does not say, or fails later with its reason
+        ):  # no resolution in the file, or it fails later with its own reason
             continue
         if not math.isclose(stated, mpp, rel_tol=0.02):
             raise ValueError(
-                f"{path} states {stated:.4g} microns per pixel, but --mpp is {mpp:g}, which is for slides "
-                "that do not state them; give those alone."
+                f"{path} states {stated:.4g} microns per pixel, but --mpp is {mpp:g}; use --mpp only for "
+                "slides without this information."
             )
 
 
 def _check_names(records, options) -> None:
-    """Slides without a record are told; none with one is an error, as of a table of other slides."""
+    """Print the slides without a record; raise if no slide has one, as with a table of other slides."""
     names = [path.stem for path in options.slides]
     missing = [name for name in names if name not in records]
     if len(missing) == len(names):
         raise ValueError(
-            f"{options.proportions} has no record of {', '.join(missing[:5])}; it has those of "
-            f"{', '.join(list(records)[:5]) or 'no slide'}. Its column 'slide' holds their file names."
+            f"{options.proportions} has no record of {', '.join(missing[:5])}; it has records of "
+            f"{', '.join(list(records)[:5]) or 'no slide'}. Put the file names of the slides into its "
+            "column 'slide'."
         )
     if missing:
         print(f"Without a record: {', '.join(missing)}", file=sys.stderr)
 
 
 def _numbered(slides, records, output):
-    """Slides and their records by number; the key is written beside the output folder."""
+    """Replace slide names by numbers in slides and records; write the key beside the output folder."""
     from proportion_ssl.segmenter.anonymous import numbers, write_key
     from proportion_ssl.slides.features.batch import named_slides
 
@@ -568,8 +572,8 @@ def _embed(options) -> int:
 
     if not options.no_normalization:
         raise ValueError(
-            "colors are normalized to a reference slide, which a cohort gives: add --no-normalization to "
-            "embed slides as they are, or use 'run', which embeds and keeps the features of its cohort."
+            "color normalization needs a reference slide from a cohort: add --no-normalization to embed "
+            "slides without it, or use 'run', which embeds a cohort and keeps the features."
         )
     _check_slides(options.slides, options.mpp)
     names = [path.stem for path in options.slides]
@@ -601,7 +605,9 @@ def _masks(folder: Path | None) -> dict[str, Path] | None:
         raise FileNotFoundError(f"there is no folder {folder} of tissue masks.")
     found = {path.stem: path for path in sorted(folder.glob("*.png"))}
     if not found:
-        raise FileNotFoundError(f"{folder} holds no PNG; name the mask of slide NAME.svs NAME.png.")
+        raise FileNotFoundError(
+            f"{folder} contains no PNG files; name the mask of slide NAME.svs NAME.png."
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and what killed processes leave of them."""
+"""Atomic file writing, and removal of temporary files left by killed processes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ABANDONED_SECONDS = 3600
-"""A temporary file that nobody has written to for so long belongs to a process that was ended."""
+"""Age of the last write after which a temporary file is assumed to be abandoned."""
 
 ABANDONED_ELSEWHERE_SECONDS = 7 * 24 * 3600
-"""The same for a process of another machine, whose clock may be wrong by hours."""
+"""The same for files from another machine, whose clock may be off by hours."""
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; move it there if the block succeeds.
+    """Yield a temporary path beside ``path`` and move it to ``path`` if the block succeeds.
 
-    Whoever opens ``path`` sees the old file or the whole new one, also after a loss of power. If the
-    block raises, the temporary file is removed and the old one stays.
+    Readers of ``path`` see the old file or the complete new one, even after a power failure. If the block
+    raises, the temporary file is removed and the old file is kept.
     """
     path = Path(path)
     owner = f"{_this_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -31,24 +31,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # the content reaches the disk before the name does
+            os.fsync(file.fileno())  # write the content to disk before renaming
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove temporary files that killed processes have left in a folder.
+    """Remove temporary files that killed processes left in a folder.
 
-    A file of a process that runs on this machine is kept, however old it is. Ages are told by the clock
-    of the disk, which dates a new file in the same folder.
+    Files of processes that are running on this machine are always kept. Ages are measured with the clock of
+    the file system, by creating a file in the same folder.
     """
     found = list(folder.glob(".*.tmp"))
     if not found:
         return
     now = _time_on_disk(folder)
     for temporary in found:
-        with suppress(FileNotFoundError):  # its owner, or another run, was faster
+        with suppress(FileNotFoundError):  # removed by its owner or another run
             if now - temporary.stat().st_mtime > _patience(temporary.name):
                 temporary.unlink()
 
@@ -56,7 +56,7 @@ def remove_abandoned(folder: Path) -> None:
 def _patience(name: str) -> float:
     """Seconds after which a temporary file of this name is abandoned."""
     owner = re.search(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp$", name)
-    if owner is None:  # of an earlier version
+    if owner is None:  # written by an earlier version
         return ABANDONED_SECONDS
     if owner[1] != _this_machine():
         return ABANDONED_ELSEWHERE_SECONDS
@@ -68,13 +68,13 @@ def _this_machine() -> str:
 
 
 def _is_running(pid: int) -> bool:
-    if os.name == "nt":  # where asking for it would end it
+    if os.name == "nt":  # there, os.kill would end the process
         return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # of another user
+    except PermissionError:  # process of another user
         return True
     return True
 

@@ -1,14 +1,14 @@
-"""Checks of class shares and of tables of them: one tolerance and one family of messages."""
+"""Checks of class shares and their tables, with one tolerance and consistent messages."""
 
 import warnings
 from typing import Any
 
 import numpy as np
 
-#: How far the shares of a bag may be from summing to 1: shares are rounded when they are written.
+#: Maximum deviation of the sum of the shares of a bag from 1, because recorded shares are rounded.
 SUM_TOLERANCE = 0.01
 
-#: Undoes the float error of sums that are off by exactly the tolerance, such as 0.33 + 0.33 + 0.33.
+#: Absorbs floating-point errors of sums that deviate by exactly the tolerance, such as 0.33 + 0.33 + 0.33.
 GUARD = 1e-9
 
 PERCENT_HINT = " They look like percent: divide by 100."
@@ -22,26 +22,26 @@ def check_shares(
     may_miss: bool = False,
     any_sum: bool = False,
 ) -> None:
-    """Raise unless every row holds class shares.
+    """Raise unless every row contains class shares.
 
     Parameters
     ----------
     shares : ndarray of float, shape (n_classes,) or (n_bags, n_classes)
     what : str
-        What the shares are, in the plural, for the message: "The proportions".
+        Name of the shares for the message, in the plural, such as "The proportions".
     bags : sequence of n_bags names, optional
         Bag of each row, for the message. Default: the position of the row.
     may_miss : bool, default=False
-        Whether a share may be NaN, which is: not stated. Each row states at least one.
+        Whether shares may be NaN (not recorded). Each row needs at least one share.
     any_sum : bool, default=False
-        Whether rows may sum to anything. Where the error of the shares is stated, the intervals around
-        them must admit a sum of 1 instead.
+        Whether rows may have any sum. For shares with a stated error, their intervals must admit a sum of 1
+        instead.
 
     Raises
     ------
     ValueError
-        Naming the first wrong row: shares that are not finite, negative, above 1, or do not sum to 1 within
-        0.01. Where some are not stated the others may sum to less.
+        If shares are not finite, negative, above 1, or do not sum to 1 within 0.01 (to at most 1 if some are
+        missing). The message names the first wrong row.
 
     Examples
     --------
@@ -68,20 +68,20 @@ wrong. They look like percent: divide by 100.
 
 
 def share_problem(shares: np.ndarray, *, whole: float = 1.0, may_miss: bool = False) -> str:
-    """What is wrong with the shares of one bag, for those who gather messages.
+    """Describe what is wrong with the shares of one bag, for code that collects messages.
 
     Parameters
     ----------
     shares : ndarray of float, shape (n_classes,)
     whole : float, default=1.0
-        What the shares sum to; 100 for percentages.
+        Expected sum of the shares; 100 for percentages.
     may_miss : bool, default=False
         As in :func:`check_shares`.
 
     Returns
     -------
     problem : str
-        To follow "the shares"; empty where nothing is wrong.
+        Continues "the shares ..."; empty if nothing is wrong.
 
     Examples
     --------
@@ -108,15 +108,16 @@ def check_intervals(
     ----------
     lower, upper : ndarray of shape (n_bags, n_classes)
     names : sequence of n_bags names
-        Of the bags, for the messages.
+        Bag names for the messages.
     proportions : ndarray of shape (n_bags, n_classes), optional
-        What was written, which must lie within.
+        Recorded shares, which must lie within the intervals.
 
     Raises
     ------
     ValueError
-        Naming the bag: ends that are not finite or not in [0, 1], a lower end above the upper one, intervals
-        that no shares with sum 1 satisfy (within 0.01), a written share outside its interval.
+        If ends are not finite or not in [0, 1], a lower end is above the upper end, the intervals admit no
+        shares with sum 1 (within 0.01), or a recorded share is outside its interval. The message names the
+        bag.
     """
     most, least = upper.sum(axis=1), lower.sum(axis=1)
     outside = np.zeros(len(lower), dtype=bool)
@@ -165,7 +166,7 @@ def check_fraction(value: Any, what: str, *, closed: str = "both") -> None:
     Raises
     ------
     ValueError
-        Naming the argument.
+        If a number is outside the interval; the message names the argument.
 
     Examples
     --------
@@ -186,23 +187,23 @@ def check_fraction(value: Any, what: str, *, closed: str = "both") -> None:
 
 
 def warn_if_reordered(seen: Any, taken: Any, what: str, *, stacklevel: int = 3) -> None:
-    """Warn where rows or columns without names are matched by position, in an order that may not be meant.
+    """Warn if rows or columns without names are matched by position in a possibly unintended order.
 
     Parameters
     ----------
     seen : array-like of shape (n_names,)
-        Names in the order in which the data have them. Only strings are doubtful; numbers count rows.
+        Names in the order of the data. Only strings are ambiguous; numbers are positions.
     taken : array-like of shape (n_names,)
-        Names in the order in which the rows or columns are taken to be.
+        Names in the assumed order of the rows or columns.
     what : str
-        What is matched by position, in the plural, for the message.
+        Name of the matched rows or columns for the message, in the plural.
     stacklevel : int, default=3
-        Of the warning; 3: the caller of the function that calls this one.
+        Stack level of the warning; 3 is the caller of the function that calls this one.
 
     Warns
     -----
     UserWarning
-        When the names are strings and the orders differ.
+        If the names are strings and the orders differ.
     """
     seen, taken = np.asarray(seen).tolist(), np.asarray(taken).tolist()
     if seen == taken or not all(isinstance(name, str) for name in taken):
@@ -211,20 +212,20 @@ def warn_if_reordered(seen: Any, taken: Any, what: str, *, stacklevel: int = 3) 
         ", ".join([*map(repr, names[:3]), *["..."] * (len(names) > 3)]) for names in (taken, seen)
     ]
     warnings.warn(
-        f"{what} have no names and are taken in the order {shown[0]}, but the data have {shown[1]}. Give a "
-        "DataFrame (or a Series), which is matched by name.",
+        f"{what} have no names and are assumed to be in the order {shown[0]}, but the data have {shown[1]}. "
+        "Give a DataFrame (or a Series), which is matched by name.",
         UserWarning,
         stacklevel=stacklevel,
     )
 
 
 def percent_hint(shares: np.ndarray) -> str:
-    """A sentence to end a message with, where shares look like percentages; else nothing.
+    """Hint for the end of a message if shares look like percentages, else an empty string.
 
     Parameters
     ----------
     shares : ndarray of float, shape (n_classes,)
-        Of one bag; NaN: not stated.
+        Shares of one bag; NaN: not recorded.
 
     Returns
     -------
@@ -238,7 +239,7 @@ def percent_hint(shares: np.ndarray) -> str:
 
 
 def _first_problem(rows, *, whole, may_miss, any_sum=False):
-    """The first row with the first problem, the problem in words, and how many rows have it; or None."""
+    """First row with a problem, the problem as text, and the number of such rows; None without problems."""
     missing, tolerance = np.isnan(rows), whole * SUM_TOLERANCE + GUARD
     sums = np.nansum(rows, axis=1)
     some_missing = missing.any(axis=1)

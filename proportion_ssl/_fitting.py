@@ -1,4 +1,4 @@
-"""Fits that end whole or not at all, and predictions for what a fit has not seen."""
+"""Fits that are completed or rolled back, and out-of-fold predictions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 @contextmanager
 def all_or_nothing(estimator: Any) -> Iterator[None]:
-    """Fit an estimator within the block; if the block does not end, the estimator is as it was before.
+    """Restore the attributes of an estimator if the block raises.
 
-    An interrupted or failed fit (``KeyboardInterrupt`` included) thus leaves the earlier fitted state, or an
-    estimator that is not fitted. The block may set attributes, but must not change the insides of old ones.
+    A failed or interrupted fit (including ``KeyboardInterrupt``) leaves the previous state, fitted or not.
+    The block may set attributes but must not modify the values of old ones in place.
 
     Parameters
     ----------
@@ -48,17 +48,17 @@ def refuse_sparse(X: Any, what: str = "X") -> None:
     ----------
     X : object
     what : str
-        Its name in the message.
+        Name of ``X`` for the message.
     """
     if issparse(X):
         raise TypeError(
-            f"{what} is a sparse matrix of shape {X.shape}, but dense features are needed: convert it by "
+            f"{what} is a sparse matrix of shape {X.shape}, but dense features are needed: convert it with "
             ".toarray()."
         )
 
 
 def most_folds(y: np.ndarray, groups: Any = None) -> int:
-    """How many folds can leave out a part of the data, with all classes or whole groups in each.
+    """Maximum number of cross-validation folds with all classes, or whole groups, in each.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def most_folds(y: np.ndarray, groups: Any = None) -> int:
     Returns
     -------
     n_folds : int
-        Number of groups, or of instances of the rarest class.
+        Number of groups or, without groups, of instances of the rarest class.
     """
     if groups is not None:
         return len(np.unique(np.asarray(groups)))
@@ -85,34 +85,34 @@ def unseen_probabilities(
     random_state: Any = 0,
     fit_with_groups: bool = False,
 ) -> np.ndarray:
-    """Class probabilities of each instance by a clone that was not fitted on it, nor on its group.
+    """Out-of-fold class probabilities, from clones fitted without the instance and its group.
 
     Parameters
     ----------
     estimator : classifier
-        With ``fit`` and ``predict_proba``.
+        Has ``fit`` and ``predict_proba``.
     X : ndarray of shape (n_instances, n_features)
     y : ndarray of shape (n_instances,)
         Labels.
     groups : array-like of shape (n_instances,), optional
-        Slide of each instance; whole slides are then left out.
+        Slide of each instance; whole slides are then held out.
     n_folds : int, default=5
-        Most folds; fewer where there are fewer groups, or fewer instances of a class.
+        Maximum number of folds; fewer with fewer groups or fewer instances of a class.
     random_state : int or RandomState, default=0
-        Chooses the folds where there are no groups.
+        Controls the folds if there are no groups.
     fit_with_groups : bool, default=False
-        Whether the clones receive the groups of what they are fitted on.
+        Whether the groups of the training instances are passed to ``fit``.
 
     Returns
     -------
     probabilities : ndarray of float64, shape (n_instances, n_classes)
-        Columns in sorted order of the labels; 0 for a class that the other folds lack. A row is NaN where the
-        other folds hold one class only, so that nothing could be learned.
+        Columns in sorted order of the labels; 0 for a class that is missing in the other folds. A row is NaN
+        if the other folds contain only one class.
 
     Raises
     ------
     ValueError
-        When no two folds are possible.
+        If fewer than two folds are possible.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def unseen_probabilities(
     n_folds = min(n_folds, most_folds(y, groups))
     if n_folds < 2:
         what = "two instances of each class" if groups is None else "two slides (groups)"
-        raise ValueError(f"Nothing can be left out: {what} are needed.")
+        raise ValueError(f"Cross-validation needs at least {what}; label more.")
     if groups is None:
         folds = StratifiedKFold(n_folds, shuffle=True, random_state=random_state).split(X, y)
     else:

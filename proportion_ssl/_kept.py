@@ -1,4 +1,4 @@
-"""What a model file keeps of a fitted model; each class says so beside its ``fit``."""
+"""Declarations of the fitted attributes that a model file stores, as class attributes of the models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -15,10 +15,10 @@ class Array:
     ----------
     dtype : str
     sides : tuple of str or None
-        Length along each axis: "classes", "features", "machines" (the classes, but one where there are two),
+        Length along each axis: "classes", "features", "machines" (number of classes, but 1 for two classes),
         or None for any.
     always : bool, default=True
-        Whether a file without it is refused.
+        Whether the array is required in a file.
     finite : bool, default=True
         Whether all numbers must be finite.
     """
@@ -31,25 +31,26 @@ class Array:
 
 @dataclass(frozen=True)
 class Kept:
-    """Fitted attributes that a model file keeps, each with the types that its value may have.
+    """Fitted attributes that a model file stores, each with the allowed types of its value.
 
-    The net, the log of pseudo labels and ``feature_names_in_`` need no mention. Types: bool, int, float, str,
-    NoneType, lists and dicts of these, a one-dimensional ndarray of names, and a DataFrame of booleans,
-    numbers or strings.
+    The net, the log of pseudo labels and ``feature_names_in_`` are handled separately. Types: bool, int,
+    float, str, NoneType, lists and dicts of these, a one-dimensional ndarray of names, and a DataFrame of
+    booleans, numbers or strings.
 
     Parameters
     ----------
     always : mapping from name to tuple of types
-        A file without one of these is refused.
+        Required attributes.
     sometimes : mapping from name to tuple of types
+        Optional attributes.
     arrays : mapping from name to Array
         Arrays of numbers.
     within : mapping from name to tuple of types
-        One fitted model each, of a class that can itself be saved; always there.
+        Required fitted models, of classes that can be saved.
     several : mapping from name to tuple of types
-        A list of fitted models each; always there.
+        Required lists of fitted models.
     left_out : mapping from name to str
-        What is not kept, and why, such as training data.
+        Attributes that are not stored, with the reason, such as training data.
 
     Examples
     --------
@@ -66,7 +67,7 @@ class Kept:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def extended(self, **more: Mapping[str, Any]) -> "Kept":
-        """What a base class keeps, and more."""
+        """Return a copy with additional attributes."""
         unknown = set(more) - {f.name for f in fields(self)}
         if unknown:
             raise TypeError(f"Kept has no field {min(unknown)!r}.")

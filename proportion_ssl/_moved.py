@@ -1,4 +1,4 @@
-"""Names of version 0.1 that have moved: they still work where they were, with a warning."""
+"""Names of version 0.1 that have moved; the old import paths still work, with a warning."""
 
 import importlib
 import warnings
@@ -28,7 +28,7 @@ _FROM_TOP = {
 }
 
 FROM_TOP = {name: package for package, names in _FROM_TOP.items() for name in names.split()}
-"""What ``proportion_ssl`` itself held, and the package that holds it now."""
+"""Names formerly in ``proportion_ssl``, and the package that contains them now."""
 
 FROM_NETS = {
     **dict.fromkeys(("BagBatch", "BagLoss", "BagStream", "TwoStreamLoss", "ramp"), "baselines"),
@@ -40,25 +40,25 @@ FROM_NETS = {
         "embedding",
     ),
 }
-"""What ``proportion_ssl.nets`` held."""
+"""Names formerly in ``proportion_ssl.nets``."""
 
 FROM_DATASETS = dict.fromkeys(("Cohort", "load_cohort"), "manifest")
-"""What ``proportion_ssl.datasets`` held."""
+"""Names formerly in ``proportion_ssl.datasets``."""
 
 
 def follow(
     package: str, moved: Mapping[str, str], otherwise: Callable[[str], Any] | None = None
 ) -> Callable[[str], Any]:
-    """A ``__getattr__`` for `package` that finds the moved names, and warns.
+    """Create a ``__getattr__`` for `package` that finds moved names and warns.
 
     Parameters
     ----------
     package : str
-        Dotted name of the package that held the names.
+        Dotted name of the former package.
     moved : mapping from name to package
-        Where each name is now, below ``proportion_ssl``.
+        New package of each name, relative to ``proportion_ssl``.
     otherwise : callable, optional
-        Finds the names that have not moved.
+        Finds names that have not moved.
 
     Returns
     -------
@@ -72,7 +72,8 @@ def follow(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = f"proportion_ssl.{moved[name]}"
         warnings.warn(
-            f"{package}.{name} has moved: from {home} import {name}. The old place goes in version 0.3.",
+            f"{package}.{name} has moved; use from {home} import {name}. The old import will be removed in "
+            "version 0.3.",
             FutureWarning,
             stacklevel=2,
         )

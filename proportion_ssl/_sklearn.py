@@ -1,4 +1,4 @@
-"""The one door to scikit-learn's private names: what a new version may move is mended here."""
+"""The only module that imports private names of scikit-learn, so that changes are handled in one place."""
 
 import importlib
 from collections.abc import Sequence
@@ -35,24 +35,24 @@ _HTML_MODULES = ("sklearn.utils._repr_html.estimator", "sklearn.utils._estimator
 def visual_block(
     kind: str, estimators: Any, *, names: str | Sequence[str], name_details: str | Sequence[str]
 ) -> Any:
-    """Blocks of an estimator's picture in notebooks.
+    """Create the blocks of the HTML diagram of an estimator in notebooks.
 
     Parameters
     ----------
     kind : {"single", "serial", "parallel"}
     estimators : estimator, or list of estimators
     names, name_details : str, or list of str
-        Titles, and what unfolds under them.
+        Titles, and the details shown when a block is expanded.
 
     Returns
     -------
     block : object
-        For ``_sk_visual_block_``.
+        Return value for ``_sk_visual_block_``.
 
     Raises
     ------
     ImportError
-        If this version of scikit-learn has no such class where it is known to be; scikit-learn then draws
+        If the class is not at its known locations in this version of scikit-learn; scikit-learn then draws
         the estimator without its parts.
     """
     for module in _HTML_MODULES:

@@ -1,4 +1,4 @@
-"""Colors of classes: the palette of the paper's Figure 5, and color notations."""
+"""Class colors: the palette of Figure 5 of the paper, and conversion of color notations."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ OTHER_COLORS: tuple[Color, ...] = (
 def class_colors(
     classes: Sequence[str], colors: Mapping[str, Color] | None = None
 ) -> dict[str, Color]:
-    """One color per class.
+    """Assign a color to each class.
 
     Parameters
     ----------
     classes : sequence of str
         Class names.
     colors : mapping of str to (red, green, blue), optional
-        Colors, 0..255, that take precedence for the classes they name.
+        Colors, 0..255, that take precedence for their classes.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def class_colors(
 
 
 def check_color(color: Sequence[int], what: str) -> Color:
-    """Three integers in 0..255 as a tuple, or a ValueError that begins with ``what``."""
+    """Three integers in 0..255 as a tuple; raises ValueError with a message that begins with ``what``."""
     values = tuple(color) if isinstance(color, Sequence) and not isinstance(color, str) else ()
     if len(values) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
         raise ValueError(f"{what} must be three integers in 0..255, got {color!r}")
@@ -88,7 +88,7 @@ def check_color(color: Sequence[int], what: str) -> Color:
 
 
 def unpack_argb(packed: int) -> Color:
-    """Color of a 32-bit integer, alpha red green blue, signed or not (older QuPath).
+    """Color from a signed or unsigned 32-bit integer, alpha red green blue (older QuPath).
 
     >>> unpack_argb(-65536)
     (255, 0, 0)
@@ -97,7 +97,7 @@ def unpack_argb(packed: int) -> Color:
 
 
 def unpack_bgr(packed: int) -> Color:
-    """Color of the integer blue * 65536 + green * 256 + red (Aperio ImageScope).
+    """Color from the integer blue * 65536 + green * 256 + red (Aperio ImageScope).
 
     >>> unpack_bgr(65280)
     (0, 255, 0)
@@ -106,12 +106,12 @@ def unpack_bgr(packed: int) -> Color:
 
 
 def parse_css(text: str) -> Color:
-    """Color of a CSS notation: name, ``#rrggbb``, ``rgb(...)``; opacity is dropped.
+    """Color from a CSS notation: name, ``#rrggbb`` or ``rgb(...)``; opacity is dropped.
 
     Raises
     ------
     ValueError
-        If the text is no color.
+        If the text is not a color.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def parse_css(text: str) -> Color:
 
 
 def to_hex(color: Color) -> str:
-    """``#rrggbb`` notation.
+    """Convert a color to ``#rrggbb`` notation.
 
     >>> to_hex((255, 0, 128))
     '#ff0080'

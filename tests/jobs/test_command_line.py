@@ -96,7 +96,7 @@ def test_run_then_apply(tmp_path, quick, capsys):
     assert main([*arguments, "--proportions", str(records)]) == DONE
     printed = capsys.readouterr().out
     assert "predicted / recorded" in printed
-    assert "Predicted with its record, so no test of it: test_9" in printed
+    assert "Predicted with its record, so not an independent test: test_9" in printed
     assert pd.read_csv(there / "slides.csv")["used_record"].tolist() == [True]
     assert main([*arguments, "--mpp", "2"]) == WRONG_INPUT
     assert "test_9.tif states 4 microns per pixel, but --mpp is 2" in capsys.readouterr().err
@@ -108,7 +108,7 @@ def test_run_then_apply(tmp_path, quick, capsys):
     assert main([*arguments, *rounded]) == DONE
     records.write_text("slide,acinar,solid\ntest_09,90,10\n")
     assert main([*arguments, "--proportions", str(records)]) == WRONG_INPUT
-    assert "has no record of test_9; it has those of test_09" in capsys.readouterr().err
+    assert "has no record of test_9; it has records of test_09" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ def test_no_jobs(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["run", "cohort.csv", "--jobs", "0"])
     assert stopped.value.code == WRONG_INPUT
-    assert "0 slides at once are none" in capsys.readouterr().err
+    assert "must be -1, or 1 or more; got 0" in capsys.readouterr().err
 
 
 def test_messages_are_lines_without_code(tmp_path):
