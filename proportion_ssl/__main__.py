@@ -519,7 +519,7 @@ def _check_slides(paths, mpp, *, needed: bool = True) -> None:
     missing = [path for path in paths if not path.exists()]
     if needed and missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise FileNotFoundError(f"there is no file {', '.join(map(str, missing[:5]))}{more}.")
+        raise FileNotFoundError(f"file not found: {', '.join(map(str, missing[:5]))}{more}.")
     folders = [path for path in paths if path.is_dir()]
     if needed and folders:
         raise ValueError(f"{folders[0]} is a folder; give its slides, such as {folders[0]}/*.svs.")
@@ -602,7 +602,7 @@ def _masks(folder: Path | None) -> dict[str, Path] | None:
     if folder is None:
         return None
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder} of tissue masks.")
+        raise FileNotFoundError(f"folder of tissue masks not found: {folder}.")
     found = {path.stem: path for path in sorted(folder.glob("*.png"))}
     if not found:
         raise FileNotFoundError(

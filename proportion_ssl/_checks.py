@@ -11,6 +11,9 @@ SUM_TOLERANCE = 0.01
 #: Absorbs floating-point errors of sums that deviate by exactly the tolerance, such as 0.33 + 0.33 + 0.33.
 GUARD = 1e-9
 
+#: Largest error of recorded shares that can be stated: no standard deviation of a share is larger.
+LARGEST_ERROR = 0.5
+
 PERCENT_HINT = " They look like percent: divide by 100."
 
 
@@ -152,7 +155,7 @@ def check_intervals(
             raise ValueError(f"Bag {name!r} {problem}: {ends}{written}.{hint}")
 
 
-def check_fraction(value: Any, what: str, *, closed: str = "both") -> None:
+def check_fraction(value: Any, what: str, *, closed: str = "both", most: float = 1) -> None:
     """Raise unless a number, or every number of an array, is a fraction.
 
     Parameters
@@ -161,7 +164,9 @@ def check_fraction(value: Any, what: str, *, closed: str = "both") -> None:
     what : str
         Name of the argument.
     closed : {"both", "left", "right", "neither"}, default="both"
-        Which ends of the interval from 0 to 1 are allowed.
+        Which ends of the interval from 0 to `most` are allowed.
+    most : float, default=1
+        Upper end of the interval.
 
     Raises
     ------
@@ -170,20 +175,46 @@ def check_fraction(value: Any, what: str, *, closed: str = "both") -> None:
 
     Examples
     --------
-    >>> check_fraction(5, "rounding_step", closed="right")
+    >>> check_fraction(95, "level", closed="neither")
     Traceback (most recent call last):
       ...
-    ValueError: rounding_step must be in (0, 1]; got 5. It looks like percent: divide by 100.
+    ValueError: level must be in (0, 1); got 95. It looks like percent: divide by 100.
     """
     values = np.asarray(value, dtype=np.float64)
     with_0, with_1 = closed in ("both", "left"), closed in ("both", "right")
-    inside = (values >= 0 if with_0 else values > 0) & (values <= 1 if with_1 else values < 1)
+    inside = (values >= 0 if with_0 else values > 0) & (values <= most if with_1 else values < most)
     if inside.all():
         return
     wrong = values[~inside].flat[0]
     hint = " It looks like percent: divide by 100." if 1 <= wrong <= 100 else ""
-    interval = f"{'[' if with_0 else '('}0, 1{']' if with_1 else ')'}"
+    interval = f"{'[' if with_0 else '('}0, {most:g}{']' if with_1 else ')'}"
     raise ValueError(f"{what} must be in {interval}; got {wrong:g}.{hint}")
+
+
+def check_stated_error(value: Any, what: str) -> None:
+    """Raise unless the stated error of recorded shares is in its range.
+
+    Parameters
+    ----------
+    value : array-like of float
+        As a fraction: 0.05 for 5 percentage points.
+    what : {"rounding_step", "standard_deviation"}
+        A rounding step is in (0, 0.5], a standard deviation in [0, 0.5].
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+
+    Examples
+    --------
+    >>> check_stated_error(5, "rounding_step")
+    Traceback (most recent call last):
+      ...
+    ValueError: rounding_step must be in (0, 0.5]; got 5. It looks like percent: divide by 100.
+    """
+    closed = "right" if what == "rounding_step" else "both"
+    check_fraction(value, what, closed=closed, most=LARGEST_ERROR)
 
 
 def warn_if_reordered(seen: Any, taken: Any, what: str, *, stacklevel: int = 3) -> None:

@@ -57,6 +57,20 @@ def refuse_sparse(X: Any, what: str = "X") -> None:
         )
 
 
+def refuse_bags(X: Any) -> None:
+    """Raise a TypeError for bags in place of the instances to predict.
+
+    Parameters
+    ----------
+    X : object
+    """
+    if hasattr(X, "n_bags"):
+        raise TypeError(
+            "X is a Bags, but predictions are made for instances (patches): pass bags.X. To use the records "
+            "of the bags, pass bag_ids=bags.names[bags.index] and bag_proportions=bags as well."
+        )
+
+
 def most_folds(y: np.ndarray, groups: Any = None) -> int:
     """Maximum number of cross-validation folds with all classes, or whole groups, in each.
 

@@ -111,7 +111,7 @@ def test_classes_choose_and_order_columns(write):
     cohort = load_cohort(write(text), classes=["solid", "acinar"])
     assert cohort.classes == ["solid", "acinar"]
     assert cohort.proportions.loc["b"].tolist() == [0.6, 0.4]
-    with pytest.raises(ValueError, match=r"no class column.*lepidic"):
+    with pytest.raises(ValueError, match=r"no class column.*lepidic(?!.*Did you mean)"):
         load_cohort(write(text), classes=["solid", "lepidic"])
     with pytest.raises(ValueError, match="twice"):
         load_cohort(write(text), classes=["solid", "solid"])
@@ -171,7 +171,10 @@ def test_classes_choose_and_order_columns(write):
         (HEADER + "b.svs,,bag,80-70,25\n", "'b' has '80-70' for class 'acinar'"),
         (HEADER + "b.svs,,bag,90-120,5\n", "'b' has '90-120'"),
         (HEADER + "b.svs,,bag,20-Oct,85\n", "'20-Oct'.*format the column as text"),
-        (HEADER + "b.svs,,bag,10-20,40-60\n", "slide 'b' sum to 50 to 80; they must sum to 100"),
+        (
+            HEADER + "b.svs,,bag,10-20,40-60\n",
+            r"slide 'b' sum to at most 80 \(acinar 10 to 20, solid 40 to 60\); they must sum to 100",
+        ),
     ],
 )
 def test_bad_manifest_is_refused_with_the_reason(write, text, message):
@@ -194,8 +197,11 @@ def test_a_long_list_of_problems_is_cut_short(write):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEADER + "d.svs,,bag,50,50\n", "slide 'd' .*no file .*d.svs"),
-        (HEADER + "a.svs,d.geojson,labeled,50,50\n", "slide 'a' .*no annotation file .*d.geojson"),
+        (HEADER + "d.svs,,bag,50,50\n", "slide 'd': file not found: .*d.svs"),
+        (
+            HEADER + "a.svs,d.geojson,labeled,50,50\n",
+            "slide 'a': annotation file not found: .*d.geojson",
+        ),
     ],
 )
 def test_missing_files_are_named(write, text, message):
@@ -205,12 +211,12 @@ def test_missing_files_are_named(write, text, message):
 
 def test_missing_files_are_named_beside_other_problems(write):
     text = HEADER + "d.svs,,bag,50,50\na.svs,a.geojson,marked,50,50\n"
-    with pytest.raises(ValueError, match=r"(?s)has role 'marked'.*no file .*d\.svs"):
+    with pytest.raises(ValueError, match=r"(?s)has role 'marked'.*file not found: .*d\.svs"):
         load_cohort(write(text))
 
 
 def test_missing_manifest_and_foreign_encoding(write, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no table .*nowhere\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"file not found: .*nowhere\.csv"):
         load_cohort(tmp_path / "nowhere.csv")
     with pytest.raises(ValueError, match=r"not UTF-8 text.*line 2.*CSV UTF-8"):
         load_cohort(write(GOOD.replace("a.svs", "ä.svs"), "cp1252"))
@@ -341,19 +347,33 @@ def test_a_stated_error_is_for_plain_numbers_and_zeros_as_in_bags(write):
     noisy = load_cohort(write(text), standard_deviation=0.1)
     assert noisy.upper.loc["b"].tolist() == [0.0, 1.0], "what was not seen stays so"
     np.testing.assert_allclose(noisy.lower.loc["c"], [0.7, 0.15], atol=1e-9)
-    with pytest.raises(ValueError, match="sum to 70 to 90; they must sum to 100"):
+    with pytest.raises(
+        ValueError,
+        match=r"sum to at most 90 \(acinar 35 to 45, solid 35 to 45\); they must sum to 100",
+    ):
         load_cohort(write(HEADER + "b.svs,,bag,40,40\n"), rounding_step=0.1)
+
+
+def test_a_class_in_another_case_is_suggested(write):
+    with pytest.raises(ValueError, match=r"no class column 'Solid'.* Did you mean 'solid'\?"):
+        load_cohort(write(GOOD), classes=["acinar", "Solid"])
+    with pytest.raises(ValueError, match=r"no class column 'lepidic'; its header reads .*\]\.$"):
+        load_cohort(write(GOOD), classes=["acinar", "lepidic"])
 
 
 @pytest.mark.parametrize(
     ("stated", "error", "message"),
     [
-        ({"rounding_step": 5}, ValueError, r"rounding_step is 5; give a fraction.*0\.05"),
-        ({"rounding_step": 1}, ValueError, "give a fraction"),
-        ({"rounding_step": 0}, ValueError, "give a fraction"),
-        ({"standard_deviation": -0.1}, ValueError, "give a fraction"),
-        ({"standard_deviation": 10}, ValueError, "give a fraction"),
-        ({"standard_deviation": math.nan}, ValueError, "give a fraction"),
+        (
+            {"rounding_step": 5},
+            ValueError,
+            r"rounding_step must be in \(0, 0\.5\]; got 5\. .* percent",
+        ),
+        ({"rounding_step": 1}, ValueError, r"in \(0, 0\.5\]; got 1"),
+        ({"rounding_step": 0}, ValueError, r"in \(0, 0\.5\]; got 0"),
+        ({"standard_deviation": -0.1}, ValueError, r"in \[0, 0\.5\]; got -0\.1"),
+        ({"standard_deviation": 10}, ValueError, r"in \[0, 0\.5\]; got 10"),
+        ({"standard_deviation": math.nan}, ValueError, r"in \[0, 0\.5\]; got nan"),
         ({"standard_deviation": "5"}, TypeError, "give a number"),
         ({"rounding_step": 0.1, "standard_deviation": 0.1}, ValueError, "in one way"),
     ],
@@ -428,7 +448,7 @@ def test_several_extra_columns_are_named_at_once(write):
         load_cohort(write(header + rows))
     *said, absent = str(caught.value).split("\n  - ")[1:5]
     assert [line.split("'")[1] for line in said] == ["age", "score", "zero"]
-    assert "no file" in absent
+    assert "file not found" in absent
     assert all("classes=['acinar', 'solid']" in line for line in said)
 
 

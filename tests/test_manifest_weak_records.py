@@ -82,6 +82,16 @@ def test_orders_beside_percentages_become_intervals(write):
     assert record.among.tolist() == [[True, True, True], [True, True, False]]
 
 
+@pytest.mark.parametrize("unknown", ["?", "unknown", "n/a", "NA"])
+def test_an_unknown_predominant_class_is_not_recorded(write, unknown):
+    cohort = load_cohort(write(THREE + OUTLINED + f"b1.svs,,bag,{unknown},70,20,10\n"))
+    assert cohort.orders == {} and cohort.proportions.loc["b1"].tolist() == [0.7, 0.2, 0.1]
+    table = "slide,annotation,role,predominant\n" + "a.svs,a.geojson,labeled,\n"
+    rows = f"b1.svs,,bag,solid\nb2.svs,,bag,acinar\nb3.svs,,test,{unknown}\n"
+    cohort = load_cohort(write(table + rows))
+    assert cohort.classes == ["acinar", "solid"] and set(cohort.orders) == {"b1", "b2"}
+
+
 def test_percentages_say_more_than_an_order(write):
     cohort = load_cohort(write(THREE + OUTLINED + "b1.svs,,bag,acinar > solid,70,20,10\n"))
     assert cohort.orders == {} and cohort.proportions.loc["b1"].tolist() == [0.7, 0.2, 0.1]
@@ -90,13 +100,41 @@ def test_percentages_say_more_than_an_order(write):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("b1.svs,,bag,lepidic,,,\n", "line 3: .*'lepidic', which is no class; classes are acinar"),
-        ("b1.svs,,bag,acinar >,,,\n", "line 3: slide 'b1' has predominant: '', which is no class"),
-        ("b1.svs,,bag,acinar > acinar,,,\n", "line 3: .*a class twice"),
-        ("b1.svs,,bag,solid,70,30,\n", "solid, but its percentages say otherwise"),
-        ("b1.svs,,bag,acinar > normal,70,20,10\n", "its percentages say otherwise"),
+        (
+            "b1.svs,,bag,lepidic,,,\n",
+            r"line 3: .*'lepidic' in the column predominant, which is not a class \(acinar",
+        ),
+        (
+            "b1.svs,,bag,acinar >,,,\n",
+            "line 3: slide 'b1' has '' in the column predominant, which is not a class",
+        ),
+        (
+            "b1.svs,,bag,acinar > acinar,,,\n",
+            "line 3: .*'acinar > acinar', which names a class twice",
+        ),
+        (
+            "b1.svs,,bag,solid,70,30,\n",
+            "predominant 'solid', but its percentages are acinar 70, solid 30; correct one",
+        ),
+        (
+            "b1.svs,,bag,acinar > normal,70,20,10\n",
+            "'acinar > normal', but its percentages are acinar 70, solid 20, normal 10",
+        ),
+        (
+            "b1.svs,,bag,acinar;solid,,,\n",
+            r"has 'acinar;solid' .* separated by '>' with the most frequent first: acinar > solid\.",
+        ),
+        ("b1.svs,,bag,Solid,,,\n", r"has 'Solid' .* Did you mean 'solid'\?"),
+        (
+            "b1.svs,,bag,,>90,20,?\n",
+            r"sum to at least 110 \(acinar 90 to 100, solid 20, normal unknown\); they must sum to 100",
+        ),
+        ("b1.svs,,bag,?,,,\n", "'b1' is a bag but has no proportions"),
         ("b1.svs,,bag,,?,?,?\n", "'b1' is a bag but has no proportions; .*'predominant'"),
-        ("b1.svs,,bag,,60,?,?\nb2.svs,,bag,,80,50,?\n", "slide 'b2' sum to 130 to 230"),
+        (
+            "b1.svs,,bag,,60,?,?\nb2.svs,,bag,,80,50,?\n",
+            r"slide 'b2' sum to at least 130 \(acinar 80, solid 50, normal unknown\); they must",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(write, rows, message):

@@ -1,5 +1,6 @@
 """NLNL: negative learning for noisy labels, and a list of doubtful labels."""
 
+import warnings
 from collections import deque
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -210,6 +211,12 @@ def doubtful_labels(X: Any, y: Any, *, estimator: NLNLClassifier | None = None) 
         One row per doubtful label, least probable first; the index is the row of X. Columns: ``label``,
         ``probability`` of the label, ``suggested`` (most probable class) and ``suggested_probability``.
 
+    Warns
+    -----
+    UserWarning
+        When more than half of the labels are listed: the net has then hardly learned the classes, and the
+        list says nothing about single labels.
+
     Notes
     -----
     The filter of Kim et al. (see :class:`NLNLClassifier`): labels below ``threshold`` when training changes
@@ -239,4 +246,12 @@ def doubtful_labels(X: Any, y: Any, *, estimator: NLNLClassifier | None = None) 
         }
     )
     doubtful = table[table["probability"] <= model.threshold]
+    if 2 * len(doubtful) > len(table):
+        warnings.warn(
+            f"{len(doubtful)} of {len(table)} labels ({len(doubtful) / len(table):.0%}) are listed as "
+            "doubtful. The net has hardly learned the classes, so the list says nothing about single labels. "
+            "Raise max_epochs, lower threshold, or label more patches.",
+            UserWarning,
+            stacklevel=2,
+        )
     return doubtful.sort_values("probability", kind="stable")

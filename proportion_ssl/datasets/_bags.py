@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import check_random_state
 
-from proportion_ssl._checks import check_fraction
+from proportion_ssl._checks import LARGEST_ERROR, check_fraction
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.counts import class_proportions
 
@@ -71,8 +71,8 @@ def make_bags(
     proportion_noise : float, default=0.0
         Standard deviation of the error of non-zero recorded shares, in [0, 1]; clipped at 0 and renormalized.
     rounding : float, default=0.0
-        Recorded shares are rounded to multiples of this (0.05: to 5%), and are then the ``rounding_step`` of
-        the bags; rows may sum to something else than 1. 0: not rounded.
+        Recorded shares are rounded to multiples of this, in [0, 0.5] (0.05: to 5%); it is then the
+        ``rounding_step`` of the bags, and rows need not sum to 1. 0: not rounded.
     random_state : int, RandomState instance or None, default=None
 
     Returns
@@ -92,7 +92,7 @@ def make_bags(
     if not 1 <= smallest <= largest:
         raise ValueError(f"bag_size must be at least 1, smallest first; got {bag_size!r}.")
     check_fraction(proportion_noise, "proportion_noise")
-    check_fraction(rounding, "rounding")
+    check_fraction(rounding, "rounding", most=LARGEST_ERROR)
     means = rng.normal(0, class_separation, (n_classes, n_features))
     n_slides = n_labeled_slides + n_bags + n_test_slides
     sizes = rng.randint(smallest, largest + 1, n_slides)

@@ -262,7 +262,7 @@ def read_exported(path: str | os.PathLike, n_threads: int) -> tuple[dict, OpenVI
     """
     openvino = import_openvino()
     if not Path(path).exists():
-        raise FileNotFoundError(f"there is no exported network at {os.fspath(path)!r}.")
+        raise FileNotFoundError(f"exported network not found: {os.fspath(path)!r}.")
     try:
         about, xml, weights = _read_parts(path)
         expected = _check_description(about)

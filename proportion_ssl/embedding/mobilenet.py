@@ -115,8 +115,8 @@ def _check_path(weights) -> Path:
     if path.is_dir():
         raise ValueError(f"{choices}; {str(path)!r} is a folder, give the file in it.")
     if isinstance(weights, str) and path.name == weights and not path.suffix:
-        raise ValueError(f"{choices}; got {weights!r}, and there is no file of this name.")
-    raise FileNotFoundError(f"{choices}; there is no file {str(path)!r}.")
+        raise ValueError(f"{choices}; got {weights!r}, and no file of this name was found.")
+    raise FileNotFoundError(f"{choices}; file not found: {str(path)!r}.")
 
 
 def _read_state(path: Path) -> dict:

@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from proportion_ssl._checks import warn_if_reordered
-from proportion_ssl._fitting import all_or_nothing
+from proportion_ssl._fitting import all_or_nothing, refuse_bags
 from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import check_n_features, fit_context
 from proportion_ssl.embedding._images import check_images
@@ -200,6 +200,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
 
     def _check_instances(self, X, what="X"):
         """Check that instances to predict are of the fitted kind."""
+        refuse_bags(X)
         if _is_images(X) != self.is_images_:
             kinds = {True: "images (n, height, width, 3)", False: "features (n, n_features)"}
             raise ValueError(

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
-from proportion_ssl._fitting import all_or_nothing, most_folds, unseen_probabilities
+from proportion_ssl._fitting import all_or_nothing, most_folds, refuse_bags, unseen_probabilities
 from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import HasMethods, Interval, RealNotInt, fit_context
 from proportion_ssl.nets.classifiers import HeadClassifier
@@ -184,6 +184,7 @@ class TumorProposer(TransformerMixin, BaseEstimator):
         probabilities : ndarray of shape (n_patches, 1)
         """
         check_is_fitted(self)
+        refuse_bags(X)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         return self.net_.predict_proba(X)[:, 1:]
 

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
-from proportion_ssl._fitting import all_or_nothing
+from proportion_ssl._fitting import all_or_nothing, refuse_bags
 from proportion_ssl._kept import Array, Kept
 from proportion_ssl._sklearn import Interval, check_sample_weight, fit_context
 from proportion_ssl.heads._projection import (
@@ -240,6 +240,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
 
     def _logits(self, X):
         check_is_fitted(self)
+        refuse_bags(X)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         return X @ self.coef_.T + self.intercept_
 

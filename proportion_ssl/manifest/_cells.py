@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 #: Percentage points by which a number marked as approximate may be off, either way.
@@ -80,7 +82,7 @@ def is_unknown(text: str) -> bool:
 
 
 def read_order(text: str) -> tuple[str, ...]:
-    """Classes from the most frequent one on.
+    """Classes in decreasing order of their share.
 
     Parameters
     ----------
@@ -90,9 +92,39 @@ def read_order(text: str) -> tuple[str, ...]:
     Returns
     -------
     classes : tuple of str
-        Empty for an empty text.
+        Empty for an empty text and for one that says "unknown" (:func:`is_unknown`).
+
+    Examples
+    --------
+    >>> read_order("acinar > solid"), read_order("?")
+    (('acinar', 'solid'), ())
     """
-    return tuple(name.strip() for name in text.split(">")) if text else ()
+    if not text or is_unknown(text):
+        return ()
+    return tuple(name.strip() for name in text.split(">"))
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Question that names the nearest known name, to end a message with; empty without such a name.
+
+    Parameters
+    ----------
+    name : str
+        As written.
+    known : sequence of str
+
+    Returns
+    -------
+    question : str
+
+    Examples
+    --------
+    >>> suggestion("Solid", ["acinar", "solid"]), suggestion("glass", ["acinar", "solid"])
+    (" Did you mean 'solid'?", '')
+    """
+    by_lower = {other.lower(): other for other in known}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.75)
+    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def looks_like_a_date(text: str) -> bool:

@@ -5,11 +5,14 @@ from dataclasses import replace
 from numbers import Real
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from proportion_ssl._checks import check_stated_error
 from proportion_ssl.manifest._cases import check_cases
+from proportion_ssl.manifest._cells import suggestion
 from proportion_ssl.manifest._cohort import Cohort
 from proportion_ssl.manifest._records import Column, Records, gather
 from proportion_ssl.manifest._resolutions import read_resolutions
@@ -59,7 +62,7 @@ def load_cohort(
         - ``case`` (optional): patient or tumor, for slides that belong together; where it is empty
           the slide is its own case;
         - ``predominant`` (optional): for rows without percentages, the class with the largest share, or
-          several from the most frequent on ("acinar > solid"); then no column per class is needed;
+          several with the most frequent first ("acinar > solid"); then no column per class is needed;
         - one column per class with the percentage of the cancer area; needed for bags, may be
           empty for others. In a row with percentages an empty cell counts as 0.
 
@@ -103,7 +106,8 @@ def load_cohort(
     points either way) or "trace" (0 to 5). A range says for itself how far it can be off:
     `rounding_step` and `standard_deviation` are for the plain numbers.
 
-    *Unknown shares.* "?", "unknown" or "n/a": nobody looked at this class. If the other cells of the row
+    *Unknown shares.* "?", "unknown" or "n/a": this class was not assessed; in the column ``predominant``: no
+    predominant class is recorded. If the other cells of the row
     sum to 100 they are shares among their classes, and the share of the unknown ones in the slide is
     open (:class:`~proportion_ssl.proportions.PartialRecord`); if they sum to less, the unknown ones share
     the rest.
@@ -147,29 +151,55 @@ def load_cohort(
     >>> cohort.lower.loc["P3"].tolist(), cohort.upper.loc["P3"].tolist()
     ([0.7, 0.15], [0.8, 0.25])
     """
-    cohort, findings, absent, columns = read_manifest(
+    read = read_manifest(
         path,
         classes=classes,
         rounding_step=rounding_step,
         standard_deviation=standard_deviation,
         need_slides=need_slides,
     )
-    if findings:
-        read = f"columns read as classes: {', '.join(columns) or 'none'}"
-        start = f"{path} cannot be used as a cohort ({read}):"
-        raise ValueError(_listed(start, [finding.message for finding in findings + absent]))
-    if absent:
+    cohort = read.cohort
+    if read.findings:
+        taken = f"columns read as classes: {', '.join(read.columns) or 'none'}"
+        start = f"{path} cannot be used as a cohort ({taken}):"
+        problems = [finding.message for finding in read.findings + read.absent]
+        raise ValueError(_listed(start, problems))
+    if read.absent:
         start = (
             f"{path} names files that do not exist (paths are absolute, or relative to the"
             " manifest's folder):"
         )
-        raise FileNotFoundError(_listed(start, [finding.message for finding in absent]))
+        raise FileNotFoundError(_listed(start, [finding.message for finding in read.absent]))
     if resolutions is not None:
         found = read_resolutions(resolutions)
         stated = cohort.slides["mpp"]
         beside = pd.Series(cohort.slides.index.map(found), cohort.slides.index, dtype=float)
         cohort = replace(cohort, slides=cohort.slides.assign(mpp=stated.fillna(beside)))
     return cohort
+
+
+class ManifestContent(NamedTuple):
+    """What :func:`read_manifest` found.
+
+    Attributes
+    ----------
+    cohort : Cohort
+        The rows without errors, whether their files exist or not.
+    findings : list of Finding
+        Errors in the other rows and in columns.
+    absent : list of Finding
+        Files that do not exist.
+    columns : list of str
+        Columns read as classes.
+    rejected : DataFrame
+        Columns ``role`` (as written, in lower case) and ``case`` of each row with errors.
+    """
+
+    cohort: Cohort
+    findings: list[Finding]
+    absent: list[Finding]
+    columns: list[str]
+    rejected: pd.DataFrame
 
 
 def read_manifest(
@@ -179,21 +209,10 @@ def read_manifest(
     rounding_step: float | None,
     standard_deviation: float | None,
     need_slides: bool = True,
-) -> tuple[Cohort, list[Finding], list[Finding], list[str]]:
-    """Read a manifest as far as it can be read.
+) -> ManifestContent:
+    """Read a manifest and collect its errors.
 
-    Parameters are those of :func:`load_cohort`, and so are the errors about the table as a whole.
-
-    Returns
-    -------
-    cohort : Cohort
-        The rows in which nothing is wrong, whether their files exist or not.
-    findings : list of Finding
-        What is wrong with the others, and with columns.
-    absent : list of Finding
-        Files that do not exist.
-    columns : list of str
-        What was taken for columns of classes.
+    Parameters are those of :func:`load_cohort`. Errors in the table as a whole are raised as there.
     """
     path = Path(path)
     step, deviation = points_of_error(rounding_step, standard_deviation)
@@ -221,18 +240,25 @@ def read_manifest(
     mpps, found = check_mpps(rows)
     findings += found
     findings += check_slides(rows) + check_roles(rows)
-    findings += check_sums(rows, records)
-    findings += check_orders(rows, records, [candidates[k] for k in kept])
+    names = [candidates[k] for k in kept]
+    findings += check_sums(rows, records, names)
+    findings += check_orders(rows, records, names)
     findings += check_bags(rows, records)
     findings += check_cases(rows, records)
     findings.sort(key=lambda finding: finding.rows[:1])
     is_good = records.is_readable
     for finding in findings:
         is_good[list(finding.rows)] = False
-    good = np.flatnonzero(is_good).tolist()
-    cohort = _make_cohort(path.parent, rows, mpps, records, [candidates[k] for k in kept], good)
+    good, bad = np.flatnonzero(is_good).tolist(), np.flatnonzero(~is_good).tolist()
+    cohort = _make_cohort(path.parent, rows, mpps, records, names, good)
     absent = absent_files(path.parent, rows, slides=need_slides)
-    return cohort, findings, absent, candidates
+    rejected = pd.DataFrame(
+        {
+            "role": pd.Series([rows.roles[row] for row in bad], dtype=object),
+            "case": pd.Series([rows.cases[row] or rows.slides[row] for row in bad], dtype=object),
+        }
+    )
+    return ManifestContent(cohort, findings, absent, candidates, rejected)
 
 
 def _listed(start: str, problems: list[str]) -> str:
@@ -255,10 +281,7 @@ def points_of_error(
             continue
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} is {value!r}; give a number, such as 0.05 for 5 points.")
-        if not 0 <= value <= 0.5 or (name == "rounding_step" and value == 0):
-            raise ValueError(
-                f"{name} is {value!r}; give a fraction up to 0.5: 0.05 for 5 percentage points."
-            )
+        check_stated_error(value, name)
     return (None if step is None else 100 * step), (None if deviation is None else 100 * deviation)
 
 
@@ -302,7 +325,10 @@ def _find_columns(
         if (name not in header and "predominant" not in columns) or name in columns.values()
     ]
     if unknown:
-        raise ValueError(f"{path} has no class column {unknown}; its header reads {header}.")
+        raise ValueError(
+            f"{path} has no class column {unknown[0]!r}; its header reads {header}."
+            f"{suggestion(unknown[0], [name for name in header if name not in columns.values()])}"
+        )
     return columns, classes
 
 

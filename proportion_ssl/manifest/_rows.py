@@ -41,7 +41,7 @@ class Rows(NamedTuple):
     roles: list[str]  # in lower case
     mpps: list[str]
     cases: list[str]
-    orders: list[tuple[str, ...]]  # classes from the most frequent one on; empty where not stated
+    orders: list[tuple[str, ...]]  # classes, the most frequent first; empty where not stated
 
     def place(self, row: int) -> str:
         """How messages about a row begin."""
@@ -165,22 +165,25 @@ def check_mpps(rows: Rows) -> tuple[np.ndarray, list[Finding]]:
 
 
 def absent_files(folder: Path, rows: Rows, *, slides: bool = True) -> list[Finding]:
-    """Slides (unless left out) and annotations that do not exist; very many are counted, not named."""
+    """Slides (unless left out) and annotation files that do not exist.
+
+    The first 1,000 are named, the others are counted.
+    """
     findings: list[Finding] = []
     n_absent = 0
     for row, (slide, annotation) in enumerate(zip(rows.paths, rows.annotations, strict=True)):
         wanted = slide if slides else ""
-        for name, what in ((wanted, "no file"), (annotation, "no annotation file")):
+        for name, what in ((wanted, "file"), (annotation, "annotation file")):
             if not name or os.path.exists(os.path.join(folder, name)):
                 continue
             n_absent += 1
             if len(findings) < _ABSENT:
                 hint = " (write / between folders)" if os.sep == "/" and "\\" in name else ""
                 path = os.path.join(folder, name)
-                message = f"{rows.place(row)} is incomplete: {what} {path}{hint}."
+                message = f"{rows.place(row)}: {what} not found: {path}{hint}."
                 findings.append(Finding((row,), rows.slides[row], message))
     if n_absent > len(findings):
-        message = f"{n_absent - len(findings)} more files do not exist."
+        message = f"{n_absent - len(findings)} more files were not found."
         findings.append(Finding((), None, message))
     return findings
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from proportion_ssl.manifest._cells import looks_like_a_date
+from proportion_ssl.manifest._cells import looks_like_a_date, suggestion
 from proportion_ssl.manifest._records import (
     EXACT_SUM,
     SUM_TOLERANCE,
@@ -63,13 +63,17 @@ def check_columns(
     ]
 
 
-def check_sums(rows: Rows, records: Records) -> list[Finding]:
+def check_sums(rows: Rows, records: Records, classes: Sequence[str]) -> list[Finding]:
     """Records that cannot sum to 100."""
     wrong = records.is_recorded & records.is_readable & ~records.can_sum
     findings = []
     for row in np.flatnonzero(wrong).tolist():
         lower, upper = records.lower[row].sum(), records.upper[row].sum()
-        said = f"sum to {lower:.10g}" if lower == upper else f"sum to {lower:.4g} to {upper:.4g}"
+        said = f"sum to {lower:.10g}"
+        if lower != upper:
+            least = lower > 100
+            total = f"at least {lower:.4g}" if least else f"at most {upper:.4g}"
+            said = f"sum to {total} ({_recorded(records, row, classes)})"
         advice = f"they must sum to 100 within {SUM_TOLERANCE:g} point"
         if abs(records.value[row].sum() - 1) <= 0.02:
             advice = "these look like fractions: give percent"
@@ -87,23 +91,40 @@ def check_orders(rows: Rows, records: Records, classes: list[str]) -> list[Findi
     """Orders of classes that name no class, or that contradict the percentages of their row."""
     findings = []
     for row, order in enumerate(rows.orders):
-        if not order:
-            continue
         unknown = [name for name in order if name not in classes]
         if unknown:
-            wrong = f"{unknown[0]!r}, which is no class"
+            message = (
+                f"has {unknown[0]!r} in the column predominant, which is not a class"
+                f" ({', '.join(classes)}).{suggestion(unknown[0], classes)} Write one class, or several"
+                f" separated by '>' with the most frequent first: {' > '.join(classes[:2])}."
+            )
         elif len(set(order)) < len(order):
-            wrong = "a class twice"
+            message = (
+                f"has predominant {' > '.join(order)!r}, which names a class twice; name each once."
+            )
         elif _contradicts(order, records.take([row]), classes):
-            wrong = f"{' > '.join(order)}, but its percentages say otherwise"
+            message = (
+                f"has predominant {' > '.join(order)!r}, but its percentages are"
+                f" {_recorded(records, row, classes)}; correct one of the two."
+            )
         else:
             continue
-        message = (
-            f"{rows.place(row)} has predominant: {wrong}; classes are {', '.join(classes)}. Write the most "
-            "frequent one, or several from the most frequent on: acinar > solid."
-        )
-        findings.append(Finding((row,), rows.slides[row], message))
+        findings.append(Finding((row,), rows.slides[row], f"{rows.place(row)} {message}"))
     return findings
+
+
+def _recorded(records: Records, row: int, classes: Sequence[str]) -> str:
+    """What a row records of each class, for messages; classes at 0 are left out."""
+    parts = []
+    for k, name in enumerate(classes):
+        lower, upper = records.lower[row, k], records.upper[row, k]
+        if records.is_unknown[row, k]:
+            parts.append(f"{name} unknown")
+        elif upper > 0:
+            parts.append(
+                f"{name} {lower:.4g}" if lower == upper else f"{name} {lower:.4g} to {upper:.4g}"
+            )
+    return ", ".join(parts)
 
 
 def _contradicts(order: Sequence[str], record: Records, classes: list[str]) -> bool:

@@ -68,9 +68,9 @@ def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no table {path}; give the path of a CSV file") from None
+        raise FileNotFoundError(f"file not found: {path}; give the path of a CSV file.") from None
     except IsADirectoryError:
-        raise ValueError(f"{path} is a folder; give the path of a CSV file") from None
+        raise ValueError(f"{path} is a folder; give the path of a CSV file.") from None
     for start, kind in _KINDS.items():
         if content.startswith(start):
             raise ValueError(f"{path} is {kind}, not UTF-8 text; {AS_CSV}")

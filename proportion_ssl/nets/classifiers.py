@@ -14,7 +14,7 @@ from skorch import NeuralNet, NeuralNetClassifier
 from threadpoolctl import ThreadpoolController
 from torch.utils.data import DataLoader
 
-from proportion_ssl._fitting import all_or_nothing, refuse_sparse
+from proportion_ssl._fitting import all_or_nothing, refuse_bags, refuse_sparse
 from proportion_ssl.embedding._images import check_images
 from proportion_ssl.embedding._random_weights import WeightsFrom
 from proportion_ssl.embedding.mobilenet import N_FEATURES
@@ -272,6 +272,7 @@ class SignedLabelNet(NeuralNetClassifier):
             When an instance has no finite probabilities, since its values, or the weights of the net, are not
             finite or too large for float32.
         """
+        refuse_bags(X)
         refuse_sparse(X)
         X = self.embed(X)
         X = X if isinstance(X, SignedDataset) else SignedDataset(X)
@@ -288,6 +289,7 @@ class SignedLabelNet(NeuralNetClassifier):
         -------
         log_probabilities : ndarray of float32, shape (n_instances, n_classes)
         """
+        refuse_bags(X)
         refuse_sparse(X)
         X = self.embed(X)
         return log_probabilities(self, X if isinstance(X, SignedDataset) else SignedDataset(X))

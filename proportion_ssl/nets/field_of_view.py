@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from proportion_ssl._fitting import all_or_nothing, unseen_probabilities
+from proportion_ssl._fitting import all_or_nothing, refuse_bags, unseen_probabilities
 from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import HasMethods, Interval, fit_context
 from proportion_ssl.nets.classifiers import HeadClassifier
@@ -318,6 +318,7 @@ class MultiFieldOfViewNet(ClassifierMixin, BaseEstimator):
 
     def _checked_views(self, X):
         check_is_fitted(self)
+        refuse_bags(X)
         return self._views(validate_data(self, X, dtype=np.float32, reset=False))
 
     def predict_proba(self, X: Any) -> np.ndarray:

@@ -161,7 +161,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no model file {str(path)!r}.")
+        raise FileNotFoundError(f"model file not found: {str(path)!r}.")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(9)

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from proportion_ssl._checks import check_fraction, check_intervals, check_shares, warn_if_reordered
+from proportion_ssl._checks import (
+    check_intervals,
+    check_shares,
+    check_stated_error,
+    warn_if_reordered,
+)
 from proportion_ssl._fitting import refuse_sparse
 from proportion_ssl.proportions.counts import class_proportions
 from proportion_ssl.proportions.intervals import (
@@ -59,10 +64,10 @@ class Bags:
         column for each of these classes and may have columns for others. A bag with a share in one of the
         other columns has a complete record (1 for "normal": a slide without tumor); a bag with NaN in all
         of them has a partial record.
-    rounding_step : float in (0, 1], optional
+    rounding_step : float in (0, 0.5], optional
         Shares were rounded to multiples of this, so each may be off by half a step.
     standard_deviation : float, or array-like or DataFrame broadcastable to (n_bags, n_classes), optional
-        Standard deviation of the recorded shares, in [0, 1]; 0.1 means ten percentage points. Recorded
+        Standard deviation of the recorded shares, in [0, 0.5]; 0.1 means ten percentage points. Recorded
         zeros stay zero.
     lower, upper : array-like or DataFrame of shape (n_bags, n_classes), optional
         Intervals that contain the proportions; give both or neither. State the error in at most one way:
@@ -844,11 +849,11 @@ def _check_error(error, shape, names, class_names):
         return lambda written, rows=slice(None): (ends[0][rows], ends[1][rows])
     if ways == ["rounding_step"]:
         step = error["rounding_step"]
-        check_fraction(step, "rounding_step", closed="right")
-        return lambda written, rows=None: missing_interval(*_rounded_ends(written, step))
+        check_stated_error(step, "rounding_step")
+        return lambda written, rows=None: missing_interval(*rounding_interval(written, step))
     if ways == ["standard_deviation"]:
         deviation = _per_bag(error["standard_deviation"], ways[0], names, class_names)
-        check_fraction(deviation, "standard_deviation")
+        check_stated_error(deviation, "standard_deviation")
         try:
             deviation = np.broadcast_to(deviation, shape)
         except ValueError:
@@ -860,17 +865,6 @@ def _check_error(error, shape, names, class_names):
             *deviation_interval(written, deviation[rows])
         )
     return lambda written, rows=None: missing_interval(written, written)
-
-
-def _rounded_ends(written, step):
-    """Ends of the intervals of rounded shares; raises if a step of 1 contradicts the shares."""
-    fractions = written[(written > 0) & (written < 1)]
-    if step == 1 and len(fractions):
-        raise ValueError(
-            f"rounding_step=1 means that shares were rounded to 0 or 1, but a share is {fractions[0]:g}. "
-            "For steps of one percent use 0.01."
-        )
-    return rounding_interval(written, step)
 
 
 def _check_among(among, written, class_names, names):

@@ -14,7 +14,7 @@ def rounding_interval(proportions: np.ndarray, step: float) -> tuple[np.ndarray,
     proportions : ndarray of shape (n_bags, n_classes)
         Recorded shares, not normalized. NaN: not recorded.
     step : float
-        In (0, 1]; 0.1 for shares in steps of ten percent.
+        In (0, 0.5]; 0.1 for shares in steps of ten percent.
 
     Returns
     -------

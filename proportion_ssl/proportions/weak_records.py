@@ -301,12 +301,12 @@ def refuse_weak_records(record: PartialRecord | OrderRecord | None, what: str) -
     """
     if record is not None:
         kind = (
-            "shares among some classes"
+            "only shares among some classes are"
             if isinstance(record, PartialRecord)
-            else "an order of classes"
+            else "only an order of classes is"
         )
         raise ValueError(
-            f"{what} needs the share of every class in each bag, but only {kind} is recorded. Use a "
+            f"{what} needs the share of every class in each bag, but {kind} recorded. Use a "
             "classifier of proportion_ssl itself, ProportionLossClassifier or AssignmentClassifier."
         )
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from proportion_ssl.manifest import Cohort
 from proportion_ssl.manifest._read import read_manifest
+from proportion_ssl.manifest._rows import ROLES
 from proportion_ssl.segmenter.preparation import LARGEST_DROP
 from proportion_ssl.segmenter.slide_features import (
     NON_CANCER,
@@ -21,7 +22,7 @@ from proportion_ssl.segmenter.slide_features import (
     label_windows,
     read_slide_features,
 )
-from proportion_ssl.segmenter.training import OUTLINE_THEM
+from proportion_ssl.segmenter.training import KEEP_THEM, OUTLINE_THEM
 from proportion_ssl.slides import (
     FeatureFileError,
     PatchGrid,
@@ -78,8 +79,11 @@ class CohortCheck:
         By slide id and class name: ``area`` in square millimeters, ``n_patches`` that get this
         label and have enough tissue, ``dropped``, the share of the area in windows that do not.
     records : DataFrame
-        By case id: ``slides`` (how many), ``sum`` of the percentages, ``least`` and ``most`` that their
-        intervals admit, ``intervals``, those that have a width, as text.
+        By case id: ``kind`` ("exact", "interval", "partial" or "predominant"), number of ``slides``, ``sum``
+        of the percentages, ``least`` and ``most``, the smallest and largest sum within the intervals, and
+        ``intervals``, those of non-zero width, as text.
+    mean_shares : Series
+        By class: mean of the recorded percentages over the cases that state them; NaN without such a case.
     problems : list of CohortProblem
         The fatal ones first.
     """
@@ -87,6 +91,7 @@ class CohortCheck:
     slides: pd.DataFrame
     outlines: pd.DataFrame
     records: pd.DataFrame
+    mean_shares: pd.Series
     problems: list[CohortProblem]
 
     @property
@@ -103,11 +108,25 @@ class CohortCheck:
         ):
             if len(table):
                 parts.append(f"{title}\n{_as_text(table)}")
+        if len(self.records):
+            parts[-1] += f"\n\n{self._summary()}"
         n_fatal = sum(problem.fatal for problem in self.problems)
         n_others = len(self.problems) - n_fatal
         counts = f"{_count(n_fatal, 'error')}, {_count(n_others, 'warning')}"
         parts.append("\n".join([counts, *map(str, self.problems)]))
         return "\n\n".join(parts)
+
+    def _summary(self) -> str:
+        """Kinds of records and mean shares, in two lines."""
+        kinds = [
+            f"{kind} ({_count(len(part), 'case')}, {_count(int(part['slides'].sum()), 'slide')})"
+            for kind, part in self.records.groupby("kind", sort=False)
+        ]
+        shares = ", ".join(
+            f"{name} {'not recorded' if np.isnan(share) else f'{share:.3g}%'}"
+            for name, share in self.mean_shares.items()
+        )
+        return f"Kinds of record: {', '.join(kinds)}\nMean recorded share: {shares}"
 
 
 def check_cohort(
@@ -194,9 +213,10 @@ def check_cohort(
         raise ValueError(f"min_tissue must lie in (0, 1], got {min_tissue!r}.")
     magnification_to_mpp(magnification)
     problems: list[CohortProblem] = []
+    rejected, rejected_columns = pd.DataFrame(columns=["role", "case"]), []
     files = None if features is None else _foreign_files(features)
     if not isinstance(cohort, Cohort):
-        cohort, findings, missing, _ = read_manifest(
+        read = read_manifest(
             Path(cohort),
             classes=classes,
             rounding_step=rounding_step,
@@ -204,15 +224,18 @@ def check_cohort(
             need_slides=files is None,
         )
         problems += [
-            CohortProblem(finding.slide, finding.message, True) for finding in findings + missing
+            CohortProblem(finding.slide, finding.message, True)
+            for finding in read.findings + read.absent
         ]
+        cohort, rejected = read.cohort, read.rejected
+        rejected_columns = [name for name in read.columns if name not in cohort.classes]
     elif classes is not None or rounding_step is not None or standard_deviation is not None:
         raise ValueError(
             "classes, rounding_step and standard_deviation are for a manifest; give them to load_cohort."
         )
     else:
         problems += [
-            CohortProblem(row.Index, f"there is no file {path}.", True)
+            CohortProblem(row.Index, f"file not found: {path}.", True)
             for row in cohort.slides.itertuples()
             for path in (row.path if files is None else None, row.annotation)
             if not _exists(path)
@@ -243,11 +266,17 @@ def check_cohort(
         for name in entries
     }
     for name, view in views.items():
+        for column in rejected_columns:  # outlines of it have no class as long as it is rejected
+            view.unknown.pop(column, None)
         problems += _slide_problems(name, cohort.slides.loc[name], view, cohort.classes)
-    problems += _cohort_problems(cohort, views, bags_may_teach)
+    problems += _cohort_problems(cohort, views, bags_may_teach, rejected)
     problems.sort(key=lambda problem: not problem.fatal)
     return CohortCheck(
-        _slide_table(cohort, views), _outline_table(views), _record_table(cohort), problems
+        _slide_table(cohort, views),
+        _outline_table(views),
+        _record_table(cohort),
+        (100 * cohort.proportions).mean(),
+        problems,
     )
 
 
@@ -308,6 +337,7 @@ class _View:
     stated_mpp: float | None = None
     n_patches: int = 0
     outlines: dict[str, tuple[float, int, float]] = field(default_factory=dict)
+    missed: dict[str, int] = field(default_factory=dict)  # labeled patches outside the tissue
     unknown: dict[str, int] = field(default_factory=dict)  # outlines by names that are no class
     outline_error: str = ""
 
@@ -391,6 +421,7 @@ def _look_at_outlines(
             view.unknown[region.class_name] = view.unknown.get(region.class_name, 0) + 1
     known = [region for region in regions if region.class_name in names]
     found = label_windows(known, grid, kept, entry.classes)
+    view.missed = dict(found.missed)
     window = grid.mpp**2 * np.prod(grid.size) / 1e6
     for name, area in found.areas.items():
         n_patches = int((found.labels == name).sum())
@@ -434,6 +465,16 @@ def _record_table(cohort: Cohort) -> pd.DataFrame:
     said = known.any(axis=1) | known.index.isin(list(cohort.orders))
     shares = 100 * cohort.proportions[said]
     lower, upper = 100 * cohort.lower.loc[shares.index], 100 * cohort.upper.loc[shares.index]
+    kinds = [
+        "predominant"
+        if case in cohort.orders
+        else "partial"
+        if not known.loc[case].all()
+        else "interval"
+        if (lower.loc[case] != upper.loc[case]).any()
+        else "exact"
+        for case in shares.index
+    ]
     wide = [
         " > ".join(cohort.orders[case])
         if case in cohort.orders
@@ -448,6 +489,7 @@ def _record_table(cohort: Cohort) -> pd.DataFrame:
     ]
     return pd.DataFrame(
         {
+            "kind": pd.Series(kinds, shares.index, dtype=object),
             "slides": cohort.cases.value_counts().reindex(shares.index),
             "sum": shares.sum(axis=1, min_count=1).round(6),
             "least": lower.sum(axis=1, min_count=1).round(6),
@@ -509,71 +551,109 @@ def _slide_problems(
             f" {VAGUE!r}; rename them or the columns of the manifest."
         )
         found.append(CohortProblem(name, message, True))
-    for label, (_, _, dropped) in view.outlines.items():
-        if dropped > LARGEST_DROP and label != NON_CANCER and not view.error:
-            message = (
-                f"the tissue rule drops {dropped:.0%} of the area outlined as {label!r}; lower min_tissue"
-                " (--min-tissue), or give a mask of tissue (--tissue-masks)."
-            )
-            found.append(CohortProblem(name, message, False))
     shows = any(n for label, (_, n, _) in view.outlines.items() if label in classes)
     is_broken = view.error or view.outline_error or view.unknown or not _exists(row["annotation"])
+    n_missed = sum(n for label, n in view.missed.items() if label in classes)
     if row["role"] == "labeled" and not (shows or is_broken):
-        message = (
-            "is labeled, but no patch is for one half or more within an outline of a class; are the outlines"
-            " those of this slide?"
-        )
-        found.append(CohortProblem(name, message, True))
+        if n_missed:
+            message = (
+                f"is labeled, but the tissue mask drops all {n_missed} patches that lie within outlines of"
+                f" classes. Do the outlines belong to this slide? {KEEP_THEM}."
+            )
+        else:
+            message = (
+                "is labeled, but no patch lies at least half within an outline of a class. Do the outlines"
+                " belong to this slide?"
+            )
+        return [*found, CohortProblem(name, message, True)]
+    for label, (_, _, dropped) in view.outlines.items():
+        if dropped > LARGEST_DROP and label != NON_CANCER and not view.error:
+            message = f"the tissue mask drops {dropped:.0%} of the area outlined as {label!r}. {KEEP_THEM}."
+            found.append(CohortProblem(name, message, False))
     return found
 
 
 def _cohort_problems(
-    cohort: Cohort, views: Mapping[str, _View], bags_may_teach: bool
+    cohort: Cohort, views: Mapping[str, _View], bags_may_teach: bool, rejected: pd.DataFrame
 ) -> list[CohortProblem]:
-    """What is wrong with the slides together."""
+    """Problems of the slides together, without those that may follow from an error reported already.
+
+    A rejected row, or a labeled slide that could not be read, may have shown what seems to be missing.
+    """
     found = []
+    lost_roles = set(rejected["role"])
+    is_lost = {role: bool(lost_roles - {*ROLES} | lost_roles & {role}) for role in ROLES}
+    is_lost["labeled"] |= any(_is_unread(views.get(name)) for name in cohort.labeled)
     shown_in: dict[str, set[str]] = {label: set() for label in cohort.classes}
     for name in cohort.labeled:
         for label, (_, n_patches, _) in views[name].outlines.items() if name in views else ():
             if n_patches and label in shown_in:
                 shown_in[label].add(cohort.case_of(name))
     outlined_cases = set().union(*shown_in.values())
-    if not outlined_cases:
-        message = "no labeled slide shows a patch of a class, so there is nothing to learn from."
-        found.append(CohortProblem(None, message, True))
-    in_bags = (cohort.upper.loc[cohort.bag_cases] > 0).sum()
-    for label, cases in shown_in.items():
-        if not outlined_cases:
-            break
-        if not cases and in_bags[label]:
-            message = (
-                f"class {label!r} is recorded in {in_bags[label]} bags, but no labeled slide shows a patch of"
-                f" it. {OUTLINE_THEM}."
-            )
-            found.append(CohortProblem(None, message, not bags_may_teach))
-        elif not cases:
-            message = (
-                f"class {label!r} has neither outlines to learn from nor a record in a bag, so it is never"
-                " predicted; is it a class?"
-            )
-            found.append(CohortProblem(None, message, False))
-        elif len(cases) == 1 and len(outlined_cases) > 1:
-            message = (
-                f"class {label!r} is outlined in one case alone ({next(iter(cases))}):"
-                " cross-validation cannot judge it."
-            )
-            found.append(CohortProblem(None, message, False))
-    if len(outlined_cases) == 1:
+    if not cohort.labeled and not is_lost["labeled"]:
         message = (
-            "only one case is outlined: cross-validation leaves out one case after another and needs two"
-            " or more."
+            "no slide has the role 'labeled', so there is nothing to learn from. Outline a slide."
         )
+        found.append(CohortProblem(None, message, True))
+    if outlined_cases and not is_lost["labeled"]:
+        found += _class_problems(cohort, views, shown_in, bags_may_teach, is_lost["bag"])
+    if len(outlined_cases) == 1 and not is_lost["labeled"]:
+        message = "only one case is outlined, but cross-validation needs at least two."
         found.append(CohortProblem(None, message, False))
-    if not cohort.test:
-        found.append(CohortProblem(None, "no slide has the role 'test': none is segmented.", False))
+    if not cohort.test and not is_lost["test"]:
+        message = "no slide has the role 'test', so none is segmented."
+        found.append(CohortProblem(None, message, False))
     recorded = cohort.proportions.notna().all(axis=1) & bool(cohort.classes)
     for name in cohort.test:
-        if cohort.slides.at[name, "annotation"] is None and not recorded[cohort.case_of(name)]:
-            message = "a test slide with neither outlines nor proportions: its map is compared with nothing."
+        case = cohort.case_of(name)
+        is_compared = cohort.slides.at[name, "annotation"] is not None or recorded[case]
+        if not is_compared and case not in set(rejected["case"]):
+            message = (
+                "this test slide has neither outlines nor proportions to compare its map with."
+            )
             found.append(CohortProblem(name, message, False))
+    return found
+
+
+def _is_unread(view: _View | None) -> bool:
+    """Whether a labeled slide or its outlines could not be read, so that its classes are not known."""
+    return view is None or bool(view.error or view.outline_error or view.unknown)
+
+
+def _class_problems(
+    cohort: Cohort,
+    views: Mapping[str, _View],
+    shown_in: Mapping[str, set[str]],
+    bags_may_teach: bool,
+    bags_are_lost: bool,
+) -> list[CohortProblem]:
+    """Classes that no labeled slide, or only one case, shows."""
+    found = []
+    in_bags = (cohort.upper.loc[cohort.bag_cases] > 0).sum()
+    n_outlined = len(set().union(*shown_in.values()))
+    for label, cases in shown_in.items():
+        dropped_in = [name for name in cohort.labeled if views[name].missed.get(label)]
+        if not cases and in_bags[label]:
+            remedy = f"no labeled slide shows a patch of it. {OUTLINE_THEM}."
+            if dropped_in:
+                remedy = (
+                    "the tissue mask drops all its outlined patches in"
+                    f" {', '.join(dropped_in)}. {KEEP_THEM}."
+                )
+            message = (
+                f"class {label!r} is recorded in {_count(int(in_bags[label]), 'bag')}, but {remedy}"
+            )
+            found.append(CohortProblem(None, message, not bags_may_teach))
+        elif not cases and not dropped_in and not bags_are_lost:
+            message = (
+                f"class {label!r} has neither outlines nor a record in a bag, so it is never predicted. Is it"
+                " a class?"
+            )
+            found.append(CohortProblem(None, message, False))
+        elif len(cases) == 1 and n_outlined > 1:
+            message = (
+                f"class {label!r} is outlined in one case only ({next(iter(cases))}), so cross-validation"
+                " cannot assess it."
+            )
+            found.append(CohortProblem(None, message, False))
     return found

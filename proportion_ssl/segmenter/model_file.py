@@ -78,7 +78,7 @@ def read(cls: type, path: str | PathLike, *, embedder: Any) -> Any:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no model file {str(path)!r}.")
+        raise FileNotFoundError(f"model file not found: {str(path)!r}.")
     if path.is_dir():
         raise ModelFileError(f"{str(path)!r} is a folder; give the file model.segmenter in it.")
     try:

@@ -20,13 +20,13 @@ from proportion_ssl.segmenter.slide_features import (
     read_slide_features,
     warn_of_nominal,
 )
-from proportion_ssl.segmenter.training import CohortFeatures
+from proportion_ssl.segmenter.training import KEEP_THEM, CohortFeatures
 from proportion_ssl.slides import CohortRun, SlideFailure, embed_slides, process_slides
 
 logger = logging.getLogger(__name__)
 
 LARGEST_DROP = 0.05
-"""Share of an outlined class that the tissue rule may drop from a slide without a warning."""
+"""Share of an outlined class that the tissue mask may drop from a slide without a warning."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,6 @@ def _warn_of_drops(outlined: Mapping[str, OutlinedPatches]) -> None:
         for label, share in patches.dropped.items():
             if share > LARGEST_DROP and label != NON_CANCER:
                 logger.warning(
-                    "%s: the tissue rule drops %.0f%% of the area outlined as %s; lower min_tissue "
-                    "(--min-tissue), or give a mask of tissue (--tissue-masks)",
-                    *(name, 100 * share, label),
+                    "%s: the tissue mask drops %.0f%% of the area outlined as %s. %s.",
+                    *(name, 100 * share, label, KEEP_THEM),
                 )

@@ -68,7 +68,9 @@ def read_records(
         "all classes: give a range, such as 0-100, or leave the row empty."
         for row in np.flatnonzero(records.is_unknown.any(axis=1)).tolist()
     ]
-    problems += [finding.message for finding in check_slides(rows) + check_sums(rows, records)]
+    problems += [
+        finding.message for finding in check_slides(rows) + check_sums(rows, records, classes)
+    ]
     if problems:
         raise ValueError("\n".join([f"{path} cannot be used:", *(f"  - {p}" for p in problems)]))
     tables = {"share": records.points(), "lower": records.lower, "upper": records.upper}

@@ -297,7 +297,7 @@ def _chosen(options: RunOptions) -> dict[str, System]:
     names = dict.fromkeys([*options.compare, options.system])
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise ValueError(f"there is no system {unknown[0]!r}; systems are {', '.join(known)}.")
+        raise ValueError(f"unknown system {unknown[0]!r}; the systems are {', '.join(known)}.")
     return {name: known[name] for name in known if name in names}
 
 

@@ -29,6 +29,9 @@ OUTLINE_THEM = (
     "Outline them in a labeled slide; or leave out the slides that are recorded with them, and their columns "
     "(classes=[...], on the command line --classes ...)"
 )
+KEEP_THEM = (
+    "Lower min_tissue (--min-tissue), or give your own tissue mask (tissue_mask=, --tissue-masks)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,10 +269,18 @@ def check_every_class(data: CohortFeatures, names: Sequence[str]) -> None:
         Naming the classes that no patch is labeled with.
     """
     shown: set[str] = set()
+    dropped: set[str] = set()
     for name in names:
         labels = data.outlined[name].labels
         shown.update(label for label in labels.tolist() if label is not None)
-    _refuse_missing(sorted(set(data.cohort.classes) - shown), names, "patch", "labeled")
+        dropped.update(data.outlined[name].missed)
+    missing = sorted(set(data.cohort.classes) - shown)
+    if outside := [label for label in missing if label in dropped]:
+        raise ValueError(
+            f"The tissue mask drops all patches outlined as {', '.join(outside)} in the labeled slides "
+            f"{', '.join(names)}. {KEEP_THEM}."
+        )
+    _refuse_missing(missing, names, "patch", "labeled")
 
 
 def check_outlined_classes(cohort: Cohort) -> None:

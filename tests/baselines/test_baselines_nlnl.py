@@ -111,10 +111,17 @@ def test_doubtful_labels_list_the_wrong_ones_first():
     assert (found["suggested"] == names[DATA.y[found.index]]).mean() > 0.8
     assert_array_equal(table["label"], names[y[table.index]])
     assert (table["suggested_probability"] >= table["probability"]).all()
-    strict = doubtful_labels(
-        DATA.X_labeled, y, estimator=NLNLClassifier(threshold=0.99, random_state=0)
-    )
-    assert len(strict) > len(table)
+
+
+def test_a_list_of_most_labels_is_a_warning():
+    strict = NLNLClassifier(threshold=0.999, random_state=0)
+    with pytest.warns(
+        UserWarning, match=r"labels \(\d+%\) are listed as doubtful.*has hardly"
+    ) as caught:
+        table = doubtful_labels(DATA.X_labeled, DATA.y, estimator=strict)
+    n = len(DATA.y)
+    assert 2 * len(table) > n
+    assert f"{len(table)} of {n} labels ({len(table) / n:.0%})" in str(caught[0].message)
 
 
 def test_no_label_believed_ends_the_training():

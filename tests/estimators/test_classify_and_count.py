@@ -63,7 +63,7 @@ def test_predicts_and_scores_by_counting(bags):
 
 def test_score_takes_intervals_and_weights(bags):
     frame = pd.DataFrame(bags.proportions, index=bags.names, columns=["b", "a"])
-    unsure = Bags(bags.X, bags.names[bags.index], frame, standard_deviation=1.0)
+    unsure = Bags(bags.X, bags.names[bags.index], frame, standard_deviation=0.5)
     model = ClassifyAndCount(Oracle(shift=0.1)).fit(unsure.names, labeled=LABELED, bags=unsure)
     assert model.score(unsure.names) == 0
     heavy = Bags(bags.X, bags.names[bags.index], frame, weights=[1] + [0] * 9)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 from sklearn import config_context
+from sklearn.base import clone
 
 from proportion_ssl import (
     Bags,
@@ -14,8 +15,12 @@ from proportion_ssl import (
     RobustProportionClassifier,
     SoftAssignmentSelector,
 )
-from proportion_ssl.baselines import MeanMapClassifier
+from proportion_ssl.baselines import MeanMapClassifier, NLNLClassifier, NonparallelSVMClassifier
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.estimators import TumorProposer
+from proportion_ssl.estimators._base import BagClassifier
+from proportion_ssl.heads import DiscriminantClassifier, SoftLogisticRegression
+from proportion_ssl.nets import HeadClassifier, MultiFieldOfViewNet
 
 DATA = make_bags(n_bags=6, n_features=4, random_state=0)
 FEATURES = ["f0", "f1", "f2", "f3"]
@@ -101,3 +106,41 @@ def test_class_means_of_rounded_records():
     other = MeanMapClassifier().fit(data.X_labeled, data.y, by_hand)
     assert (fitted.predict(data.X_test) == other.predict(data.X_test)).mean() > 0.97
     assert fitted.score(data.X_test, data.y_test) > 0.85
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        make(),
+        RobustProportionClassifier(random_state=0),
+        MeanMapClassifier(),
+        NonparallelSVMClassifier(),
+        NLNLClassifier(max_epochs=1, random_state=0),
+        DiscriminantClassifier(),
+        SoftLogisticRegression(),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_bags_are_not_what_is_predicted(model):
+    model = clone(model).fit(DATA.X_labeled, DATA.y)
+    methods = [m for m in ("predict", "predict_proba", "predict_log_proba") if hasattr(model, m)]
+    for method in methods:
+        with pytest.raises(
+            TypeError, match=r"X is a Bags.* pass bags\.X.*bag_ids=.*bag_proportions="
+        ):
+            getattr(model, method)(DATA.bags)
+    with pytest.raises(TypeError, match=r"X is a Bags.* pass bags\.X"):
+        model.score(DATA.bags, DATA.y_bags)
+    if isinstance(model, BagClassifier):  # what the message recommends
+        bags = DATA.bags
+        given = {"bag_ids": bags.names[bags.index], "bag_proportions": bags}
+        assert len(model.predict(bags.X, **given)) == bags.n_instances
+
+
+def test_bags_are_not_what_nets_and_proposers_predict():
+    net = HeadClassifier(max_epochs=1).fit(DATA.X_labeled, DATA.y)
+    views = MultiFieldOfViewNet(n_views=2, random_state=0).fit(DATA.X_labeled, DATA.y)
+    proposer = TumorProposer(threshold=0.5).fit(DATA.X_labeled, DATA.y > 0)
+    for predict in (net.predict, net.predict_log_proba, views.predict, proposer.transform):
+        with pytest.raises(TypeError, match=r"X is a Bags.* pass bags\.X"):
+            predict(DATA.bags)

@@ -219,14 +219,14 @@ def test_the_supervised_system_sees_no_bag(tmp_path, quick):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "none.csv"], "there is no table"),
-        (["apply", "none.segmenter", "here.svs"], "There is no model file"),
+        (["run", "none.csv"], "file not found: none.csv"),
+        (["apply", "none.segmenter", "here.svs"], "model file not found"),
         (["apply", ".", "here.svs"], "is a folder; give the file model.segmenter"),
-        (["apply", "none.segmenter", "a.svs", "here.svs"], "there is no file a.svs."),
+        (["apply", "none.segmenter", "a.svs", "here.svs"], "file not found: a.svs."),
         (["apply", "none.segmenter", "."], "is a folder; give its slides"),
-        (["embed", "a.svs", "--no-normalization"], "there is no file a.svs."),
+        (["embed", "a.svs", "--no-normalization"], "file not found: a.svs."),
         (["embed", "a.svs"], "--no-normalization"),
-        (["run", "none.csv", "--tissue-masks", "none"], "no folder none of tissue masks"),
+        (["run", "none.csv", "--tissue-masks", "none"], "folder of tissue masks not found: none"),
         (["run", "none.csv", "--folds", "1"], "folds is 1; cross-validation needs two or more"),
         (["run", "none.csv", "--reject-below", "60"], "reject_below must be in [0, 1]; got 60"),
         (["run", "none.csv", "--magnifications", "10", "0"], "magnification must be a positive"),
@@ -318,7 +318,7 @@ def test_check_of_features_of_another_program(tmp_path, capsys):
     assert "0 errors" in capsys.readouterr().out
     wrong = str(tmp_path / "typo")
     for command, message in (
-        (["check"], f"there is no folder {wrong} of features"),
+        (["check"], f"folder of features not found: {wrong}"),
         (["run", "--output", str(tmp_path / "out")], f"Nor is there a folder {wrong} of features"),
     ):
         assert main([*command, str(manifest), "--features", wrong]) == WRONG_INPUT

@@ -89,8 +89,8 @@ class TestBags:
     @pytest.mark.parametrize(
         ("kwargs", "message"),
         [
-            ({"rounding_step": 0}, r"rounding_step must be in \(0, 1\]; got 0"),
-            ({"standard_deviation": -0.1}, r"standard_deviation must be in \[0, 1\]; got -0\.1"),
+            ({"rounding_step": 0}, r"rounding_step must be in \(0, 0\.5\]; got 0"),
+            ({"standard_deviation": -0.1}, r"standard_deviation must be in \[0, 0\.5\]; got -0\.1"),
             ({"lower": EXACT}, "lower and upper belong together"),
             ({"rounding_step": 0.1, "standard_deviation": 0.1}, "state the error in one way"),
             ({"lower": EXACT[:1], "upper": EXACT}, r"lower has shape \(1, 3\)"),
@@ -118,11 +118,9 @@ class TestBags:
     @pytest.mark.parametrize(
         ("kwargs", "message"),
         [
-            ({"rounding_step": 5}, r"rounding_step must be in \(0, 1\]; got 5\. .* percent"),
-            (
-                {"rounding_step": 1},
-                r"rounded to 0 or 1, but a share is 0\.5\. For steps of one percent use 0\.01",
-            ),
+            ({"rounding_step": 5}, r"rounding_step must be in \(0, 0\.5\]; got 5\. .* percent"),
+            ({"rounding_step": 1}, r"rounding_step must be in \(0, 0\.5\]; got 1\. .* percent"),
+            ({"standard_deviation": 0.6}, r"standard_deviation must be in \[0, 0\.5\]; got 0\.6"),
             ({"standard_deviation": 10}, r"standard_deviation must be in .*; got 10\. .* percent"),
             ({"standard_deviation": [[0.1], [5.0]]}, r"got 5\. It looks like percent"),
             ({"standard_deviation": np.ones((3, 3)) / 9}, r"standard_deviation has shape \(3, 3\)"),
@@ -224,7 +222,7 @@ class TestSelectors:
 
 STEPS = st.one_of(
     st.sampled_from([0.01, 0.025, 0.05, 0.1, 0.2, 0.25, 1 / 3, 0.5]),
-    st.floats(0.002, 0.6, allow_nan=False),
+    st.floats(0.002, 0.5, allow_nan=False),
 )
 ROW = st.integers(0, 60)
 COUNTS = st.integers(2, 8).flatmap(

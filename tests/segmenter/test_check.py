@@ -80,7 +80,7 @@ def test_a_cohort_in_memory_is_looked_at_as_its_manifest(folder):
     with pytest.raises(ValueError, match="give them to load_cohort"):
         check_cohort(cohort, classes=["acinar"], **HOW)
     (folder / "bag_3.tif").unlink()
-    assert "bag_3: there is no file" in only(check_cohort(cohort, **HOW), True)
+    assert "bag_3: file not found: " in only(check_cohort(cohort, **HOW), True)
 
 
 def test_all_problems_come_at_once(folder):
@@ -97,7 +97,7 @@ def test_all_problems_come_at_once(folder):
     assert check.fatal and len(found) == 4
     for part in (
         "line 7: the percentages of slide 'bag_5' sum to",
-        "line 6: slide 'bag_4' is incomplete: no file",
+        "line 6: slide 'bag_4': file not found: ",
         "bag_3: ",
         "labeled_1: outlines: ",
     ):
@@ -124,7 +124,7 @@ def test_class_that_only_bags_have(folder):
 
     change(folder, edit)
     message = only(look(folder), True)
-    assert "class 'lepidic' is recorded in 1 bags, but no labeled slide shows" in message
+    assert "class 'lepidic' is recorded in 1 bag, but no labeled slide shows" in message
     assert only(look(folder, bags_may_teach=True), False) == message.replace("Error", "Warning")
 
 
@@ -135,6 +135,105 @@ def test_class_that_nothing_shows_is_a_warning(folder):
     assert "'lepidic' has neither outlines" in only(look(folder, classes=names), False)
     message = messages(look(folder), True)
     assert len(message) == 1 and "'lepidic' does not look like a class" in message[0]
+
+
+@pytest.mark.parametrize("role", ["test", "labeled", "unheard-of"])
+def test_a_rejected_row_has_no_consequences(folder, role):
+    """The only test slide, or all labeled slides, are in rows with another error."""
+
+    def edit(table):
+        table["mpp"] = ""
+        if role == "unheard-of":
+            table.loc[["labeled_0.tif", "labeled_1.tif", "labeled_2.tif", "test_6.tif"], "role"] = (
+                role
+            )
+        else:
+            table.loc[table["role"] == role, "mpp"] = "500"
+
+    change(folder, edit)
+    check = look(folder)
+    wrong = f"has role {role!r}" if role == "unheard-of" else "has mpp '500'"
+    assert len(check.problems) == {"test": 1, "labeled": 3, "unheard-of": 4}[role]
+    assert all(wrong in problem.message for problem in check.problems)
+
+
+def test_a_class_of_a_rejected_row_is_not_missed(folder):
+    """The only slide that shows acinar cannot be used, so that its absence elsewhere says nothing."""
+    for name in ("labeled_1", "labeled_2"):
+        names = layout(0.3)
+        names[names == "acinar"] = "solid"
+        write_outlines(folder / f"{name}.geojson", names)
+    change(folder, lambda table: table.assign(mpp=["500", *[""] * 6]))
+    assert "line 2: slide 'labeled_0' has mpp '500'" in only(look(folder), True)
+    change(folder, lambda table: table.drop(columns="mpp"))
+    (folder / "labeled_0.geojson").write_text("{")
+    assert "labeled_0: outlines: " in only(look(folder), True)
+    (folder / "labeled_0.tif").unlink()
+    assert "labeled_0': file not found" in only(look(folder), True)
+    change(folder, lambda table: table.drop("labeled_0.tif"))
+    assert "class 'acinar' is recorded in 3 bags, but no labeled" in only(look(folder), True)
+
+
+def test_outlines_named_as_a_rejected_column_have_no_consequences(folder):
+    names = layout(0.3)
+    names[names == "non-cancer"] = "lepidic"
+    write_outlines(folder / "labeled_0.geojson", names)
+    change(folder, lambda table: table.assign(lepidic=["", "", "", 0, 0, 0, 0]))
+    assert "'lepidic' does not look like a class" in only(look(folder), True)
+
+
+def on_glass(folder, *slides):
+    """Outline the upper row of windows of the slides, which is glass, as solid; else acinar only."""
+    for name in slides:
+        names = layout(0.3)
+        names[np.isin(names, ["solid", "non-cancer"])] = "acinar"
+        names[0] = "solid"
+        write_outlines(folder / f"{name}.geojson", names)
+
+
+def test_outlines_outside_the_tissue(folder):
+    for name in ("labeled_0", "labeled_1", "labeled_2"):
+        names = np.full((N, N), "", dtype=object)
+        names[0] = "solid"
+        write_outlines(folder / f"{name}.geojson", names)
+    check = look(folder)
+    expected = f"the tissue mask drops all {N} patches that lie within outlines of classes. Do the"
+    assert len(check.problems) == 3 and check.fatal
+    assert all(expected in problem.message for problem in check.problems)
+
+
+def test_a_class_that_is_outlined_outside_the_tissue(folder):
+    on_glass(folder, "labeled_0", "labeled_1", "labeled_2")
+    message = messages(look(folder), True)
+    assert len(message) == 1 and "Outline them" not in message[0]
+    assert "'solid' is recorded in 3 bags, but the tissue mask drops all its" in message[0]
+    assert "in labeled_0, labeled_1, labeled_2. Lower min_tissue (--min-tissue)" in message[0]
+
+
+@pytest.mark.slow
+def test_a_fit_to_a_class_that_is_outlined_outside_the_tissue(folder, new):
+    on_glass(folder, "labeled_0", "labeled_1", "labeled_2")
+    with pytest.raises(
+        ValueError, match=r"tissue mask drops all patches outlined as solid in .* labeled_2\. Lower"
+    ):
+        new().fit(folder / "cohort.csv", features=folder / "features")
+
+
+def test_summary_of_the_records(folder):
+    def edit(table):
+        table["predominant"] = ["", "", "", "", "", "solid", ""]
+        table.loc["bag_3.tif", ["acinar", "solid"]] = ["10", "90"]
+        table.loc["bag_4.tif", ["acinar", "solid"]] = ["25-35", "65-75"]
+        table.loc["bag_5.tif", ["acinar", "solid"]] = ["", ""]
+        table.loc["test_6.tif", ["acinar", "solid"]] = ["100", "?"]
+
+    change(folder, edit)
+    check = look(folder)
+    assert check.records["kind"].tolist() == ["exact", "interval", "predominant", "partial"]
+    assert check.mean_shares.tolist() == pytest.approx([(10 + 30 + 100) / 3, (90 + 70) / 2])
+    text = str(check)
+    assert "Kinds of record: exact (1 case, 1 slide), interval (1 case, 1 slide), predomin" in text
+    assert "Mean recorded share: acinar 46.7%, solid 80%" in text
 
 
 def test_labeled_slide_whose_outlines_label_no_patch(folder):
@@ -162,7 +261,7 @@ def test_outlined_glass_is_reported_by_slide_and_class(folder):
     assert check.outlines.loc[("labeled_0", "acinar"), "dropped"] == 0
     message = only(check, False)
     assert message.startswith(
-        f"Warning: labeled_0: the tissue rule drops {expected:.0%} of the area"
+        f"Warning: labeled_0: the tissue mask drops {expected:.0%} of the area"
     )
     mask = np.ones((N, N))
     everything = look(folder, tissue_mask={"labeled_0": mask})
@@ -180,7 +279,11 @@ def test_slide_without_tissue(folder):
     [
         (MPP, "6", "pixels (6 microns) are coarser than those of patches at 2.5x (4)"),
         (MPP, "0.05", "0.05 microns per pixel cannot be right"),
-        (None, "", "give microns per pixel"),
+        (
+            None,
+            "",
+            "Give the true microns per pixel: mpp= in Python, the column mpp of a manifest, or --mpp",
+        ),
     ],
 )
 def test_resolutions_that_cannot_be(folder, stored, stated, message):
@@ -201,7 +304,10 @@ def test_too_few_outlined_cases_and_nothing_to_test(folder):
     assert not check.fatal and len(found) == 2
     assert "only one case is outlined" in found[0] and "role 'test'" in found[1]
     change(folder, lambda table: table.drop("labeled_0.tif"))
-    assert "no labeled slide shows a patch of a class" in messages(look(folder), True)[0]
+    assert (
+        "no slide has the role 'labeled', so there is nothing to learn from"
+        in messages(look(folder), True)[0]
+    )
 
 
 def test_two_slides_of_one_case_are_one_case(folder):
@@ -217,7 +323,7 @@ def test_test_slide_with_nothing_to_compare_with(folder):
         table.loc["test_6.tif", ["annotation", "acinar", "solid"]] = ""
 
     change(folder, edit)
-    assert "test_6: a test slide with neither" in only(look(folder), False)
+    assert "test_6: this test slide has neither" in only(look(folder), False)
 
 
 def test_class_outlined_in_one_case(folder):
@@ -225,7 +331,7 @@ def test_class_outlined_in_one_case(folder):
         names = layout(0.3)
         names[names == "acinar"] = "solid"
         write_outlines(folder / f"{name}.geojson", names)
-    assert "'acinar' is outlined in one case alone (labeled_0)" in only(look(folder), False)
+    assert "'acinar' is outlined in one case only (labeled_0)" in only(look(folder), False)
 
 
 def test_intervals_are_shown_as_they_were_read(folder):

@@ -94,7 +94,7 @@ def read_label_map(
     pixels, text = _read_pixels(path)
     if isinstance(classes, str):
         if classes not in COLOR_TABLES:
-            raise ValueError(f"there is no table {classes!r}; known are {', '.join(COLOR_TABLES)}")
+            raise ValueError(f"unknown table {classes!r}; the tables are {', '.join(COLOR_TABLES)}")
         named = COLOR_TABLES[classes]
         in_color = pixels.ndim == 3
         chosen: dict[Any, str] = dict(named.colors if in_color and named.colors else named.numbers)

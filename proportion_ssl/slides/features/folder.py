@@ -46,7 +46,7 @@ def find_features(folder: str | PathLike[str]) -> dict[str, Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder} of features")
+        raise FileNotFoundError(f"folder of features not found: {folder}")
     below = [folder / name for name in CLAM_FOLDERS if (folder / name).is_dir()]
     searched = below[0] if below else folder
     found: dict[str, Path] = {}

@@ -21,6 +21,12 @@ CONTRADICTION = 1.5
 SAME_MPP = 1.02
 """Ratio up to which a given resolution is taken for the one that a file states."""
 
+STATE_MPP = (
+    "Give the true microns per pixel: mpp= in Python, the column mpp of a manifest, or --mpp of the commands "
+    "apply and embed."
+)
+"""What to do about a missing or contradictory resolution."""
+
 Pair = tuple[float, float]
 
 
@@ -82,12 +88,9 @@ def stated_mpp(
         if magnification:
             hint = (
                 f" Its metadata name a magnification of {magnification:g}x, which by convention "
-                f"is mpp={magnification_to_mpp(magnification):g}."
+                f"is {magnification_to_mpp(magnification):g} microns per pixel."
             )
-        raise SlideError(
-            f"{path} has no resolution metadata (openslide.mpp-x); give microns per pixel as "
-            f"mpp=.{hint}"
-        )
+        raise SlideError(f"{path} has no resolution metadata (openslide.mpp-x).{hint} {STATE_MPP}")
     said = " and ".join(f"{_text(pair)} in {name}" for name, pair in stated.items())
     low, high = PLAUSIBLE_MPP
     plausible = [pair for pair in stated.values() if all(low <= v <= high for v in pair)]
@@ -100,20 +103,18 @@ def stated_mpp(
             )
         raise SlideError(
             f"{path} states {said}{hint}, but a slide has between {low:g} and {high:g}: a slip or "
-            "a placeholder of the program that wrote it. Give the true microns per pixel as mpp=."
+            f"a placeholder of the program that wrote it. {STATE_MPP}"
         )
     resolution = plausible[0]
     if plausible[0] is not (ome or tags) or _contradict(plausible[0], plausible[-1]):
-        raise SlideError(
-            f"{path} contradicts itself: it states {said}. Give the true microns per pixel as mpp=."
-        )
+        raise SlideError(f"{path} contradicts itself: it states {said}. {STATE_MPP}")
     if aperio_magnification is not None:
         nominal = magnification_to_mpp(aperio_magnification)
         if _contradict(resolution, (nominal, nominal)):
             raise SlideError(
                 f"{path} contradicts itself: it states {said}, but also a magnification of "
                 f"{aperio_magnification:g}x (AppMag), which by convention is {nominal:g} um per "
-                "pixel. Give the true microns per pixel as mpp=."
+                f"pixel. {STATE_MPP}"
             )
     return resolution
 

@@ -30,7 +30,7 @@ from proportion_ssl.slides.reading._large_image import ADVICE
 from proportion_ssl.slides.reading._picture import Picture, PictureTiles, is_picture, load_picture
 from proportion_ssl.slides.reading._pixels import to_rgb
 from proportion_ssl.slides.reading._resample import STRIP_PIXELS, choose_level, make_plan, resample
-from proportion_ssl.slides.reading._resolution import check_given_mpp, stated_mpp
+from proportion_ssl.slides.reading._resolution import STATE_MPP, check_given_mpp, stated_mpp
 from proportion_ssl.slides.reading._tiff_content import TiffContent, inspect_tiff
 from proportion_ssl.slides.reading._tiff_gate import (
     PICTURE,
@@ -179,7 +179,7 @@ class Slide:
         self._picture: Picture | None = None  # held so that it is not decoded again
         self._start_handles()
         if not os.path.exists(self.path):
-            raise FileNotFoundError(f"there is no slide at {self.path!r}.")
+            raise FileNotFoundError(f"slide not found: {self.path!r}.")
         if os.path.isdir(self.path):
             raise SlideError(f"{self.path!r} is a folder; give a slide file.")
         given_mpp = None if mpp is None else check_given_mpp(mpp)
@@ -469,8 +469,7 @@ class Slide:
             tags = content.tag_mpp
             if tags is None and content.ome_mpp is None:
                 raise SlideError(
-                    f"{self.path} is a plain picture without a resolution in microns; give microns "
-                    "per pixel as mpp=."
+                    f"{self.path} is a plain picture without a resolution in microns. {STATE_MPP}"
                 )
         else:
             tags = reference.resolution()

@@ -237,7 +237,7 @@ def test_wsss4luad(tmp_path, in_color):
 
 def test_tables_that_do_not_fit(tmp_path):
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="there is no table 'CAMELYON'; known are ANORAK, BCSS"):
+    with pytest.raises(ValueError, match="unknown table 'CAMELYON'; the tables are ANORAK, BCSS"):
         read_label_map(tmp_path / "a.png", "CAMELYON", downsample=1)
     with pytest.raises(AnnotationError, match="masks of this data set are in colors"):
         read_label_map(tmp_path / "a.png", "ANORAK", downsample=1)

@@ -152,7 +152,7 @@ def test_every_kind_of_broken_slide_is_named(tmp_path):
         "wrong": ("SlideError", "cannot be opened"),
         "unreadable": ("SlideError", "damaged there"),
         "empty": ("NoTissueError", "shows no tissue"),
-        "missing": ("FileNotFoundError", "there is no slide"),
+        "missing": ("FileNotFoundError", "slide not found"),
         "folder": ("SlideError", "is a folder"),
     }
     assert list(run.failures) == list(reasons)

@@ -70,11 +70,11 @@ def test_a_jpeg_is_read_as_pillow_reads_it(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 def test_without_a_resolution_it_is_asked_for(tmp_path, suffix):
     path = save(tmp_path / f"core.{suffix}", PIXELS)
-    with pytest.raises(SlideError, match=rf"core\.{suffix} is a plain picture.*as mpp="):
+    with pytest.raises(SlideError, match=rf"core\.{suffix} is a plain picture.*: mpp="):
         open_slide(path)
     if suffix != "tif":  # resolutions of pictures are those of printing
         path = save(tmp_path / f"core.{suffix}", PIXELS, dpi=(50_800, 50_800))
-        with pytest.raises(SlideError, match="as mpp="):
+        with pytest.raises(SlideError, match=": mpp= in Python, the column mpp of a manifest"):
             open_slide(path)
 
 

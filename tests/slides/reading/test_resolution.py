@@ -21,7 +21,9 @@ def refused(path, match):
 @pytest.mark.parametrize("mpp", [0.05, 0.079, 20.5, 25400 / 72])
 def test_resolutions_that_no_slide_has_are_refused(tmp_path, mpp):
     path = write_slide(tmp_path / "odd.tif", PIXELS, mpp=mpp)
-    refused(path, rf"odd\.tif states {mpp:.4g} um per pixel .* between 0\.08 and 20.* as mpp=")
+    refused(
+        path, rf"odd\.tif states {mpp:.4g} um per pixel .* between 0\.08 and 20.*: mpp= in Python"
+    )
 
 
 @pytest.mark.parametrize("mpp", [0.08, 0.1, 0.25, 1.0, 10.0, 20.0])
