@@ -106,7 +106,7 @@ def test_classes_choose_and_order_columns(write):
     text = "slide,role,patient,acinar,solid\nb.svs,bag,P07,40,60\n"
     with pytest.raises(ValueError, match=r"(?s)'b' has 'P07' for class 'patient'.*classes="):
         load_cohort(write(text))
-    with pytest.raises(ValueError, match=r"read as classes: age, solid.*\n.*'age' .*sum to 150"):
+    with pytest.raises(ValueError, match=r"read as classes: age, solid.*\n.*'age' .*sums to 150"):
         load_cohort(write("slide,role,age,solid\nb.svs,bag,50,100\n"))
     cohort = load_cohort(write(text), classes=["solid", "acinar"])
     assert cohort.classes == ["solid", "acinar"]
@@ -163,7 +163,7 @@ def test_classes_choose_and_order_columns(write):
         ),
         (
             HEADER + "caf\u00e9.svs,,bag,50,50\ncafe\u0301.svs,,bag,50,50\n",
-            "some file systems take for the same",
+            "some file systems treat as the same",
         ),
         (HEADER + 'b.svs,,bag,"50,50\n', "line 2 cannot be read as a table.*not\\s+closed"),
         (HEADER + f"b.svs,,bag,{'5' * 200_000},50\n", "line 2 cannot be read as a table"),
@@ -410,7 +410,7 @@ def extra_column(name, values):
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("age", [61, 70, 55, 48], "'age' does not look like a class: without it .*sum to 161;"),
+        ("age", [61, 70, 55, 48], "'age' does not look like a class: without it .*sums to 161;"),
         ("weight", [81, 170, 155, 92], "slide 's1' has '170' for class 'weight'"),
         ("recurrence", [0, 1, 1, 0], "'recurrence' does not look like a class: without it"),
         ("score", [0.5, 0.25, 0, 0.5], "'score' does not look like a class: without it"),
@@ -527,19 +527,19 @@ def test_a_slide_without_a_case_is_its_own(write):
         ),
         (
             "a.svs,a.geojson,labeled,P1,,\nc.svs,,test,P1,,\nb.svs,,bag,P2,60,40\n",
-            r"'P1' is learned from \(slide 'a' \(line 2\)\) and tested on \(slide 'c' \(line 3\)\)",
+            r"'P1' is used for training \(slide 'a' \(line 2\)\) and for testing \(slide 'c' \(line 3\)\)",
         ),
         (
             "b.svs,,bag,P1,60,40\nc.svs,,test,P1,60,40\n",
-            "'P1' is learned from .*'b'.*tested on .*'c'",
+            "'P1' is used for training .*'b'.*for testing .*'c'",
         ),
         (
             "a.svs,a.geojson,labeled,P1,,\nb.svs,,bag,P1,60,40\n",
-            r"outlined slides \(slide 'a' .*beside bags \(slide 'b' .*leave one of the two",
+            r"outlined slides \(slide 'a' .*and bags \(slide 'b' .*remove one of the two",
         ),
         ("b.svs,,bag,P1,,\nc.svs,,bag,P1,,\n", "'b' is a bag but has no proportions.*case 'P1'"),
         ("b.svs,,bag,p1,60,40\nc.svs,,bag,P1,60,40\n", "cases 'p1' and 'P1' .*one way"),
-        ("b.svs,,bag,,60,40\nc.svs,,test,b,60,40\n", "'b' names no case, but 'b' is the case of"),
+        ("b.svs,,bag,,60,40\nc.svs,,test,b,60,40\n", "'b' has no case, but 'b' is the case of"),
     ],
     ids=[
         *("contradiction", "interval against number", "labeled and test", "bag and test"),
@@ -579,7 +579,7 @@ def test_resolutions_of_a_table_beside_the_slides(write, tmp_path):
         ("wsi,mpp\nb.svs,half\n", "line 2: slide 'b' has 'half' microns"),
         (
             "wsi,mpp\nb.svs,0.5\nb.tif,0.25\n",
-            "line 3: slide 'b' has 0.25 microns per pixel, and 0.5",
+            "line 3: slide 'b' has 0.25 microns per pixel, but 0.5",
         ),
     ],
 )

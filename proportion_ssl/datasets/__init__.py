@@ -1,4 +1,4 @@
-"""Synthetic data to learn and test on: bags of features, and whole slides."""
+"""Synthetic data for training and testing: bags of features, and whole slides."""
 
 from proportion_ssl import _moved
 from proportion_ssl.datasets._bags import BagData, make_bags

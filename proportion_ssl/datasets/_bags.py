@@ -12,7 +12,7 @@ from proportion_ssl.proportions.counts import class_proportions
 
 @dataclass(frozen=True)
 class BagData:
-    """Labeled slides, bags and test slides that :func:`make_bags` draws.
+    """Labeled slides, bags and test slides of :func:`make_bags`.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class BagData:
     y_bags : ndarray of int, shape (n_bag_instances,)
         True classes of the instances in the bags, for evaluation.
     X_test, y_test, groups_test : ndarray
-        As the labeled ones, of slides that are neither labeled nor bags.
+        As the labeled instances, from separate slides.
     """
 
     X_labeled: np.ndarray
@@ -51,23 +51,24 @@ def make_bags(
     rounding: float = 0.0,
     random_state: int | np.random.RandomState | None = None,
 ) -> BagData:
-    """Draw slides of Gaussian instances whose class proportions differ and whose features are shifted.
+    """Draw slides of Gaussian instances with different class proportions and feature shifts.
 
     Parameters
     ----------
     n_bags : int, default=40
-        Number of slides of which only proportions are recorded.
+        Number of slides with recorded proportions only.
     bag_size : int or (int, int), default=50
-        Instances per slide, or smallest and largest number.
+        Number of instances per slide, or its smallest and largest value.
     n_labeled_slides, n_test_slides : int, default=4, 10
-        Slides with instance labels, to train and to test on.
+        Number of slides with instance labels for training and for testing.
     n_classes, n_features : int, default=4, 16
     class_separation : float, default=2.0
         Standard deviation of the class means, in units of the spread within a class.
     concentration : float, default=0.5
-        Of the Dirichlet distribution of the class shares; small: slides of few classes.
+        Concentration of the Dirichlet distribution of the class shares; small values give slides with few
+        classes.
     slide_shift : float, default=1.0
-        Standard deviation of a slide's own offset, in units of the spread within a class.
+        Standard deviation of the feature shift of a slide, in units of the spread within a class.
     proportion_noise : float, default=0.0
         Standard deviation of the error of non-zero recorded shares, in [0, 1]; clipped at 0 and renormalized.
     rounding : float, default=0.0
@@ -78,8 +79,8 @@ def make_bags(
     Returns
     -------
     data : BagData
-        Classes are 0 to n_classes - 1, each present in the labeled slides; slides are numbered
-        through: labeled, bags, test.
+        Classes are 0 to n_classes - 1, all present in the labeled slides. Slides are numbered consecutively:
+        labeled, bags, test.
 
     Examples
     --------
@@ -132,7 +133,7 @@ def make_bags(
 
 
 def _record(proportions, noise, rng):
-    """Proportions as somebody estimates them: with noise, summing to 1."""
+    """Estimated proportions: with noise, summing to 1."""
     recorded = (
         proportions + np.where(proportions > 0, rng.normal(0, 1, proportions.shape), 0) * noise
     )

@@ -1,4 +1,4 @@
-"""Files of a synthetic cohort: pyramidal TIFF slides and GeoJSON outlines."""
+"""Write the files of a synthetic cohort: pyramidal TIFF slides and GeoJSON outlines."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def _halve(picture: np.ndarray) -> np.ndarray:
     """Mean of every 2 x 2 pixels; an odd last row or column is dropped, as scanners do."""
     height, width = (n // 2 for n in picture.shape[:2])
     half = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, 256):  # in bands, which stay in the cache
+    for top in range(0, height, 256):  # in bands that fit into the cache
         band = picture[2 * top : 2 * min(top + 256, height), : 2 * width].astype(np.uint16)
         total = band[0::2, 0::2] + band[1::2, 0::2] + band[0::2, 1::2] + band[1::2, 1::2]
         half[top : top + 256] = (total + 2) // 4
@@ -29,8 +29,8 @@ def _halve(picture: np.ndarray) -> np.ndarray:
 def write_slide(path: Path, picture: np.ndarray, mpp: float) -> None:
     """Write a tiled, JPEG-compressed TIFF pyramid with its physical resolution.
 
-    The levels follow one another as reduced images, the layout that openslide calls generic tiled
-    TIFF. The file appears under its name only when it is complete.
+    The levels are stored as successive reduced images, a generic tiled TIFF for openslide. The file gets its
+    name only once it is complete.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def write_slide(path: Path, picture: np.ndarray, mpp: float) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears under its name only when it is complete."""
+    """Write a text file that gets its name only once it is complete."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8", newline="\n")
     os.replace(partial, path)
@@ -74,7 +74,7 @@ def write_outlines(
     colors: Mapping[str, tuple[int, int, int]],
     rng: np.random.Generator,
 ) -> None:
-    """Write regions as QuPath exports annotations: one feature per polygon, level-0 pixels.
+    """Write regions in QuPath's export format: one feature per polygon, in level-0 pixels.
 
     Features follow the order of `outlines`; `rng` draws their identifiers.
     """

@@ -35,13 +35,13 @@ from proportion_ssl.datasets._tissue.stain import draw_stain
 logger = logging.getLogger(__name__)
 
 _ROLES = ("labeled", "bag", "test")
-_SMALLEST = 768  # pixels: a third of a millimeter, the least that holds a gland and its stroma
-_OUTLINE_TOLERANCE = 14.0  # pixels: the staircase of the region map is 16
+_SMALLEST = 768  # pixels: 0.4 mm, the smallest size that holds a gland and its stroma
+_OUTLINE_TOLERANCE = 14.0  # pixels; the steps of the region map are 16
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What one worker needs to make one slide."""
+    """Input of one worker to make one slide."""
 
     name: str
     role: str
@@ -70,75 +70,70 @@ def make_slides(
 ) -> Path:
     """Write a synthetic cohort of H&E-like lung adenocarcinoma slides.
 
-    The slides are real files: tiled, JPEG-compressed TIFF pyramids (levels 1, 2, 4 and 8) at
-    0.5 microns per pixel (20x), with resolution tags, so that 10x is a stored level. The tissue
-    shows the five growth patterns with their architecture (lepidic: alveolar walls lined by
-    tumor cells; acinar: glands in stroma; papillary: fronds with fibrovascular cores;
-    micropapillary: tufts without cores floating in airspaces; solid: sheets of cells), normal lung
-    and fibrous tissue as non-cancer, and some vague regions. It serves to try out, test and teach;
-    it is no substitute for patients' slides.
+    The slides are real files: tiled, JPEG-compressed TIFF pyramids (levels 1, 2, 4 and 8) at 0.5 microns per
+    pixel (20x), with resolution tags, so that 10x is a stored level. The tissue shows the five growth
+    patterns with their architecture (lepidic: alveolar walls lined by tumor cells; acinar: glands in stroma;
+    papillary: fronds with fibrovascular cores; micropapillary: tufts without cores floating in airspaces;
+    solid: sheets of cells), normal lung and fibrous tissue as non-cancer, and some vague regions. It is meant
+    for trying out, testing and teaching, not as a substitute for patients' slides.
 
     Parameters
     ----------
     directory : path-like
-        Folder to write to; made if absent.
+        Folder to write to; created if needed.
     n_labeled, n_bags, n_test : int
         Slides with outlines for training, slides with proportions only, slides for evaluation.
     slide_size : int or (int, int)
-        Width and height in pixels; one number for square slides; at least 768. The default of
-        4928 pixels is 11 windows of 224 pixels at 10x, about 2.5 mm. A specimen covers some two
-        thirds of its slide.
+        Width and height in pixels; one number for square slides; at least 768. The default of 4928 pixels is
+        11 windows of 224 pixels at 10x, about 2.5 mm. A specimen covers about two thirds of its slide.
     stain_variation : float
-        How much stain and scanner differ from slide to slide. 0: not at all; 1: like slides from
-        several hospitals (standard deviation about 20% for the amount of each stain, and visible
-        changes of hue).
+        Variation of stain and scanner between slides. 0: none; 1: like slides from several hospitals
+        (standard deviation of about 20% for the amount of each stain, and visible changes of hue).
     architecture_variation : float
-        How much the tissue differs from slide to slide: sizes of airspaces, glands, fronds, tufts
-        and cells, thickness of septa, darkness of nuclei, inflammation. 0: not at all; at 1 a
-        pattern of one slide can look like the neighboring pattern of another.
+        Variation of the tissue between slides: sizes of airspaces, glands, fronds, tufts and cells, thickness
+        of septa, darkness of nuclei, inflammation. 0: none; 1: a pattern of one slide can look like a similar
+        pattern of another.
     proportion_noise : float
-        Standard deviation, in percentage points, of an error added to the recorded proportions of
-        the patterns that occur. The slides do not change with it.
+        Standard deviation, in percentage points, of an error added to the recorded proportions of the
+        patterns that occur. It does not affect the slides.
     rounding : float
-        Step of the recorded percentages; must divide 100. 5 or 10 is what pathologists write.
+        Rounding step of the recorded percentages; must divide 100. Pathologists usually write steps of 5 or
+        10.
     overwrite : bool
-        Whether to replace a cohort that is already there.
+        Whether to replace an existing cohort.
     random_state : int, RandomState or None
-        The same int gives the same files, byte for byte (with the same versions of the libraries
-        and the same kind of processor), whatever `n_jobs` is. The k-th slide of a role does not
-        depend on how many slides there are.
+        The same int gives byte-identical files (with the same versions of the libraries and the same type of
+        processor) for any `n_jobs`. The k-th slide of a role does not depend on the number of slides.
     n_jobs : int or None
-        Slides made in parallel, as in joblib; each takes about 0.7 GB.
+        Number of slides made in parallel, as in joblib; each takes about 0.7 GB of memory.
     verbose : bool
         Whether to show a progress bar.
 
     Returns
     -------
     cohort : Path
-        The manifest ``cohort.csv``, for `load_cohort`. It is written last: a folder that has it is
-        complete.
+        The manifest ``cohort.csv``, for `load_cohort`. It is written last, so a folder with it is complete.
 
     Raises
     ------
     FileExistsError
-        If the folder holds a cohort, or the rest of an interrupted one, and `overwrite` is false.
+        If the folder holds a cohort, or part of an interrupted one, and `overwrite` is False.
     TypeError, ValueError
-        If an argument is of the wrong type or out of range.
+        If an argument has a wrong type or is out of range.
 
     Notes
     -----
-    Files: ``slides/<slide>.tif``; ``annotations/<slide>.geojson`` for labeled and test slides, as
-    QuPath writes them, in level-0 pixels, regions of class "vague" last, regions never overlapping;
-    ``cohort.csv`` with the columns slide, annotation, role and, for every slide, the percentages of
-    the five patterns in the cancer area (without non-cancer tissue and vague regions). They are
-    the areas of the outlines, rounded so that they sum to 100.
+    Files: ``slides/<slide>.tif``; ``annotations/<slide>.geojson`` for labeled and test slides, in QuPath's
+    format and level-0 pixels, without overlaps, regions of class "vague" last; ``cohort.csv`` with the
+    columns slide, annotation, role and, for every slide, the percentages of the five patterns in the cancer
+    area (without non-cancer tissue and vague regions). They are computed from the areas of the outlines and
+    rounded so that they sum to 100.
 
-    All slides come from one distribution: shares of the patterns follow a Dirichlet distribution,
-    patterns of less than 8% are left out, at most four patterns remain. Within a role, the
-    predominant pattern goes round, so any five slides in a row show every pattern.
+    All slides come from one distribution: shares of the patterns follow a Dirichlet distribution, patterns of
+    less than 8% are left out, at most four patterns remain. Within a role the predominant pattern cycles
+    through the five patterns.
 
-    Concentrations of hematoxylin and eosin are painted and turned into color by the
-    Beer-Lambert law.
+    Concentrations of hematoxylin and eosin are drawn and converted to colors by the Beer-Lambert law.
 
     Examples
     --------
@@ -221,7 +216,7 @@ def _check_numbers(
         if value < 0:
             raise ValueError(f"{name} is {value}; give 0 or more slides.")
     if not sum(counts.values()):
-        raise ValueError("n_labeled, n_bags and n_test are all 0; ask for at least one slide.")
+        raise ValueError("n_labeled, n_bags and n_test are all 0; at least one slide is needed.")
     for name, value in {
         "stain_variation": stain_variation,
         "architecture_variation": architecture_variation,
@@ -231,7 +226,7 @@ def _check_numbers(
         if not isinstance(value, Real) or isinstance(value, bool):
             raise TypeError(f"{name} is {value!r}; give a number.")
         if not math.isfinite(value) or value < 0:
-            raise ValueError(f"{name} is {value}; give a finite number that is not negative.")
+            raise ValueError(f"{name} is {value}; give a finite number of at least 0.")
     steps = 100 / rounding if rounding > 0 else 0.5
     if steps < 1 or abs(steps - round(steps)) > 1e-9:
         raise ValueError(
@@ -241,7 +236,7 @@ def _check_numbers(
 
 
 def _prepare(folder: Path, overwrite: bool) -> None:
-    """Make the folders; refuse to mix two cohorts, or remove the files of the old one."""
+    """Create the folders; raise if they hold another cohort, or remove its files."""
     manifest = folder / "cohort.csv"
     old = [
         path
@@ -253,13 +248,13 @@ def _prepare(folder: Path, overwrite: bool) -> None:
     if not overwrite:
         if manifest.exists():
             raise FileExistsError(
-                f"{folder} already holds a cohort; read it with load_cohort, name another"
+                f"{folder} already holds a cohort; read it with load_cohort, use another"
                 " directory, or pass overwrite=True to replace it."
             )
         if old:
             raise FileExistsError(
-                f"{folder} holds {old[0].name} but no cohort.csv, the rest of an interrupted run;"
-                " pass overwrite=True to start afresh, or name another directory."
+                f"{folder} holds {old[0].name} but no cohort.csv, so a run was interrupted;"
+                " pass overwrite=True to replace the files, or use another directory."
             )
     manifest.unlink(missing_ok=True)
     for path in old:
@@ -269,7 +264,7 @@ def _prepare(folder: Path, overwrite: bool) -> None:
 
 
 def _draw_shares(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Wanted shares of the patterns, shape (count, 5): sparse, predominant pattern going round."""
+    """Target shares of the patterns, shape (count, 5): sparse, with cycling predominant pattern."""
     n_classes = len(CANCER_CLASSES)
     shares = np.empty((count, n_classes))
     for k in range(count):
@@ -285,10 +280,10 @@ def _draw_shares(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _record(shares: np.ndarray, noise: float, step: float, rng: np.random.Generator) -> list[float]:
-    """Percentages as written down: noise on what occurs, then rounded to sum to 100 exactly."""
+    """Recorded percentages: noise on non-zero shares, then rounded to a sum of exactly 100."""
     errors = rng.normal(0, 1, shares.size) * noise / 100
     noisy = np.clip(np.where(shares > 0, shares + errors, 0.0), 0, None)
-    if not noisy.any():  # the errors took everything: keep what there is most of
+    if not noisy.any():  # all shares became 0: keep the largest
         noisy[shares.argmax()] = 1.0
     n_steps = round(100 / step)
     exact = noisy / noisy.sum() * n_steps
@@ -319,7 +314,7 @@ def _make_slide(folder: Path, job: _Job) -> np.ndarray:
 def _texture_map(
     rng: np.random.Generator, regions: RegionMap, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Texture of every coarse pixel, and signed distance to the rim of the specimen."""
+    """Texture of every coarse pixel, and signed distance to the specimen boundary."""
     texture = np.full(regions.labels.shape, -1, np.int8)
     for number, name in enumerate(CANCER_CLASSES):
         texture[regions.labels == number] = TEXTURES.index(name)
@@ -328,7 +323,7 @@ def _texture_map(
     non_cancer = regions.labels == CLASSES.index(NON_CANCER)
     texture[non_cancer] = TEXTURES.index("fibrous stroma")
     texture[non_cancer & airy] = TEXTURES.index("normal lung")
-    # beyond the rim the nearest texture goes on, so that the rim itself can be drawn smoothly
+    # beyond the boundary the nearest texture continues, so that the boundary can be drawn smoothly
     nearest = distance_transform_edt(texture < 0, return_distances=False, return_indices=True)
     texture = texture[tuple(nearest)]
     factor = round(REGION_MICRONS / MICRONS)
@@ -336,7 +331,7 @@ def _texture_map(
     rim = gaussian_filter(regions.outline, 1.5)
     rim = resize_field(rim, tuple(n * factor for n in rim.shape))[:height, :width]
     rim += 7 * smooth_noise(rng, rim.shape, 45 / MICRONS)
-    # tissues grow into each other: the border wavers about the outline
+    # tissues interdigitate: the border fluctuates around the outline
     rows, columns = (
         np.clip(
             (base + 6 * smooth_noise(rng, rim.shape, 50 / MICRONS)).astype(np.intp) // factor,

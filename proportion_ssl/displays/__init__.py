@@ -1,4 +1,4 @@
-"""Pictures of slides, proportions, pseudo labels, learning and agreement, drawn with matplotlib."""
+"""Matplotlib displays of slides, proportions, pseudo labels, learning and agreement."""
 
 from proportion_ssl.displays._evaluation import (
     BlandAltmanDisplay,

@@ -1,4 +1,4 @@
-"""What the displays of pseudo labels, selectivities and learning share: axes, colors, checks."""
+"""Axes, colors and checks shared by the displays of pseudo labels, selectivities and learning."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 from proportion_ssl._checks import check_intervals
 
-#: Lines of a negative label, as in the paper's figures, and how much of its color lies under them.
+#: Hatching of negative labels, as in the paper's figures, and the opacity of the color beneath.
 HATCH = "/////"
 TINT = 0.2
 
-#: Inches that the legend beside the last panel takes.
+#: Width of the legend beside the last panel, in inches.
 LEGEND_WIDTH = 1.5
 
 
 def import_pyplot(display: str) -> Any:
-    """matplotlib.pyplot, or an ImportError that says how to get it."""
+    """Import matplotlib.pyplot; the ImportError says how to install it."""
     try:
         from matplotlib import pyplot
     except ImportError as error:
@@ -34,7 +34,7 @@ def check_classes(classes: Any, n_classes: int, what: str) -> list:
     Raises
     ------
     ValueError
-        If their number is not that of the columns of ``what``, or one comes twice.
+        If their number is not that of the columns of ``what``, or a name is repeated.
     """
     if classes is None:
         return list(range(n_classes))
@@ -49,13 +49,13 @@ def check_classes(classes: Any, n_classes: int, what: str) -> list:
 def check_ends(
     recorded: np.ndarray, lower: Any, upper: Any, bag_names: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the intervals of recorded shares (n_bags, n_classes); without any, the shares themselves.
+    """Ends of the intervals of recorded shares (n_bags, n_classes); without intervals, the shares.
 
     Raises
     ------
     ValueError
-        If one end is missing, shapes differ, or intervals do not hold the recorded shares and some that sum
-        to 1.
+        If one end is missing, shapes differ, an interval does not contain its recorded share, or no shares
+        within the intervals sum to 1.
     """
     if lower is None and upper is None:
         return recorded, recorded
@@ -71,12 +71,12 @@ def check_ends(
 
 
 def class_palette(classes: Sequence, colors: Mapping | None) -> list:
-    """A matplotlib color per class: the given one, else that of the paper's Figure 5, else another.
+    """A matplotlib color per class: as given, else from the paper's Figure 5, else a distinct color.
 
     Raises
     ------
     ValueError
-        If ``colors`` names a class that is not there, or a color that matplotlib does not know.
+        If ``colors`` has an unknown class, or a color that is not valid in matplotlib.
     """
     from matplotlib.colors import is_color_like
 
@@ -98,10 +98,10 @@ def panels(ax: Any, n_panels: int, *, n_columns: int, size: tuple[float, float])
     Parameters
     ----------
     ax : matplotlib Axes, array-like of n_panels Axes, or None
-        None: a new figure. One Axes for several panels: its place is divided among them.
+        None: a new figure. One Axes for several panels: its area is divided among them.
     n_panels, n_columns : int
     size : (float, float)
-        Width and height of a panel of a new figure, in inches; the legend has its place beside them.
+        Width and height of a panel of a new figure, in inches; the legend is placed beside the panels.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def panels(ax: Any, n_panels: int, *, n_columns: int, size: tuple[float, float])
     place = given[0].get_subplotspec()
     if place is None:
         raise ValueError(
-            f"ax was not made by subplots, so its place cannot be divided among {n_panels} panels; "
+            f"ax was not made by subplots, so its area cannot be divided among {n_panels} panels; "
             f"give {n_panels} axes."
         )
     given[0].set_axis_off()
@@ -146,14 +146,14 @@ def _subplots(figure, grid, n_panels):
 
 
 def tinted(palette: Sequence) -> list:
-    """The colors that lie under the lines of negative labels."""
+    """Colors beneath the hatching of negative labels."""
     from matplotlib.colors import to_rgba
 
     return [to_rgba(color, TINT) for color in palette]
 
 
 def add_legend(ax: Any, handles: Sequence) -> Any:
-    """Legend to the right of a panel, returned."""
+    """Add and return a legend to the right of a panel."""
     return ax.legend(
         handles=handles,
         loc="upper left",
@@ -165,7 +165,7 @@ def add_legend(ax: Any, handles: Sequence) -> Any:
 
 
 def class_handles(classes: Sequence, palette: Sequence) -> list:
-    """Entries of a legend that names the classes."""
+    """Legend entries for the classes."""
     from matplotlib.patches import Patch
 
     return [
@@ -175,7 +175,7 @@ def class_handles(classes: Sequence, palette: Sequence) -> list:
 
 
 def sign_handles(positive: str, negative: str) -> list:
-    """Entries of a legend that says what filled and hatched mean."""
+    """Legend entries for filled (positive) and hatched (negative)."""
     from matplotlib.patches import Patch
 
     return [

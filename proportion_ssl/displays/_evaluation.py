@@ -1,4 +1,4 @@
-"""Agreement, calibration and abstention as pictures."""
+"""Displays of agreement, calibration and abstention."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class BlandAltmanDisplay:
     Parameters
     ----------
     recorded, predicted : array-like or DataFrame of shape (n_bags, n_classes)
-        Shares in [0, 1]. Rows with a NaN in either are left out.
+        Shares in [0, 1]. Rows with NaN in either are left out.
     classes : array-like of shape (n_classes,), optional
         Names. Default: columns of a DataFrame, or 0 to n_classes - 1.
     level : float in (0, 1), default=0.95
-        Share of the differences that the limits of agreement hold.
+        Share of the differences within the limits of agreement.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class BlandAltmanDisplay:
 
     See Also
     --------
-    proportion_ssl.evaluation.proportion_agreement : The numbers.
+    proportion_ssl.evaluation.proportion_agreement : The same numbers as a table.
 
     Examples
     --------
@@ -79,9 +79,9 @@ class BlandAltmanDisplay:
         Parameters
         ----------
         recorded, predicted, classes, level
-            As of the class.
+            As in the class.
         ax, colors
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -105,7 +105,7 @@ class BlandAltmanDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         """
         import_pyplot("BlandAltmanDisplay")
         palette = class_palette(self.classes, colors)
@@ -139,14 +139,14 @@ class BlandAltmanDisplay:
 
 
 class ReliabilityDisplay:
-    """How often predictions are right against how sure they are, with the number of patches below.
+    """Reliability diagram (accuracy against largest probability) with the number of patches below.
 
     It is recommended to use :meth:`from_predictions` or :meth:`from_estimator`.
 
     Parameters
     ----------
     reliability : Reliability
-        Of :func:`proportion_ssl.evaluation.reliability`.
+        Output of :func:`proportion_ssl.evaluation.reliability`.
 
     Attributes
     ----------
@@ -179,14 +179,14 @@ class ReliabilityDisplay:
         ax: Any = None,
         color: Any = None,
     ) -> ReliabilityDisplay:
-        """Draw given probabilities, of slides that were left out.
+        """Draw given probabilities, which should be of left-out slides.
 
         Parameters
         ----------
         y_true, probabilities, classes, n_bins
             As in :func:`proportion_ssl.evaluation.reliability`.
         ax, color
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -208,7 +208,7 @@ class ReliabilityDisplay:
         y : array-like of shape (n_instances,)
         n_bins : int, default=10
         ax, color
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -239,7 +239,7 @@ class ReliabilityDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         """
         import_pyplot("ReliabilityDisplay")
         self.figure_, self.axes_ = panels(ax, 2, n_columns=1, size=(3.6, 2.6))
@@ -257,16 +257,16 @@ class ReliabilityDisplay:
 
 
 class RiskCoverageDisplay:
-    """Share of wrong patches against the share that is kept when the least sure are left out.
+    """Risk-coverage curve: error rate against the share of patches kept when the least certain are dropped.
 
     It is recommended to use :meth:`from_predictions`.
 
     Parameters
     ----------
     curve : RiskCoverage
-        Of :func:`proportion_ssl.evaluation.risk_coverage`.
+        Output of :func:`proportion_ssl.evaluation.risk_coverage`.
     name : str, optional
-        For the legend.
+        Name in the legend.
 
     Attributes
     ----------
@@ -299,7 +299,7 @@ class RiskCoverageDisplay:
             As in :func:`proportion_ssl.evaluation.risk_coverage`.
         name : str, optional
         ax
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -315,7 +315,7 @@ class RiskCoverageDisplay:
         ax : matplotlib Axes, optional
             Default: a new figure.
         **kwargs : dict
-            For matplotlib's ``plot``.
+            Options of matplotlib's ``plot``.
 
         Returns
         -------
@@ -324,7 +324,7 @@ class RiskCoverageDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         """
         import_pyplot("RiskCoverageDisplay")
         self.figure_, axes = panels(ax, 1, n_columns=1, size=(3.6, 3.0))

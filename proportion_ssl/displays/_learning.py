@@ -20,22 +20,21 @@ from proportion_ssl.displays._drawing import (
 )
 
 LOSSES = {"train_loss": ("training", "black"), "valid_loss": ("validation", "#d55e00")}
-N_MARKED = 30  # curves of so many rounds or fewer get a marker at each
+N_MARKED = 30  # curves of at most this many rounds have markers
 
 
 class LearningDisplay:
     """Losses, sum absolute error of the bags and number of pseudo labels by round.
 
-    One panel for each of these that the history has; labels are counted per class, positive ones
-    filled above the line, negative ones hatched below it. It is recommended to use
-    :meth:`from_estimator`.
+    One panel for each of these that the history has. Labels are counted per class: positive labels filled
+    above the line, negative labels hatched below it. It is recommended to use :meth:`from_estimator`.
 
     Parameters
     ----------
     history : list of dict
         As ``history_`` of :class:`~proportion_ssl.NegativePseudoLabelClassifier`: ``round`` and any of
-        ``train_loss``, ``valid_loss``, ``sum_absolute_error``, ``n_positive``, ``n_negative``, where
-        what was not measured is left out or None.
+        ``train_loss``, ``valid_loss``, ``sum_absolute_error``, ``n_positive``, ``n_negative``; missing values
+        are left out or None.
     classes : array-like of shape (n_classes,), optional
         Names of the counted classes; default: 0 to n_classes - 1.
     refit_history : dict, optional
@@ -51,14 +50,14 @@ class LearningDisplay:
     Raises
     ------
     TypeError
-        If the history is no list of dictionaries.
+        If the history is not a list of dictionaries.
     ValueError
-        If it holds nothing to draw, an entry has no round, or counts are not one per class.
+        If the history has nothing to draw, an entry has no round, or counts are not one per class.
 
     Notes
     -----
-    The error of a round, and its labels, come from the weights with which the round began; its losses
-    from those with which it ended. Round 0 is the supervised step.
+    The error and the labels of a round are computed with the weights at its start, its losses with the
+    weights at its end. Round 0 is the supervised step.
 
     Examples
     --------
@@ -98,7 +97,7 @@ class LearningDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or array-like of Axes, optional
-            One for each panel, or one whose place is divided among them. Default: a new figure.
+            One for each panel, or one whose area is divided among them. Default: a new figure.
         colors : mapping of class to matplotlib color, optional
             Default: the colors of the paper's Figure 5 for its classes, distinct ones for others.
 
@@ -111,7 +110,7 @@ class LearningDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            When the number of axes, or a color, does not fit.
+            If the number of axes is wrong, or a color is invalid.
         """
         import_pyplot("LearningDisplay")
         palette = None if self.classes is None else class_palette(self.classes, colors)
@@ -242,7 +241,7 @@ def _check_history(history):
 
 
 def _values(history, key):
-    """One float per entry, nan where it was not measured."""
+    """One float per entry, nan for missing values."""
     return np.array([np.nan if entry.get(key) is None else entry[key] for entry in history], float)
 
 

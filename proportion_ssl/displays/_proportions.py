@@ -27,9 +27,9 @@ class ProportionDisplay:
     Parameters
     ----------
     recorded, predicted : array-like of shape (n_bags, n_classes)
-        Shares in [0, 1]; rows sum to 1 within 0.01, recorded ones with intervals to anything.
+        Shares in [0, 1]; rows sum to 1 within 0.01, except recorded rows with intervals.
     lower, upper : array-like of shape (n_bags, n_classes), optional
-        Intervals of the recorded shares; default: these are exact.
+        Intervals of the recorded shares. Default: exact shares.
     classes : array-like of shape (n_classes,), optional
         Names; default: 0 to n_classes - 1.
     bag_names : array-like of shape (n_bags,), optional
@@ -38,9 +38,9 @@ class ProportionDisplay:
     Attributes
     ----------
     distance : ndarray of shape (n_bags,)
-        Sum over the classes of the absolute differences, in [0, 2]; from the nearest share in the interval.
+        Sum over the classes of the absolute differences from the nearest share in the interval, in [0, 2].
     class_error : ndarray of shape (n_classes,)
-        Mean absolute difference over the bags, per class; from the nearest share in the interval.
+        Mean over the bags of the absolute difference from the nearest share in the interval, per class.
     figure_ : matplotlib Figure
     axes_ : list of matplotlib Axes
         Bars, scatter.
@@ -50,7 +50,7 @@ class ProportionDisplay:
     Raises
     ------
     ValueError
-        When shapes differ, shares do not sum to 1, or intervals admit no such shares.
+        If shapes differ, shares do not sum to 1, or intervals admit no such shares.
 
     Examples
     --------
@@ -110,9 +110,9 @@ class ProportionDisplay:
         Parameters
         ----------
         recorded, predicted, lower, upper, classes, bag_names
-            As of the class.
+            As in the class.
         ax, colors
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -127,15 +127,15 @@ class ProportionDisplay:
     def from_estimator(
         cls, estimator: Any, bags: Any, *, ax: Any = None, colors: Mapping | None = None
     ) -> ProportionDisplay:
-        """Predict the instances of bags, count, and draw.
+        """Predict the instances of bags, and draw the predicted proportions.
 
         Parameters
         ----------
         estimator : fitted classifier
         bags : Bags
-            With proportions.
+            Bags with proportions.
         ax, colors
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -144,7 +144,7 @@ class ProportionDisplay:
         Raises
         ------
         ValueError
-            When the bags have no proportions.
+            If the bags have no proportions.
         """
         if bags.proportions is None:
             raise ValueError("The bags have no proportions to compare with.")
@@ -179,7 +179,7 @@ class ProportionDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         """
         import_pyplot("ProportionDisplay")
         from matplotlib.lines import Line2D
@@ -190,7 +190,7 @@ class ProportionDisplay:
         self.figure_, self.axes_ = panels(ax, 2, n_columns=2, size=size)
         bars, self.ax_ = self.axes_
         order = np.argsort(-self.distance, kind="stable")
-        # the thinner bar belongs to the one above it: pairs must not run into each other
+        # the thin bar belongs to the thick one above it; keep pairs apart
         for shares, offset, thickness in (
             (self.recorded, -0.17, 0.38),
             (self.predicted, 0.13, 0.2),
@@ -204,7 +204,9 @@ class ProportionDisplay:
         bars.set_yticks(np.arange(n_bags), [str(self.bag_names[i]) for i in order])
         widest = max(1.0, self.recorded.sum(axis=1).max())  # rounded shares may sum to more than 1
         bars.set(xlim=(0, widest), xlabel="share", ylim=(n_bags - 0.5, -0.5))
-        bars.set_title("recorded (thick) above predicted, farthest first", fontsize="medium")
+        bars.set_title(
+            "recorded (thick) above predicted, largest distance first", fontsize="medium"
+        )
         self.ax_.plot([0, 1], [0, 1], color="0.6", linewidth=1, zorder=0)
         for c, color in enumerate(palette):
             if (self.upper > self.lower).any():

@@ -19,18 +19,18 @@ from proportion_ssl.displays._drawing import (
     tinted,
 )
 
-BOX = 0.86  # side of a box; a cell of the grid has 1
-HATCH_STEP = 0.4  # between two lines of a hatched box, in sides of a box
-N_COLUMNS = 4  # panels beside each other
+BOX = 0.86  # side of a box; grid cells have side 1
+HATCH_STEP = 0.4  # distance of hatch lines, as a share of the side of a box
+N_COLUMNS = 4  # panels per row
 
 
 class PseudoLabelDisplay:
-    """Instances of one bag as boxes: filled where positively, hatched where negatively labeled.
+    """Instances of one bag as boxes, filled for positive and hatched for negative labels.
 
-    The outline of a box has the color of the predicted class. A box with a positive label is filled
-    with the color of its class; one with negative labels is hatched in the color of the class that it
-    is said not to be, in a strip for each where there are several. One panel per round. It is
-    recommended to use :meth:`from_estimator` or :meth:`from_predictions`.
+    The outline of a box has the color of the predicted class. A box with a positive label is filled with the
+    color of its class; a box with negative labels is hatched in the color of the excluded class, with one
+    strip per class if there are several. One panel per round. It is recommended to use :meth:`from_estimator`
+    or :meth:`from_predictions`.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ class PseudoLabelDisplay:
     titles : list of str, optional
         One per round; default: "round 1" and so on.
     label_rounds : ndarray of int, shape (n_instances, n_classes), optional
-        Round since which each label of the last matrix has stood, 0 where there is none. Given, a
-        further panel shows it.
+        Round in which each label of the last matrix was set, 0 without a label. If given, it is shown in a
+        further panel.
     classes : array-like of shape (n_classes,), optional
         Names of the columns; default: 0 to n_classes - 1.
     cells : array-like of int, shape (n_instances, 2), optional
-        (row, column) of each instance in the grid of its slide, as in ``PatchGrid.cells``: the panel
-        then looks like the slide. Default: in rows, in the order of the instances.
+        (row, column) of each instance in the grid of its slide, as in ``PatchGrid.cells``, so that the panel
+        resembles the slide. Default: row by row, in the order of the instances.
     images : array-like of shape (n_instances, height, width, 3), uint8, optional
         Patch images, drawn under the boxes.
 
@@ -61,8 +61,7 @@ class PseudoLabelDisplay:
     Raises
     ------
     ValueError
-        When numbers of instances, classes or rounds do not fit together, or an instance has two
-        positive labels.
+        If the numbers of instances, classes or rounds do not match, or an instance has two positive labels.
 
     See Also
     --------
@@ -70,8 +69,8 @@ class PseudoLabelDisplay:
 
     Notes
     -----
-    Figures 2 and 7 of [1]_, which show one negative label per patch; the strips are for multi negative
-    labels (section 3.3), which they do not show.
+    As Figures 2 and 7 of [1]_, which show one negative label per patch. Strips show multi negative labels
+    (section 3.3), which are not in the figures.
 
     References
     ----------
@@ -119,7 +118,7 @@ class PseudoLabelDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or array-like of Axes, optional
-            One for each panel, or one whose place is divided among them. Default: a new figure.
+            One for each panel, or one whose area is divided among them. Default: a new figure.
         colors : mapping of class to matplotlib color, optional
             Default: the colors of the paper's Figure 5 for its classes, distinct ones for others.
 
@@ -132,7 +131,7 @@ class PseudoLabelDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            When the number of axes, or a color, does not fit.
+            If the number of axes is wrong, or a color is invalid.
         """
         import_pyplot("PseudoLabelDisplay")
         palette = class_palette(self.classes, colors)
@@ -172,7 +171,7 @@ class PseudoLabelDisplay:
         Parameters
         ----------
         signed_labels : list of array-like, each of shape (n_instances, n_classes)
-            What a selector returned, one matrix per round.
+            Output of a selector, one matrix per round.
         predictions : list of array-like, each of shape (n_instances,), optional
             Predicted class of each instance in each round, from which the labels were chosen.
         titles : list of str, optional
@@ -215,7 +214,7 @@ class PseudoLabelDisplay:
         colors: Mapping | None = None,
         ax: Any = None,
     ) -> PseudoLabelDisplay:
-        """Draw the pseudo labels of a bag: of chosen rounds, or of the last and since when each stands.
+        """Draw the pseudo labels of a bag in given rounds, or in the last round with the round of each label.
 
         Parameters
         ----------
@@ -224,12 +223,12 @@ class PseudoLabelDisplay:
         bag : str or int
             Name of the bag, among ``estimator.bag_names_``.
         rounds : sequence of int, optional
-            Rounds to show, 1 to ``estimator.n_iter_``. Default: the last, with a second panel of the
-            round since which each of its labels has stood.
+            Rounds to show, 1 to ``estimator.n_iter_``. Default: the last round, with a second panel of the
+            round in which each label was set.
         X : array-like of shape (n_instances, ...), optional
-            Instances of the bag; their outlines then have the color of the class that the estimator
-            predicts now, after the last round and the refit. Not with ``rounds``: what the net
-            predicted in those is not kept (:meth:`from_predictions` takes it).
+            Instances of the bag; their outlines then have the color of the class predicted by the fitted
+            estimator, after the last round and the refit. Not with ``rounds``, whose predictions are not
+            stored (pass them to :meth:`from_predictions`).
         cells : array-like of int, shape (n_instances, 2), optional
             (row, column) of each instance.
         images : array-like of shape (n_instances, height, width, 3), uint8, optional
@@ -248,7 +247,7 @@ class PseudoLabelDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it was fitted without bags, or has no bag of that name or no such round.
+            If the estimator was fitted without bags, or has no such bag or round.
 
         Examples
         --------
@@ -286,8 +285,8 @@ class PseudoLabelDisplay:
         if X is not None:
             if rounds is not None:
                 raise ValueError(
-                    "X is predicted by the net as it is now, not as it was in the rounds; give one of "
-                    "X and rounds, or hand the predictions of each round to from_predictions."
+                    "X is predicted by the fitted net, not by the nets of the rounds; give either X or "
+                    "rounds, or pass the predictions of each round to from_predictions."
                 )
             if len(X) != len(rows):
                 raise ValueError(f"X has {len(X)} instances but bag {bag!r} has {len(rows)}.")
@@ -303,7 +302,7 @@ class PseudoLabelDisplay:
         return display.plot(ax, colors=colors)
 
     def _prepare(self, ax, title):
-        """Empty panel in the frame of the grid, with the patch images if there are any."""
+        """Empty panel with the frame of the grid, and the patch images if given."""
         n_rows, n_columns = self.cells.max(axis=0) + 1
         ax.set(xlim=(-0.05, n_columns + 0.05), ylim=(n_rows + 0.05, -0.05), aspect="equal")
         ax.set(xticks=[], yticks=[])
@@ -320,7 +319,7 @@ class PseudoLabelDisplay:
             ax.imshow(canvas, extent=(0, n_columns, n_rows, 0), interpolation="nearest", zorder=0)
 
     def _draw_outlines(self, ax, i, palette):
-        """The boxes, in the color of the predicted class where it is known."""
+        """Draw the boxes, in the color of the predicted class if known."""
         if self.predictions is None:
             self._draw_boxes(ax)
             return
@@ -341,14 +340,14 @@ class PseudoLabelDisplay:
         _add(ax, _strips(self.cells, 0, 1), gid="outline", zorder=3, **style)
 
     def _line_width(self, ax, widest):
-        """Points; thinner where boxes are small."""
+        """Line width in points, thinner for small boxes."""
         n_rows, n_columns = self.cells.max(axis=0) + 1
         place, (width, height) = ax.get_position(original=True), ax.figure.get_size_inches()
         cell = 72 * min(place.width * width / n_columns, place.height * height / n_rows)
         return min(widest, 0.12 * cell)
 
     def _draw_labels(self, ax, signed, palette):
-        """Filled boxes and hatched strips."""
+        """Draw filled boxes and hatched strips."""
         from matplotlib.collections import LineCollection
 
         tints = tinted(palette)
@@ -373,7 +372,7 @@ class PseudoLabelDisplay:
                 ax.add_collection(lines, autolim=False)
 
     def _draw_since(self, ax):
-        """The labels of the last matrix, colored by the round since which they have stood."""
+        """Draw the labels of the last matrix, colored by the round in which they were set."""
         from matplotlib.collections import PolyCollection
 
         signed = self.signed_labels[-1]
@@ -426,7 +425,7 @@ def _strips(cells, left, right):
 def _hatch(strips):
     """Ends, shape (n_lines, 2, 2), of the oblique lines in rectangles given by their corners.
 
-    Drawn here, not by matplotlib, whose hatches keep their distance on paper however small a box is.
+    Not drawn with matplotlib's hatching, whose line distance does not scale with the size of a box.
     """
     (x0, y0), (x1, y1) = strips[:, 0].T, strips[:, 2].T
     lines = []
@@ -441,7 +440,7 @@ def _hatch(strips):
 
 
 def _strips_of(cells, signed, c, sign=-1):
-    """Strips of class ``c``: as many beside each other as the instance has such labels (0: any)."""
+    """Strips of class ``c``; the number of strips per box is that of its labels with the sign (0: any)."""
     has_label = signed != 0 if sign == 0 else signed == sign
     chosen = np.flatnonzero(has_label[:, c])
     before = has_label[chosen, :c].sum(axis=1)
@@ -532,7 +531,7 @@ def _check_label_rounds(label_rounds, signed):
 
 
 def _check_cells(cells, n_instances):
-    """(row, column) from 0 in the frame that holds all instances."""
+    """(row, column) from 0 in the bounding box of all instances."""
     if cells is None:
         n_columns = int(np.ceil(np.sqrt(n_instances)))
         return np.stack(np.divmod(np.arange(n_instances), n_columns), axis=1)
@@ -545,7 +544,7 @@ def _check_cells(cells, n_instances):
     unique, counts = np.unique(cells, axis=0, return_counts=True)
     if (counts > 1).any():
         raise ValueError(
-            f"cell {tuple(unique[counts > 1][0].tolist())} comes {counts.max()} times; give each once."
+            f"cell {tuple(unique[counts > 1][0].tolist())} occurs {counts.max()} times; give each once."
         )
     return cells.astype(np.int64) - cells.min(axis=0)
 

@@ -1,4 +1,4 @@
-"""A slide with its true and predicted classes, one or several systems side by side: Figures 5 and 6."""
+"""True and predicted label maps of a slide, for one or several systems, as in Figures 5 and 6."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from proportion_ssl.displays._drawing import (
     panels,
 )
 
-#: Okabe and Ito's palette, which people with any color vision can tell apart.
+#: Palette of Okabe and Ito, distinguishable with any type of color vision.
 OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000")
 #: Lengths of a scale bar, in micrometers.
 BAR_LENGTHS = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
@@ -30,15 +30,15 @@ class SegmentationDisplay:
     Parameters
     ----------
     maps : mapping of str to array-like of int, shape (n_rows, n_columns)
-        Title and label map of each panel: class indices, -1 where there is no patch (as of
-        :func:`proportion_ssl.slides.stitch`). All of one shape.
+        Title and label map of each panel: class indices, -1: no patch (see
+        :func:`proportion_ssl.slides.stitch`). All have the same shape.
     classes : array-like of shape (n_classes,)
         Class names, in the order of the indices.
     thumbnail : ndarray of shape (height, width, 3), uint8, optional
-        Picture of the slide; shown as the first panel and under the maps.
+        Image of the slide; shown as the first panel and beneath the maps.
     cell_pixels : float, optional
-        Side of a patch in pixels of the thumbnail, both starting in the upper left corner. Default: the
-        maps cover the thumbnail. Without a thumbnail a patch is one unit wide.
+        Side of a patch in pixels of the thumbnail, both with the origin in the upper left corner. Default:
+        the maps cover the thumbnail. Without a thumbnail a patch is one unit wide.
     patch_um : float, optional
         Side of a patch in micrometers (224 pixels at 10x: 224); draws a scale bar.
 
@@ -55,7 +55,7 @@ class SegmentationDisplay:
     Raises
     ------
     ValueError
-        When maps differ in shape or hold an index that names no class.
+        If maps differ in shape or have an index without a class.
 
     Examples
     --------
@@ -113,13 +113,13 @@ class SegmentationDisplay:
         Parameters
         ----------
         y_true : array-like of int, shape (n_rows, n_columns), or None
-            True label map; None: not known.
+            True label map; None: unknown.
         y_pred : array-like of int, shape (n_rows, n_columns), or mapping of str to such
             Predicted label map, or one per system by name.
         classes, thumbnail, cell_pixels, patch_um
-            As of the class.
+            As in the class.
         ax, colors, alpha
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -148,7 +148,7 @@ class SegmentationDisplay:
         colors: Mapping | str | None = None,
         alpha: float = 0.6,
     ) -> SegmentationDisplay:
-        """Predict the patches of a slide and draw them at their places.
+        """Predict the patches of a slide and draw them at their positions.
 
         Parameters
         ----------
@@ -161,11 +161,11 @@ class SegmentationDisplay:
         shape : tuple of int
             (n_rows, n_columns), as ``PatchGrid.shape``.
         y : array-like of shape (n_patches,), optional
-            True labels; what is not among the classes (vague, None) is left out.
+            True labels; labels other than the classes (vague, None) are left out.
         thumbnail, cell_pixels, patch_um
-            As of the class.
+            As in the class.
         ax, colors, alpha
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -217,9 +217,9 @@ class SegmentationDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            When "colorblind" is asked for with more than 8 classes.
+            If ``colors`` is "colorblind" with more than 8 classes.
         """
         import_pyplot("SegmentationDisplay")
         from matplotlib.colors import to_rgba
@@ -249,7 +249,7 @@ class SegmentationDisplay:
         names = [self.classes[c] for c in shown]
         legend = add_legend(self.ax_, class_handles(names, [palette[c] for c in shown]))
         if ax is None and not self.ax_.get_subplotspec().is_last_col():
-            legend.set_in_layout(False)  # the empty places of the last row have room for it
+            legend.set_in_layout(False)  # the legend fits into the empty positions of the last row
         self.scale_bar_um_ = self._add_scale_bar(self.axes_[0], width, height, cell)
         return self
 
@@ -271,7 +271,7 @@ class SegmentationDisplay:
         return width, height, self.cell_pixels or max(width / n_columns, height / n_rows)
 
     def _add_scale_bar(self, axes, width, height, cell):
-        """Bar of a round length, at most a third of the panel; returns the length in micrometers."""
+        """Draw a scale bar of round length, at most a third of the panel; return the length in microns."""
         if self.patch_um is None:
             return None
         per_um = cell / self.patch_um

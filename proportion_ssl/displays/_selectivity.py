@@ -1,4 +1,4 @@
-"""Recorded and predicted proportions of one bag and what is selected from it: the paper's Figure 4."""
+"""Recorded, predicted and selected shares of one bag, as in the paper's Figure 4."""
 
 from __future__ import annotations
 
@@ -23,25 +23,24 @@ from proportion_ssl.proportions.counts import class_proportions, sum_absolute_er
 from proportion_ssl.proportions.intervals import nearest_proportions
 from proportion_ssl.pseudo_labels.selectivity import negative_selectivity, positive_selectivity
 
-WIDTH = 0.38  # of a bar; classes are 1 apart
+WIDTH = 0.38  # width of a bar; the distance of classes is 1
 
 
 class SelectivityDisplay:
     """Recorded and predicted shares of one bag, with the shares that receive pseudo labels.
 
-    Two bars per class. The right one stands for the instances predicted as the class, the most
-    confident below: filled the part that gets a positive label (PS), hatched, from the top, the part
-    that gets a negative one (NS). It is recommended to use :meth:`from_estimator` or
-    :meth:`from_predictions`.
+    Two bars per class. The right bar shows the instances predicted as the class, the most confident at the
+    bottom: the filled part gets a positive label (PS), the hatched part at the top a negative label (NS). It
+    is recommended to use :meth:`from_estimator` or :meth:`from_predictions`.
 
     Parameters
     ----------
     true_proportions, predicted_proportions : array-like of shape (n_classes,)
-        Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01; recorded ones
-        with intervals to anything.
+        Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01, except recorded
+        shares with intervals.
     lower, upper : array-like of shape (n_classes,), optional
-        Intervals of the recorded shares; default: these are exact. Selected is by the share in the interval
-        that is nearest to the predicted one, as selectors do.
+        Intervals of the recorded shares. Default: exact shares. Selection uses the share in the interval that
+        is nearest to the predicted one, as selectors do.
     classes : array-like of shape (n_classes,), optional
         Names; default: 0 to n_classes - 1.
 
@@ -58,7 +57,7 @@ class SelectivityDisplay:
     Raises
     ------
     ValueError
-        When the shares are not those of one bag.
+        If the shares are not those of one bag.
 
     See Also
     --------
@@ -66,8 +65,8 @@ class SelectivityDisplay:
 
     Notes
     -----
-    Equations (1), (2) and (5) of [1]_. The hatched part never reaches the filled one, since PS + NS is
-    at most the predicted share.
+    Equations (1), (2) and (5) of [1]_. The hatched and filled parts never overlap, since PS + NS is at most
+    the predicted share.
 
     References
     ----------
@@ -123,7 +122,7 @@ class SelectivityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            Default: of a new figure.
+            Default: a new figure.
         colors : mapping of class to matplotlib color, optional
             Default: the colors of the paper's Figure 5 for its classes, distinct ones for others.
 
@@ -136,7 +135,7 @@ class SelectivityDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            When a color does not fit.
+            If a color is invalid.
         """
         import_pyplot("SelectivityDisplay")
         palette = class_palette(self.classes, colors)
@@ -187,7 +186,7 @@ class SelectivityDisplay:
         return self
 
     def _tick(self, c):
-        """Name of a class with what is selected of it."""
+        """Label of a class with its selected shares."""
         positive = _percent(self.positive_selectivity[c], digits=1)
         negative = _percent(self.negative_selectivity[c], digits=1)
         return f"{self.classes[c]}\nPS {positive}\nNS {negative}"
@@ -222,10 +221,10 @@ class SelectivityDisplay:
         Parameters
         ----------
         true_proportions, predicted_proportions : array-like of shape (n_classes,)
-            Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01; recorded ones
-            with intervals to anything.
+            Recorded and predicted shares of the bag, in [0, 1], each summing to 1 within 0.01, except
+            recorded shares with intervals.
         lower, upper : array-like of shape (n_classes,), optional
-            Intervals of the recorded shares; default: these are exact.
+            Intervals of the recorded shares. Default: exact shares.
         classes : array-like of shape (n_classes,), optional
             Names.
         colors : mapping of class to matplotlib color, optional
@@ -265,7 +264,7 @@ class SelectivityDisplay:
         true_proportions : array-like of shape (n_classes,)
             Recorded shares, in the order of ``estimator.classes_``.
         lower, upper : array-like of shape (n_classes,), optional
-            Intervals of the recorded shares; default: these are exact.
+            Intervals of the recorded shares. Default: exact shares.
         colors : mapping of class to matplotlib color, optional
             As in :meth:`plot`.
         ax : matplotlib Axes, optional

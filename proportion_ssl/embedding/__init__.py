@@ -1,7 +1,7 @@
-"""Images to features: a frozen network here, or exported to a file that needs no torch.
+"""Features of images from a frozen network, in torch or exported to a file that needs no torch.
 
-Names are listed in ``__init__.pyi`` and imported when they are first used, so that an exported network
-runs without torch.
+Names are listed in ``__init__.pyi`` and imported on first use, so that an exported network runs without
+torch.
 """
 
 import lazy_loader

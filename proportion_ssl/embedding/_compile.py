@@ -1,9 +1,9 @@
-"""Run a frozen network fast: from a torch module to a function of numpy arrays.
+"""Compile a frozen torch module to a fast function of numpy arrays.
 
-On a CPU the module is exported to OpenVINO, if that is installed. Two things make it fast there:
-batch norm, activations and the conversion of the pixels are merged into the convolutions, and
-every thread works on one image of its own. The intermediate images of one image stay in the cache
-of its core; those of a batch of 32 do not. So a row of the result never depends on the other rows.
+On a CPU the module is exported to OpenVINO, if that is installed. Two things make it fast there: batch norm,
+activations and the conversion of the pixels are merged into the convolutions, and every thread works on a
+separate image. The activations of one image fit into the cache of its core; those of a batch of 32 do not.
+Each row of the result is therefore independent of the other rows.
 """
 
 import copy
@@ -29,7 +29,7 @@ from proportion_ssl.embedding._openvino import (
 
 logger = logging.getLogger(__name__)
 
-_ROWS_PER_THREAD = 8  # of the plain torch fallback; more fall out of the cache
+_ROWS_PER_THREAD = 8  # of the plain torch fallback; more do not fit into the cache
 
 
 class _NotCompiledError(Exception):
@@ -39,27 +39,27 @@ class _NotCompiledError(Exception):
 def compile_features(
     module: nn.Module, example: np.ndarray, *, precision: str = "auto"
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a fast function of a module that is not going to change.
+    """Compile a module that will not change to a fast function.
 
     Parameters
     ----------
     module : torch.nn.Module
-        From a batch to features (n, d), each row of the result a function of the same row of the
-        batch. The module itself is not changed; the function does not see later changes to it.
+        Maps a batch to features (n, d); each row of the result depends only on the same row of the batch. The
+        module is not changed, and later changes to it have no effect on the function.
     example : ndarray of shape (n, ...)
-        A batch as the module takes it, of any length: its type and the shape behind the first
-        axis are those of every later batch.
+        An input batch of any length. All later batches have its type and, apart from the first axis, its
+        shape.
     precision : {"auto", "float32"}, default="auto"
         "auto" computes in half precision on a GPU and in float32 on a CPU.
 
     Returns
     -------
     run : callable
-        Batch of any length to features (n, d), float32; ``run.map(batches)`` iterates over the
-        features of many batches with less waiting between them. May be called from several
-        threads. Runs on the GPU if there is one; else in OpenVINO on ``torch.get_num_threads()``
-        threads if it is installed and reproduces the features of the example within
-        ``TOLERANCE`` (1e-4 of the largest value); else in torch. The last case is logged, once per reason.
+        Maps a batch of any length to features (n, d), float32; ``run.map(batches)`` iterates over many
+        batches with less waiting between them. Thread-safe. Runs on the GPU if there is one; otherwise in
+        OpenVINO with ``torch.get_num_threads()`` threads, if it is installed and reproduces the features of
+        the example within ``TOLERANCE`` (1e-4 of the largest value); otherwise in torch, which is logged once
+        per reason.
 
     Raises
     ------
@@ -89,25 +89,25 @@ def compile_features(
 
 
 def export_features(module: nn.Module, example: np.ndarray) -> tuple[Any, np.ndarray]:
-    """A module in OpenVINO's form, for files; and its features of the example.
+    """Export a module to OpenVINO, and compute its features of the example.
 
     Parameters
     ----------
     module : torch.nn.Module
-        As :func:`compile_features` takes it.
+        As in :func:`compile_features`.
     example : ndarray of shape (1, ...)
 
     Returns
     -------
     model : openvino.Model
-        For batches of the shape of the example.
+        Takes batches of the shape of the example.
     features : ndarray of shape (1, d)
-        By the module as given.
+        Features by the original module.
 
     Raises
     ------
     ValueError
-        If the module does not export, or computes something else then.
+        If the module cannot be exported, or the exported module gives different features.
     """
     import_openvino()
     module = copy.deepcopy(module).eval().requires_grad_(False)
@@ -128,12 +128,12 @@ def _log_once(message):
 def _checked(run, example, expected):
     """Return `run`, or raise if its features differ from the expected ones."""
     if not agree(run(example), expected):
-        raise _NotCompiledError("its features differ from those of the module as given.")
+        raise _NotCompiledError("its features differ from those of the original module.")
     return run
 
 
 def _fold(module):
-    """Batch norm folded into the convolutions in front of it."""
+    """Fold batch norm into the preceding convolutions."""
     try:
         from torch.fx.experimental.optimization import fuse  # private to torch: may move
 
@@ -179,19 +179,19 @@ def _compile_openvino(module, example):
 
 
 def _in_openvino(module, example, n_threads):
-    """OpenVINO's form of the module for batches of this shape, and compiled; or _NotCompiledError."""
+    """OpenVINO model for batches of this shape and the compiled model, or _NotCompiledError."""
     try:
         import_openvino()
     except NotInstalledError as error:
         raise _NotCompiledError(str(error)) from None
     try:
-        with warnings.catch_warnings():  # of the exporter, about its own inside
+        with warnings.catch_warnings():  # warnings of the exporter about itself
             warnings.simplefilter("ignore")
             model = _export(module, example)
         return model, OpenVINOFeatures(model, n_threads)
     except Exception as error:  # exporting foreign code may raise anything
         raise _NotCompiledError(
-            f"{type(module).__name__} does not export to OpenVINO "
+            f"{type(module).__name__} cannot be exported to OpenVINO "
             f"({type(error).__name__}: {_first_line(error)})."
         ) from error
 
@@ -202,17 +202,17 @@ def _export(module, example):
         from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
         from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
 
-    with suppress(_NotCompiledError):  # OpenVINO folds batch norm as well
-        module = _fold(module)  # but there are fewer layers to export like this
+    with suppress(_NotCompiledError):  # OpenVINO would fold batch norm too,
+        module = _fold(module)  # but this leaves fewer layers to export
     with torch.no_grad():
         program = torch.export.export(module, (torch.from_numpy(example),))
     decompositions = torch.export.default_decompositions()
-    for operation in ops_to_not_decompose():  # those that OpenVINO has itself
+    for operation in ops_to_not_decompose():  # operations that OpenVINO implements
         if operation in decompositions:
             decompositions.pop(operation)
     graph = program.run_decompositions(decompositions).module()
     frontend = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchFXPythonDecoder(graph)  # the frontend does not keep it alive
     model = frontend.convert(frontend.load(decoder))
-    model.reshape(list(example.shape))  # several streams give wrong values for open shapes
+    model.reshape(list(example.shape))  # dynamic shapes give wrong values with several streams
     return model

@@ -1,4 +1,4 @@
-"""Images as a network takes them: checked, read batch by batch, turned into features; needs no torch."""
+"""Check images, read them batch by batch and compute their features; needs no torch."""
 
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ MIN_SIDE = 32
 
 
 class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Base of the transformers that hold a frozen network as ``_network``: what scikit-learn asks of them.
+    """Base class of transformers with a frozen network ``_network``: the scikit-learn interface.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def __getstate__(self):
         state = super().__getstate__()
-        state.pop("_network", None)  # read again where it is needed
+        state.pop("_network", None)  # read again when needed
         return state
 
     def __sklearn_tags__(self):
@@ -49,16 +49,16 @@ def check_images(images: Any, *, min_side: int = MIN_SIDE) -> None:
     Parameters
     ----------
     images : ndarray or Tensor
-        A batch of images; only its type and shape are looked at.
+        A batch of images; only its type and shape are checked.
     min_side : int, default=32
-        Shortest side in pixels; 32 is what MobileNetV2 needs.
+        Shortest allowed side in pixels; MobileNetV2 needs 32.
 
     Raises
     ------
     TypeError
         If the values are not uint8.
     ValueError
-        If the shape is another.
+        If the shape is wrong or a side is too short.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def check_images(images: Any, *, min_side: int = MIN_SIDE) -> None:
     if str(images.dtype).removeprefix("torch.") != "uint8":
         raise TypeError(
             f"Images must be uint8 in 0..255, as read from a slide; got {images.dtype}. "
-            "Do not scale or normalize them, the network's own constants are applied here."
+            "Do not scale or normalize them: the constants of the network are applied here."
         )
     if min(shape[1:3]) < min_side:
         raise ValueError(
@@ -90,7 +90,7 @@ def check_images(images: Any, *, min_side: int = MIN_SIDE) -> None:
 
 
 def known_images(height: int, width: int) -> np.ndarray:
-    """Two images that are the same everywhere: noise, and shades from black to white.
+    """Two reproducible test images: noise, and a gradient from black to white.
 
     Parameters
     ----------
@@ -116,19 +116,19 @@ def known_images(height: int, width: int) -> np.ndarray:
 
 
 def first_image(X: Any, min_side: int) -> np.ndarray:
-    """First image (1, height, width, 3), checked.
+    """Return the first image (1, height, width, 3), checked.
 
     Parameters
     ----------
     X : array or sequence
-        What :func:`features_of` takes.
+        Images, as in :func:`features_of`.
     min_side : int
         Shortest side in pixels.
 
     Raises
     ------
     TypeError, ValueError
-        If `X` is no set of images, or an empty one. All of an array is checked.
+        If `X` does not hold images, or is empty. An array is checked as a whole.
     """
     if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
         raise TypeError(
@@ -152,7 +152,7 @@ def features_of(
     min_side: int,
     verbose: bool,
 ) -> np.ndarray:
-    """Features of all images; while a batch is computed, the next one is read.
+    """Compute the features of all images; the next batch is read while one is computed.
 
     Parameters
     ----------
@@ -160,9 +160,9 @@ def features_of(
         An array, or anything with a length whose slices are such arrays, or with a method
         ``batches(batch_size)``; at least one image.
     compute : callable
-        From an iterator of batches to the features of each, by a generator.
+        Generator function that maps an iterator of batches to the features of each.
     shape : tuple of int
-        Of an image.
+        Shape of an image.
     batch_size, min_side : int
     verbose : bool
         Whether to show a progress bar.
@@ -174,11 +174,11 @@ def features_of(
     Raises
     ------
     TypeError, ValueError
-        If images have another shape or type.
+        If images have a different shape or type.
     FloatingPointError
         If a feature is not a finite number.
     """
-    features: np.ndarray | Any = None  # one batch at least: there is a first image
+    features: np.ndarray | Any = None  # set by the first batch, which exists
     done = 0
     with (
         closing(_batches(X, shape, batch_size, min_side)) as batches,
@@ -189,7 +189,7 @@ def features_of(
             if not np.isfinite(part).all():
                 raise FloatingPointError(
                     f"Features of images {done} to {done + len(part) - 1} are not all "
-                    "finite. Check the weights; on a GPU half precision may be too little: set "
+                    "finite. Check the weights; on a GPU half precision may be insufficient: set "
                     "precision='float32'."
                 )
             if features is None:
@@ -201,7 +201,7 @@ def features_of(
 
 
 def _batches(X, shape, batch_size, min_side) -> Generator[np.ndarray, None, None]:
-    """Checked batches; while one is used, the next is read."""
+    """Iterate over checked batches; the next is read while one is used."""
     batches, done = _read(X, batch_size), 0
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-images") as reader:
         pending = reader.submit(next, batches, None)
@@ -222,8 +222,8 @@ def _batches(X, shape, batch_size, min_side) -> Generator[np.ndarray, None, None
 
 
 def _read(X, batch_size) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches in order, each with the number of images that it should hold."""
-    if hasattr(X, "batches"):  # slides then decode each stored tile once
+    """Iterate over batches and the number of images expected in each."""
+    if hasattr(X, "batches"):  # so that slides decode each stored tile once
         for images in X.batches(batch_size):
             yield np.asarray(images), len(images)
         return

@@ -1,4 +1,4 @@
-"""What a network computes of known images: told from other networks, whatever its weights and text say."""
+"""Identify a network by its features of known images, independently of its weights and text."""
 
 import copy
 from typing import Any
@@ -14,40 +14,40 @@ SIZES = (
     *(224, 256, 384, 448, 512, 336, 392, 518, 299, 300, 196, 192, 160, 128, 112, 100, 96),
     *(64, 56, 50, 48, 40, 36, 32, 28, 24, 20, 16),
 )
-"""Sides of the known images: the first at which the network computes something counts."""
+"""Sides of the known images; the first size that the network accepts is used."""
 
 STEPS = 512
-"""Steps per root mean square of the features: a change of .2% is noticed, and rounding is not."""
+"""Steps per root mean square of the features: detects a change of 0.2%, but not rounding."""
 
-OFFSET = 0.3819660112501051  # no feature of a simple network lies at a border of the steps
+OFFSET = 0.3819660112501051  # keeps features of simple networks away from the step boundaries
 N_SUMS = 8
 LEAST = 1e-13  # smaller features are rounding errors
 
 
 def features_in_steps(network: nn.Module) -> tuple[Any, ...]:
-    """Features of two known images as whole numbers that do not depend on the machine.
+    """Features of two known images, quantized to machine-independent integers.
 
     Parameters
     ----------
     network : nn.Module
-        In evaluation mode; from normalized images (n, 3, height, width) to features (n, d). It is copied.
+        In evaluation mode; maps normalized images (n, 3, height, width) to features (n, d). It is copied.
 
     Returns
     -------
     steps : tuple
         Side of the images, number of features, and for each image the magnitude of its features and eight
-        sums of them with signs, in steps of ``1 / STEPS``.
+        signed sums of them, in steps of ``1 / STEPS``.
 
     Raises
     ------
     ValueError
-        If the network computes nothing at any of the sizes, or no feature vectors.
+        If the network accepts none of the sizes, or does not return feature vectors.
 
     Notes
     -----
-    Computed in float64 where the network can: the sums then agree between machines to 13 digits, so that
-    none of the 16 falls to two sides of a border (a chance below 1e-9). A network that computes in float32
-    by itself has a chance of about 1%.
+    Computed in float64 if the network allows it: the sums then agree between machines to 13 digits, and the
+    probability that any of the 16 is rounded differently is below 1e-9. For a network that computes in
+    float32 internally it is about 1%.
     """
     size, features = _features(network)
     steps: list[Any] = [size, features.shape[1]]
@@ -66,7 +66,7 @@ def features_in_steps(network: nn.Module) -> tuple[Any, ...]:
 
 
 def run_as_given(network: nn.Module, images: torch.Tensor) -> np.ndarray:
-    """Features by the network itself, in torch.
+    """Compute features with the original network, in torch.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def run_as_given(network: nn.Module, images: torch.Tensor) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it returns anything else.
+        If the network does not return an array of this shape.
     """
     with torch.inference_mode():
         features = network(images)
@@ -98,7 +98,7 @@ def run_as_given(network: nn.Module, images: torch.Tensor) -> np.ndarray:
 
 
 def _features(network: nn.Module) -> tuple[int, np.ndarray]:
-    """Side of the images and features in float64, at the first size and type that the network takes."""
+    """Image side and float64 features, at the first size and type that the network accepts."""
     double = copy.deepcopy(network).double()
     reasons = []
     for size in SIZES:
@@ -107,20 +107,18 @@ def _features(network: nn.Module) -> tuple[int, np.ndarray]:
         for module, given in ((double, images), (network, images.float())):
             try:
                 features = run_as_given(module, given)
-            except (
-                Exception
-            ) as error:  # foreign code may raise anything for a size it does not take
+            except Exception as error:  # foreign code may raise anything for an unsupported size
                 reasons.append(error)
             else:
                 return size, features.astype(np.float64)
     raise ValueError(
         f"The module computes no features of images of {SIZES[0]} x {SIZES[0]} pixels, nor of other usual "
-        f"sizes, so it cannot be told from other modules: {reasons[0]}"
+        f"sizes, so it cannot be identified: {reasons[0]}"
     ) from reasons[0]
 
 
 def _signs(n_rows: int, n_columns: int) -> np.ndarray:
-    """-1 and 1, the same with every version of numpy."""
+    """Array of -1 and 1, the same in every numpy version."""
     words = np.random.PCG64(1).random_raw(-(-n_rows * n_columns // 64)).astype("<u8")
     bits = np.unpackbits(words.view(np.uint8))[: n_rows * n_columns]
     return bits.reshape(n_rows, n_columns) * 2.0 - 1.0

@@ -1,4 +1,4 @@
-"""A network in OpenVINO as a function of numpy arrays; needs no torch."""
+"""Run a network in OpenVINO on numpy arrays; needs no torch."""
 
 import sys
 import threading
@@ -10,26 +10,28 @@ import joblib
 import numpy as np
 
 TOLERANCE = 1e-4
-"""Largest accepted difference to the network as given, relative to its largest value."""
+"""Largest accepted difference from the original network, relative to its largest value."""
 
 
 class NotInstalledError(ImportError):
     """OpenVINO is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("OpenVINO is not installed. Get it with: pip install proportion_ssl[fast]")
+        super().__init__(
+            "OpenVINO is not installed. Install it with: pip install proportion_ssl[fast]"
+        )
 
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Import OpenVINO here, as if its telemetry was not installed.
+    """Within the block, import OpenVINO without its telemetry.
 
-    Importing it otherwise reports to its makers and writes to the home directory. Slides are often private
-    and their machines offline.
+    With telemetry, importing OpenVINO sends a report to its developers and writes to the home directory.
+    Slides are often confidential, and their machines offline.
     """
     hidden = "openvino_telemetry" not in sys.modules
     if hidden:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # means: not installed
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # marks it as not installed
     try:
         yield
     finally:
@@ -38,11 +40,12 @@ def without_telemetry() -> Iterator[None]:
 
 
 def import_openvino() -> Any:
-    """The module ``openvino``.
+    """Import the module ``openvino``.
 
     Raises
     ------
     NotInstalledError
+        If OpenVINO is not installed.
     """
     try:
         with without_telemetry():
@@ -53,7 +56,7 @@ def import_openvino() -> Any:
 
 
 def agree(features: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> bool:
-    """Whether features are those of the network as given, within a share of the largest value."""
+    """Whether features equal the expected ones, within `tolerance` relative to the largest value."""
     scale = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     return features.shape == expected.shape and np.allclose(
         features, expected, rtol=0, atol=tolerance * scale, equal_nan=True
@@ -61,12 +64,12 @@ def agree(features: np.ndarray, expected: np.ndarray, tolerance: float = TOLERAN
 
 
 class OpenVINOFeatures:
-    """A compiled model that takes the rows of a batch one by one, several at the same time.
+    """A compiled model that processes the rows of a batch separately and in parallel.
 
     Parameters
     ----------
     model : openvino.Model
-        From one image, a batch of 1, to features (1, d).
+        Maps a batch of one image to features (1, d).
     n_threads : int
     """
 
@@ -76,11 +79,11 @@ class OpenVINOFeatures:
             model,
             "CPU",
             {
-                "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
+                "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 on processors that support it
                 "INFERENCE_NUM_THREADS": n_threads,
                 "NUM_STREAMS": n_threads,
-                # One core per thread helps if all are ours; of processes that run side by side
-                # with fewer threads each, all would take the same cores.
+                # Pinning threads to cores helps if this process uses all cores; parallel processes
+                # with fewer threads would all use the same cores.
                 "ENABLE_CPU_PINNING": n_threads >= joblib.cpu_count(),
             },
         )
@@ -93,7 +96,7 @@ class OpenVINOFeatures:
             return next(parts)
 
     def map(self, batches: Iterable[np.ndarray]) -> Generator[np.ndarray, None, None]:
-        """Features of every batch; the rows of the next batch start before the last ones end."""
+        """Features of every batch; a batch starts before the previous one is complete."""
         with self.lock:
             self.queue.set_callback(_keep_row)
             started = None
@@ -110,14 +113,14 @@ class OpenVINOFeatures:
     def _start(self, batch):
         features = np.empty((len(batch), self.n_features), dtype=np.float32)
         done = np.zeros(len(batch), dtype=bool)
-        for row in range(len(batch)):  # blocks while every thread has a row
-            place = (features, done, row, batch)  # the batch is read where it is, so it must stay
+        for row in range(len(batch)):  # blocks while all threads are busy
+            place = (features, done, row, batch)  # the batch is not copied, so keep a reference
             self.queue.start_async(batch[row : row + 1], place, share_inputs=True)
         return features, done
 
     def _finish(self, features, done):
         if not done.all():
-            self.queue.wait_all()  # raises what a row has raised
+            self.queue.wait_all()  # re-raises errors of the rows
         return features
 
 

@@ -1,4 +1,4 @@
-"""Random first weights from a local generator: torch's own belongs to all threads of the process."""
+"""Initial weights from a local generator, as torch's global one is shared by all threads."""
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -7,12 +7,12 @@ from torch.overrides import TorchFunctionMode
 class WeightsFrom(TorchFunctionMode):
     """Within the block, and in this thread only, ``torch.nn.init`` draws from the given generator.
 
-    The weights are those that torch's own generator gives after the same seed.
+    The weights equal those of torch's global generator with the same seed.
 
     Parameters
     ----------
     generator : torch.Generator or None
-        None: torch's own.
+        None: torch's global generator.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Features by an exported network: OpenVINO and numpy alone, for machines that only predict."""
+"""Features from an exported network with OpenVINO and numpy only, for machines that only predict."""
 
 import json
 import math
@@ -24,16 +24,14 @@ from proportion_ssl.embedding._images import (
 )
 from proportion_ssl.embedding._openvino import OpenVINOFeatures, agree, import_openvino
 
-FORMAT = (
-    "proportion_ssl exported embedder 2"  # change it when a file of today would be read wrongly
-)
+FORMAT = "proportion_ssl exported embedder 2"  # change with the format
 
 
 MAX_SIDE = 4096
 """Largest side of the images of an exported network."""
 
 MAX_TEXT = 2**26
-"""Largest description and graph in bytes; those of a vision transformer with 24 blocks have one MiB."""
+"""Largest size of description and graph in bytes; a vision transformer with 24 blocks needs one MiB."""
 
 PARTS = ("about.json", "network.xml", "network.bin")
 ELEMENTS = {
@@ -43,11 +41,11 @@ ELEMENTS = {
 
 
 class ExportedFileError(ValueError):
-    """The exported file is damaged, of another kind, or its features do not reproduce on this machine."""
+    """The exported file is corrupt or of another kind, or its features do not reproduce on this machine."""
 
 
 class ExportedEmbedder(ImageEmbedder):
-    """Features of images by a network that :meth:`PatchEmbedder.export` wrote; loads no torch.
+    """Features of images from a network of :meth:`PatchEmbedder.export`; does not import torch.
 
     A process that reads slides and predicts then needs a fraction of the memory, and starts faster.
     Features, and so :meth:`fingerprint` and feature files, are those of the exported embedder.
@@ -59,7 +57,7 @@ class ExportedEmbedder(ImageEmbedder):
     batch_size : int, default=32
         Number of images read at once.
     n_threads : int, default=None
-        Threads that compute. Default: ``OMP_NUM_THREADS`` if it is set, or else one per core.
+        Number of threads. Default: ``OMP_NUM_THREADS`` if it is set, otherwise one per core.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -70,9 +68,9 @@ class ExportedEmbedder(ImageEmbedder):
 
     Notes
     -----
-    Needs OpenVINO: ``pip install proportion_ssl[fast]``. The file is read when it is first used, by each
-    process for itself, and must stay where it is; nothing in it can run code or name another file. An image
-    whose features are known is computed first.
+    Needs OpenVINO: ``pip install proportion_ssl[fast]``. Each process reads the file on first use, so the
+    file must remain in place. It cannot run code or refer to other files. On opening, the features of a known
+    image are checked.
 
     Examples
     --------
@@ -133,7 +131,7 @@ class ExportedEmbedder(ImageEmbedder):
         Parameters
         ----------
         X : array or sequence of shape (n_images, height, width, 3), uint8
-            As in :meth:`PatchEmbedder.transform`; of the size that the network was exported for.
+            As in :meth:`PatchEmbedder.transform`, with the image size of the export.
 
         Returns
         -------
@@ -142,9 +140,9 @@ class ExportedEmbedder(ImageEmbedder):
         Raises
         ------
         ExportedFileError
-            If the file is damaged or of another kind, or its network computes something else on this machine.
+            If the file is corrupt or of another kind, or its features do not reproduce on this machine.
         NotInstalledError
-            Without OpenVINO; an ``ImportError``.
+            If OpenVINO is not installed; an ``ImportError``.
         ValueError, TypeError
             If the images have another shape or type.
         FloatingPointError
@@ -165,7 +163,7 @@ class ExportedEmbedder(ImageEmbedder):
         return features
 
     def fingerprint(self) -> str:
-        """Hash of all that makes the features of an image: that of the exported embedder.
+        """Hash of all settings that determine the features: that of the exported embedder.
 
         Returns
         -------
@@ -186,8 +184,8 @@ class ExportedEmbedder(ImageEmbedder):
         return first
 
     def _opened(self):
-        """What the file says of its network, and the network; read once per setting and process."""
-        # the variable may be a list, whose first entry counts for threads that start no others
+        """Description and network of the file, read once per setting and process."""
+        # the variable may be a list; its first entry is the outermost level
         asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
         n_threads = self.n_threads or int(asked or joblib.cpu_count())
         key = (os.fspath(self.path), n_threads, os.getpid())
@@ -200,22 +198,22 @@ class ExportedEmbedder(ImageEmbedder):
 def write_exported(
     path: str | os.PathLike, model: Any, *, fingerprint: str, size: int, expected: np.ndarray
 ) -> None:
-    """Write a network and what is known of it into one file, whole or not at all.
+    """Write a network and its description to one file, atomically.
 
     Parameters
     ----------
     path : str or path-like
     model : openvino.Model
-        From one image (1, size, size, 3), uint8, to features.
+        Maps one image (1, size, size, 3), uint8, to features.
     fingerprint : str
     size : int
     expected : ndarray of shape (1, n_features)
-        Features of the first of :func:`known_images` by the network as given.
+        Features of the first of :func:`known_images` by the original network.
 
     Raises
     ------
     ValueError
-        If :func:`read_exported` would refuse the network.
+        If :func:`read_exported` would reject the network.
     """
     openvino = import_openvino()
     _check_model(model, size, expected.shape)
@@ -244,7 +242,7 @@ def write_exported(
 
 
 def read_exported(path: str | os.PathLike, n_threads: int) -> tuple[dict, OpenVINOFeatures]:
-    """What a file says of its network, and the network, which was tried.
+    """Read the description and the network of a file, and test the network.
 
     Parameters
     ----------
@@ -271,22 +269,22 @@ def read_exported(path: str | os.PathLike, n_threads: int) -> tuple[dict, OpenVI
         _check_model(model, about["size"], expected.shape)
         run = OpenVINOFeatures(model, n_threads)
         features = run(known_images(about["size"], about["size"])[:1])
-    except Exception as error:  # a file that others made may break its readers in any way
+    except Exception as error:  # a foreign file can raise any exception
         reason = str(error).strip().split("\n")[0]
         raise ExportedFileError(
-            f"{os.fspath(path)!r} is damaged, or no file of PatchEmbedder.export of this version "
-            f"({type(error).__name__}: {reason}). Export the network again."
+            f"{os.fspath(path)!r} is corrupt, or was not written by PatchEmbedder.export of "
+            f"this version ({type(error).__name__}: {reason}). Export the network again."
         ) from error
     if not agree(features, expected):
         raise ExportedFileError(
-            f"The network in {os.fspath(path)!r} computes other features on this machine than where it was "
-            "exported. Use PatchEmbedder here, and report this with the version of OpenVINO."
+            f"The network in {os.fspath(path)!r} computes other features on this machine than on that of "
+            "the export. Use PatchEmbedder here, and report this with the version of OpenVINO."
         )
     return about, run
 
 
 def _read_parts(path: str | os.PathLike) -> tuple[Any, bytes, bytes]:
-    """Description, graph and weights, which are stored as they are: no more is read than the file has."""
+    """Description, graph and weights, stored uncompressed, so that no more is read than the file has."""
     with zipfile.ZipFile(path) as archive:
         stored = archive.infolist()
         if sorted(part.filename for part in stored) != sorted(PARTS):
@@ -297,7 +295,7 @@ def _read_parts(path: str | os.PathLike) -> tuple[Any, bytes, bytes]:
         if sum(sizes.values()) > os.path.getsize(path):
             raise ValueError("its parts claim to be larger than the file")
         _check_text(sizes["about.json"] + sizes["network.xml"])
-        about, xml, weights = (archive.read(name) for name in PARTS)  # compares checksums
+        about, xml, weights = (archive.read(name) for name in PARTS)  # checks checksums
     return json.loads(about), xml, weights
 
 
@@ -307,7 +305,7 @@ def _check_text(size: int) -> None:
 
 
 def _check_description(about: Any) -> np.ndarray:
-    """The expected features; raises if the description is not one that `write_exported` writes."""
+    """Return the expected features; raise if the description is invalid."""
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}")
     fingerprint, size = about.get("fingerprint"), about.get("size")
@@ -322,9 +320,9 @@ def _check_description(about: Any) -> np.ndarray:
 
 
 def _check_graph(xml: bytes) -> None:
-    """Raise unless a graph is in OpenVINO's own form, built from its published operations alone.
+    """Raise unless a graph is in OpenVINO's format and uses only its published operations.
 
-    OpenVINO also reads other forms, such as ONNX, in which a graph may name files with its weights.
+    OpenVINO also reads other formats, such as ONNX, in which a graph may refer to external weight files.
     """
     if b"<!" in xml:
         raise ValueError("its graph has entities or comments")
@@ -339,12 +337,12 @@ def _check_graph(xml: bytes) -> None:
 
 
 def _check_model(model: Any, size: int, shape: tuple[int, ...]) -> None:
-    """Raise unless a model takes such images, gives such features, and is of usual size."""
+    """Raise unless a model takes images and gives features of the right shape, and is of usual size."""
     if [list(port.shape) for port in model.inputs] != [[1, size, size, 3]]:
         raise ValueError(f"its network does not take an image of {size} x {size}")
     if [tuple(port.shape) for port in model.outputs] != [shape]:
         raise ValueError(f"its network does not give features of shape {shape}")
-    largest = 2**26 + 2**10 * size**2  # values at once; usual networks have below 100 per pixel
+    largest = 2**26 + 2**10 * size**2  # values per layer; usual networks have below 100 per pixel
     for layer in model.get_ops():
         if any(math.prod(output.shape) > largest for output in layer.outputs()):
             raise ValueError(

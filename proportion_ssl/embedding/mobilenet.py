@@ -1,7 +1,7 @@
 """MobileNetV2 from torchvision: weights, frozen feature extraction, and a head on top.
 
-Nothing here draws from torch's global random generator, or changes it for other threads, except the head: a
-head on top of the network starts from the same values as a bare head built under the same seed.
+Torch's global random generator is neither used nor changed, except by the head: a head on top of the network
+has the same initial values as a separate head with the same seed.
 """
 
 import logging
@@ -29,7 +29,7 @@ N_FEATURES = 1280
 
 
 class WeightsNotAvailableError(OSError):
-    """Pretrained weights could neither be found in torch's cache nor be downloaded."""
+    """Pretrained weights are not in torch's cache and could not be downloaded."""
 
 
 def load_mobilenet_v2(
@@ -54,15 +54,15 @@ def load_mobilenet_v2(
     Returns
     -------
     network : torchvision.models.MobileNetV2
-        In evaluation mode; float images (n, 3, height, width) to logits (n, 1000), or (n, k) for
-        a state dict with k classes.
+        In evaluation mode; maps float images (n, 3, height, width) to logits (n, 1000), or (n, k) for a state
+        dict with k classes.
 
     Raises
     ------
     WeightsNotAvailableError
         With "imagenet", if the weights are not in the cache and cannot be downloaded.
     FileNotFoundError, ValueError, TypeError
-        If `weights` is none of the above, or the file is no MobileNetV2 state dict.
+        If `weights` is none of the above, or the file is not a MobileNetV2 state dict.
 
     Examples
     --------
@@ -98,11 +98,11 @@ def _download_imagenet_state():
     weights = MobileNet_V2_Weights.IMAGENET1K_V1
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: the download's hash is wrong
+    except (OSError, RuntimeError) as error:  # RuntimeError: wrong hash of the download
         raise WeightsNotAvailableError(
             f"The ImageNet weights of MobileNetV2 are not in {torch.hub.get_dir()!r} and could "
-            f"not be downloaded from {weights.url} ({error}). Without network, get that file on "
-            "another machine and give its path: weights='path/to/"
+            f"not be downloaded from {weights.url} ({error}). Without internet, download that file "
+            "on another machine and pass its path: weights='path/to/"
             f"{weights.url.rsplit('/', 1)[-1]}'; or give weights=None for random features."
         ) from error
 
@@ -124,7 +124,7 @@ def _read_state(path: Path) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # depends on what the file is; all of them end here
+    except Exception as error:  # any exception is possible, depending on the file
         raise ValueError(
             f"{str(path)!r} cannot be read as a torch state dict "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no text'}). "
@@ -139,7 +139,7 @@ def _read_state(path: Path) -> dict:
 
 
 def _load_checked(network: nn.Module, state: dict, origin: str) -> None:
-    """Load `state`, or say what is missing, unexpected or of another shape."""
+    """Load `state`; raise if entries are missing, unexpected or of another shape."""
     expected = network.state_dict()
     missing = [
         key
@@ -202,7 +202,7 @@ class MobileNetV2Features(nn.Module):
 
 
 class PixelNormalization(nn.Module):
-    """Turn uint8 images as they are stored into the normalized float input of a network.
+    """Convert uint8 images to the normalized float input of a network.
 
     Parameters
     ----------

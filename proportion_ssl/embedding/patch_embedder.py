@@ -1,4 +1,4 @@
-"""From images to the features of a frozen network, as a scikit-learn transformer."""
+"""scikit-learn transformer from images to the features of a frozen network."""
 
 import copy
 import hashlib
@@ -37,43 +37,44 @@ from proportion_ssl.embedding.mobilenet import (
     load_mobilenet_v2,
 )
 
-_FORMAT = "proportion_ssl features 2"  # a part of every fingerprint: change it with the arithmetic
+_FORMAT = "proportion_ssl features 2"  # part of every fingerprint; change it with the arithmetic
 _MAX_ENGINES = 2
 _SAME = 1e-6  # relative to the largest feature; equal networks differ by less in one process
 
 
 @dataclass(eq=False)
 class _Engine:
-    """A compiled network, and what it computes of known images; shared by equal embedders."""
+    """A compiled network and its features of known images, shared by equal embedders."""
 
     settings: tuple
     images: torch.Tensor
     expected: np.ndarray
     run: Any
-    networks: weakref.WeakSet = field(default_factory=weakref.WeakSet)  # found to be this one
+    networks: weakref.WeakSet = field(
+        default_factory=weakref.WeakSet
+    )  # networks known to equal this one
 
 
-_engines: list[_Engine] = []  # the oldest goes first
+_engines: list[_Engine] = []  # the oldest is removed first
 _engines_lock = threading.Lock()
 
 
 class PatchEmbedder(ImageEmbedder):
-    """Features of images by a frozen network: MobileNetV2, or any torch module.
+    """Features of images from a frozen network: MobileNetV2, or any torch module.
 
-    The network is a constant. `fit` only reads it and checks the images, and `transform` works
-    without a `fit`.
+    The network is not trained: `fit` only loads it and checks the images, and `transform` works without
+    `fit`.
 
     Parameters
     ----------
     weights : "imagenet", None, str or path-like, default="imagenet"
-        Weights of MobileNetV2: torchvision's, which are downloaded once; random ones (None, the
-        same in every run); or the path of a state dict. See
-        :func:`~proportion_ssl.embedding.load_mobilenet_v2`. Not looked at if `module` is given.
+        Weights of MobileNetV2: torchvision's, which are downloaded once; random ones (None, the same in every
+        run); or the path of a state dict. See :func:`~proportion_ssl.embedding.load_mobilenet_v2`. Ignored if
+        `module` is given.
     module : torch.nn.Module, default=None
-        A network to use in place of MobileNetV2: normalized float images
-        (n, 3, height, width) to features (n, d), for instance ``timm.create_model(name,
-        num_classes=0)``. It is copied, when it is first used and again in every `fit`, and run in
-        evaluation mode.
+        A network to use instead of MobileNetV2, from normalized float images (n, 3, height, width) to
+        features (n, d), for instance ``timm.create_model(name, num_classes=0)``. It is copied, when it is
+        first used and again in every `fit`, and run in evaluation mode.
     mean, std : sequence of 3 float
         Constants of the normalization: mean and standard deviation of red, green and blue for
         pixels scaled to [0, 1]. ImageNet's by default.
@@ -83,9 +84,9 @@ class PatchEmbedder(ImageEmbedder):
         "auto" computes in half precision on a GPU, and in float32 on a CPU; "float32" in float32
         on both.
     memory : str, path-like or joblib.Memory, default=None
-        Folder in which features are remembered, image by image: an image that was seen before,
-        in any fold, bag or order, is not computed again. Keys are the pixels and
-        :meth:`fingerprint`. For whole slides a feature file per slide is the better store.
+        Folder for caching features image by image: an image seen before, in any fold, bag or order, is not
+        computed again. Keys are the pixels and :meth:`fingerprint`. For whole slides, feature files are more
+        efficient.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -149,8 +150,7 @@ class PatchEmbedder(ImageEmbedder):
         Parameters
         ----------
         X : array or sequence of shape (n_images, height, width, 3), uint8
-            As in :meth:`transform`. Of a sequence that is not an array only the first image is
-            read.
+            As in :meth:`transform`. For sequences other than arrays only the first image is read.
         y : ignored
 
         Returns
@@ -169,10 +169,10 @@ class PatchEmbedder(ImageEmbedder):
         Parameters
         ----------
         X : array or sequence of shape (n_images, height, width, 3), uint8
-            An array, or anything with a length whose slices ``X[i:j]`` are such arrays: it is
-            read batch by batch, in order, each image once, by one background thread. If it has a
-            method ``batches(batch_size)``, as patches of slides have, it is read by that. For
-            MobileNetV2 sides must be at least 32 pixels (it was trained on 224).
+            An array, or anything with a length whose slices ``X[i:j]`` are such arrays: it is read batch by
+            batch, in order, each image once, by one background thread. If it has a method
+            ``batches(batch_size)``, as patches of slides do, that is used. For MobileNetV2 sides must be at
+            least 32 pixels (it was trained on 224).
 
         Returns
         -------
@@ -181,7 +181,7 @@ class PatchEmbedder(ImageEmbedder):
         Raises
         ------
         ValueError, TypeError
-            If the images have another shape or type, or differ in shape among themselves.
+            If the images have a wrong shape or type, or differ in shape.
         FloatingPointError
             If a feature is not a finite number.
         """
@@ -205,15 +205,15 @@ class PatchEmbedder(ImageEmbedder):
 
     @property
     def encoder_name(self) -> str | None:
-        """Name of the network for feature files; that of ``pretrained_embedder``, None for others."""
+        """Name of the network for feature files, from ``pretrained_embedder``; None for other networks."""
         return getattr(self.module, "encoder_name", None)
 
     def fingerprint(self) -> str:
-        """Hash of all that makes the features of an image, apart from its pixels.
+        """Hash of all settings that determine the features of an image.
 
         Covers the network (structure, weights, and the features that it computes of two known images in
-        torch), the normalization and the precision; neither batch size nor engine, whose results are
-        equal to 1e-4.
+        torch), the normalization and the precision; but not batch size and engine, whose results agree to
+        1e-4.
 
         Returns
         -------
@@ -224,7 +224,7 @@ class PatchEmbedder(ImageEmbedder):
         Raises
         ------
         ValueError
-            If a module takes images of no usual size.
+            If a module accepts none of the usual image sizes.
 
         Examples
         --------
@@ -236,21 +236,22 @@ class PatchEmbedder(ImageEmbedder):
         return self._fingerprint(half=self.precision == "auto" and torch.cuda.is_available())
 
     def export(self, path: str | os.PathLike, *, size: int = 224) -> None:
-        """Write the network into a file for :class:`~proportion_ssl.ExportedEmbedder`, which needs no torch.
+        """Write the network to a file for :class:`~proportion_ssl.ExportedEmbedder`, which needs no torch.
 
         Parameters
         ----------
         path : str or path-like
             The file; replaced if it exists.
         size : int, default=224
-            Side of the images in pixels; the exported network takes no others.
+            Side of the images in pixels; the exported network accepts only this size.
 
         Raises
         ------
         NotInstalledError
-            Without OpenVINO; an ``ImportError``.
+            If OpenVINO is not installed; an ``ImportError``.
         ValueError
-            If the network does not export, or computes something else then; or `size` is above 4096.
+            If the network cannot be exported, the exported network gives different features, or `size` is
+            above 4096.
         """
         self._validate_params()
         if size > MAX_SIDE:
@@ -315,7 +316,7 @@ class PatchEmbedder(ImageEmbedder):
 
 @dataclass(eq=False)
 class _Network:
-    """A network as it was read, and the settings that named it: `given` is kept, so its id is not reused."""
+    """A loaded network and its settings; `given` is referenced, so that its id is not reused."""
 
     weights: Any
     given: nn.Module | None
@@ -328,12 +329,12 @@ class _Network:
 
     @cached_property
     def content(self) -> tuple:
-        """Structure, and what it computes."""
+        """Structure and features of known images."""
         return self.structure, features_in_steps(self.module)
 
 
 def _is_engine_of(engine, settings, network):
-    """Whether an engine was compiled from this network, or from one that computes the same."""
+    """Whether an engine was compiled from this network, or from one with the same features."""
     if engine.settings != settings:
         return False
     if network in engine.networks:
@@ -344,7 +345,7 @@ def _is_engine_of(engine, settings, network):
 
 
 class _Remembered:
-    """`compute` with a joblib memory in front that knows images one by one."""
+    """`compute` with a joblib cache of single images."""
 
     def __init__(self, compute, memory, fingerprint):
         self.compute = compute
@@ -367,7 +368,7 @@ class _Remembered:
         new = [i for i, key in enumerate(keys) if not self.recall.check_call_in_cache(*key, None)]
         computed = dict(zip(new, self.compute(batch[new]), strict=True)) if new else {}
 
-        def row(index):  # one that was there and cannot be read any more is computed alone
+        def row(index):  # a cached row that can no longer be read is computed again
             return computed[index] if index in computed else self.compute(batch[[index]])[0]
 
         return np.stack([self.recall(*key, partial(row, i)) for i, key in enumerate(keys)])
@@ -378,7 +379,7 @@ def _with_pixels(network: nn.Module, mean, std) -> nn.Module:
 
 
 def _feature_of_image(digest, shape, fingerprint, compute):
-    """What joblib remembers under the first three arguments."""
+    """Feature of an image, cached by joblib under the first three arguments."""
     return compute()
 
 

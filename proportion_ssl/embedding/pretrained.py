@@ -1,4 +1,4 @@
-"""Encoders of timm and Hugging Face with the preprocessing that their own settings ask for."""
+"""Encoders of timm and Hugging Face with the preprocessing of their settings."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from proportion_ssl.embedding.mobilenet import IMAGENET_MEAN, IMAGENET_STD
 from proportion_ssl.embedding.patch_embedder import PatchEmbedder
 
 MODES = {"bilinear": "bilinear", "bicubic": "bicubic", 2: "bilinear", 3: "bicubic"}
-"""Names of timm, and numbers of Pillow, which Hugging Face writes."""
+"""Interpolations: names in timm, and Pillow's numbers in Hugging Face."""
 
 
 class Pretrained(NamedTuple):
-    """An encoder ready for slides.
+    """An encoder with its preprocessing.
 
     Attributes
     ----------
     embedder : PatchEmbedder
-        Its fingerprint covers size, interpolation, mean and standard deviation too.
+        Its fingerprint also covers size, interpolation, mean and standard deviation.
     name : str
-        As it stands in feature files.
+        Name of the encoder in feature files.
     size : int or None
-        Side of the images that the encoder takes, in pixels; others are resized. None: any.
+        Side of the input images in pixels; other images are resized. None: any size.
     magnification : float or None
-        Of the patches that it was trained on, where its settings say so.
+        Magnification of the training patches, if its settings state it.
     """
 
     embedder: PatchEmbedder
@@ -45,17 +45,17 @@ def pretrained_embedder(
     batch_size: int = 32,
     precision: str = "auto",
 ) -> Pretrained:
-    """Make an embedder of an encoder, with its own size, mean, standard deviation and interpolation.
+    """Make an embedder from an encoder, with its size, mean, standard deviation and interpolation.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Of timm (``timm.create_model(name, pretrained=True, num_classes=0)``), with ``pretrained_cfg``; or
-        of Hugging Face; or any other module, which is taken to be normalized as ImageNet's.
+        A timm model (``timm.create_model(name, pretrained=True, num_classes=0)``) with ``pretrained_cfg``, a
+        Hugging Face model, or any other module, which is assumed to use ImageNet's normalization.
     processor : image processor of Hugging Face, optional
         ``AutoImageProcessor.from_pretrained(name)``.
     name : str, optional
-        Default: that of the model's settings.
+        Name of the encoder. Default: from the model's settings.
     batch_size : int, default=32
     precision : {"auto", "float32"}, default="auto"
         As in :class:`~proportion_ssl.PatchEmbedder`: half precision on a GPU, if there is one.
@@ -67,13 +67,13 @@ def pretrained_embedder(
     Raises
     ------
     ValueError
-        If the settings ask for another interpolation than bilinear or bicubic, for images that are not
-        square, or there is no name.
+        If the settings require an interpolation other than bilinear or bicubic or images that are not square,
+        or if there is no name.
 
     Notes
     -----
-    Patches are resized, not cropped: cut them at the size that is returned, and nothing is resized.
-    Of models that return an object, ``pooler_output`` is taken, or else the first token.
+    Patches are resized, not cropped; patches of the returned size are not resized. For models that return an
+    object, ``pooler_output`` is used, or else the first token.
 
     Examples
     --------
@@ -89,12 +89,14 @@ def pretrained_embedder(
     asked = _of_timm(model) if processor is None else _of_processor(model, processor)
     named = name or asked["name"]
     if not named:
-        raise ValueError("the model does not state its name; give name=, which feature files keep")
+        raise ValueError(
+            "the model does not state its name; give name=, which is stored in feature files"
+        )
     mode = MODES.get(asked["interpolation"])
     if mode is None:
         raise ValueError(
-            f"{named} asks for the interpolation {asked['interpolation']!r}; only bilinear and bicubic "
-            "are known here"
+            f"{named} requires the interpolation {asked['interpolation']!r}; only bilinear and bicubic "
+            "are supported"
         )
     height, width = asked["size"] or (0, 0)
     if height != width:
@@ -111,7 +113,7 @@ def pretrained_embedder(
 
 
 class _Encoder(nn.Module):
-    """Resizes normalized images, which is the same as before the normalization, and gives one vector each."""
+    """Resize normalized images (equivalent to resizing before normalization) and compute one vector each."""
 
     def __init__(self, model: nn.Module, name: str, size: int | None, mode: str):
         super().__init__()
@@ -131,7 +133,7 @@ class _Encoder(nn.Module):
 
 
 def _of_timm(model: nn.Module) -> dict[str, Any]:
-    """What the settings of a model of timm ask for; ImageNet's constants where it has none."""
+    """Preprocessing of a timm model; ImageNet's constants if its settings have none."""
     settings = getattr(model, "pretrained_cfg", None) or {}
     settings = settings if isinstance(settings, Mapping) else dict(vars(settings))
     size = settings.get("input_size")
@@ -146,7 +148,7 @@ def _of_timm(model: nn.Module) -> dict[str, Any]:
 
 
 def _of_processor(model: nn.Module, processor: Any) -> dict[str, Any]:
-    """What an image processor of Hugging Face asks for; the crop is what the encoder sees."""
+    """Preprocessing of a Hugging Face image processor; the crop size is the input size."""
     config = getattr(model, "config", None)
     size = getattr(processor, "crop_size", None) or getattr(processor, "size", None) or {}
     side = size.get("shortest_edge")
@@ -162,7 +164,7 @@ def _of_processor(model: nn.Module, processor: Any) -> dict[str, Any]:
 
 
 def _magnification(settings: Mapping[str, Any]) -> float | None:
-    """A magnification, or microns per pixel, among the settings."""
+    """Magnification from the settings, which may state microns per pixel."""
     if settings.get("magnification"):
         return float(str(settings["magnification"]).lower().removesuffix("x"))
     return 10.0 / float(settings["mpp"]) if settings.get("mpp") else None

@@ -1,4 +1,4 @@
-"""Random filters at several scales: features of texture where no trained weights are at hand."""
+"""Random filters at several scales: texture features without pretrained weights."""
 
 import torch
 from torch import nn
@@ -6,23 +6,24 @@ from torch.nn import functional
 
 
 class RandomFilterFeatures(nn.Module):
-    """Mean and standard deviation of the answers of random filters, at several scales.
+    """Mean and standard deviation of random filter responses at several scales.
 
-    At each scale the image is filtered by random zero-mean 5 x 5 filters, rectified, halved, filtered
-    by random zero-mean 3 x 3 filters and rectified again; of both answers the mean and standard
-    deviation over all positions are kept, and of the image its color. Nothing is learned. Random
-    shallow filters keep more of a tissue's texture than all 52 random layers of an untrained
-    MobileNetV2 do, but far less than pretrained layers.
+    At each scale the image is filtered by random zero-mean 5 x 5 filters, rectified, halved, filtered by
+    random zero-mean 3 x 3 filters and rectified again; the features are the mean and standard deviation over
+    all positions of both responses, and of the image colors. Nothing is learned. Random shallow filters
+    preserve more texture than the 52 random layers of an untrained MobileNetV2, but far less than pretrained
+    layers.
 
     Parameters
     ----------
     n_scales : int, default=3
-        The first sees the image at half its size, each further one at half of that. Sides of images
-        must be at least ``12 * 2**n_scales`` pixels, so that the last answers have a spread.
+        Number of scales. The first uses the image at half its size, each further scale halves it again. Sides
+        of images must be at least ``12 * 2**n_scales`` pixels, so that the last responses have more than one
+        position.
     n_filters : (int, int), default=(32, 64)
         Number of filters of the first and of the second layer.
     seed : int, default=0
-        Seed of the filters; torch's global generator is left as it is.
+        Seed of the filters; torch's global generator is not changed.
 
     Attributes
     ----------
@@ -32,7 +33,7 @@ class RandomFilterFeatures(nn.Module):
     Notes
     -----
     After Jarrett, Kavukcuoglu, Ranzato, LeCun, "What is the best multi-stage architecture for object
-    recognition?", ICCV 2009, who found random filters with rectification and pooling to do well.
+    recognition?", ICCV 2009, who found that random filters with rectification and pooling perform well.
 
     Examples
     --------
@@ -57,7 +58,7 @@ class RandomFilterFeatures(nn.Module):
         if min(images.shape[2:]) < least:
             raise ValueError(
                 f"Images of {images.shape[2]} x {images.shape[3]} pixels are too small for "
-                f"{self.n_scales} scales, which need {least}; lower n_scales."
+                f"{self.n_scales} scales, which need at least {least}; lower n_scales."
             )
         features = [images.mean(dim=(2, 3))]
         for _ in range(self.n_scales):

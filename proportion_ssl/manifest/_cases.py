@@ -1,4 +1,4 @@
-"""Slides that belong together: one role, one record, one name."""
+"""Checks of cases: all slides of a case share one role, one record and one name."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from proportion_ssl.manifest._rules import NO_RECORD
 
 
 def check_cases(rows: Rows, records: Records) -> list[Finding]:
-    """Cases that would leak from learning to testing, and records that contradict each other."""
+    """Find cases that leak from training to testing, and contradictory records of a case."""
     named = np.flatnonzero([bool(case) for case in rows.cases])
     if not len(named):
         return []
@@ -37,18 +37,18 @@ def check_cases(rows: Rows, records: Records) -> list[Finding]:
         messages = {
             "no record": f"{rows.place(own[0])} {NO_RECORD}, in a row of case {cases[k]!r}.",
             "leak": (
-                f"case {cases[k]!r} is learned from ({rows.places(labeled + bags)}) and tested on"
-                f" ({rows.places(tested)}); give all its slides to one of the two."
+                f"case {cases[k]!r} is used for training ({rows.places(labeled + bags)}) and for testing"
+                f" ({rows.places(tested)}); use all its slides for one of the two."
             ),
             "shared": (
-                f"case {cases[k]!r} has outlined slides ({rows.places(labeled)}) beside bags"
-                f" ({rows.places(bags)}), whose record would leak when the outlined ones are left out in"
-                " cross-validation; leave one of the two kinds out."
+                f"case {cases[k]!r} has outlined slides ({rows.places(labeled)}) and bags"
+                f" ({rows.places(bags)}). The record would leak when the outlined slides are left out in"
+                " cross-validation; remove one of the two kinds."
             ),
             "contradiction": (
                 f"the rows of case {cases[k]!r} contradict each other ({rows.places(recorded)}); a"
-                " record is that of the whole case: repeat it or give it once. If records are"
-                " those of slides, leave the case of bags empty."
+                " record describes the whole case: repeat it or give it once. If records describe"
+                " single slides, leave the case of bags empty."
             ),
         }
         slide = rows.slides[own[0]] if len(own) == 1 else None
@@ -59,7 +59,7 @@ def check_cases(rows: Rows, records: Records) -> list[Finding]:
 
 
 def _contradictions(records: Records, case: np.ndarray, n_cases: int) -> np.ndarray:
-    """Cases of which two rows say different things, shape (n_cases,)."""
+    """Mask of cases with two different records, shape (n_cases,)."""
     recorded = np.flatnonzero(records.is_recorded & records.is_readable)
     first = np.zeros(n_cases, dtype=int)
     first[case[recorded[::-1]]] = recorded[::-1]
@@ -69,7 +69,7 @@ def _contradictions(records: Records, case: np.ndarray, n_cases: int) -> np.ndar
 
 
 def _differing_orders(orders: list[tuple], case: np.ndarray, n_cases: int) -> np.ndarray:
-    """Cases of which two rows name other classes as the most frequent ones, shape (n_cases,)."""
+    """Mask of cases with two different orders of classes, shape (n_cases,)."""
     first: dict[int, tuple] = {}
     differs = np.zeros(n_cases, dtype=bool)
     for order, k in zip(orders, case.tolist(), strict=True):
@@ -79,7 +79,7 @@ def _differing_orders(orders: list[tuple], case: np.ndarray, n_cases: int) -> np
 
 
 def _check_case_names(rows: Rows, members: dict[str, np.ndarray]) -> list[Finding]:
-    """Different names of perhaps one case, and slides without a case named like a case."""
+    """Find similar names of possibly one case, and slides without a case that are named like a case."""
     findings = []
     first: dict[str, str] = {}
     for case, own in members.items():
@@ -88,15 +88,15 @@ def _check_case_names(rows: Rows, members: dict[str, np.ndarray]) -> list[Findin
             both = (*members[before].tolist(), *own.tolist())
             message = (
                 f"cases {before!r} and {case!r} ({rows.places(both)}) differ in upper and lower"
-                " case or in how accents are stored; spell a case in one way."
+                " case or in the encoding of accents; spell a case in one way."
             )
             findings.append(Finding(both, None, message))
     for row, (slide, case) in enumerate(zip(rows.slides, rows.cases, strict=True)):
         if not case and slide in members:
             own = members[slide].tolist()
             message = (
-                f"{rows.place(row)} names no case, but {slide!r} is the case of"
-                f" {rows.places(own)}; name its case too, or rename that one."
+                f"{rows.place(row)} has no case, but {slide!r} is the case of"
+                f" {rows.places(own)}; give its case too, or rename that case."
             )
             findings.append(Finding((row, *own), slide, message))
     return findings

@@ -1,4 +1,4 @@
-"""Percentages as people write them: numbers, ranges, limits, "about" and "trace"."""
+"""Parse percentages: numbers, ranges, limits, "about" and "trace"."""
 
 import math
 import re
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-#: Percentage points by which a number marked as approximate may be off, either way.
+#: Largest error, in percentage points, of a number marked as approximate.
 ABOUT = 5.0
-#: Largest percentage that is written as "trace".
+#: Largest percentage meant by "trace".
 TRACE = 5.0
 
 _NUMBER = r"\s*\+?(\d+(?:[.,]\d*)?(?:[eE][+-]?\d+)?|[.,]\d+)\s*%?\s*"
@@ -24,34 +24,34 @@ _DATE = re.compile(r"\d{1,2}[-. /]?[A-Za-z]{3}|[A-Za-z]{3}[-. /]?\d{1,2}|\d{4}-\
 
 
 class Percentage(NamedTuple):
-    """What one cell says, in percentage points."""
+    """Content of a cell, in percentage points."""
 
     value: float
     lower: float
     upper: float
-    is_exact: bool  # a plain number, so that an error stated for the whole table applies
+    is_exact: bool  # a plain number, to which an error stated for the whole table applies
 
 
 def read_number(text: str) -> float:
-    """A number as people write it, with decimal point or comma; NaN if the text is none."""
+    """Parse a number with decimal point or comma; NaN if the text is not a number."""
     found = _ONE.fullmatch(text)
     return _float(found[1]) if found else math.nan
 
 
 def read_percentage(text: str) -> Percentage | None:
-    """What a cell says of the share of a class; None if it cannot be read.
+    """Parse the share of a class from a cell; None if it cannot be read.
 
     Parameters
     ----------
     text : str
-        "70", "62,5", "70 %": that number; "70-80", "70 to 80", "75 +- 5": that range; "<5" and
-        ">90": from 0, and to 100; "~10", "ca. 10", "about 10": 5 points more or less; "trace": from
-        0 to 5. Dashes of any length, signs such as "≤", and percent signs are understood.
+        "70", "62,5", "70 %": that number; "70-80", "70 to 80", "75 +- 5": that range; "<5" and ">90": 0 to 5
+        and 90 to 100; "~10", "ca. 10", "about 10": 5 to 15; "trace": 0 to 5. Dashes of any length, signs such
+        as "≤", and percent signs are understood.
 
     Returns
     -------
     percentage : Percentage or None
-        With a range, ``value`` is its middle; ranges are cut to 0 to 100.
+        ``value`` of a range is its midpoint; ranges are clipped to 0 to 100.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def read_percentage(text: str) -> Percentage | None:
 
 
 def is_unknown(text: str) -> bool:
-    """Whether a cell says that the share is not known: "?", "unknown", "n/a" or "NA"."""
+    """Whether a cell marks the share as unknown: "?", "unknown", "n/a" or "NA"."""
     return _UNKNOWN.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a manifest says: slides, their roles and cases, and the records of the cases."""
+"""Content of a manifest: slides, their roles and cases, and the records of the cases."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,33 +8,32 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slides, their roles, the cases that they belong to, and the recorded proportions of the cases.
+    """Slides with their roles and cases, and the recorded proportions of the cases.
 
     Attributes
     ----------
     slides : DataFrame
-        Indexed by slide id (file name without its last suffix), in the order of the manifest;
-        columns ``path`` (Path), ``annotation`` (Path, None where there is none), ``role``
-        ("labeled", "bag" or "test"), ``mpp`` (microns per pixel, NaN where not stated) and ``case``
-        (id of the patient or tumor; the slide's own id where the manifest names no case).
+        Indexed by slide id (file name without its last suffix), in the order of the manifest; columns
+        ``path`` (Path), ``annotation`` (Path or None), ``role`` ("labeled", "bag" or "test"), ``mpp``
+        (microns per pixel, NaN where not stated) and ``case`` (id of the patient or tumor; the slide's own id
+        where the manifest names no case).
     proportions : DataFrame
-        Case id x class, in the order in which the cases occur: fractions (percentages / 100), NaN in
-        rows where nothing was recorded. Rows sum to 1 within 0.01. NaN in a row with numbers: the share of
-        that class is not known, and the numbers are shares among the other classes.
+        Fractions (percentages / 100) by case id (rows, in order of occurrence) and class (columns). Rows
+        without a record are NaN; the others sum to 1 within 0.01. A single NaN in a row: the share of that
+        class is unknown, and the numbers are shares among the other classes.
     lower, upper : DataFrame
         Same rows and columns: the interval of each fraction, equal to `proportions` where these are
         exact. ``lower <= proportions <= upper``; NaN where `proportions` is.
     classes : list of str
         Classes, in the order of the columns of `proportions`.
     orders : dict of str to tuple of str
-        Of cases without proportions: the recorded predominant class, or several from the most frequent on.
+        For cases without proportions: the recorded predominant class, or several, the most frequent first.
 
     Notes
     -----
-    A recorded row belongs to its case. All slides of a case have the same role. The bag of a case
-    is the patches of all its slides (`case_slides`), and whoever splits the cohort keeps the slides
-    of a case together (`cases`).
-    Without a column ``case`` every slide is a case with the slide's id, so that
+    A recorded row belongs to its case. All slides of a case have the same role. The bag of a case consists of
+    the patches of all its slides (`case_slides`). When splitting the cohort, keep the slides of a case
+    together (`cases`). Without a column ``case`` every slide is a case with the slide's id, so that
     ``proportions.loc[slide]`` is the record of the slide.
     """
 
@@ -50,12 +49,12 @@ class Cohort:
 
     @property
     def labeled(self) -> list[str]:
-        """Ids of the slides with outlines to learn from."""
+        """Ids of the outlined training slides."""
         return self._with_role("labeled")
 
     @property
     def bags(self) -> list[str]:
-        """Ids of the slides of which only the proportions are known."""
+        """Ids of the slides with known proportions only."""
         return self._with_role("bag")
 
     @property
@@ -70,7 +69,7 @@ class Cohort:
 
     @property
     def bag_cases(self) -> list[str]:
-        """Ids of the cases that are bags: those with a slide of role "bag", each once."""
+        """Ids of the cases with a slide of role "bag", without duplicates."""
         return self.slides.loc[self.slides["role"] == "bag", "case"].unique().tolist()
 
     def case_of(self, slide: str) -> str:

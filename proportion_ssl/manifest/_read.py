@@ -1,4 +1,4 @@
-"""Read a manifest: cohort, and everything that cannot be right."""
+"""Read a manifest into a cohort, and report its errors."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,38 +54,36 @@ def load_cohort(
         A text table with a header and one slide per row. Columns, in any order:
 
         - ``slide``: file of the slide, absolute or relative to the folder of the manifest;
-        - ``role``: "labeled" (outlines to learn from), "bag" (only proportions known) or "test";
+        - ``role``: "labeled" (outlines for training), "bag" (only proportions known) or "test";
         - ``annotation``: file with the outlines; needed for labeled slides, may be empty for
           others (outlines of test slides are used for evaluation only);
-        - ``mpp`` (optional): microns per pixel of the full-resolution image, for files that do
-          not say; empty where the file is right;
-        - ``case`` (optional): patient or tumor, for slides that belong together; where it is empty
+        - ``mpp`` (optional): microns per pixel of the full-resolution image, for files that do not
+          state it; leave it empty if the file is right;
+        - ``case`` (optional): patient or tumor, for slides that belong together; if it is empty,
           the slide is its own case;
         - ``predominant`` (optional): for rows without percentages, the class with the largest share, or
           several with the most frequent first ("acinar > solid"); then no column per class is needed;
         - one column per class with the percentage of the cancer area; needed for bags, may be
           empty for others. In a row with percentages an empty cell counts as 0.
 
-        What spreadsheet programs write is understood: UTF-8 with or without byte order mark;
-        fields separated by comma, semicolon or tab, quoted where needed; a first line such as
-        ``sep=;``; decimal commas (quoted, where the comma also separates fields); percent signs;
-        empty lines. Upper and lower case of roles and of the names of the columns that are not
-        classes do not matter.
+        The formats of spreadsheet programs are accepted: UTF-8 with or without byte order mark; fields
+        separated by comma, semicolon or tab, quoted where needed; a first line such as ``sep=;``; decimal
+        commas (quoted if the comma also separates fields); percent signs; empty lines. Roles and the names of
+        columns other than classes are case-insensitive.
     classes : sequence of str or None
-        Columns that are classes, in the order wanted; other unknown columns are then left unread.
-        None takes every column that is not named above, and refuses those that do not look like
-        classes.
+        Columns that are classes, in the desired order; other unknown columns are ignored. None: every column
+        not named above; columns that do not look like classes are an error.
     rounding_step : float in (0, 0.5], optional
-        Percentages were rounded to multiples of this, as a fraction: 0.05 for steps of 5 points.
-        Each may be half a step off.
+        Percentages were rounded to multiples of this, as a fraction: 0.05 for steps of 5 points. The error of
+        each is up to half a step.
     standard_deviation : float in [0, 0.5], optional
-        Standard deviation of the percentages, as a fraction: 0.1 for 10 points; a recorded 0 stays
-        0. Give at most one of the two; they mean the same as in :class:`~proportion_ssl.Bags`.
+        Standard deviation of the percentages, as a fraction: 0.1 for 10 points; a recorded 0 is exact. Give
+        at most one of the two; they have the same meaning as in :class:`~proportion_ssl.Bags`.
     need_slides : bool, default=True
-        False: slides need not exist, as where only features of other programs are used. Outlines must.
+        False: slides need not exist, for use with features of other programs only. Outline files must exist.
     resolutions : path-like, optional
-        A table of microns per pixel, as :func:`~proportion_ssl.manifest.read_resolutions` takes it, for
-        slides without a number in ``mpp``.
+        A table of microns per pixel (see :func:`~proportion_ssl.manifest.read_resolutions`) for slides with
+        empty ``mpp``.
 
     Returns
     -------
@@ -96,38 +94,38 @@ def load_cohort(
     FileNotFoundError
         If the manifest, a slide or an annotation does not exist.
     ValueError
-        If the table is empty, lacks a column, or has rows that cannot be right: all such rows are
-        named, each with its slide and line.
+        If the table is empty, lacks a column, or has rows with errors; all of them are listed with slide and
+        line.
 
     Notes
     -----
-    *Percentages.* Besides numbers a cell may hold a range ("70-80", "75 ± 5"), a limit ("<5" is 0
-    to 5, ">90" is 90 to 100), an approximate number ("~10", "ca. 10", "about 10" are 5 to 15: 5
-    points either way) or "trace" (0 to 5). A range says for itself how far it can be off:
-    `rounding_step` and `standard_deviation` are for the plain numbers.
+    *Percentages.* A cell may hold a number, a range ("70-80", "75 ± 5"), a limit ("<5" is 0 to 5, ">90" is 90
+    to 100), an approximate number ("~10", "ca. 10", "about 10" are 5 to 15: 5 points either way) or "trace"
+    (0 to 5). A range states its own error: `rounding_step` and `standard_deviation` apply to plain numbers
+    only.
 
     *Unknown shares.* "?", "unknown" or "n/a": this class was not assessed; in the column ``predominant``: no
-    predominant class is recorded. If the other cells of the row
-    sum to 100 they are shares among their classes, and the share of the unknown ones in the slide is
-    open (:class:`~proportion_ssl.proportions.PartialRecord`); if they sum to less, the unknown ones share
-    the rest.
+    predominant class is recorded. If the other cells of the row sum to 100, they are shares among their
+    classes, and the share of the unknown classes in the slide is not known
+    (:class:`~proportion_ssl.proportions.PartialRecord`). If they sum to less, the unknown classes take the
+    remainder.
 
-    *Predominant classes.* They are compared as an order if no bag has percentages
-    (:class:`~proportion_ssl.proportions.OrderRecord`), else as the widest intervals that the order admits.
+    *Predominant classes.* If no bag has percentages, they are used as an order of classes
+    (:class:`~proportion_ssl.proportions.OrderRecord`), otherwise as the widest intervals that the order
+    admits.
 
-    *Sums.* Without a stated error the numbers of a row must sum to 100 within 1 point, and are
-    divided by 100 and *not* rescaled: a row 33, 33, 33 stays at 0.33 each. With ranges or a stated
-    error any row is accepted whose intervals admit a sum of 100 (within 1 point); the proportions
-    are then the point within the intervals that sums to 1 and is nearest to what was written.
-    What is further off is more likely a slip than rounding, and is for the person who wrote it to
-    mend.
+    *Sums.* Without a stated error the numbers of a row must sum to 100 within 1 point. They are divided by
+    100 and *not* rescaled: 33, 33, 33 become 0.33 each. With ranges or a stated error a row is accepted if
+    its intervals admit a sum of 100 (within 1 point); the proportions are then the point within the intervals
+    that sums to 1 and is nearest to the written values. A larger deviation is more likely a typing error than
+    rounding and must be corrected in the manifest.
 
-    *Cases.* The rows of a case carry the same record, or only one of them carries it: it is the
-    record of the whole case. All slides of a case have the same role: what is outlined or recorded
-    of a patient would otherwise leak into the scores of the patient's other slides.
+    *Cases.* A record describes the whole case: all rows of a case have the same record, or only one row has
+    it. All slides of a case have the same role; otherwise outlines or records of a patient would leak into
+    the scores of the patient's other slides.
 
-    *Columns that are no classes.* Without `classes` a column is refused if most of its cells are
-    no percentages, if the rows sum to 100 only without it, or if it is 0 in every record.
+    *Columns other than classes.* Without `classes`, a column is an error if most of its cells are not
+    percentages, if the rows sum to 100 only without it, or if it is 0 in every record.
 
     Examples
     --------
@@ -179,7 +177,7 @@ def load_cohort(
 
 
 class ManifestContent(NamedTuple):
-    """What :func:`read_manifest` found.
+    """Result of :func:`read_manifest`.
 
     Attributes
     ----------
@@ -222,7 +220,7 @@ def read_manifest(
     rows = collect(lines, header, reserved, columns)
     if not rows.lines:
         raise ValueError(f"{path} has a header but no slides; give one row per slide.")
-    if not columns:  # classes are those that the column "predominant" names
+    if not columns:  # the classes are those in the column "predominant"
         candidates = sorted({name for order in rows.orders for name in order if name})
         columns = [Column(name) for name in candidates]
         for column in columns:
@@ -274,7 +272,7 @@ def points_of_error(
     """The stated error in percentage points."""
     if step is not None and deviation is not None:
         raise ValueError(
-            "rounding_step and standard_deviation are given together; state the error in one way."
+            "rounding_step and standard_deviation are both given; state the error in one way."
         )
     for name, value in (("rounding_step", step), ("standard_deviation", deviation)):
         if value is None:
@@ -288,10 +286,12 @@ def points_of_error(
 def _find_columns(
     path: Path, header: list[str], classes: Sequence[str] | None
 ) -> tuple[dict[str, str], list[str]]:
-    """Names of the reserved columns as the header spells them, and the classes."""
+    """Reserved columns as spelled in the header, and the classes."""
     if len(set(header)) < len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
-        raise ValueError(f"{path} has columns of the same name: {twice}; name each once.")
+        raise ValueError(
+            f"{path} has several columns with the same name: {twice}; rename or remove one."
+        )
     if "" in header:
         raise ValueError(
             f"column {header.index('') + 1} of {path} has no name; name it or remove it."
@@ -301,8 +301,8 @@ def _find_columns(
         if name.lower() in RESERVED:
             if name.lower() in columns:
                 raise ValueError(
-                    f"{path} has columns of the same name: {[columns[name.lower()], name]};"
-                    " name each once."
+                    f"{path} has several columns with the same name: {[columns[name.lower()], name]};"
+                    " rename or remove one."
                 )
             columns[name.lower()] = name
     missing = [name for name in ("slide", "role") if name not in columns]

@@ -1,4 +1,4 @@
-"""Recorded percentages of all rows: which columns hold them, and whether they can sum to 100."""
+"""Recorded percentages of all rows: the columns that hold them, and checks of their sums."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -16,11 +16,11 @@ from proportion_ssl.proportions.intervals import (
     rounding_interval,
 )
 
-SUM_TOLERANCE = 100 * TOLERANCE  # percentage points: three thirds written 33 33 33 pass
-EXACT_SUM = 100 * GUARD  # the same for sums that are exact
-_SETS = 20_000  # sets of columns that are tried as those that are no classes
-_MANY = 3  # unreadable cells that may make a column one of text
-_SHOWN = 3  # unreadable cells that are kept
+SUM_TOLERANCE = 100 * TOLERANCE  # percentage points; admits thirds written as 33 33 33
+EXACT_SUM = 100 * GUARD  # tolerance of exact sums
+_SETS = 20_000  # largest number of sets of columns tried as other than classes
+_MANY = 3  # number of unreadable cells from which a column may be text
+_SHOWN = 3  # number of unreadable cells that are stored
 _EMPTY, _NUMBER, _INTERVAL, _UNREADABLE, _UNKNOWN = range(5)
 
 
@@ -29,7 +29,7 @@ class Column:
 
     def __init__(self, name: str):
         self.name = name
-        self.unreadable: list[tuple[int, str]] = []  # row and text of the first ones
+        self.unreadable: list[tuple[int, str]] = []  # row and text of the first unreadable cells
         self.n_unreadable = 0
         self._blocks: list[np.ndarray] = []
         self._n_rows = 0
@@ -61,17 +61,17 @@ class Records(NamedTuple):
 
     @property
     def is_recorded(self) -> np.ndarray:
-        """Rows in which a cell holds a percentage, or should, shape (n_rows,)."""
+        """Mask of rows with a percentage or an unreadable cell, shape (n_rows,)."""
         return ((self.states != _EMPTY) & (self.states != _UNKNOWN)).any(axis=1)
 
     @property
     def is_unknown(self) -> np.ndarray:
-        """Cells that say that the share is not known, shape (n_rows, n_classes)."""
+        """Mask of unknown shares, shape (n_rows, n_classes)."""
         return self.states == _UNKNOWN
 
     @property
     def is_partial(self) -> np.ndarray:
-        """Rows with unknown shares whose other cells sum to 100 by themselves, shape (n_rows,)."""
+        """Mask of rows with unknown shares whose other cells sum to 100, shape (n_rows,)."""
         known = self.of_known()
         return (
             self.is_unknown.any(axis=1)
@@ -81,17 +81,17 @@ class Records(NamedTuple):
 
     @property
     def is_readable(self) -> np.ndarray:
-        """Rows of which every cell is empty or a percentage, shape (n_rows,)."""
+        """Mask of rows without unreadable cells, shape (n_rows,)."""
         return (self.states != _UNREADABLE).all(axis=1)
 
     @property
     def is_exact(self) -> np.ndarray:
-        """Rows of plain numbers and empty cells, whose intervals have no width, shape (n_rows,)."""
+        """Mask of rows of plain numbers and empty cells with zero-width intervals, shape (n_rows,)."""
         return (self.states <= _NUMBER).all(axis=1) & (self.lower == self.upper).all(axis=1)
 
     @property
     def can_sum(self) -> np.ndarray:
-        """Rows whose intervals admit a sum of 100, within the tolerance, shape (n_rows,)."""
+        """Mask of rows whose intervals admit a sum of 100 within the tolerance, shape (n_rows,)."""
         return _can_sum(self.lower.sum(axis=1), self.upper.sum(axis=1))
 
     def of(self, columns: Sequence[int]) -> "Records":
@@ -108,9 +108,9 @@ class Records(NamedTuple):
         return Records(value, lower, upper, self.states)
 
     def widened(self, step: float | None, deviation: float | None) -> "Records":
-        """Numbers that are not themselves ranges, as far off as stated for the whole table.
+        """Apply the error stated for the whole table to plain numbers.
 
-        `step` is that of rounding, `deviation` the standard deviation of what is above 0; both in
+        `step` is the rounding step, `deviation` the standard deviation of shares above 0; both in
         percentage points.
         """
         if step is not None:
@@ -126,7 +126,7 @@ class Records(NamedTuple):
         )
 
     def points(self) -> np.ndarray:
-        """Percentages within the intervals: as written where the row is exact, else summing to 100."""
+        """Percentages within the intervals: as written in exact rows, moved to a sum of 100 in others."""
         points = self.value.copy()
         free = ~self.is_exact & (np.abs(points.sum(axis=1) - 100) > EXACT_SUM)
         shares = [part[free] / 100 for part in (points, self.lower, self.upper)]
@@ -143,10 +143,10 @@ def gather(columns: Sequence[Column], n_rows: int) -> Records:
 
 
 def choose_columns(records: Records, widened: Records) -> tuple[list[int], list[int], list[int]]:
-    """Columns that may hold classes, and others: 0 in every record, or breaking the sum.
+    """Columns that may be classes, columns that are 0 in every record, and columns that break the sum.
 
-    `records` are as written, `widened` by the error that is stated for the whole table. In none of
-    the three are columns of text.
+    `records` are as written, `widened` includes the error stated for the whole table. Columns of text
+    are in none of the three lists.
     """
     is_unreadable = (records.states == _UNREADABLE).sum(axis=0)
     n_filled = (records.states != _EMPTY).sum(axis=0)
@@ -158,17 +158,17 @@ def choose_columns(records: Records, widened: Records) -> tuple[list[int], list[
     if not len(part.value):
         return columns.tolist(), [], []
     zero = columns[(part.upper == 0).all(axis=0)].tolist()
-    # rows with unknown shares say little of which columns belong together
+    # rows with unknown shares are little evidence of the columns that sum to 100
     is_whole = np.flatnonzero(~part.is_unknown.any(axis=1))
     breaking = columns[_breaking(part.take(is_whole), wide.take(is_whole))].tolist()
     return [k for k in columns.tolist() if k not in zero + breaking], zero, breaking
 
 
 def _breaking(records: Records, widened: Records) -> list[int]:
-    """Columns that can hardly be classes, because the others sum to 100 without them.
+    """Columns that are probably not classes, because the others sum to 100 without them.
 
-    Either most rows sum to 100 only without these columns, or all rows are within the tolerance
-    but sum to exactly 100 only without them (a column of zeros and ones beside the classes).
+    Either most rows sum to 100 only without these columns, or all rows are within the tolerance but sum to
+    exactly 100 only without them (such as an extra column of zeros and ones).
     """
     n_rows, n_columns = records.value.shape
     if n_columns < 2 or not n_rows:

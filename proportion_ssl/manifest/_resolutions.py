@@ -1,4 +1,4 @@
-"""Microns per pixel of slides that do not state them, from a table beside them."""
+"""Read the microns per pixel of slides from a table."""
 
 from os import PathLike
 from pathlib import Path
@@ -12,28 +12,28 @@ MPP_COLUMNS = ("mpp", "microns per pixel", "microns_per_pixel")
 
 
 def read_resolutions(path: str | PathLike[str]) -> dict[str, float]:
-    """Microns per pixel by slide from a table, such as that of DHMC's lung slides or TRIDENT's.
+    """Read microns per pixel by slide from a table, such as those of DHMC's lung slides or TRIDENT.
 
     Parameters
     ----------
     path : path-like
-        A text table with a header, read as a manifest is. One column names the files: ``slide``, ``File
-        Name``, ``slide_id``, ``wsi`` or ``image``; one holds ``mpp`` or ``Microns Per Pixel``. Upper and
-        lower case do not matter; other columns are left unread, and so are rows without a number.
+        A text table with a header, read like a manifest. Column of file names: ``slide``, ``File Name``,
+        ``slide_id``, ``wsi`` or ``image``. Column of resolutions: ``mpp`` or ``Microns Per Pixel``. Column
+        names are case-insensitive; other columns and rows without a resolution are ignored.
 
     Returns
     -------
     resolutions : dict of str to float
-        By slide id, the file name without folder and last suffix; as ``mpp`` of
-        :func:`~proportion_ssl.slides.embed_slides` takes it.
+        By slide id, the file name without folder and last suffix. Can be passed as ``mpp`` to
+        :func:`~proportion_ssl.slides.embed_slides`.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such table.
+        If the table does not exist.
     ValueError
-        If a column is missing, a slide occurs with two resolutions, or a cell is no number from 0.02 to
-        20; the line is named.
+        If a column is missing, a slide has two resolutions, or a cell is not a number from 0.02 to 20; the
+        message names the line.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def read_resolutions(path: str | PathLike[str]) -> dict[str, float]:
             )
         if resolutions.setdefault(slide, mpp) != mpp:
             raise ValueError(
-                f"{path}, line {line}: slide {slide!r} has {mpp:g} microns per pixel, and "
-                f"{resolutions[slide]:g} before."
+                f"{path}, line {line}: slide {slide!r} has {mpp:g} microns per pixel, but "
+                f"{resolutions[slide]:g} in an earlier line; remove one."
             )
     return resolutions

@@ -1,4 +1,4 @@
-"""Rows of a manifest: what is written in them, and what no slide can be like."""
+"""Rows of a manifest, and checks of slides, roles, resolutions and files."""
 
 import os
 import re
@@ -18,15 +18,15 @@ RESERVED = ("slide", "annotation", "role", "mpp", "case", "predominant")
 SHOWN = 12  # problems or slides listed in one message
 FINEST_MPP, COARSEST_MPP = 0.02, 20.0
 LONGEST_NAME = 200  # characters; a name becomes part of file names
-_ABSENT = 1_000  # missing files that are named
-_AT_ONCE = 2_000  # rows; more would only burden the garbage collector
+_ABSENT = 1_000  # largest number of missing files that are named
+_AT_ONCE = 2_000  # rows per block; larger blocks only burden the garbage collector
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Finding(NamedTuple):
-    """Something in a manifest that cannot be right."""
+    """An error in a manifest."""
 
-    rows: tuple[int, ...]  # counted from 0; none: the table as a whole
+    rows: tuple[int, ...]  # counted from 0; empty: the whole table
     slide: str | None
     message: str
 
@@ -44,11 +44,11 @@ class Rows(NamedTuple):
     orders: list[tuple[str, ...]]  # classes, the most frequent first; empty where not stated
 
     def place(self, row: int) -> str:
-        """How messages about a row begin."""
+        """Start of messages about a row."""
         return f"line {self.lines[row]}: slide {self.slides[row]!r}"
 
     def places(self, rows: Iterable[int]) -> str:
-        """How messages call several rows."""
+        """Several rows, for messages."""
         listed = [f"{self.slides[row]!r} (line {self.lines[row]})" for row in rows]
         if len(listed) > SHOWN:
             listed[SHOWN:] = [f"{len(listed) - SHOWN} more"]
@@ -61,7 +61,7 @@ def collect(
     reserved: dict[str, str],
     columns: list[Column],
 ) -> Rows:
-    """Read all rows; the cells of classes go into `columns`."""
+    """Read all rows; the cells of classes are added to `columns`."""
     rows = Rows([], [], [], [], [], [], [], [])
     predominant: list[str] = []
     fields = {
@@ -73,7 +73,7 @@ def collect(
         "predominant": predominant,
     }
     at = {name: header.index(spelled) for name, spelled in reserved.items()}
-    known: dict[str, str] = {}  # equal texts share one object
+    known: dict[str, str] = {}  # equal strings share one object
     while block := list(islice(lines, _AT_ONCE)):
         rows.lines.extend([line for line, _ in block])
         for name, found in fields.items():
@@ -87,7 +87,7 @@ def collect(
             if column.name in header:
                 position = header.index(column.name)
                 column.add([row[position] for _, row in block])
-            else:  # a class that the column "predominant" alone knows
+            else:  # a class that occurs only in the column "predominant"
                 column.add([""] * len(block))
     rows.slides.extend(map(stem, rows.paths))
     rows.orders.extend(map(read_order, predominant))
@@ -96,7 +96,7 @@ def collect(
 
 
 def check_slides(rows: Rows) -> list[Finding]:
-    """Names that cannot be ids of slides, since these become names of files."""
+    """Find names that cannot be slide ids, which become file names."""
     findings = []
     first: dict[str, int] = {}
     for row, (slide, line, path) in enumerate(
@@ -113,7 +113,7 @@ def check_slides(rows: Rows) -> list[Finding]:
             wrong = "has control characters in its name"
         if wrong:
             message = (
-                f"{rows.place(row)} {wrong}; results are written to files of that name: rename it"
+                f"{rows.place(row)} {wrong}; results are written to files with this name: rename it"
                 f" (at most {LONGEST_NAME} characters)."
             )
             findings.append(Finding((row,), slide, message))
@@ -123,7 +123,7 @@ def check_slides(rows: Rows) -> list[Finding]:
                 f"slide {slide!r} occurs twice (lines {rows.lines[before]} and {line}); the file"
                 " name without suffix is a slide's id and must be unique."
                 if slide == rows.slides[before]
-                else f"{rows.places([before, row])} have names that some file systems take for the"
+                else f"{rows.places([before, row])} have names that some file systems treat as the"
                 " same; rename one."
             )
             findings.append(Finding((row,), slide, message))
@@ -137,8 +137,8 @@ def check_roles(rows: Rows) -> list[Finding]:
             wrong = f"has role {role!r}; roles are {', '.join(map(repr, ROLES))}."
         elif role == "labeled" and not annotation:
             wrong = (
-                "is labeled but has no annotation; give the file with its outlines, or make it a"
-                " bag or a test slide."
+                "is labeled but has no annotation; give the file with its outlines, or change its"
+                " role to bag or test."
             )
         else:
             continue
@@ -147,7 +147,7 @@ def check_roles(rows: Rows) -> list[Finding]:
 
 
 def check_mpps(rows: Rows) -> tuple[np.ndarray, list[Finding]]:
-    """Microns per pixel, NaN where not stated, and those that cannot be right."""
+    """Microns per pixel, NaN if not stated, and findings for implausible values."""
     known = {text: read_number(text) for text in set(rows.mpps)}
     values = np.array([known[text] for text in rows.mpps], dtype=float)
     stated = np.array([bool(text) for text in rows.mpps])
@@ -158,7 +158,7 @@ def check_mpps(rows: Rows) -> tuple[np.ndarray, list[Finding]]:
             rows.slides[row],
             f"{rows.place(row)} has mpp {rows.mpps[row]!r}; give microns per pixel of the"
             f" full-resolution image, from {FINEST_MPP:g} to {COARSEST_MPP:g}, or leave it empty to"
-            " use what the file says.",
+            " use the value in the file.",
         )
         for row in np.flatnonzero(wrong).tolist()
     ]
@@ -189,7 +189,7 @@ def absent_files(folder: Path, rows: Rows, *, slides: bool = True) -> list[Findi
 
 
 def plain_name(name: str) -> str:
-    """What names that some file system takes for equal have in common."""
+    """Normal form of a name: equal for names that some file system treats as the same."""
     if not name.isascii():
         name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return name.lower().rstrip(" .")

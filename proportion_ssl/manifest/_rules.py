@@ -1,4 +1,4 @@
-"""What columns and rows must hold to be classes and records."""
+"""Checks of columns (classes) and rows (records)."""
 
 import shlex
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ NO_RECORD = (
 
 
 def unreadable(column: Column, rows: Rows) -> str:
-    """What is wrong with the cells of a column that are no percentages, in one line."""
+    """Message about the cells of a column that are not percentages."""
     (row, text), *others = column.unreadable
     more = column.n_unreadable - len(column.unreadable)
     listed = [f"line {rows.lines[other]}: {said!r}" for other, said in others]
@@ -33,23 +33,23 @@ def unreadable(column: Column, rows: Rows) -> str:
     return (
         f"{rows.place(row)} has {text!r} for class {column.name!r}"
         f"{' (also ' * bool(listed) + ', '.join(listed) + ')' * bool(listed)}; give a percentage"
-        " from 0 to 100, written as 70, 70-80, <5, >90, ~10 or trace (or, if the column is no"
-        f" class, name the classes: classes=[...], on the command line --classes ...).{hint}"
+        " from 0 to 100, written as 70, 70-80, <5, >90, ~10 or trace (or, if the column is not"
+        f" a class, list the classes: classes=[...], on the command line --classes ...).{hint}"
     )
 
 
 def check_columns(
     rows: Rows, records: Records, widened: Records, names: list[str]
 ) -> tuple[list[int], list[Finding]]:
-    """Columns that may be classes, and a finding for each that does not look like one."""
+    """Columns that may be classes, and a finding for each other column."""
     kept, zero, breaking = choose_columns(records, widened)
     found = [names[k] for k in kept]
-    advice = f"name the classes: classes={found}, on the command line --classes {shlex.join(found)}"
+    advice = f"list the classes: classes={found}, on the command line --classes {shlex.join(found)}"
     wrong = dict.fromkeys(zero, "it is 0 in every record")
     if breaking:
         total = records.value.sum(axis=1)
         row = int(np.flatnonzero(records.is_recorded & (np.abs(total - 100) > EXACT_SUM))[0])
-        example = f"with it those of slide {rows.slides[row]!r} sum to {total[row]:.10g}"
+        example = f"with it slide {rows.slides[row]!r} sums to {total[row]:.10g}"
         wrong |= dict.fromkeys(breaking, f"without it the percentages sum to 100, {example}")
     return kept, [
         Finding(
@@ -59,12 +59,12 @@ def check_columns(
             f" {names[k]!r} if it is one.",
         )
         for k in sorted(wrong)
-        if records.of([k]).is_readable.all()  # otherwise there is a finding already
+        if records.of([k]).is_readable.all()  # otherwise already reported
     ]
 
 
 def check_sums(rows: Rows, records: Records, classes: Sequence[str]) -> list[Finding]:
-    """Records that cannot sum to 100."""
+    """Find records that cannot sum to 100."""
     wrong = records.is_recorded & records.is_readable & ~records.can_sum
     findings = []
     for row in np.flatnonzero(wrong).tolist():
@@ -79,8 +79,8 @@ def check_sums(rows: Rows, records: Records, classes: Sequence[str]) -> list[Fin
             advice = "these look like fractions: give percent"
         elif lower == upper:
             advice += (
-                " (or write ranges, or state how exact they are: rounding_step= or standard_deviation=, on"
-                " the command line --rounding-step or --standard-deviation)"
+                " (or write ranges, or state their error: rounding_step= or standard_deviation=, on the"
+                " command line --rounding-step or --standard-deviation)"
             )
         message = f"line {rows.lines[row]}: the percentages of slide {rows.slides[row]!r} {said}; {advice}."
         findings.append(Finding((row,), rows.slides[row], message))
@@ -88,7 +88,7 @@ def check_sums(rows: Rows, records: Records, classes: Sequence[str]) -> list[Fin
 
 
 def check_orders(rows: Rows, records: Records, classes: list[str]) -> list[Finding]:
-    """Orders of classes that name no class, or that contradict the percentages of their row."""
+    """Find orders with unknown or repeated classes, or that contradict the percentages of their row."""
     findings = []
     for row, order in enumerate(rows.orders):
         unknown = [name for name in order if name not in classes]
@@ -114,7 +114,7 @@ def check_orders(rows: Rows, records: Records, classes: list[str]) -> list[Findi
 
 
 def _recorded(records: Records, row: int, classes: Sequence[str]) -> str:
-    """What a row records of each class, for messages; classes at 0 are left out."""
+    """Recorded shares of a row, for messages; classes with share 0 are left out."""
     parts = []
     for k, name in enumerate(classes):
         lower, upper = records.lower[row, k], records.upper[row, k]
@@ -128,7 +128,7 @@ def _recorded(records: Records, row: int, classes: Sequence[str]) -> str:
 
 
 def _contradicts(order: Sequence[str], record: Records, classes: list[str]) -> bool:
-    """Whether no shares within the intervals of a row are in the order that it states."""
+    """Whether the intervals of a row admit no shares in the stated order."""
     if not record.is_recorded[0]:
         return False
     lower, upper = (part[0].tolist() for part in (record.lower, record.upper))
@@ -143,7 +143,7 @@ def _contradicts(order: Sequence[str], record: Records, classes: list[str]) -> b
 
 
 def check_bags(rows: Rows, records: Records) -> list[Finding]:
-    """Bags without a record, among the slides that are cases of their own."""
+    """Find bags without a record among slides without a case."""
     is_recorded = records.is_recorded
     return [
         Finding((row,), rows.slides[row], f"{rows.place(row)} {NO_RECORD}.")

@@ -1,4 +1,4 @@
-"""Text tables as spreadsheet programs save them: encoding, separator, header and rows."""
+"""Read text tables saved by spreadsheet programs: encoding, separator, header and rows."""
 
 import csv
 import io
@@ -17,29 +17,29 @@ _KINDS = {
 def read_table(
     path: Path, known: Collection[str]
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """Header of a text table, and its rows one by one.
+    """Read the header of a text table, and iterate over its rows.
 
     Parameters
     ----------
     path : Path
     known : collection of str
-        Names of columns, in lower case, by which the separator is recognized.
+        Column names in lower case, used to detect the separator.
 
     Returns
     -------
     header : list of str
         Stripped names of the columns, without empty ones at the end.
     rows : iterator of (int, list of str)
-        Line on which the row begins, counted from 1, and its stripped cells, as many as there are
-        in the header. Rows without any text are left out.
+        First line of the row, counted from 1, and its stripped cells, as many as in the header. Empty rows
+        are skipped.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is no UTF-8 text or empty; while reading rows, if one has more fields than the
-        header, or a quotation mark is not closed.
+        If the file is not UTF-8 text or is empty. While iterating: if a row has more fields than the header,
+        or a quotation mark is not closed.
     """
     content = _content(path)
     first = _lines(content).readline().strip().strip('"')
@@ -64,7 +64,7 @@ def read_table(
 
 
 def _content(path: Path) -> bytes:
-    """The file, which is UTF-8 text."""
+    """Content of the file, checked to be UTF-8 text."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def _content(path: Path) -> bytes:
         if content.startswith(start):
             raise ValueError(f"{path} is {kind}, not UTF-8 text; {AS_CSV}")
     if b"\0" in content:
-        raise ValueError(f"{path} holds zero bytes and is no UTF-8 text; {AS_CSV}")
+        raise ValueError(f"{path} holds zero bytes and is not UTF-8 text; {AS_CSV}")
     try:
         content.decode()
     except UnicodeDecodeError as error:
@@ -87,7 +87,7 @@ def _content(path: Path) -> bytes:
 
 
 def _lines(content: bytes) -> io.TextIOWrapper:
-    """Lines as the module `csv` wants them: their ends unchanged, so that quoted ones stay."""
+    """Text for the module `csv`: line ends unchanged, so that those within quotes are kept."""
     return io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
 
 
@@ -105,7 +105,7 @@ def _records(
             row = next(reader, None)
         except csv.Error as error:
             raise ValueError(
-                f"{path}, line {line} cannot be read as a table ({error}); is a quotation mark not"
+                f"{path}, line {line} cannot be read as a table ({error}). Is a quotation mark not"
                 " closed, or in the middle of a field?"
             ) from error
         if row is None:
@@ -118,7 +118,7 @@ def _records(
 def _fitted(
     path: Path, records: Iterator[tuple[int, list[str]]], width: int, delimiter: str
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows, each with `width` cells."""
+    """Rows padded to `width` cells."""
     for line, cells in records:
         if len(cells) != width:
             if any(cells[width:]):

@@ -1,5 +1,5 @@
-"""What a file that cannot be loaded raises; apart from the rest, which needs torch."""
+"""Error for files that cannot be loaded; a separate module, as the others need torch."""
 
 
 class ModelFileError(ValueError):
-    """A model file that is damaged, of another version, or not a model of this package."""
+    """A model file is damaged, of another version, or not a model of this package."""

@@ -1,4 +1,4 @@
-"""The bytes of a model file: safetensors, with a description and its hash in the header."""
+"""Format of a model file: safetensors, with a description and its hash in the header."""
 
 import hashlib
 import json
@@ -12,17 +12,19 @@ from proportion_ssl._version import __version__
 from proportion_ssl.persistence._errors import ModelFileError
 
 FORMAT = "proportion_ssl model"
-VERSION = 2  # raise it when a file of today would be read wrongly, or not at all
+VERSION = 2  # increase when files of the current version could no longer be read correctly
 READ = (1, 2)  # files of version 1 are upgraded by _version_1
 _KEY = "proportion_ssl"
 MAX_HEADER = 2**24  # bytes
 
 
 def pack(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bytes:
-    """The whole file."""
+    """Content of the whole file."""
     document = {"format": FORMAT, "version": VERSION, "package": __version__, "model": described}
     text = json.dumps({**document, "sha256": digest(document, tensors)}, allow_nan=False)
-    data = tensor_bytes(tensors, {_KEY: text})  # one key: safetensors writes several in any order
+    data = tensor_bytes(
+        tensors, {_KEY: text}
+    )  # one key only: safetensors does not fix the order of several
     try:
         check_start(data[:9], len(data))
     except ModelFileError as error:
@@ -31,7 +33,7 @@ def pack(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bytes:
 
 
 def digest(document, tensors):
-    """Hash of all that the file says, however its parts are laid out."""
+    """Hash of the content of the file, independent of its layout."""
     text = json.dumps(document, allow_nan=False, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
@@ -42,7 +44,7 @@ def digest(document, tensors):
 
 
 def check_start(start, size):
-    """What can be told before anything large is read or believed."""
+    """Check the start of a file before anything large is read."""
     # 0x80 begins a pickle, but may also be the first byte of a length
     is_pickle = start[:1] == b"\x80" and start[8:9] != b"{"
     if is_pickle or start[:4] == b"PK\x03\x04":
@@ -51,11 +53,11 @@ def check_start(start, size):
             "read. Write the model with proportion_ssl.save."
         )
     if size < 10 or start[8:9] != b"{":
-        raise ModelFileError("it is cut off, damaged, or no file of proportion_ssl.save.")
+        raise ModelFileError("it is truncated, damaged, or was not written by proportion_ssl.save.")
     length = int.from_bytes(start[:8], "little")
     if length > size - 8:
         raise ModelFileError(
-            f"its header should have {length:,} bytes, but the file has {size:,}: it is cut off or damaged."
+            f"its header should have {length:,} bytes, but the file has {size:,}: it is truncated or damaged."
         )
     if length > MAX_HEADER:
         raise ModelFileError(
@@ -64,7 +66,7 @@ def check_start(start, size):
 
 
 def unpack(data):
-    """Version, description of the model, and tensors; both checked against the hash."""
+    """Version, description of the model and tensors, checked against the hash."""
     check_start(data[:9], len(data))
     tensors = read_tensors(data)  # checks header and offsets against the length of the file
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -79,10 +81,8 @@ def unpack(data):
         raise ModelFileError(
             f"it has version {repr(version)[:40]} of the format, written by proportion_ssl {package}; "
             f"this is proportion_ssl {__version__}, which reads versions {READ[0]} to {READ[-1]}. Load it "
-            "with the one that wrote it."
+            "with the version that wrote it."
         )
     if document.pop("sha256", None) != digest(document, tensors):
-        raise ModelFileError(
-            "its content does not agree with its hash: it is damaged. Copy it again."
-        )
+        raise ModelFileError("its content does not match its hash: it is damaged. Copy it again.")
     return version, document["model"], tensors

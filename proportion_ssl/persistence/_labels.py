@@ -1,4 +1,4 @@
-"""Pseudo labels of a fitted classifier: the log alone, from which the rest follows."""
+"""Save the pseudo labels of a fitted classifier as their log, from which the rest follows."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from proportion_ssl.pseudo_labels.label_log import RULES, LabelLog
 
 
 def describe_log(log: LabelLog) -> dict[str, Any]:
-    """What is said of a log beside its tensors."""
+    """Description of a log, without its tensors."""
     return {"bag_names": describe_names(log.bag_names, "bag_names_")}
 
 
 def log_tensors(log: LabelLog) -> dict[str, torch.Tensor]:
-    """Bag of each instance; the changes of all rounds one after the other, and how many each round has."""
+    """Bag of each instance, the concatenated changes of all rounds, and the number of changes per round."""
     changes = log.changes
     cells = [np.asarray(cells, dtype=np.int64) for cells, _ in changes]
     rules = [np.asarray(rules, dtype=np.int8) for _, rules in changes]
@@ -30,14 +30,14 @@ def log_tensors(log: LabelLog) -> dict[str, torch.Tensor]:
 
 
 def build_log(described: Any, tensors: dict[str, torch.Tensor], classes: np.ndarray) -> LabelLog:
-    """The log, checked against bags and classes."""
+    """Build a log, checked against bags and classes."""
     if described is None or {name: tensor.dtype for name, tensor in tensors.items()} != LOG:
         raise ModelFileError("its log of pseudo labels is incomplete or of another type.")
     check_table(described, {"bag_names"}, "the log of pseudo labels")
     names = build_names(described["bag_names"], "bag_names_")
     index, cells, rules, lengths = (tensors[name].numpy() for name in LOG)
     if index.ndim != 1 or (len(index) and not 0 <= index.min() <= index.max() < len(names)):
-        raise ModelFileError("its pseudo labels name bags that it does not have.")
+        raise ModelFileError("its pseudo labels refer to bags that it does not have.")
     n_cells = len(index) * len(classes)
     fits = cells.shape == rules.shape == (len(cells),) and lengths.ndim == 1
     wrong = (

@@ -46,7 +46,7 @@ from proportion_ssl.persistence._version_1 import check_copies, upgrade
 from proportion_ssl.persistence._within import check_fusion, check_within, set_fusion
 from proportion_ssl.pseudo_labels.label_log import LoggedLabels
 
-_SKIPPED = ("estimator_", "_metadata_request")  # the net is its weights; routing is a setting
+_SKIPPED = ("estimator_", "_metadata_request")  # the net is saved as weights; routing is a setting
 
 
 def save(
@@ -55,8 +55,8 @@ def save(
 ) -> None:
     """Write a fitted model to one file that :func:`load` reads.
 
-    The file appears under its name only when it is complete and was found to be readable; until
-    then a file of that name stays as it is.
+    The file is written under a temporary name and renamed once it is complete and has been read back; until
+    then an existing file is unchanged.
 
     Parameters
     ----------
@@ -67,15 +67,15 @@ def save(
         :class:`~proportion_ssl.HeadClassifier`, which can also be saved by themselves; views are
         weighed by a :class:`~proportion_ssl.nets.FixedFusion`.
     path : str or path-like
-        Where to write, such as ``"lung.safetensors"``; replaced if it exists. A head on 1280 features
-        takes some 50 kB plus its pseudo labels, a MobileNetV2 some 9 MB more.
+        Where to write, such as ``"lung.safetensors"``; replaced if it exists. A head on 1280 features takes
+        about 50 kB plus its pseudo labels, a MobileNetV2 about 9 MB more.
 
     Raises
     ------
     TypeError
-        If the model, or a part of it, is of a class that cannot be saved. The part is named.
+        If the model, or a part of it, is of a class that cannot be saved; the message names it.
     ValueError
-        If a setting, a name or a weight is of a kind that cannot be saved. It is named.
+        If a setting, a name or a weight has a type that cannot be saved; the message names it.
     NotFittedError
         If the model was not fitted.
 
@@ -85,12 +85,11 @@ def save(
 
     Notes
     -----
-    Kept are the parameters, the fitted attributes and the weights. Not kept are what belongs to
-    training alone (the state of the optimizer, the net's own record of epochs, ``bags_`` with their
-    instances) and what belongs to the machine (the device). ``weights`` of a MobileNetV2, if it is a
-    path, is kept as text.
+    The parameters, fitted attributes and weights are saved. Not saved: state that is only needed for training
+    (optimizer state, the net's history, ``bags_`` with their instances) and the device. If ``weights`` of a
+    MobileNetV2 is a path, it is saved as text.
 
-    Equal models give equal files, byte for byte, with equal versions of the package.
+    Equal models give byte-identical files with the same version of the package.
 
     Examples
     --------
@@ -127,16 +126,16 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     model : classifier of this package, HeadClassifier, MobileNetV2Classifier or TumorProposer
-        The class that was saved; fitted, on the CPU. It predicts the same, bit for bit on the same
-        machine with the same versions.
+        Fitted model of the saved class, on the CPU. Predictions are bit-identical on the same machine with
+        the same versions.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ModelFileError
-        If it is truncated, damaged, of an unknown version, or says something that no saved model
-        says; a ``ValueError`` that names the file and what is wrong.
+        If the file is truncated, damaged, of an unknown version, or has invalid content; a ``ValueError``
+        that names the file and the problem.
 
     See Also
     --------
@@ -144,10 +143,10 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Notes
     -----
-    Whatever the file holds, reading it runs no code from it, opens no other file and uses no
-    network. Its hash finds accidents; it is no signature, so that a file from strangers loads safely
-    but may predict anything. Layers of a MobileNetV2 come from the file; ``fit`` of a loaded model
-    starts from where ``weights`` says, as that of a new one.
+    Reading a file never runs code from it, opens other files or uses the network. The hash detects accidental
+    damage but is not a signature: a file from an unknown source loads safely, but its predictions cannot be
+    trusted. The layers of a MobileNetV2 come from the file; ``fit`` of a loaded model starts from
+    ``weights``, as for a new model.
 
     Examples
     --------
@@ -185,7 +184,7 @@ def _to_bytes(model: Any) -> bytes:
 
 
 def _describe_model(model, name, tensors, prefix):
-    """A fitted net or classifier; its arrays go to the tensors, under names with the prefix."""
+    """Describe a fitted net or classifier; its arrays are added to the tensors, with the prefix."""
     net, more = _net_of(model), {}
     if net is not None:
         for key, value in net.module_.state_dict().items():
@@ -199,7 +198,7 @@ def _describe_model(model, name, tensors, prefix):
 
 
 def _net_of(model):
-    """The fitted net of a model that can be saved; None where the model predicts by another."""
+    """Fitted net of a model that can be saved; None if the model predicts without its own net."""
     if class_of(model) in NETS:
         if not model.initialized_ or not hasattr(model, "classes_inferred_"):
             raise NotFittedError(f"This {type(model).__name__} is not fitted; fit it first.")
@@ -210,7 +209,7 @@ def _net_of(model):
             f"A {type(model).__name__} cannot be saved, only {names} can. Save the inner model "
             "(search.best_estimator_, pipeline[-1]) and reapply the preprocessing, such as scaling, yourself "
             "when you predict: it is not in the file. (Features need no scaling; the head standardizes "
-            "them.) A class of your own can be kept by joblib, with its code."
+            "them.) Save a class of your own with joblib, and keep its code."
         )
     check_is_fitted(model)
     if not isinstance(model, NetBagClassifier):
@@ -221,12 +220,12 @@ def _net_of(model):
 
 
 def _fitted_names(model):
-    """Attributes that a fit, or somebody, has set."""
+    """Attributes set by a fit or by the user."""
     return sorted(set(vars(model)) - set(model.get_params(deep=False)) - {*_SKIPPED})
 
 
 def _describe_fitted(model, tensors, prefix):
-    """Fitted attributes as JSON; arrays, and weights of models within, go to the tensors."""
+    """Describe fitted attributes as JSON; arrays and weights of inner models are added to the tensors."""
     kept = type(model)._kept
     known = _known(kept)
     if isinstance(model, MultiFieldOfViewNet):
@@ -254,19 +253,19 @@ def _describe_fitted(model, tensors, prefix):
             fitted[name] = encode(value, name)
         elif name not in kept.left_out:
             raise ValueError(
-                f"The model has the attribute {name!r}, which {type(model).__name__}._kept does not name. If "
+                f"The model has the attribute {name!r}, which {type(model).__name__}._kept does not list. If "
                 "you set it yourself, delete it first."
             )
     return fitted
 
 
 def _known(kept):
-    """Plain attributes, with the types of their values."""
+    """Plain attributes and the types of their values."""
     return {"feature_names_in_": (np.ndarray,), **kept.always, **kept.sometimes}
 
 
 def _describe_within(model, kinds, name, tensors, prefix):
-    """A fitted model within another; of the kinds that its row names."""
+    """Describe a fitted inner model of one of the given kinds."""
     if not isinstance(model, kinds):
         raise TypeError(cannot(name, model, kinds) + OWN_NET)
     return _describe_model(model, name, tensors, prefix)
@@ -276,7 +275,7 @@ def _describe_within(model, kinds, name, tensors, prefix):
 
 
 def _from_bytes(data):
-    """The model of a file; whatever is wrong with it ends in a ModelFileError."""
+    """Restore the model of a file; any problem raises a ModelFileError."""
     try:
         version, described, tensors = unpack(data)
         copies = upgrade(described, tensors) if version == 1 else {}
@@ -285,15 +284,15 @@ def _from_bytes(data):
         return model
     except ModelFileError:
         raise
-    except Exception as error:  # depends on what the file says; all of them end here
+    except Exception as error:  # a damaged file can raise any exception
         first = (str(error).splitlines() or [""])[0][:200]
         raise ModelFileError(
-            f"it is damaged, or no file of proportion_ssl.save ({type(error).__name__}: {first})."
+            f"it is damaged, or was not written by proportion_ssl.save ({type(error).__name__}: {first})."
         ) from error
 
 
 def _restore(described, tensors, known):
-    """A fitted model of one of the known classes; it uses up the tensors."""
+    """Restore a fitted model of one of the known classes; its tensors are removed from `tensors`."""
     has_net = isinstance(described, dict) and "data_shape" in described
     keys = {"class", "parameters", "fitted", *(["data_shape"] if has_net else [])}
     check_table(described, keys, "the model")
@@ -321,7 +320,7 @@ def _restore(described, tensors, known):
 
 
 def _taken(tensors, prefix):
-    """Tensors of that prefix, without it; taken out of the others."""
+    """Remove and return the tensors with the prefix, without it."""
     names = [name for name in tensors if name.startswith(prefix)]
     return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
@@ -332,7 +331,7 @@ def _check_used_up(names):
 
 
 def _set_fitted(model, fitted, tensors):
-    """Set fitted attributes, all of which must be known, of the right type, and fit together."""
+    """Set fitted attributes, which must be known, of the right type, and consistent."""
     kept, has_log = type(model)._kept, isinstance(model, LoggedLabels)
     known = _known(kept)
     if not isinstance(fitted, dict):
@@ -348,7 +347,7 @@ def _set_fitted(model, fitted, tensors):
         elif name in known:
             setattr(model, name, _of_kind(decode(value), known[name], name))
     if not all(type(entry) is dict for entry in getattr(model, "history_", [])):
-        raise ModelFileError("history_ is no list of tables.")
+        raise ModelFileError("history_ is not a list of tables.")
     if hasattr(model, "classes_"):
         check_classes(model.classes_, at_least=2)
     for name, array in kept.arrays.items():
@@ -369,7 +368,7 @@ def _set_fitted(model, fitted, tensors):
 
 
 def _restore_within(model, name, described, tensors, kinds):
-    """A fitted model within another; it fits the one around it."""
+    """Restore a fitted inner model, checked against the outer model."""
     known = tuple(cls for cls in (*MODELS, *NETS) if issubclass(cls, kinds))
     inner = _restore(described, tensors, known)
     check_within(inner, model, name)
@@ -378,7 +377,7 @@ def _restore_within(model, name, described, tensors, kinds):
 
 def _restore_several(model, name, described, tensors, kinds):
     if not isinstance(described, list):
-        raise ModelFileError(f"{name} is no list.")
+        raise ModelFileError(f"{name} is not a list.")
     inner = [
         _restore_within(model, name, one, _taken(tensors, f"{i}."), kinds)
         for i, one in enumerate(described)
@@ -388,7 +387,7 @@ def _restore_several(model, name, described, tensors, kinds):
 
 
 def _sides(model):
-    """Lengths that the arrays of a linear classifier may have."""
+    """Lengths of the axes of arrays of a linear classifier."""
     n_classes = len(model.classes_)
     return {
         "classes": n_classes,

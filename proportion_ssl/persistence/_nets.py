@@ -1,4 +1,4 @@
-"""Fitted nets: built anew from their parameters, with the weights of the file."""
+"""Rebuild fitted nets from their parameters and the weights of the file."""
 
 import torch
 
@@ -15,13 +15,13 @@ def copy_of(tensor):
 
 
 def check_same_net(net, restored):
-    """Whether the parameters still describe the net that was fitted."""
+    """Raise unless the parameters still describe the fitted net."""
     for what in ("freeze", "predict_nonlinearity", "module"):
         fitted, described = getattr(net, what, None), getattr(restored, what, None)
         if not same(fitted, described):
             raise ValueError(
                 f"The model cannot be saved: its net was fitted with {what}={fitted!r}, but its parameters "
-                f"now say {described!r}. Set them as they were, or fit again."
+                f"are now {described!r}. Restore them, or fit again."
             )
 
 
@@ -32,18 +32,18 @@ def check_classes(classes, *, at_least):
 
 def check_shape(shape):
     if not isinstance(shape, list) or len(shape) not in (1, 3):
-        raise ModelFileError("the shape of its data is none.")
+        raise ModelFileError("the shape of its data is invalid.")
     if not all(type(side) is int and 0 < side < 2**31 for side in shape):
-        raise ModelFileError("the shape of its data is none.")
+        raise ModelFileError("the shape of its data is invalid.")
     return tuple(shape)
 
 
 def check_inputs(model, net, shape):
-    """Whether number and names of the features fit the net."""
+    """Raise unless number and names of the features match the net."""
     is_head, is_images = isinstance(net, HeadClassifier), model.is_images_
     inputs = (model.n_features_in_,) if is_head else (N_FEATURES,)
     n_features = 3 if is_images else inputs[0]
-    is_raw = is_images and len(shape) == 3 and shape[2] == 3  # the images themselves
+    is_raw = is_images and len(shape) == 3 and shape[2] == 3  # raw images
     if (is_head and is_images) or model.n_features_in_ != n_features:
         raise ModelFileError("its number of features does not fit its net.")
     if not (is_raw and not net.freeze if len(shape) == 3 else shape == inputs):
@@ -51,27 +51,27 @@ def check_inputs(model, net, shape):
 
 
 def check_feature_names(model):
-    """Whether there are as many names of features as features, where there are any."""
+    """Raise unless the number of feature names, if any, is that of the features."""
     names = getattr(model, "feature_names_in_", None)
     if names is not None and (len(names) != model.n_features_in_ or names.dtype != object):
         raise ModelFileError("its names of features do not fit their number.")
 
 
 def fill_net(net, weights, classes, shape):
-    """The net, fitted: with the weights of the file, which are all of its size and type."""
+    """Load the weights of the file into the net, checked by size and type."""
     check_classes(classes, at_least=1)
     check_net(net)  # the classifier may have set some of its parameters
     is_head = isinstance(net, HeadClassifier)
     n_features = shape[0] if is_head else N_FEATURES
     if len(classes) * n_features > sum(weight.numel() for weight in weights.values()):
-        # before a net is built that is larger than the file
+        # checked before a net larger than the file is built
         raise ModelFileError(f"its weights are too few for {len(classes)} classes.")
     origin = None
     if not is_head:
         origin = net.weights
         parameters = net.get_params(deep=False)
         net = RestoredMobileNetV2(**{k: v for k, v in parameters.items() if k[0] != "_"})
-        net.weights = None  # the layers come from this file, not from where they once came from
+        net.weights = None  # the layers come from this file, not from `weights`
     net.classes_inferred_, net.data_shape_ = classes, shape
     with seeded(0):
         net.initialize()

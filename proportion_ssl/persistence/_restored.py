@@ -1,4 +1,4 @@
-"""A MobileNetV2 that came from a file."""
+"""A MobileNetV2 restored from a file."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from proportion_ssl.nets.signed_dataset import SignedDataset
 
 
 class RestoredMobileNetV2(MobileNetV2Classifier):
-    """A MobileNetV2 whose frozen layers are those of its file, wherever these once came from."""
+    """A MobileNetV2 whose frozen layers come from the model file."""
 
     def embed(self, X: Any) -> Any:
         if not self.freeze or not self.initialized_:
@@ -20,10 +20,10 @@ class RestoredMobileNetV2(MobileNetV2Classifier):
         return PatchEmbedder(module=self.module_.backbone).transform(X)
 
     def fit(self, X: Any, y: Any, groups: Any = None, **fit_params: Any) -> SignedLabelNet:
-        """Fit anew, from where ``weights`` says."""
+        """Fit again, starting from ``weights``."""
         return super().fit(super().embed(X), y, groups, **fit_params)
 
 
 def class_of(thing: Any) -> type:
-    """Class that a net or part is saved as."""
+    """Class under which a net or part is saved."""
     return MobileNetV2Classifier if type(thing) is RestoredMobileNetV2 else type(thing)

@@ -1,4 +1,4 @@
-"""What a file may name: classes, functions, parameters of nets. A new classifier goes into ``MODELS``."""
+"""Allowed names in a file: classes, functions, parameters of nets. Add new classifiers to ``MODELS``."""
 
 from numbers import Integral, Real
 
@@ -58,7 +58,7 @@ from proportion_ssl.pseudo_labels.selectors import (
     ThresholdSelector,
 )
 
-#: Models that can be saved, beside nets; each says in ``_kept`` what a file keeps of it.
+#: Models other than nets that can be saved; each lists in ``_kept`` what is saved.
 MODELS: tuple[type, ...] = (
     *(NegativePseudoLabelClassifier, RobustProportionClassifier),
     *(AssignmentClassifier, FixMatchClassifier, ICTClassifier, LLPVATClassifier),
@@ -75,7 +75,7 @@ MODELS: tuple[type, ...] = (
 )
 
 NETS = (HeadClassifier, MobileNetV2Classifier)
-#: What a parameter may be an instance of, beside nets and plain values.
+#: Classes of parameters, besides nets and plain values.
 PARTS = (
     *(AdaptiveSelector, AssignmentSelector, NegativeSelector),
     *(SoftAssignmentSelector, ThresholdSelector),
@@ -100,7 +100,7 @@ LOG = {
 }
 
 MAX_INT = 2**63 - 1
-#: Parameters of a net that are kept; any other must have its default.
+#: Parameters of a net that are saved; all others must have their default.
 NET_CONSTRAINTS = {
     "lr": [Interval(Real, 0, None, closed="left"), None],
     "weight_decay": [Interval(Real, 0, None, closed="left"), None],

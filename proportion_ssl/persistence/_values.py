@@ -1,4 +1,4 @@
-"""Parameters and plain values as JSON that says exactly what they were, and back."""
+"""Convert parameters and plain values to JSON without loss, and back."""
 
 import inspect
 import math
@@ -28,12 +28,12 @@ from proportion_ssl.persistence._tables import (
 MAX_CHARACTERS = 2**24  # of an array of names, padding included
 
 OWN_NET = (
-    " For a net of your own keep its code, and its weights by safetensors.torch.save_file or the whole "
-    "model by joblib."
+    " For a net of your own keep its code, and save its weights with safetensors.torch.save_file or the "
+    "whole model with joblib."
 )
 OWN_PART = (
-    " The fitted model does not need it to predict: put one of these, or the default, in its place by "
-    "set_params and save again; or keep the code of your own class, and the model by joblib."
+    " The fitted model does not need it to predict: replace it by one of these or the default with "
+    "set_params, and save again; or save the model with joblib and keep the code of your class."
 )
 
 
@@ -63,7 +63,7 @@ def describe(thing, name):
 
 
 def _parameters_of(thing):
-    """Arguments of the constructor, by name."""
+    """Constructor arguments by name."""
     if hasattr(thing, "get_params"):
         return thing.get_params(deep=False)
     return {name: getattr(thing, name) for name in _arguments(type(thing))}
@@ -75,14 +75,14 @@ def _arguments(cls):
 
 
 def _describe_frame(frame, name):
-    """A DataFrame: values by column, and the index."""
+    """Describe a DataFrame: values by column, and the index."""
     columns = {}
     for column in frame.columns:
         values = frame[column].to_numpy()
         if not isinstance(column, str) or values.dtype.kind not in "bifUO":
             raise ValueError(
-                f"The column {column!r} of {name} is of type {values.dtype}, which cannot be saved: columns "
-                "named by strings, of booleans, numbers or strings, can."
+                f"The column {column!r} of {name} is of type {values.dtype}, which cannot be saved; "
+                "columns need string names, and booleans, numbers or strings as values."
             )
         columns[column] = [encode(value, f"{name}[{column!r}]") for value in values.tolist()]
     index = {"name": encode(frame.index.name, name), "values": describe_names(frame.index, name)}
@@ -99,7 +99,7 @@ def _kept_parameters(cls, parameters, name):
             continue
         elif key not in defaults or not same(value, defaults[key]):
             raise TypeError(
-                f"{name}.{key} is {value!r}, which cannot be saved: it must have its default. "
+                f"{name}.{key} is {value!r}, which cannot be saved: only its default can. "
                 f"Parameters that can have any value: {', '.join(NET_CONSTRAINTS)}."
             )
     return kept
@@ -114,7 +114,7 @@ def same(value, default):
 
 
 def encode(value, name):
-    """A value as JSON that says exactly what it was."""
+    """Convert a value to JSON without loss."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, os.PathLike):
@@ -122,7 +122,7 @@ def encode(value, name):
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        # JSON has no word for the others: a loss that overflowed must not keep a model from being saved
+        # JSON has no inf and nan, but a model with an overflowed loss must be savable
         return value if math.isfinite(value) else {"$float": repr(value)}
     if isinstance(value, tuple):
         return {"$tuple": [encode(item, name) for item in value]}
@@ -142,8 +142,8 @@ def encode(value, name):
         return {"$object": describe(value, name)}
     if isinstance(value, np.random.RandomState | np.random.Generator):
         raise ValueError(
-            f"{name} is a generator of random numbers, which cannot be saved. Put a number or None in its "
-            "place by set_params; the fitted model does not need it to predict."
+            f"{name} is a random number generator, which cannot be saved. Replace it by a number or None "
+            "with set_params; the fitted model does not need it to predict."
         )
     if isinstance(value, type):
         names = ", ".join(sorted(cls.__name__ for cls in OPTIMIZERS))
@@ -175,7 +175,7 @@ def describe_names(values, name):
     if not (plain or strings):
         raise ValueError(
             f"{name} holds values of type {values.dtype}, which cannot be saved: strings, integers, booleans "
-            f"and finite numbers can. Label the data by these."
+            f"and finite numbers can. Use such labels."
         )
     if kind != "U":
         return {"dtype": values.dtype.name, "values": listed}
@@ -186,7 +186,7 @@ def describe_names(values, name):
 
 
 def array_tensor(value, array, name):
-    """An array of numbers as a tensor."""
+    """Convert an array of numbers to a tensor."""
     value = np.asarray(value)
     if value.dtype != array.dtype or value.ndim != len(array.sides):
         raise ValueError(
@@ -200,7 +200,7 @@ def array_tensor(value, array, name):
 
 
 def built_array(tensor, array, name, sides):
-    """The array of a tensor, whose type and size are known."""
+    """Convert a tensor to an array, checked by type and size."""
     if tensor is None:
         raise ModelFileError(f"it lacks the attribute {name!r}.")
     value = tensor.numpy()
@@ -216,7 +216,7 @@ def built_array(tensor, array, name, sides):
 
 
 def build(described, known, what):
-    """Instance of one of the known classes, with checked parameters."""
+    """Build an instance of one of the known classes, with checked parameters."""
     cls = look_up(described["class"], known, what)
     given = described["parameters"]
     if not isinstance(given, dict):
@@ -236,10 +236,13 @@ def build(described, known, what):
 
 
 def check_net(net):
-    """Whether its parameters have values that a net can have."""
+    """Raise unless the parameters of a net have valid values."""
     values = {k: v for k, v in net.get_params(deep=False).items() if k in NET_CONSTRAINTS}
     for name, value in values.items():
-        if isinstance(value, bool) and name not in ("freeze", "verbose"):  # it passes for a number
+        if isinstance(value, bool) and name not in (
+            "freeze",
+            "verbose",
+        ):  # bool is a subclass of int
             raise ModelFileError(f"the {name!r} parameter of {type(net).__name__} is {value}.")
     validate_parameter_constraints(
         {name: NET_CONSTRAINTS[name] for name in values}, values, type(net).__name__
@@ -258,7 +261,7 @@ def _parameter_names(cls, optimizer):
 
 
 def decode(value):
-    """What :func:`encode` was given."""
+    """Inverse of :func:`encode`."""
     if isinstance(value, list):
         return [decode(item) for item in value]
     if isinstance(value, int) and abs(value) > MAX_INT:
@@ -294,7 +297,7 @@ def _build_frame(content):
     check_table(index, {"name", "values"}, "the index of a table")
     labels = build_names(index["values"], "the index of a table")
     if not isinstance(columns, dict) or not isinstance(index["name"], str | None):
-        raise ModelFileError("a table has no columns, or no name of its index.")
+        raise ModelFileError("a table has no columns, or its index no name.")
     built = {}
     for name, values in columns.items():
         values = decode(values)
@@ -321,7 +324,7 @@ def check_table(value, keys, what):
 
 
 def build_names(described, name):
-    """Array of names; its type is one of a few, its size bounded."""
+    """Build an array of names of an allowed type and bounded size."""
     if not isinstance(described, dict) or set(described) - {"width"} != {"dtype", "values"}:
         raise ModelFileError(f"{name} has no type or no values.")
     dtype, values = described["dtype"], described["values"]

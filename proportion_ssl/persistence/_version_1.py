@@ -1,4 +1,4 @@
-"""Files of version 1, which proportion_ssl 0.1 wrote: said as version 2 says it."""
+"""Upgrade files of version 1, written by proportion_ssl 0.1, to version 2."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ import torch
 from proportion_ssl.losses import _renamed
 from proportion_ssl.persistence._errors import ModelFileError
 
-#: Labels that followed from the log and were written beside it.
+#: Labels that follow from the log but were also written.
 COPIES = ("signed_labels_", "label_rounds_")
 
 
 def upgrade(described: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Change description and tensors in place; returns the copies of labels, which must match the log."""
+    """Change description and tensors in place; return the copies of labels, which must match the log."""
     _rename_losses(described)
     fitted = described.get("fitted") if isinstance(described, dict) else None
     if not isinstance(fitted, dict):
@@ -25,7 +25,7 @@ def upgrade(described: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch
 
 
 def check_copies(model: Any, copies: dict[str, torch.Tensor]) -> None:
-    """Whether labels that were written twice are the same."""
+    """Raise unless labels that were written twice are equal."""
     for name, tensor in copies.items():
         held = getattr(model, name, None)
         if held is None or held.shape != tensor.shape or (held != tensor.numpy()).any():
@@ -36,7 +36,7 @@ def check_copies(model: Any, copies: dict[str, torch.Tensor]) -> None:
 
 
 def _rename_losses(value):
-    """Losses that had a class each are settings of NegativeLoss."""
+    """Replace former loss classes by settings of NegativeLoss."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in items:
         _rename_losses(item)

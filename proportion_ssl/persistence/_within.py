@@ -1,4 +1,4 @@
-"""Whether an inner model fits the model around it."""
+"""Check an inner model against its outer model."""
 
 import numpy as np
 from sklearn.base import clone
@@ -9,7 +9,7 @@ from proportion_ssl.persistence._errors import ModelFileError
 
 
 def check_within(inner, model, name):
-    """Whether a model takes the features, and knows the classes, that the one around it hands over."""
+    """Raise unless an inner model has the features and classes of its outer model."""
     if isinstance(model, MultiFieldOfViewNet):
         classes = np.arange(len(model.classes_))  # experts learn positions in classes_
         same = inner.data_shape_ == (model.n_features_in_ / model.n_views,)
@@ -21,9 +21,9 @@ def check_within(inner, model, name):
         or inner.classes_.dtype != classes.dtype
         or inner.classes_.tolist() != classes.tolist()
     ):
-        raise ModelFileError(f"{name} has other classes or features than the model around it.")
+        raise ModelFileError(f"{name} has other classes or features than the outer model.")
     if hasattr(inner, "feature_names_in_"):
-        raise ModelFileError(f"{name} has names of features, which the model around it checks.")
+        raise ModelFileError(f"{name} has names of features, which only the outer model may have.")
 
 
 def _shape(model):
@@ -33,21 +33,21 @@ def _shape(model):
 
 
 def check_fusion(net):
-    """Whether the fusion of a net of several views can be made again from its parameters."""
+    """Raise unless the fusion of a multi-view net can be rebuilt from its parameters."""
     if type(net.fusion_) is not FixedFusion:
         raise TypeError(
             f"fusion_ is a {type(net.fusion_).__name__}, which cannot be saved; only FixedFusion can. Fit "
-            "the net with fusion=None, or keep it by joblib."
+            "the net with fusion=None, or save it with joblib."
         )
     if not np.array_equal(_fusion_of(net).weights_, net.fusion_.weights_):
         raise ValueError(
-            f"The model cannot be saved: its views were weighed by {net.fusion_.weights_.tolist()}, but its "
-            "parameters now say otherwise. Set them as they were, or fit again."
+            f"The model cannot be saved: its views were weighted by {net.fusion_.weights_.tolist()}, but its "
+            "parameters have changed since. Restore them, or fit again."
         )
 
 
 def set_fusion(net):
-    """Weigh the views as the parameters say."""
+    """Set the weights of the views from the parameters."""
     if len(net.experts_) != net.n_views:
         raise ModelFileError(f"it has {len(net.experts_)} experts for {net.n_views} views.")
     net.fusion_ = _fusion_of(net)

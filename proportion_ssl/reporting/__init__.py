@@ -1,4 +1,4 @@
-"""One HTML page about a run: scores, slides, maps, doubtful records."""
+"""HTML report of a run on one page: scores, slides, maps, doubtful records."""
 
 from proportion_ssl.reporting._outlook import ReportOutlook
 from proportion_ssl.reporting._report import ReportSlide, report

@@ -1,4 +1,4 @@
-"""What more outlines would bring, and which slides to look at next: their part of the page."""
+"""Section of the report on the gain from more outlines and on the slides to review next."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import pandas as pd
 from proportion_ssl.reporting._scores import figure
 
 N_SUGGESTED = 5
-"""Cases that are named for outlining, and for reading again."""
+"""Number of cases suggested for outlining, and for review."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReportOutlook:
-    """What more outlines would bring.
+    """Expected gain from more outlines.
 
     Parameters
     ----------
     curve : DataFrame, optional
-        Of :func:`~proportion_ssl.evaluation.learning_curve`.
+        Output of :func:`~proportion_ssl.evaluation.learning_curve`.
     gain : (float, float, float), optional
-        Of :func:`~proportion_ssl.evaluation.expected_gain`, with its interval.
+        Output of :func:`~proportion_ssl.evaluation.expected_gain`: gain and its interval.
     n_more : int, default=0
-        Outlined slides that `gain` is about, added to the most of the curve.
+        Number of additional outlined slides for which `gain` is computed, beyond the largest number in the
+        curve.
     suggestions : DataFrame, optional
-        Of :func:`~proportion_ssl.evaluation.suggest_slides`.
+        Output of :func:`~proportion_ssl.evaluation.suggest_slides`.
     note : str, default=""
-        Why there is no curve, or how it was made, in a sentence.
+        One sentence on how the curve was made, or why it is missing.
 
     Examples
     --------
@@ -45,7 +46,7 @@ class ReportOutlook:
 
 
 def view_outlook(outlook: Any) -> dict[str, Any]:
-    """What the template writes; None without an outlook."""
+    """Values for the template; None without an outlook."""
     if outlook is None:
         return {"outlook": None}
     if not isinstance(outlook, ReportOutlook):
@@ -75,7 +76,7 @@ def view_outlook(outlook: Any) -> dict[str, Any]:
             most = int(outlook.curve["n_outlined"].max())
             shown["gain"] = (
                 f"From {most} to {most + outlook.n_more} outlined cases: {gain:+.3f} mIoU expected "
-                f"({low:+.3f} to {high:+.3f}), if the new ones are like those at hand."
+                f"({low:+.3f} to {high:+.3f}), if new cases resemble the present ones."
             )
     if outlook.suggestions is not None:
         for what in ("outline", "reread"):

@@ -1,4 +1,4 @@
-"""Pictures as ``data:`` addresses: thumbnails as JPEG, label maps as PNG with one pixel per patch."""
+"""Images as ``data:`` URIs: thumbnails as JPEG, label maps as PNG with one pixel per patch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 MAX_SIDE = 1600  # pixels of a thumbnail's longer side
-MAX_BYTES = 250_000  # of a thumbnail's file: with base64, 40 of them take 13.3 MB
+MAX_BYTES = 250_000  # of a thumbnail's file; with base64, 40 thumbnails take 13.3 MB
 QUALITIES = (85, 75, 65, 50)
 NO_PATCH = 255
 
@@ -25,7 +25,7 @@ def thumbnail_uri(pixels: np.ndarray) -> str:
     Returns
     -------
     uri : str
-        Lower quality is tried first, then a smaller picture.
+        To reduce the file, first the quality is lowered, then the size.
     """
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     side = MAX_SIDE
@@ -40,7 +40,7 @@ def thumbnail_uri(pixels: np.ndarray) -> str:
 
 
 def label_map_uri(codes: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> str:
-    """PNG of a label map, transparent where there is no patch.
+    """PNG of a label map, transparent outside patches.
 
     Parameters
     ----------
@@ -57,12 +57,12 @@ def label_map_uri(codes: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> 
     return _uri("image/png", _encode(picture, "PNG", transparency=NO_PATCH, optimize=True))
 
 
-#: Anchors of the color scale of numbers from 0 to 1 (viridis), evenly spaced.
+#: Evenly spaced anchors of the color scale (viridis) for values in [0, 1].
 SCALE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
 
 def value_map_uri(values: np.ndarray) -> str:
-    """PNG of numbers from 0 to 1 in the color scale, transparent where there is no patch.
+    """PNG of values in [0, 1] in the color scale, transparent outside patches.
 
     Parameters
     ----------

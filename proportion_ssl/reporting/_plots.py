@@ -1,4 +1,4 @@
-"""Places of points and lines of the page's drawings, in percent of their panels."""
+"""Positions of points and lines in the drawings of the page, in percent of the panel."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pandas as pd
 
 from proportion_ssl.evaluation import Reliability
 
-#: A bias nearer to a limit than this has no label of its own, in percent of the height.
+#: A bias closer to a limit than this, in percent of the height, gets no separate label.
 NEAR = 12
-#: Least half height of the panels of differences.
+#: Smallest half height of the panels of differences.
 LEAST_REACH = 0.05
 
 
@@ -22,12 +22,12 @@ class Panel(NamedTuple):
     code: int  # of the class
     name: str
     points: tuple[tuple[float, float], ...]
-    lines: tuple[tuple[float, str], ...]  # place and label of lower limit, bias, upper limit
+    lines: tuple[tuple[float, str], ...]  # position and label of lower limit, bias, upper limit
     reach: float
 
 
 class Diagram(NamedTuple):
-    """Share that is right by the largest probability."""
+    """Accuracy as a function of the largest probability."""
 
     points: tuple[tuple[float, float, int], ...]  # x, y, number of patches
     path: str
@@ -45,9 +45,9 @@ def agreement_panels(
     ----------
     recorded, predicted : DataFrame of shape (n_cases, n_classes)
     table : DataFrame
-        Of :func:`~proportion_ssl.evaluation.proportion_agreement`.
+        Output of :func:`~proportion_ssl.evaluation.proportion_agreement`.
     classes : sequence of str
-        Of the report, for the colors.
+        Classes of the report, for the colors.
     """
     complete = ~(recorded.isna().any(axis=1) | predicted.isna().any(axis=1))
     difference = (predicted - recorded)[complete]

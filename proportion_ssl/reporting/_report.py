@@ -1,4 +1,4 @@
-"""One HTML page for a run: scores, slides under their label maps, proportions, rounds, settings."""
+"""HTML report of a run: scores, slides with label maps, proportions, rounds, settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from proportion_ssl.reporting._rounds import draw_counts, draw_lines, has_counts
 from proportion_ssl.reporting._scores import EXPLAINED, figure, score_table
 from proportion_ssl.reporting._test_slides import ReportTest, view_test
 
-#: Packages whose versions the page states.
+#: Packages whose versions are listed.
 PACKAGES = (
     *("numpy", "scipy", "pandas", "scikit-learn", "torch", "torchvision", "skorch"),
     *("large-image", "tifffile", "imagecodecs", "shapely", "h5py", "Pillow"),
@@ -43,47 +43,46 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class ReportSlide:
-    """What a report shows of one slide.
+    """Content of a report on one slide.
 
     Parameters
     ----------
     name : str
         Name of the slide; any characters.
     thumbnail : ndarray of shape (height, width, 3), uint8
-        Picture of the whole slide. Larger ones than 1600 pixels are reduced.
+        Image of the whole slide. Images larger than 1600 pixels are reduced.
     prediction : array-like of int, shape (n_rows, n_columns)
-        Predicted class of each patch, an index of the report's ``classes``; -1 where there is no patch.
-        :func:`proportion_ssl.slides.stitch` makes such maps.
+        Predicted class of each patch, an index of the report's ``classes``; -1: no patch. See
+        :func:`proportion_ssl.slides.stitch`.
     truth : array-like of int, shape (n_rows, n_columns), optional
-        True class of each patch; -1 where it is not known.
+        True class of each patch; -1: unknown.
     recorded, predicted : array-like of shape (n_classes,) or mapping of str to float, optional
-        Recorded and predicted proportions, which sum to 1 (dimensionless). An array follows
-        ``classes``; a mapping or Series may leave out classes that proportions do not cover,
-        such as non-cancer.
+        Recorded and predicted proportions, which sum to 1 (dimensionless). An array is in the order of
+        ``classes``; a mapping or Series may omit classes without proportions, such as non-cancer.
     lower, upper : array-like of shape (n_classes,) or mapping of str to float, optional
         Intervals of the recorded proportions, such as those of :class:`~proportion_ssl.Bags`; both or
-        neither. With them recorded proportions may sum to something else than 1, and errors count from the
+        neither. With intervals recorded proportions need not sum to 1, and errors are measured from the
         nearest share in the interval.
     metrics : mapping of str to float, optional
         Scores of this slide.
     doubt : float, optional
-        How doubtful the prediction is; greater is shown earlier. By default the sum absolute error of
-        the predicted proportions.
+        How doubtful the prediction is; slides are sorted by decreasing doubt. Default: the sum absolute error
+        of the predicted proportions.
     cell_pixels : float, optional
-        Side of one cell of the maps in pixels of ``thumbnail``, both starting in the upper left corner.
-        By default the maps cover the thumbnail.
+        Side of one cell of the maps in pixels of ``thumbnail``, both with the origin in the upper left
+        corner. Default: the maps cover the thumbnail.
     mpp : float, optional
-        Microns per pixel of ``thumbnail``; gives a scale bar.
+        Microns per pixel of ``thumbnail``, for a scale bar.
     probability, uncertainty : array-like of float, shape (n_rows, n_columns), optional
-        Further layers, in [0, 1]; NaN where there is no patch.
+        Further layers, in [0, 1]; NaN: no patch.
     others : mapping of str to array-like of int, shape (n_rows, n_columns), optional
-        Predictions of other systems by name, as layers to compare.
+        Predictions of other systems by name, as layers for comparison.
     intervals : mapping of str to (low, high), optional
         Intervals of the predicted proportions by class, in [0, 1].
     facts : mapping of str to str, optional
         Short facts about the slide, such as the predominant class.
     used_record : bool, default=False
-        Whether the record entered the prediction: it is then listed apart, without an error.
+        Whether the prediction used the record; the slide is then listed separately, without an error.
 
     Examples
     --------
@@ -129,41 +128,39 @@ def report(
     title: str = "Segmentation report",
     features: str = "",
 ) -> Path:
-    """Write one HTML page that shows a run to people.
+    """Write an HTML report of a run on one page.
 
-    The page needs no other file and no network. It holds the scores with their spread, every slide
-    under label maps that can be switched, faded and zoomed, recorded against predicted proportions with
-    the most doubtful slides first, what was selected in each round, the settings, and the versions of
-    the packages in use.
+    The page is self-contained and works offline. It shows the scores with their spread, every slide with
+    label maps that can be switched, faded and zoomed, recorded and predicted proportions with the most
+    doubtful slides first, the pseudo labels of each round, the settings, and the versions of the packages.
 
     Parameters
     ----------
     path : str or Path
-        File to write; an existing one is replaced, by the whole page or not at all.
+        File to write; an existing file is replaced once the page is complete.
     slides : iterable of ReportSlide
         May be empty. Names must differ.
     classes : sequence of str, at most 255
-        Names of the classes that the label maps hold, in the order of their indices.
+        Class names of the label maps, in the order of their indices.
     test : ReportTest, optional
-        Results on slides that were kept aside; they come first.
+        Results on test slides; they are shown first.
     outlook : ReportOutlook, optional
-        What more outlines would bring, and which slides to look at next.
+        Expected gain from more outlines, and slides to review next.
     metrics : DataFrame, or mapping of str to float or array-like of shape (n_repeats,), optional
-        One column per score and one row per fold, or other repeat; a column "system" tells apart
-        the systems compared.
+        One column per score and one row per fold or other repetition; a column "system" names the compared
+        systems.
     history : list of dict, optional
         ``history_`` of a fitted :class:`~proportion_ssl.NegativePseudoLabelClassifier`.
     history_classes : sequence of str, optional
-        ``classes_`` of that classifier, the order of its counts. Needed with a history that
-        holds counts.
+        ``classes_`` of that classifier, the order of its counts. Required if the history has counts.
     settings : mapping of str to object, optional
-        Such as ``get_params()`` of the classifier; shown as ``repr`` writes them.
+        For example ``get_params()`` of the classifier; shown by ``repr``.
     colors : mapping of str to (red, green, blue), optional
         Colors by class, 0..255; by default those of the paper's Figure 5 for its classes, distinct ones for
         others.
     title : str, default="Segmentation report"
     features : str, default=""
-        What the features are, in words, for the head of the page.
+        Description of the features, for the head of the page.
 
     Returns
     -------
@@ -172,21 +169,20 @@ def report(
     Raises
     ------
     ValueError
-        If arrays do not fit together, a value is out of range, or two slides have the same name. The
-        message names the slide.
+        If arrays do not match, a value is out of range, or two slides have the same name; the message names
+        the slide.
     TypeError
-        If something is of another kind than described.
+        If an argument has a wrong type.
 
     Notes
     -----
-    Spread is the sample standard deviation (divisor n - 1) over the rows of ``metrics``, or over the
-    slides for their own scores. Doubt is the sum absolute error of
-    :func:`~proportion_ssl.proportions.sum_absolute_error`; slides at which it is cut off at 1 are ordered by
-    the uncut sum.
+    Spread is the sample standard deviation (divisor n - 1) over the rows of ``metrics``, or over the slides
+    for their own scores. Doubt is the sum absolute error of
+    :func:`~proportion_ssl.proportions.sum_absolute_error`; slides at its maximum of 1 are ordered by the
+    unclipped sum.
 
-    Names are escaped, and a content security policy forbids the page to load anything or to run a
-    script other than its own. Thumbnails take at most 250 kB each, so a page with 40 slides stays below
-    15 MB.
+    Names are escaped, and a content security policy prevents the page from loading anything and from running
+    other scripts. Thumbnails take at most 250 kB each, so a page with 40 slides stays below 15 MB.
 
     Examples
     --------
@@ -255,7 +251,7 @@ def report(
 
 
 def versions() -> list[tuple[str, str]]:
-    """Names and versions of this package, Python, and the packages it stands on."""
+    """Names and versions of this package, Python and the main dependencies."""
     found = [("proportion_ssl", __version__), ("Python", platform.python_version())]
     for name in PACKAGES:
         try:
@@ -265,11 +261,11 @@ def versions() -> list[tuple[str, str]]:
     return [*found, ("platform", platform.platform())]
 
 
-# --- what is handed over ------------------------------------------------------------------------
+# --- input checks -------- ------------------------------------------------------------------------
 
 
 class _Checked(NamedTuple):
-    """A slide whose values fit together."""
+    """A slide with checked values."""
 
     name: str
     thumbnail: np.ndarray
@@ -277,10 +273,10 @@ class _Checked(NamedTuple):
     truth: np.ndarray | None
     recorded: dict[str, float] | None
     predicted: dict[str, float] | None
-    ends: dict[str, tuple[float, float]]  # intervals of the recorded shares, where stated
+    ends: dict[str, tuple[float, float]]  # intervals of the recorded shares, if stated
     metrics: dict[str, float]
     doubt: float | None
-    error: float | None  # uncut sum of absolute differences of the proportions
+    error: float | None  # unclipped sum of absolute differences of the proportions
     cell_pixels: float | None
     mpp: float | None
     values: dict[str, np.ndarray]
@@ -317,7 +313,7 @@ def _check_classes(classes, what):
 def _check_distinct(names, what):
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{what}: each name may come once, but {twice} come more often.")
+        raise ValueError(f"{what}: names must be unique, but {twice} occur more than once.")
 
 
 def _check_slides(slides):
@@ -333,7 +329,7 @@ def _check_slides(slides):
         without = next(slide.name for slide in slides if slide.doubt is None)
         raise ValueError(
             f"{len(with_doubt)} of {len(slides)} slides have a doubt, {without!r} has none; "
-            "give it for all of them or for none, so that they can be put in order."
+            "give it for all slides or for none, so that they can be sorted."
         )
     return slides
 
@@ -374,7 +370,7 @@ def _check_slide(slide, classes):
             name: np.clip(predicted[name], *ends.get(name, (share, share)))
             for name, share in recorded.items()
         }
-        if not slide.used_record:  # an error against what the prediction was made from says nothing
+        if not slide.used_record:  # no error against a record that the prediction used
             error = float(sum(abs(nearest[name] - predicted[name]) for name in recorded))
     return _Checked(
         *(slide.name, thumbnail, prediction, truth, recorded, predicted, ends),
@@ -424,10 +420,10 @@ def _check_reported_intervals(intervals, where, classes):
     for name, (low, high) in (intervals or {}).items():
         what = f"{where}: intervals[{name!r}]"
         if name not in classes:
-            raise ValueError(f"{what} is of no class of {classes}.")
+            raise ValueError(f"{what} is not for one of the classes {classes}.")
         low, high = _check_number(low, what), _check_number(high, what)
         if not 0 <= low <= high <= 1:
-            raise ValueError(f"{what} must rise within [0, 1], got {low} to {high}.")
+            raise ValueError(f"{what} must be increasing and within [0, 1], got {low} to {high}.")
         checked[name] = (low, high)
     return checked
 
@@ -447,7 +443,7 @@ def _check_map(values, what, classes):
 
 
 def _check_recorded(slide, where, classes):
-    """Recorded proportions by class, and the intervals around them where these are stated."""
+    """Recorded proportions by class, and their intervals if stated."""
     ends = [
         _check_shares(values, f"{where}: {name}", classes, any_sum=True)
         for name, values in (("lower", slide.lower), ("upper", slide.upper))
@@ -481,7 +477,7 @@ def _check_shares(shares, what, classes, may_be_empty=False, any_sum=False):
         if values.shape != (len(classes),):
             raise ValueError(
                 f"{what} must have one share for each of the {len(classes)} classes, got shape "
-                f"{values.shape}; a mapping of class to share may leave some out."
+                f"{values.shape}; a mapping of class to share may omit classes."
             )
         shares = dict(zip(classes, values.tolist(), strict=True))
     shares = {name: _check_number(value, f"{what}[{name!r}]") for name, value in shares.items()}
@@ -617,13 +613,13 @@ def _occurring(slides, classes):
 
 
 def _explained(metrics, own_scores):
-    """(name, meaning) of the known scores in the tables of folds and slides."""
+    """Names and meanings of the known scores in the tables of folds and slides."""
     names = [*(() if metrics is None else metrics), *(n for scores in own_scores for n in scores)]
     return [(name, EXPLAINED[name]) for name in dict.fromkeys(names) if name in EXPLAINED]
 
 
 def _spreadsheet(views, classes):
-    """One line per slide with tabs between, which spreadsheets take as cells; shares in percent."""
+    """Tab-separated table for spreadsheets, one line per slide; shares in percent."""
     if not views:
         return ""
     covered = [n for n in classes if any(n in [s[1] for s in view["shares"]] for view in views)]
@@ -651,7 +647,7 @@ def _cell(value, factor=1.0, digits=3):
 
 
 def _counts(slide, code):
-    """Number of patches of a class, as predicted and in truth."""
+    """Number of predicted and of true patches of a class."""
     return [
         (layer, int((codes == code).sum()))
         for layer, codes in (("predicted", slide.prediction), ("true", slide.truth))
@@ -660,7 +656,7 @@ def _counts(slide, code):
 
 
 def _shares(slide, classes):
-    """(class code, name, recorded, predicted) of the classes that the proportions cover."""
+    """(class code, name, recorded, predicted) of the classes with proportions."""
     recorded, predicted = slide.recorded or {}, slide.predicted or {}
     return [
         (code, name, recorded.get(name), predicted.get(name))
@@ -686,7 +682,7 @@ def _rounds(history, history_classes, classes):
             raise ValueError(f"history_classes names {unknown}, not among the classes {classes}.")
     elif has_counts(history):
         raise ValueError(
-            "history counts labels per class; give history_classes=classifier.classes_, which says in what "
+            "history counts labels per class; give history_classes=classifier.classes_, their "
             "order."
         )
     rounds = read_history(history, len(counted))
@@ -724,7 +720,7 @@ def _asset(name):
 
 
 def _own_rules(page, palette):
-    """Colors of the classes and places of the maps: a policy without inline styles needs rules."""
+    """CSS rules for class colors and map positions, as the security policy forbids inline styles."""
     rules = [f".c{i}{{--c:#{r:02x}{g:02x}{b:02x}}}" for i, (r, g, b) in enumerate(palette)]
     for i, slide in enumerate(page["slides"]):
         width, height = slide["cover"]
@@ -742,5 +738,5 @@ def _own_rules(page, palette):
 
 
 def _hash(text):
-    """Source expression of a content security policy that allows exactly this text."""
+    """Source expression of a content security policy that allows only this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"

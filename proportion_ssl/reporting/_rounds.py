@@ -1,4 +1,4 @@
-"""What was selected in each round: rows of a table and the geometry of its drawings."""
+"""Pseudo labels selected in each round: table rows and geometry of the drawings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COUNTS = ("n_positive", "n_negative")
 
 
 class Round(NamedTuple):
-    """One entry of a classifier's history; nan or None where it does not say."""
+    """One entry of a classifier's history; nan or None for missing values."""
 
     name: str
     n_epochs: int | None
@@ -23,7 +23,7 @@ class Round(NamedTuple):
     n_negative: tuple[int, ...] | None
 
     def in_order(self, order: Sequence[int]) -> Round:
-        """The same with the classes in another order."""
+        """Copy with the classes in another order."""
 
         def permuted(counts):
             return None if counts is None else tuple(counts[i] for i in order)
@@ -34,7 +34,7 @@ class Round(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A piece of the stacked bar of one round; lengths in the units of the drawing."""
+    """A segment of the stacked bar of one round; lengths in units of the drawing."""
 
     x: float
     y: float
@@ -44,17 +44,17 @@ class Bar(NamedTuple):
 
 
 class CountDrawing(NamedTuple):
-    """Positive labels above, negative ones below a common line; height 100, one unit per round."""
+    """Bars of positive labels above and negative labels below a line; height 100, one unit per round."""
 
     bars: tuple[Bar, ...]
-    rounds: tuple[Round, ...]  # those with counts, left to right
-    most_positive: int  # of any round
+    rounds: tuple[Round, ...]  # rounds with counts, left to right
+    most_positive: int  # largest number in a round
     most_negative: int
     zero: float  # height of the line, from the top
 
 
 class LineDrawing(NamedTuple):
-    """Curves over the rounds; height 100 from 0 below to ``most`` above."""
+    """Curves over the rounds; height 100, from 0 at the bottom to ``most`` at the top."""
 
     curves: tuple[tuple[str, str], ...]  # name of the value, SVG path
     rounds: tuple[Round, ...]
@@ -62,12 +62,12 @@ class LineDrawing(NamedTuple):
 
 
 def read_history(history: Any, n_classes: int) -> list[Round]:
-    """Entries of ``history_``, checked.
+    """Check and read the entries of ``history_``.
 
     Raises
     ------
     TypeError
-        If it is no sequence of mappings.
+        If the history is not a sequence of mappings.
     ValueError
         If an entry has no round, or counts that are not one whole number per class.
     """
@@ -80,7 +80,7 @@ def read_history(history: Any, n_classes: int) -> list[Round]:
 
 
 def has_counts(history: Any) -> bool:
-    """Whether an entry says how many labels were given."""
+    """Whether an entry has numbers of labels."""
     return any(key in entry for entry in history if isinstance(entry, Mapping) for key in COUNTS)
 
 
@@ -115,13 +115,13 @@ def _counts(values, where, n_classes):
 
 
 def draw_counts(rounds: Sequence[Round], codes: Sequence[int]) -> CountDrawing | None:
-    """Stacked bars of the labels given in each round; None if no round gives any.
+    """Stacked bars of the labels given in each round; None if no round has labels.
 
     Parameters
     ----------
     rounds : sequence of Round
     codes : sequence of int
-        Which color each of the counted classes has.
+        Color index of each of the counted classes.
     """
     shown = [r for r in rounds if r.n_positive or r.n_negative]
     most_positive = max((sum(r.n_positive or ()) for r in shown), default=0)
@@ -158,7 +158,7 @@ def draw_lines(
 
 
 def _path(curve, most):
-    """SVG path through the finite values; it breaks off where there is none."""
+    """SVG path through the finite values, interrupted at other values."""
     steps, pen_is_down = [], False
     for x, value in enumerate(curve):
         if np.isfinite(value):

@@ -1,4 +1,4 @@
-"""Scores as rows of a table: mean, standard deviation and the values themselves."""
+"""Scores as table rows: mean, standard deviation and individual values."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pandas as pd
 
 SYSTEM = "system"
 
-#: What the scores of this package mean, for readers of the page.
+#: Meanings of the scores of this package, for readers of the page.
 EXPLAINED = {
-    "OP": "overall pixel score: share of the outlined patches of cancer that have the right class",
-    "PC": "per-class precision: share of right ones among the patches given a class, mean over the classes",
+    "OP": "overall pixel score: share of the outlined patches of cancer with the correct class",
+    "PC": "per-class precision: mean over the classes of the share of correct predictions",
     "mIoU": "intersection over union of predicted and outlined patches, mean over the classes",
     "proportion_error": (
-        "distance of predicted from recorded proportions: 0 if they agree, 1 if half of the tumor or more is "
-        "misplaced; counted from the nearest proportions that the record allows"
+        "distance of predicted from recorded proportions: 0 if they agree, 1 if at least half of the tumor "
+        "is misclassified; measured from the nearest proportions that the record allows"
     ),
-    "tumor_recall": "share of the outlined cancer that is found as cancer",
-    "tumor_precision": "share of outlined cancer among the outlined patches that are found as cancer",
+    "tumor_recall": "share of the outlined cancer that is predicted as cancer",
+    "tumor_precision": "share of outlined cancer among the outlined patches that are predicted as cancer",
 }
 
 
@@ -28,8 +28,8 @@ class Score(NamedTuple):
 
     mean: float
     spread: float  # sample standard deviation; nan for fewer than two values
-    values: tuple[float, ...]  # the finite ones
-    dots: tuple[float, ...]  # their places on the axis, 0..100
+    values: tuple[float, ...]  # finite values
+    dots: tuple[float, ...]  # positions on the axis, 0..100
     axis: tuple[float, float]
 
     def __str__(self):
@@ -55,20 +55,18 @@ def score_table(metrics: Any, system: str | None = SYSTEM) -> ScoreTable:
     metrics : DataFrame, or mapping of str to float or array-like of shape (n_repeats,)
         One column per score.
     system : str or None, default="system"
-        Column, if there, that tells whose scores a row holds; None: there is none.
+        Column with the name of the system of each row, if present; None: no such column.
 
     Raises
     ------
     TypeError
-        If this is no table, or a score is not a number.
+        If `metrics` is not a table, or a score is not a number.
     ValueError
-        If columns differ in length, have the same name, or hold nothing.
+        If columns differ in length, have the same name, or are empty.
     """
     table = _as_table(metrics)
     if not table.columns.is_unique:
-        raise ValueError(
-            f"metrics: each column needs a name of its own, got {list(table.columns)}."
-        )
+        raise ValueError(f"metrics: column names must be unique, got {list(table.columns)}.")
     systems = [str(name) for name in table.pop(system)] if system in table else [""] * len(table)
     if table.empty:
         raise ValueError("metrics holds no score; give at least one value, or leave metrics out.")
@@ -91,7 +89,7 @@ def score_table(metrics: Any, system: str | None = SYSTEM) -> ScoreTable:
 
 
 def figure(value: float) -> str:
-    """A number for people: three decimals, or four digits where it is large."""
+    """Format a number: three decimals, or four digits if it is large."""
     if not np.isfinite(value):
         return "–"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
@@ -117,7 +115,7 @@ def _as_table(metrics):
 
 
 def _axis(values):
-    """0 to 1 if the values lie there, else from the least to the greatest."""
+    """Range of the axis: [0, 1] if it contains the values, else their range."""
     values = values[np.isfinite(values)]
     if not len(values) or (values.min() >= 0 and values.max() <= 1):
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""What a report says of the slides that were kept aside: scores, comparisons, agreement, calibration."""
+"""Section of the report on test slides: scores, comparisons, agreement, calibration."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from proportion_ssl.reporting._scores import EXPLAINED, figure
 
 @dataclass(frozen=True, eq=False)
 class ReportTest:
-    """Results on slides that nothing was learned from.
+    """Results on test slides, which were not used for training.
 
     Parameters
     ----------
     scores : DataFrame
-        One row per system, named by the index; columns are scores, and ``<score>_low`` and
-        ``<score>_high`` where they have intervals. A column ``patches`` is shown as a whole number.
+        One row per system, named by the index; columns are scores, and ``<score>_low`` and ``<score>_high``
+        if they have intervals. A column ``patches`` is shown as a whole number.
     comparisons : DataFrame, optional
-        Of :func:`~proportion_ssl.evaluation.compare_systems`, with a column ``score`` beside.
+        Output of :func:`~proportion_ssl.evaluation.compare_systems`, with an additional column ``score``.
     recorded, predicted : DataFrame of shape (n_cases, n_classes), optional
-        Shares by case; both or neither. Rows of NaN where there is no record or no cancer.
+        Shares by case; both or neither. Rows of NaN without a record or cancer.
     reliability : Reliability, optional
-        Of :func:`~proportion_ssl.evaluation.reliability`, on outlined patches of these slides.
+        Output of :func:`~proportion_ssl.evaluation.reliability` on outlined patches of these slides.
     scheme : GradingScheme, default=IASLC_2020
-        Grades are shown if it knows all classes.
+        Grades are shown if the scheme includes all classes.
     note : str, default=""
-        How the slides were predicted, in a sentence.
+        One sentence on how the slides were predicted.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class ReportTest:
 
 
 def view_test(test: Any, classes: Sequence[str]) -> dict[str, Any]:
-    """What the template writes of the test slides; everything empty without them."""
+    """Values for the template; empty without test slides."""
     empty = dict.fromkeys(("test_scores", "comparisons", "agreement", "panels", "patterns"))
     if test is None:
         return {**empty, "diagram": None, "test_note": "", "explained": []}
@@ -153,7 +153,7 @@ def _agreement_row(name, row):
 
 
 def _patterns(recorded, predicted, scheme):
-    """Predominant class and grade of each case, and how well they agree."""
+    """Predominant class and grade of each case, and their agreement."""
     found = {"class": [predominant_class(shares) for shares in (recorded, predicted)]}
     if scheme.knows(list(recorded.columns)):
         found["grade"] = [grade(shares, scheme) for shares in (recorded, predicted)]
@@ -176,6 +176,6 @@ def _patterns(recorded, predicted, scheme):
         if np.isfinite(kappa.value):
             text += f", {kind} {kappa.value:.2f} ({kappa.low:.2f} to {kappa.high:.2f})"
         else:
-            text += "; all are the same, so that kappa is not defined"
+            text += "; all are the same, so kappa is not defined"
         summary.append((what, text))
     return {"what": list(found), "rows": rows, "summary": summary, "scheme": scheme.name}

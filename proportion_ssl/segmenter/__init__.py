@@ -1,4 +1,4 @@
-"""Whole slides in, segmented slides out: the one place where slides and learning meet."""
+"""From whole slides to segmented slides: the only package that uses both slides and learning."""
 
 from proportion_ssl.segmenter.calibration import Calibration
 from proportion_ssl.segmenter.check import CohortCheck, CohortProblem, check_cohort

@@ -1,4 +1,4 @@
-"""Numbers in place of the names of slides and cases, and the file that tells which is which."""
+"""Replace the names of slides and cases by numbers, and write the key that maps them back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from proportion_ssl.slides import write_table
 
 
 def key_path(output: Path) -> Path:
-    """Where the key of an output folder is: beside the folder, so that the folder can be handed on."""
+    """Path of the key: beside the output folder, so that the folder can be shared without it."""
     return output.with_name(f"{output.name}_key.csv")
 
 
 def numbers(names: Iterable[str], word: str) -> dict[str, str]:
-    """A numbered name for each name, in their order.
+    """Map each name to a numbered name, in the given order.
 
     Parameters
     ----------
@@ -44,22 +44,22 @@ def numbers(names: Iterable[str], word: str) -> dict[str, str]:
 def anonymize_cohort(
     cohort: Cohort, masks: Mapping[str, Any] | None, output: Path
 ) -> tuple[Cohort, dict[str, Any] | None]:
-    """The same cohort with numbers for names, and the key written beside the output folder.
+    """Replace the names of a cohort by numbers, and write the key beside the output folder.
 
     Parameters
     ----------
     cohort : Cohort
     masks : mapping of str to mask, or None
-        Masks of tissue by slide.
+        Tissue masks by slide.
     output : Path
         Folder of the run.
 
     Returns
     -------
     anonymous : Cohort
-        Slides and cases are numbered in the order of the manifest. Paths stay.
+        Slides and cases are numbered in the order of the manifest. Paths are unchanged.
     masks : dict of str to mask, or None
-        By numbered slide.
+        Tissue masks by numbered slide.
     """
     slides = numbers(cohort.slides.index, "slide")
     cases = numbers(cohort.slides["case"], "case")
@@ -85,14 +85,14 @@ def write_key(
     cases: Sequence[str] | None = None,
     case_numbers: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the key: a line per slide.
+    """Write the key, one line per slide.
 
     Parameters
     ----------
     output : Path
-        Folder of the run; the key stands beside it.
+        Folder of the run; the key is written beside it.
     names, numbered : sequence of str
-        Of the slides.
+        Original and numbered names of the slides.
     cases : sequence of str, optional
         Case of each slide.
     case_numbers : mapping of str to str, optional

@@ -1,4 +1,4 @@
-"""What slides that were left out teach of the probabilities and proportions of a segmenter."""
+"""Calibrate the probabilities and proportions of a segmenter on left-out slides."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from proportion_ssl.segmenter.training import (
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """Predictions of slides by models that saw neither them nor other slides of their case.
+    """Predictions for slides by models that were trained without the case of the slide.
 
     Attributes
     ----------
     labels : ndarray of str, shape (n_patches,)
-        True classes of outlined patches of cancer that were left out.
+        True classes of the left-out patches that are outlined as cancer.
     probabilities : ndarray of shape (n_patches, n_classes)
-        Of these, given that they are cancer; of the raw classifier.
+        Class probabilities of these patches given cancer, from the uncalibrated classifier.
     bag_probabilities : dict of str to ndarray of shape (n_patches, n_classes)
-        By recorded case, those of its proposed tumor patches.
+        Class probabilities of the proposed tumor patches, by recorded case.
     shares : dict of str to ndarray of shape (n_patches, n_classes)
-        By slide, of all its patches, given that they are cancer; of the raw classifier.
+        Class probabilities of all patches given cancer, by slide, from the uncalibrated classifier.
     tumor : dict of str to ndarray of shape (n_patches,)
-        Of the same, the probability of cancer.
+        Probability of cancer of the same patches, by slide.
     """
 
     labels: np.ndarray
@@ -64,22 +64,22 @@ class LeftOut:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What was learned from slides that were left out.
+    """Result of the calibration on left-out slides.
 
     Attributes
     ----------
     temperature : float
-        That of the probabilities of the classes; 1 leaves them as they are.
+        Temperature of the class probabilities; 1 leaves them unchanged.
     source : str
-        What the temperature was fitted to.
+        Data that the temperature was fitted to.
     proportion_errors : ndarray of shape (n_classes,) or None
-        Of :func:`~proportion_ssl.evaluation.conformal_errors` at 90%; None without records.
+        Output of :func:`~proportion_ssl.evaluation.conformal_errors` at 90%; None without records.
     suggestions : DataFrame or None
-        Of :func:`~proportion_ssl.evaluation.suggest_slides`: recorded cases to outline next, and records to
-        read again; None without records.
+        Output of :func:`~proportion_ssl.evaluation.suggest_slides`: recorded cases to outline next, and
+        records to review; None without records.
     smoothing : float
-        Weight of neighboring patches that is best on outlined slides that were left out; 0 with fewer than
-        two of them, or if the gain in mean IoU is within one standard error.
+        Weight of neighboring patches with the best mean IoU on left-out outlined slides. 0 with fewer than
+        two such slides, or if the gain is within one standard error.
     """
 
     temperature: float
@@ -99,9 +99,9 @@ def leave_out(
     n_jobs: int | None = None,
     verbose: bool = False,
 ) -> LeftOut:
-    """Train without some cases in turn, and predict these.
+    """Leave out cases in turn: train without them and predict them.
 
-    Outlined cases are left out as well, where two or more others remain and still show every class.
+    Outlined cases are left out only if at least two others remain and still show every class.
 
     Parameters
     ----------
@@ -110,13 +110,13 @@ def leave_out(
         Not fitted.
     classifier : estimator
     folds : int
-        At most, at least 2.
+        Largest number of folds, at least 2.
     records : bool, default=True
         Whether the classifier learns from bags.
     n_jobs : int or None
-        Folds at once, as in joblib.
+        Number of folds run in parallel, as in joblib.
     verbose : bool, default=False
-        Whether to show a bar over the folds.
+        Whether to show a progress bar over the folds.
 
     Returns
     -------
@@ -125,15 +125,15 @@ def leave_out(
     Raises
     ------
     ValueError
-        If fewer than two cases could be left out, or folds is below 2.
+        If fewer than two cases can be left out, or folds is below 2.
     """
     bag_cases = [c for c in data.cohort.bag_cases if _slides_of(data, c)]
     outlined = list(dict.fromkeys(data.cases_of(data.labeled).tolist()))
     cases = list(dict.fromkeys([*outlined, *bag_cases]))
     if folds < 2 or len(cases) < 2:
         raise ValueError(
-            "Calibration leaves out outlined and recorded cases in turn and needs two or more folds; there "
-            f"are {len(cases)} cases and folds={folds}."
+            "Calibration leaves out outlined and recorded cases in turn and needs at least two cases and two "
+            f"folds; got {len(cases)} cases and folds={folds}."
         )
     rng = np.random.default_rng(0)
     fold_of: dict[str, int] = {}
@@ -162,20 +162,20 @@ def leave_out(
 def calibrate(
     data: CohortFeatures, left_out: LeftOut, *, smoothing: float | None = None
 ) -> Calibration:
-    """Temperature, smoothing, errors of proportions and suggestions from slides that were left out.
+    """Temperature, smoothing, proportion errors and suggestions from left-out slides.
 
     Parameters
     ----------
     data : CohortFeatures
-        For the records.
+        Supplies the records.
     left_out : LeftOut
     smoothing : float, optional
-        Weight of neighbors. Default: :func:`best_smoothing`.
+        Weight of neighboring patches. Default: :func:`best_smoothing`.
 
     Returns
     -------
     calibration : Calibration
-        The temperature is fitted to the outlines that were left out, else to records, else it is 1.
+        The temperature is fitted to left-out outlines if there are any, else to records; otherwise it is 1.
     """
     cohort = data.cohort
     names = pd.Index(left_out.bag_probabilities)
@@ -204,20 +204,20 @@ def calibrate(
 
 
 def best_smoothing(data: CohortFeatures, left_out: LeftOut, temperature: float) -> float:
-    """Weight of neighbors for the maps of new slides, from outlined slides that were left out.
+    """Weight of neighboring patches for the maps of new slides, chosen on left-out outlined slides.
 
     Parameters
     ----------
     data : CohortFeatures
-        For the outlines.
+        Supplies the outlines.
     left_out : LeftOut
     temperature : float
-        Of the probabilities of the classes.
+        Temperature of the class probabilities.
 
     Returns
     -------
     weight : float
-        One of ``WEIGHTS``, by the mean IoU; see :class:`Calibration`.
+        Element of ``WEIGHTS`` with the best mean IoU; see :class:`Calibration`.
     """
     classes = data.cohort.classes
     names = [
@@ -240,21 +240,21 @@ def best_smoothing(data: CohortFeatures, left_out: LeftOut, temperature: float) 
 def predicted_shares(
     data: CohortFeatures, left_out: LeftOut, temperature: float, smoothing: float
 ) -> pd.DataFrame:
-    """Predicted shares of the classes in recorded cases that were left out.
+    """Predicted class shares of left-out recorded cases.
 
     Parameters
     ----------
     data : CohortFeatures
     left_out : LeftOut
     temperature : float
-        Of the probabilities of the classes.
+        Temperature of the class probabilities.
     smoothing : float
         Weight of neighbors.
 
     Returns
     -------
     predicted : DataFrame
-        Cases by classes; NaN where no cancer was found.
+        One row per case, one column per class; NaN where no cancer was found.
     """
     classes = data.cohort.classes
     counts = {}
@@ -266,7 +266,7 @@ def predicted_shares(
 
 
 def _codes(data, left_out, name, temperature, smoothing, *, average=True):
-    """Classes of the cells of a slide that was left out."""
+    """Classes of the cells of a left-out slide."""
     shares, n_classes = left_out.shares[name], len(data.cohort.classes)
     if temperature != 1:
         shares = apply_temperature(shares, temperature)
@@ -276,7 +276,7 @@ def _codes(data, left_out, name, temperature, smoothing, *, average=True):
 
 
 def _slides_of(data, case):
-    """Slides of a bag whose features are at hand."""
+    """Slides of a bag whose features are available."""
     return [n for n in data.cohort.bags if data.cohort.case_of(n) == case and n in data.slides]
 
 

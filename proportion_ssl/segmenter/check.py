@@ -1,4 +1,4 @@
-"""Look at a cohort before anything is computed: slides, outlines and records, all problems at once."""
+"""Check slides, outlines and records of a cohort and report all problems before anything is computed."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ from proportion_ssl.slides.patches.mask_file import read_tissue_mask
 from proportion_ssl.slides.reading._resolution import PLAUSIBLE_MPP, contradicts
 
 VAGUE = "vague"
-LARGEST_CONTRADICTION = 1.5  # factor between resolution and magnification
-CAN_UPSAMPLE = 1.02  # how much coarser than the patches a slide may be
+LARGEST_CONTRADICTION = 1.5  # largest ratio of stated resolution to nominal magnification
+CAN_UPSAMPLE = 1.02  # largest ratio of the slide's mpp to that of the patches
 
 
 @dataclass(frozen=True)
 class CohortProblem:
-    """Something in a cohort that is wrong or doubtful.
+    """An error or a doubtful point in a cohort.
 
     Attributes
     ----------
     slide : str or None
-        Slide id; None: the cohort as a whole, a class or a case.
+        Slide id; None if the problem concerns a class, a case or the whole cohort.
     message : str
         What is wrong, and what to do.
     fatal : bool
-        Whether it has to be mended before the cohort can be used as it is written.
+        Whether the cohort cannot be used until this is fixed.
     """
 
     slide: str | None
@@ -67,17 +67,17 @@ class CohortProblem:
 
 @dataclass(frozen=True, eq=False)
 class CohortCheck:
-    """What :func:`check_cohort` found.
+    """Result of :func:`check_cohort`.
 
     Attributes
     ----------
     slides : DataFrame
-        By slide id: ``role``, ``case``, ``width`` and ``height`` at level 0, ``mpp``, ``reader``
-        ("features" for a feature file), ``n_patches`` with enough tissue, ``error``, the reason why it
-        cannot be used (empty where it can).
+        By slide id: ``role``, ``case``, ``width`` and ``height`` at level 0, ``mpp``, ``reader`` ("features"
+        for a feature file), ``n_patches`` with enough tissue, and ``error``, the reason why the slide cannot
+        be used (empty if it can).
     outlines : DataFrame
-        By slide id and class name: ``area`` in square millimeters, ``n_patches`` that get this
-        label and have enough tissue, ``dropped``, the share of the area in windows that do not.
+        By slide id and class name: ``area`` in square millimeters, ``n_patches`` with this label and enough
+        tissue, and ``dropped``, the share of the area in windows without enough tissue.
     records : DataFrame
         By case id: ``kind`` ("exact", "interval", "partial" or "predominant"), number of ``slides``, ``sum``
         of the percentages, ``least`` and ``most``, the smallest and largest sum within the intervals, and
@@ -85,7 +85,7 @@ class CohortCheck:
     mean_shares : Series
         By class: mean of the recorded percentages over the cases that state them; NaN without such a case.
     problems : list of CohortProblem
-        The fatal ones first.
+        Fatal problems first.
     """
 
     slides: pd.DataFrame
@@ -96,7 +96,7 @@ class CohortCheck:
 
     @property
     def fatal(self) -> bool:
-        """Whether a problem has to be mended."""
+        """Whether any problem is fatal."""
         return any(problem.fatal for problem in self.problems)
 
     def __str__(self) -> str:
@@ -144,30 +144,32 @@ def check_cohort(
     n_jobs: int | None = None,
     verbose: bool = False,
 ) -> CohortCheck:
-    """Open every slide and every outline of a cohort and list all problems; no features are computed.
+    """Open all slides and outlines of a cohort and list all problems, without computing features.
 
     Parameters
     ----------
     cohort : path-like or Cohort
-        A manifest, or what :func:`~proportion_ssl.load_cohort` returns. Rows of a manifest that cannot be
-        right are problems; the others are looked at all the same.
+        A manifest, or the result of :func:`~proportion_ssl.load_cohort`. Rows of a manifest with errors are
+        reported; the other rows are still checked.
     features : path-like, optional
-        Folder with feature files of another program, which are looked at in place of the slides; a slide
-        without one is a problem.
+        Folder with feature files of another program, which are checked instead of the slides. A slide without
+        a feature file is a problem.
     classes, rounding_step, standard_deviation
-        Of a manifest, as in :func:`~proportion_ssl.load_cohort`.
+        Options for reading a manifest, as in :func:`~proportion_ssl.load_cohort`.
     magnification : float, default=10
-        Of the patches.
+        Magnification of the patches.
     patch_size : int, default=224
+        Side of a patch in pixels.
+
     min_tissue : float in (0, 1], default=0.25
-        Least share of a patch that is tissue.
+        Smallest share of tissue in a patch.
     tissue_mask : mapping of str to path-like or ndarray, optional
-        Your own masks by slide, as in :class:`~proportion_ssl.SlideSegmenter`.
+        Your own tissue masks by slide, as in :class:`~proportion_ssl.SlideSegmenter`.
     bags_may_teach : bool, default=False
-        Whether a class that no outlined slide shows may be learned from the records of bags alone; otherwise
-        such a class is a fatal problem.
+        Whether a class without outlines may be learned from the records of bags alone. If False, such a class
+        is a fatal problem.
     n_jobs : int, optional
-        Slides looked at at once, as in joblib.
+        Number of slides checked in parallel, as in joblib.
     verbose : bool, default=False
         Whether to show a progress bar.
 
@@ -178,22 +180,22 @@ def check_cohort(
     Raises
     ------
     FileNotFoundError
-        If there is no such manifest, or no such folder of features.
+        If the manifest or the folder of features does not exist.
     TypeError, ValueError
-        If the manifest is no table of slides at all, or an argument is out of range.
+        If the manifest is not a table of slides, or an argument is out of range.
 
     Notes
     -----
-    Fatal: what is wrong in the manifest; slides and outlines that cannot be read; a resolution outside
-    0.08 to 20 microns per pixel, or coarser than the patches; no tissue; outlines whose name is no
-    class; a labeled slide whose outlines label no patch; no labeled slide at all; a class that only
-    bags have.
+    Fatal: errors in the manifest; slides and outlines that cannot be read; a resolution outside 0.08 to 20
+    microns per pixel, or coarser than that of the patches; no tissue; outlines whose name is not a class; a
+    labeled slide whose outlines label no patch; no labeled slide; a class that only bags have. Problems that
+    may follow from another reported error are left out.
 
-    Warnings: a resolution that contradicts the magnification in the file by more than a factor 1.5, or, as
-    given in the manifest, the resolution in the file by more than 2%;
-    more than 5% of a class's outlined area in windows that the tissue rule drops; a class that nothing
-    shows, or only one case; fewer than two outlined cases, which cross-validation needs; no test
-    slides; test slides with nothing to compare with.
+    Warnings: a resolution that differs from the magnification in the file by more than a factor of 1.5; a
+    resolution in the manifest that differs from that in the file by more than 2%; more than 5% of a class's
+    outlined area in windows that the tissue mask drops; a class without outlines and records, or with
+    outlines in one case only; fewer than two outlined cases, which cross-validation needs; no test slides;
+    test slides without outlines and proportions.
 
     Examples
     --------
@@ -231,7 +233,7 @@ def check_cohort(
         rejected_columns = [name for name in read.columns if name not in cohort.classes]
     elif classes is not None or rounding_step is not None or standard_deviation is not None:
         raise ValueError(
-            "classes, rounding_step and standard_deviation are for a manifest; give them to load_cohort."
+            "classes, rounding_step and standard_deviation apply to a manifest; pass them to load_cohort."
         )
     else:
         problems += [
@@ -266,7 +268,7 @@ def check_cohort(
         for name in entries
     }
     for name, view in views.items():
-        for column in rejected_columns:  # outlines of it have no class as long as it is rejected
+        for column in rejected_columns:  # the rejected column is already reported
             view.unknown.pop(column, None)
         problems += _slide_problems(name, cohort.slides.loc[name], view, cohort.classes)
     problems += _cohort_problems(cohort, views, bags_may_teach, rejected)
@@ -281,13 +283,13 @@ def check_cohort(
 
 
 def _foreign_files(folder: Any) -> dict[str, Path] | None:
-    """Feature files of another program by slide; None if they are of this package, which has the slides."""
+    """Feature files of another program by slide; None if this package wrote them from the slides."""
     files = find_features(folder)
     own = set()
     for path in files.values():
         try:
             own.add(is_own_file(path))
-        except FeatureFileError:  # a problem of its slide
+        except FeatureFileError:  # reported with its slide
             continue
     if own == {True, False}:
         is_foreign_folder(folder)  # raises, naming two files
@@ -299,7 +301,9 @@ def _with_files(
 ) -> tuple[Cohort, list[CohortProblem]]:
     """The cohort with feature files in place of slides, and a problem for each slide without one."""
     missing = [name for name in cohort.slides.index if name not in files]
-    message = f"{folder} has no features of it; a feature file is named as its slide."
+    message = (
+        f"{folder} has no feature file for this slide; a feature file has the name of its slide."
+    )
     slides = cohort.slides.assign(
         path=[files.get(name) for name in cohort.slides.index], image=cohort.slides["path"]
     )
@@ -312,7 +316,7 @@ def _with_files(
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """A slide to look at."""
+    """A slide to check."""
 
     path: Any
     annotation: Any
@@ -327,7 +331,7 @@ class _Entry:
 
 @dataclass(eq=False)
 class _View:
-    """What a slide shows."""
+    """Findings for one slide."""
 
     error: str = ""  # why it cannot be used
     dimensions: tuple[int, int] | None = None
@@ -338,12 +342,12 @@ class _View:
     n_patches: int = 0
     outlines: dict[str, tuple[float, int, float]] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)  # labeled patches outside the tissue
-    unknown: dict[str, int] = field(default_factory=dict)  # outlines by names that are no class
+    unknown: dict[str, int] = field(default_factory=dict)  # outlines whose name is not a class
     outline_error: str = ""
 
 
 def _look(entry: _Entry) -> _View:
-    """Open a slide and its outlines, and note what is wrong instead of raising."""
+    """Open a slide and its outlines; errors are recorded, not raised."""
     view = _View()
     try:
         if is_feature_file(entry.path):
@@ -390,7 +394,7 @@ def _reason(error: Exception) -> str:
 def _resolution_error(mpp: float, magnification: float) -> str:
     finest, coarsest = PLAUSIBLE_MPP
     if not finest <= mpp <= coarsest:
-        return f"{mpp:g} microns per pixel cannot be right; state them in the column mpp of the manifest."
+        return f"{mpp:g} microns per pixel is implausible; give the true value in column mpp."
     wanted = magnification_to_mpp(magnification)
     if mpp > wanted * CAN_UPSAMPLE:
         return (
@@ -523,7 +527,7 @@ def _as_text(table: pd.DataFrame) -> str:
 def _slide_problems(
     name: str, row: pd.Series, view: _View, classes: Sequence[str]
 ) -> list[CohortProblem]:
-    """What is wrong with one slide."""
+    """Problems of one slide."""
     found = []
     if view.error:
         found.append(CohortProblem(name, view.error, True))
@@ -531,7 +535,7 @@ def _slide_problems(
         factor = view.mpp / magnification_to_mpp(view.magnification)
         if max(factor, 1 / factor) > LARGEST_CONTRADICTION:
             message = (
-                f"has {view.mpp:.4g} microns per pixel, but the file names a magnification of"
+                f"has {view.mpp:.4g} microns per pixel, but the file states a magnification of"
                 f" {view.magnification:g}x, which is about {10 / view.magnification:.4g}; check which"
                 " is right."
             )
@@ -547,7 +551,7 @@ def _slide_problems(
     if view.unknown:
         listed = ", ".join(f"{label!r} ({count})" for label, count in sorted(view.unknown.items()))
         message = (
-            f"outlines are named {listed}, which is no class ({', '.join(classes)}), nor {NON_CANCER!r} or"
+            f"outlines are named {listed}, which is not a class ({', '.join(classes)}), {NON_CANCER!r} or"
             f" {VAGUE!r}; rename them or the columns of the manifest."
         )
         found.append(CohortProblem(name, message, True))

@@ -1,4 +1,4 @@
-"""Patches have places: class probabilities smoothed over neighboring patches of a slide."""
+"""Smooth class probabilities over neighboring patches of a slide."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,58 +26,58 @@ def smooth_probabilities(
     tol: float = 1e-4,
     max_iter: int = 100,
 ) -> np.ndarray:
-    """Class probabilities of patches, given those of the eight patches around each.
+    """Smooth the class probabilities of patches over their eight neighbors.
 
     Parameters
     ----------
     cells : array-like of int, shape (n_patches, 2)
         Row and column of each patch in the grid of its slide, as ``PatchGrid.cells``. Patches may be missing.
     probabilities : array-like of shape (n_patches, n_classes)
-        Of any classifier that looks at one patch at a time. Rows sum to 1.
+        Probabilities from a classifier that sees one patch at a time. Rows sum to 1.
     weight : float
-        At least 0. By how much the log-probability of a class rises for each neighbor of that class. 0: the
-        probabilities stay what they are.
+        Increase of the log-probability of a class for each neighbor of that class, at least 0. 0 leaves the
+        probabilities unchanged.
     slide_ids : array-like of shape (n_patches,), optional
-        Slide of each patch; patches of different slides are no neighbors. Default: all are of one slide.
+        Slide of each patch; patches of different slides are not neighbors. Default: one slide.
     step : int, default=1
-        Neighbors are this many cells apart: the cells along the side of a window, where windows overlap or
-        the map is finer than they are. Nearer cells see the same tissue and say nothing new of it; this way
-        a weight means the same on every map.
+        Distance of neighbors in cells. Where windows overlap or the map is finer than the windows: the number
+        of cells along the side of a window. Nearer cells see the same tissue and add no information; with
+        this step a weight has the same meaning on every map.
     keep_shares : bool, default=False
-        Whether the mean probability of each class over each slide stays what it is. For probabilities that
-        already follow the recorded proportions of the slide, such as the labels of
-        :class:`~proportion_ssl.SoftAssignmentSelector`: neighbors then say where the classes are, and the
-        record goes on to say how much of each there is.
+        Whether to preserve the mean probability of each class in each slide. For probabilities that already
+        follow the recorded proportions of the slide, such as the labels of
+        :class:`~proportion_ssl.SoftAssignmentSelector`: neighbors then determine where the classes are, and
+        the record how much of each there is.
     tol : float, default=1e-4
-        Ends when no probability changes by more than this in a turn.
+        Iteration stops when no probability changes by more than this.
     max_iter : int, default=100
-        Most turns.
+        Largest number of iterations.
 
     Returns
     -------
     smoothed : ndarray of float64, shape (n_patches, n_classes)
-        Rows sum to 1. If no patch of a slide has neighbors, all keep their probabilities.
+        Rows sum to 1. Unchanged in slides where no patch has neighbors.
 
     Raises
     ------
     ValueError
-        When shapes do not fit together, two patches of a slide are in one cell, or the weight is negative or
-        not finite, or `step` is below 1.
+        If shapes do not match, two patches of a slide share a cell, the weight is negative or not finite, or
+        `step` is below 1.
 
     Notes
     -----
-    The labels y of a slide have the energy of a Potts model [1]_,
+    The labels y of a slide follow a Potts model [1]_ with energy
 
     ``E(y) = -sum_i log f_i(y_i) - weight * (number of neighbors with equal labels)``,
 
-    and its distribution ``exp(-E)`` is approximated by independent patches, the mean field,
-    ``q_ic ~ f_ic exp(weight * sum_j q_jc)``, j the neighbors of i. Patches are renewed in four groups without
-    neighbors within a group, so that every step raises the lower bound of the log-likelihood,
-    ``sum_i sum_c q_ic (log f_ic - log q_ic) + weight * sum_ij sum_c q_ic q_jc``.
+    The distribution ``exp(-E)`` is approximated by independent patches (mean field),
+    ``q_ic ~ f_ic exp(weight * sum_j q_jc)``, where j runs over the neighbors of i. Patches are updated in
+    four groups without neighbors within a group, so that every step increases the lower bound of the
+    log-likelihood, ``sum_i sum_c q_ic (log f_ic - log q_ic) + weight * sum_ij sum_c q_ic q_jc``.
 
-    With ``keep_shares`` the bound is raised among the q with these means. All patches are renewed at once:
-    what the neighbors make of the probabilities goes through
-    ``proportion_ssl.pseudo_labels.exact_assignment.sinkhorn``, and half way to the result.
+    With ``keep_shares`` the bound is maximized over the q with the given means. All patches are updated at
+    once: the mean-field update is projected with ``proportion_ssl.pseudo_labels.exact_assignment.sinkhorn``,
+    and the step goes half of the way to the result.
 
     References
     ----------
@@ -123,17 +123,17 @@ def choose_weight(
     keep_shares: bool = False,
     weights: Sequence[float] = WEIGHTS,
 ) -> float:
-    """Weight of the neighbors that is best on outlined slides, if it is clearly better than none.
+    """Choose the weight of neighbors with the best mean IoU on outlined slides.
 
     Parameters
     ----------
     cells : array-like of int, shape (n_patches, 2)
     probabilities : array-like of shape (n_patches, n_classes)
-        Of classifiers that did *not* learn from the slide of the patch, as a cross-validation by slide gives
-        them: of slides that were learned from they are too sure, and the weight would be too small.
+        Probabilities from classifiers that were *not* trained on the slide of the patch, such as those of a
+        cross-validation by slide. On training slides they are overconfident, and the weight would be too
+        small.
     y : array-like of shape (n_patches,)
-        Class of each patch; None or NaN for patches without one, which are smoothed with the others and
-        not scored.
+        Class of each patch; None or NaN for patches without a label, which are smoothed but not scored.
     slide_ids : array-like of shape (n_patches,)
     classes : sequence of n_classes
         Class of each column of ``probabilities``.
@@ -142,19 +142,19 @@ def choose_weight(
     keep_shares : bool, default=False
         As in :func:`smooth_probabilities`: for probabilities that follow the proportions of these slides.
     weights : sequence of float
-        What is compared.
+        Candidates.
 
     Returns
     -------
     weight : float
-        That of the largest mean IoU over all labeled patches, the smallest of equally good ones. The
-        smallest of all weights, if the gain over it is within one standard error, a jackknife over the
-        groups, or if only one group has labels.
+        The candidate with the largest mean IoU over all labeled patches; the smallest in case of ties. The
+        smallest candidate if the gain over it is within one standard error (jackknife over groups), or if
+        only one group has labels.
 
     Raises
     ------
     ValueError
-        As :func:`smooth_probabilities`; when no patch has a label, or one that ``classes`` does not name.
+        As in :func:`smooth_probabilities`; also if no patch has a label, or a label is not in ``classes``.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def choose_weight(
     if y.shape != (len(cells),) or len(classes) != probabilities.shape[1]:
         raise ValueError(
             f"y has shape {y.shape} and there are {len(classes)} classes; {len(cells)} patches with "
-            f"{probabilities.shape[1]} columns of probabilities need one label each and one class per column."
+            f"{probabilities.shape[1]} columns of probabilities need one label per patch and one class each."
         )
     labeled = ~pd.isna(y)
     codes = {name: code for code, name in enumerate(classes)}
@@ -195,20 +195,20 @@ def choose_weight(
 
 
 def clearly_best(confusions: np.ndarray, n_classes: int) -> int:
-    """Which of several predictions has the best mean IoU; the first unless another is clearly better.
+    """Index of the prediction with the best mean IoU; 0 unless another is clearly better.
 
     Parameters
     ----------
     confusions : ndarray of shape (n_predictions, n_groups, n_rows, n_columns)
         Confusion matrices by prediction and group.
     n_classes : int
-        Rows and columns that are scored, from the first.
+        Number of rows and columns that are scored, counted from the first.
 
     Returns
     -------
     best : int
-        0 unless the gain over the first exceeds its standard error, ``(n - 1) / n`` times the sum of squares
-        of the gains without one group in turn about their mean, its root.
+        0 unless the gain over the first exceeds its jackknife standard error,
+        ``sqrt((n - 1) / n * sum_i (gain_i - mean(gain))^2)`` with ``gain_i`` the gain without group i of n.
     """
     has_labels = confusions.sum(axis=(0, 2, 3)) > 0
     confusions = confusions[:, has_labels]
@@ -248,7 +248,7 @@ def _check(cells, probabilities, slide_ids):
 
 
 def _apart(cells: np.ndarray, slides: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cells and slides so that those `step` cells apart touch: a slide for each of step x step shifts."""
+    """Cells and slides in which cells `step` apart become adjacent: one slide per shift (step x step)."""
     if step == 1:
         return cells, slides
     shift = cells % step
@@ -257,7 +257,7 @@ def _apart(cells: np.ndarray, slides: np.ndarray, step: int) -> tuple[np.ndarray
 
 
 def _neighbors(cells: np.ndarray, slides: np.ndarray) -> csr_array:
-    """Which patches touch by a side or a corner: a symmetric matrix of zeros and ones."""
+    """Adjacency matrix of patches that share a side or a corner, symmetric, of zeros and ones."""
     n = len(cells)
     place = (cells - cells.min(axis=0, initial=0) + 1).astype(np.int64)
     height, width = place.max(axis=0, initial=0) + 2
@@ -269,7 +269,7 @@ def _neighbors(cells: np.ndarray, slides: np.ndarray) -> csr_array:
         row, column = cells[order[twice[0]]].tolist()
         raise ValueError(
             f"Two patches of a slide are in row {row}, column {column}. Average the probabilities of windows "
-            "that overlap first, and name the slides by slide_ids."
+            "that overlap first, or pass slide_ids if the patches are from several slides."
         )
     pairs = []
     for step in (
@@ -277,7 +277,7 @@ def _neighbors(cells: np.ndarray, slides: np.ndarray) -> csr_array:
         width - 1,
         width,
         width + 1,
-    ):  # the other four are these, seen from the other side
+    ):  # the other four follow by symmetry
         found = np.searchsorted(ordered, keys + step)
         found[found == n] = 0
         is_there = ordered[found] == keys + step
@@ -288,9 +288,9 @@ def _neighbors(cells: np.ndarray, slides: np.ndarray) -> csr_array:
 
 
 def _turns(cells, probabilities, weight, slides) -> Iterator[np.ndarray]:
-    """Probabilities after each turn of the mean field, in which every patch is renewed once."""
+    """Probabilities after each mean-field iteration, which updates every patch once."""
     neighbors = _neighbors(cells, slides)
-    with np.errstate(divide="ignore"):  # what is impossible stays so
+    with np.errstate(divide="ignore"):  # probabilities of 0 stay 0
         log_f = np.log(probabilities)
     color = 2 * (cells[:, 0] % 2) + cells[:, 1] % 2
     groups = [np.flatnonzero(color == c) for c in range(4)]
@@ -303,7 +303,7 @@ def _turns(cells, probabilities, weight, slides) -> Iterator[np.ndarray]:
 
 
 def _turns_with_shares(cells, probabilities, weight, slides) -> Iterator[np.ndarray]:
-    """As :func:`_turns`, but every turn leaves the mean probabilities of each slide as they are."""
+    """As :func:`_turns`, with the mean probabilities of each slide preserved."""
     neighbors = _neighbors(cells, slides)
     sums = np.zeros((slides.max() + 1, probabilities.shape[1]))
     np.add.at(sums, slides, probabilities)

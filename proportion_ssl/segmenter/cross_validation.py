@@ -1,4 +1,4 @@
-"""Scores of systems on outlined cases left out in turn."""
+"""Cross-validation of systems over outlined cases."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cross_validate_cases(
     n_jobs: int | None,
     verbose: bool,
 ) -> pd.DataFrame:
-    """Train proposer and systems without some outlined cases, and score them on these.
+    """Train proposer and systems without some outlined cases, and score them on these cases.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ def cross_validate_cases(
         Not fitted.
     systems : mapping of str to System
     folds : int
-        At most.
+        Largest number of folds.
     n_jobs : int or None
-        Folds at once, as in joblib.
+        Number of folds run in parallel, as in joblib.
     verbose : bool
-        Whether to show a bar over the folds.
+        Whether to show a progress bar over the folds.
 
     Returns
     -------
@@ -62,8 +62,8 @@ def cross_validate_cases(
     n_cases = len(np.unique(cases))
     if n_cases < 2 or folds < 2:
         raise ValueError(
-            "Cross-validation leaves out outlined cases in turn and needs two or more folds; "
-            f"there are {n_cases} outlined cases and folds={folds}."
+            "Cross-validation leaves out outlined cases in turn and needs at least two cases and two folds; "
+            f"got {n_cases} outlined cases and folds={folds}."
         )
     told = data.cohort.proportions.loc[data.cohort.bag_cases].dropna()
     if any(system.records for system in systems.values()) and len(told):

@@ -1,4 +1,4 @@
-"""Scores of segmented slides against their outlines, by slide, by case and pooled."""
+"""Score segmented slides against their outlines, by slide, by case and pooled."""
 
 from __future__ import annotations
 
@@ -24,23 +24,22 @@ class Evaluation:
     Attributes
     ----------
     by_slide, by_case : DataFrame
-        One row per slide or case: ``patches`` with an outlined class of cancer, ``OP`` (share of them that
-        are right), ``PC`` (mean over the classes of TP / (TP + FP)), ``mIoU`` (mean over the
-        classes that occur of TP / (TP + FP + FN)), ``tumor_recall`` and ``tumor_precision`` of
-        cancer against "non-cancer" (NaN where the latter is not outlined), and
-        ``proportion_error``, the mean over the bags or slides of ``sum_c |recorded - predicted|``,
-        at most 1, recorded shares being the nearest within their interval (NaN without a record,
-        or for a part of the slides of a case).
+        One row per slide or case: ``patches`` outlined as a class of cancer, ``OP`` (share of them predicted
+        correctly), ``PC`` (mean over the classes of TP / (TP + FP)), ``mIoU`` (mean over the classes that
+        occur of TP / (TP + FP + FN)), ``tumor_recall`` and ``tumor_precision`` of cancer against "non-cancer"
+        (NaN where the latter is not outlined), and ``proportion_error``, the mean over the bags or slides of
+        ``sum_c |recorded - predicted|``, at most 1, with the nearest shares within the recorded intervals
+        (NaN without a record, or if slides of the case are missing).
     pooled : Series
-        The same over the patches of all slides together; ``proportion_error`` is the mean.
+        The same scores over the patches of all slides; ``proportion_error`` is the mean.
     confusion : DataFrame
-        Outlined classes by predicted ones, in patches. A predicted class "no tissue" counts outlined windows
-        that the tissue rule dropped.
+        Number of patches by outlined class (rows) and predicted class (columns). The predicted class "no
+        tissue" counts outlined windows that the tissue mask dropped.
     confusion_by_case : dict of str to ndarray
-        The same by case, for intervals.
+        The confusion matrix of each case, for intervals.
     recorded, predicted : DataFrame
-        Shares of the classes by case: as they are on record, and of the predicted cancer of all its slides.
-        Rows of NaN where there is no record or no cancer, or a slide of the case is missing.
+        Class shares by case: recorded, and in the predicted cancer of all slides of the case. Rows of NaN
+        where there is no record or no cancer, or a slide of the case is missing.
     """
 
     by_slide: pd.DataFrame
@@ -89,11 +88,11 @@ def evaluate_segmentations(
     Parameters
     ----------
     segmentations : dict of str to SlideSegmentation
-        By name; patches side by side.
+        By slide name, with non-overlapping patches.
     outlined : dict of str to OutlinedPatches
-        Of (some of) these slides; the others have a proportion error alone.
+        Outlined patches of some or all of these slides; the other slides get a proportion error only.
     cohort : Cohort
-        Gives classes, cases and records.
+        Supplies classes, cases and records.
 
     Returns
     -------
@@ -132,19 +131,19 @@ def evaluate_segmentations(
 def confusion_of(
     predicted: np.ndarray, outlined: OutlinedPatches, classes: Sequence[str]
 ) -> np.ndarray:
-    """Patches by outlined and predicted class.
+    """Count patches by outlined and predicted class.
 
     Parameters
     ----------
     predicted : ndarray of str, shape (n_patches,)
     outlined : OutlinedPatches
-        Of the same patches.
+        Labels of the same patches.
     classes : sequence of str
 
     Returns
     -------
     matrix : ndarray of int, shape (n_classes + 1, n_classes + 2)
-        Rows: the classes and "non-cancer"; columns: these and "no tissue".
+        Rows: the classes and "non-cancer". Columns: the same and "no tissue".
     """
     names = [*classes, NON_CANCER]
     position = {name: index for index, name in enumerate(names)}
@@ -158,7 +157,7 @@ def confusion_of(
 
 
 def scores_of(matrix: np.ndarray, n_classes: int) -> dict[str, float]:
-    """Scores from a matrix of :func:`confusion_of`.
+    """Scores from a confusion matrix (:func:`confusion_of`).
 
     Parameters
     ----------
@@ -181,20 +180,20 @@ def scores_of(matrix: np.ndarray, n_classes: int) -> dict[str, float]:
 
 
 def proportion_error(counts: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
-    """Distance of predicted counts from recorded intervals, in [0, 1]; NaN without either.
+    """Distance of predicted shares from recorded intervals, in [0, 1]; NaN if either is missing.
 
     Parameters
     ----------
     counts : ndarray of shape (n_classes,)
-        Predicted patches of each class.
+        Number of predicted patches of each class.
     lower, upper : ndarray of shape (n_classes,)
         Recorded intervals of the shares.
 
     Returns
     -------
     error : float
-        ``min(1, sum_c |recorded_c - predicted_c|)``, recorded shares being the nearest proportions within
-        the intervals.
+        ``min(1, sum_c |recorded_c - predicted_c|)``, with the nearest proportions within the recorded
+        intervals.
     """
     if not counts.sum() or np.isnan(lower).any():
         return np.nan
@@ -204,7 +203,7 @@ def proportion_error(counts: np.ndarray, lower: np.ndarray, upper: np.ndarray) -
 
 
 def _proportions(groups, counts, cohort):
-    """Recorded and predicted shares of the cases whose slides are all there."""
+    """Recorded and predicted shares of the cases without missing slides."""
     recorded, predicted = {}, {}
     for case, names in groups.items():
         total = np.sum([counts[name] for name in names], axis=0).astype(float)
@@ -225,7 +224,7 @@ def _rows(groups, matrices, counts, cases, cohort):
         lower, upper = (
             table.loc[case].to_numpy(dtype=float) for table in (cohort.lower, cohort.upper)
         )
-        is_whole = set(cohort.case_slides(case)) == set(names)  # a record is of the whole case
+        is_whole = set(cohort.case_slides(case)) == set(names)  # a record describes the whole case
         error = proportion_error(sum(counts[name] for name in names), lower, upper)
         rows[group] = {
             **scores_of(matrix, len(cohort.classes)),

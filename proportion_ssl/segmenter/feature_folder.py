@@ -1,4 +1,4 @@
-"""Cohorts whose features another program made: from a folder and a table to what ``fit`` takes."""
+"""Training data from a manifest and a folder of feature files of another program."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class TrainingData(NamedTuple):
     y : ndarray of str, shape (n_patches,)
         Their classes.
     bags : Bags or None
-        Features of the recorded cases with their proportions, left in their files; None without records.
+        Features of the recorded cases, read from their files on demand, with their proportions; None without
+        records.
     groups : ndarray of str, shape (n_patches,)
         Case of each patch of `X`.
     cohort : CohortFeatures
-        All that was read: windows and labels by slide, slides that failed.
+        Windows and labels by slide, and slides that failed.
     """
 
     X: np.ndarray
@@ -55,12 +56,12 @@ def read_training_data(
     Parameters
     ----------
     cohort : path-like or Cohort
-        A manifest, or what :func:`~proportion_ssl.load_cohort` returns with ``need_slides=False``.
+        A manifest, or the result of :func:`~proportion_ssl.load_cohort` with ``need_slides=False``.
     features : path-like
-        Folder with a feature file per slide, of TRIDENT, CLAM, STAMP, slideflow or this package, named as
-        the slide.
+        Folder with one feature file per slide, of TRIDENT, CLAM, STAMP, slideflow or this package. Each file
+        has the name of its slide.
     classes, rounding_step, standard_deviation
-        Of a manifest, as in :func:`~proportion_ssl.load_cohort`.
+        Options for reading a manifest, as in :func:`~proportion_ssl.load_cohort`.
 
     Returns
     -------
@@ -69,17 +70,17 @@ def read_training_data(
     Raises
     ------
     FileNotFoundError
-        If the manifest, the folder or outlines do not exist.
+        If the manifest, the folder or an outline file does not exist.
     ValueError
         If slides have no feature file, features were made in different ways, no slide can be used, or a
         class is not outlined.
 
     Notes
     -----
-    Slides are opened only where they exist and features do not say enough: the microns per pixel that CLAM
-    and STAMP do not state and the column ``mpp`` does not give, and the scanned part of MRXS and SCN slides.
-    Patches outlined as "non-cancer" are left out; every patch of a recorded case counts as cancer.
-    :class:`~proportion_ssl.SlideSegmenter` proposes the cancer instead.
+    Slides are opened only if they exist and the features lack information: the microns per pixel, which CLAM
+    and STAMP do not store, if the column ``mpp`` is empty; and the scanned region of MRXS and SCN slides.
+    Patches outlined as "non-cancer" are left out, and every patch of a recorded case counts as cancer. To
+    propose the cancer patches, use :class:`~proportion_ssl.SlideSegmenter`.
     """
     if not isinstance(cohort, Cohort):
         cohort = load_cohort(
@@ -102,23 +103,23 @@ def read_training_data(
 
 
 def with_features(cohort: Cohort, features: str | PathLike[str]) -> Cohort:
-    """The cohort with the feature files of a folder in place of its slides.
+    """Replace the slides of a cohort by the feature files of a folder.
 
     Parameters
     ----------
     cohort : Cohort
     features : path-like
-        Folder; files are named as the slides.
+        Folder; each file has the name of its slide.
 
     Returns
     -------
     joined : Cohort
-        Its ``slides`` have the feature files as ``path``, the slides themselves as ``image``.
+        In ``slides``, ``path`` is the feature file and ``image`` the slide itself.
 
     Raises
     ------
     FeatureFileError
-        If slides have no file.
+        If a slide has no feature file.
     """
     found = find_features(features)
     names = cohort.slides.index.tolist()
@@ -127,7 +128,7 @@ def with_features(cohort: Cohort, features: str | PathLike[str]) -> Cohort:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise FeatureFileError(
             f"{features} has no features of {', '.join(missing[:5])}{more}; it holds "
-            f"{', '.join(list(found)[:3])}, ...: a feature file is named as its slide"
+            f"{', '.join(list(found)[:3])}, ...: a feature file has the name of its slide"
         )
     slides = cohort.slides.assign(path=[found[name] for name in names])
     return replace(cohort, slides=slides.assign(image=cohort.slides["path"]))
@@ -139,7 +140,7 @@ def feature_file_of(name: str, features: str | PathLike[str]) -> Path:
     Parameters
     ----------
     name : str
-        Of the slide.
+        Name of the slide.
     features : path-like
         Folder.
 
@@ -150,7 +151,7 @@ def feature_file_of(name: str, features: str | PathLike[str]) -> Path:
     Raises
     ------
     FeatureFileError
-        If there is none.
+        If the folder has no file for the slide.
     """
     found = find_features(features)
     if name not in found:
@@ -159,7 +160,7 @@ def feature_file_of(name: str, features: str | PathLike[str]) -> Path:
 
 
 def as_cohort(cohort: str | PathLike[str] | Cohort, features: Any = None, **options: Any) -> Cohort:
-    """A cohort from a manifest; with the files of `features` if that holds features of another program.
+    """Read a cohort, and use the feature files of another program if `features` holds such files.
 
     Parameters
     ----------
@@ -167,7 +168,7 @@ def as_cohort(cohort: str | PathLike[str] | Cohort, features: Any = None, **opti
     features : path-like, optional
         Folder of features.
     **options
-        Of :func:`~proportion_ssl.load_cohort`.
+        Options of :func:`~proportion_ssl.load_cohort`.
 
     Returns
     -------
@@ -181,7 +182,7 @@ def as_cohort(cohort: str | PathLike[str] | Cohort, features: Any = None, **opti
             if features is None or Path(features).is_dir():
                 raise
             raise FileNotFoundError(
-                f"{error}\nNor is there a folder {features} of features to take in place of the slides."
+                f"{error}\nThe folder of features {features} was not found either."
             ) from None
     is_joined = "image" in cohort.slides or cohort.slides["path"].map(is_feature_name).all()
     return with_features(cohort, features) if is_foreign and not is_joined else cohort

@@ -1,4 +1,4 @@
-"""Class probabilities by linear maps, in numpy alone: what a machine that only predicts runs."""
+"""Class probabilities from linear maps in plain numpy, for machines that only predict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 @dataclass(frozen=True, eq=False)
 class LinearPredictor:
-    """Weighted mean, over the views of a patch, of the softmax of a linear map of each view.
+    """Weighted mean over views of the softmax of a linear map of each view.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class LinearPredictor:
 
     @property
     def n_features(self) -> int:
-        """Columns that are read: all views side by side."""
+        """Number of input columns: all views, concatenated."""
         return self.coef.shape[0] * self.coef.shape[2]
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ class LinearPredictor:
         Parameters
         ----------
         X : ndarray of shape (n_patches, at least n_features)
-            Further columns (views that the map does not use) are left aside.
+            Further columns (unused views) are ignored.
 
         Returns
         -------
@@ -63,13 +63,13 @@ class LinearPredictor:
 
 
 def of_classifier(model: Any) -> LinearPredictor | None:
-    """The linear map of a fitted classifier of features; None if it is none.
+    """Linear map of a fitted classifier of features; None if the classifier is not linear.
 
     Parameters
     ----------
     model : classifier
-        With ``to_logistic_regression`` as the classifiers of this package, or fitted
-        :class:`~sklearn.linear_model.LogisticRegression` itself.
+        Has ``to_logistic_regression``, like the classifiers of this package, or is a fitted
+        :class:`~sklearn.linear_model.LogisticRegression`.
 
     Returns
     -------
@@ -78,12 +78,12 @@ def of_classifier(model: Any) -> LinearPredictor | None:
     if hasattr(model, "to_logistic_regression"):
         try:
             model = model.to_logistic_regression()
-        except ValueError:  # more than a linear head was trained
+        except ValueError:  # not only a linear head was trained
             return None
     if type(model).__name__ != "LogisticRegression":
         return None
     coef, intercept = np.asarray(model.coef_), np.asarray(model.intercept_)
-    if len(coef) == 1:  # scikit-learn keeps the difference of two classes
+    if len(coef) == 1:  # for two classes scikit-learn stores the difference
         coef, intercept = (
             np.concatenate([0 * coef, coef]),
             np.concatenate([0 * intercept, intercept]),
@@ -92,7 +92,7 @@ def of_classifier(model: Any) -> LinearPredictor | None:
 
 
 def of_proposer(proposer: Any) -> LinearPredictor | None:
-    """The linear maps of a fitted tumor proposer; None if its net is more than that.
+    """Linear maps of a fitted tumor proposer; None if its net is not linear.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def of_proposer(proposer: Any) -> LinearPredictor | None:
     Returns
     -------
     predictor : LinearPredictor or None
-        Classes "False" and "True" (tumor).
+        Its classes are "False" and "True" (tumor).
     """
     net = proposer.net_
     experts, weights = getattr(net, "experts_", [net]), getattr(net, "fusion_", None)

@@ -1,4 +1,4 @@
-"""A segmenter in one file without code: a zip of JSON, safetensors and an exported network."""
+"""Save a segmenter to one file without code: a zip archive of JSON, safetensors and an exported network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from proportion_ssl.segmenter.linear_predictor import LinearPredictor
 from proportion_ssl.segmenter.prediction import Models
 
 FORMAT = "proportion_ssl segmenter"
-VERSION = 1  # raise it when a file of today would be read wrongly, or not at all
+VERSION = 1  # increase when files of the current version could no longer be read correctly
 
 ABOUT, LINEAR, NETWORK = "segmenter.json", "linear.safetensors", "network.zip"
 MODELS = {"classifier": "classifier.safetensors", "proposer": "proposer.safetensors"}
@@ -39,7 +39,7 @@ MAX_BYTES = {
 }
 
 
-#: Parameters that are kept; classifier, embedder, proposer and normalizer are kept by what they became.
+#: Parameters that are saved. Of classifier, embedder, proposer and normalizer the fitted objects are saved.
 PARAMETERS = ("patch_size", "stride", "min_tissue")
 STATE = ("classes_", "features_", "reference_slide_", "empty_cases_", "n_slides_", "n_patches_")
 
@@ -56,7 +56,7 @@ def write(segmenter: Any, path: str | PathLike, *, network: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="proportion_ssl_") as folder, replacing(path) as target:
         members = _members(segmenter, Path(folder), network)
         about = _describe(segmenter, members, network)
-        with zipfile.ZipFile(target, "w") as archive:  # stored: weights do not compress
+        with zipfile.ZipFile(target, "w") as archive:  # uncompressed: weights do not compress
             _add(archive, ABOUT, json.dumps(about, allow_nan=False, sort_keys=True).encode())
             for name, data in sorted(members.items()):
                 _add(archive, name, data)
@@ -86,10 +86,10 @@ def read(cls: type, path: str | PathLike, *, embedder: Any) -> Any:
         segmenter = _restore(cls, about, members)
     except ModelFileError as error:
         raise ModelFileError(f"{str(path)!r} cannot be loaded: {error}") from error
-    except Exception as error:  # depends on what the file says; all of them end here
+    except Exception as error:  # a damaged file can raise any exception
         first = (str(error).splitlines() or [""])[0][:200]
         raise ModelFileError(
-            f"{str(path)!r} cannot be loaded: it is damaged, or no file of SlideSegmenter.save "
+            f"{str(path)!r} cannot be loaded: it is damaged, or was not written by SlideSegmenter.save "
             f"({type(error).__name__}: {first})."
         ) from error
     if embedder is not None:
@@ -103,13 +103,13 @@ def read(cls: type, path: str | PathLike, *, embedder: Any) -> Any:
 
 
 def _members(segmenter, folder: Path, network: bool) -> dict[str, bytes]:
-    """Content of the file, by name, apart from the description."""
+    """Content of the file by name, without the description."""
     from proportion_ssl.persistence import save
 
     members: dict[str, bytes] = {}
     for name, member in MODELS.items():
         model = segmenter._models[name]
-        if isinstance(model, bytes):  # of a loaded file, and not touched since
+        if isinstance(model, bytes):  # from a loaded file, unchanged since
             members[member] = model
         elif model is not None:
             save(model, folder / member)
@@ -126,13 +126,13 @@ def _members(segmenter, folder: Path, network: bool) -> dict[str, bytes]:
     if network:
         embedder: Any = getattr(segmenter, "embedder_", None)
         exported = getattr(embedder, "path", None) if hasattr(segmenter, "_network_file") else None
-        if exported is not None:  # of a loaded file
+        if exported is not None:  # from a loaded file
             members[NETWORK] = Path(exported).read_bytes()
             return members
         if not hasattr(embedder, "export"):
             raise TypeError(
-                f"The network of {type(embedder).__name__} cannot be exported, so it cannot go into "
-                "the file. Save with network=False, and give the embedder to load."
+                f"The network of {type(embedder).__name__} cannot be exported. Save with "
+                "network=False, and pass the embedder to load."
             )
         embedder.export(folder / NETWORK, size=segmenter.patch_size)
         members[NETWORK] = (folder / NETWORK).read_bytes()
@@ -179,19 +179,19 @@ def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[st
 
 
 def _numbers(errors: np.ndarray | None) -> list | None:
-    """For JSON, which has no infinity: None says that too few bags were left out."""
+    """List for JSON, with None for infinity (too few left-out bags)."""
     return None if errors is None else [e if np.isfinite(e) else None for e in errors.tolist()]
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name), data)  # no date: equal models give equal files
+    archive.writestr(zipfile.ZipInfo(name), data)  # no date, so that equal models give equal files
 
 
 # --- what is read -------------------------------------------------------------------------------
 
 
 def _read_members(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Description and content; sizes, names and hashes are checked."""
+    """Read description and content; check sizes, names and hashes."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.filename not in MAX_BYTES:
@@ -200,20 +200,20 @@ def _read_members(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
                 info.file_size > MAX_BYTES[info.filename]
                 or info.compress_type != zipfile.ZIP_STORED
             ):
-                raise ModelFileError(f"its part {info.filename!r} is too large, or packed.")
+                raise ModelFileError(f"its part {info.filename!r} is too large or compressed.")
         if sorted(archive.namelist()) != sorted(set(archive.namelist())):
-            raise ModelFileError("it holds a part twice.")
+            raise ModelFileError("it holds one part twice.")
         about = json.loads(archive.read(ABOUT))
         if about.get("format") != FORMAT:
-            raise ModelFileError("it is no file of SlideSegmenter.save.")
+            raise ModelFileError("it was not written by SlideSegmenter.save.")
         if about.get("version") != VERSION:
             raise ModelFileError(
-                f"it has version {about.get('version')!r}, this package ({__version__}) reads {VERSION}; "
-                f"use the version that wrote it ({about.get('package')!r}), or fit again."
+                f"it has version {about.get('version')!r}; this package ({__version__}) reads {VERSION}: "
+                f"use the package version that wrote it ({about.get('package')!r}), or fit again."
             )
         members = {name: archive.read(name) for name in archive.namelist() if name != ABOUT}
     if set(about["sha256"]) != set(members):
-        raise ModelFileError("its parts are not those it names.")
+        raise ModelFileError("its parts do not match its description.")
     for name, data in members.items():
         if hashlib.sha256(data).hexdigest() != about["sha256"][name]:
             raise ModelFileError(f"its part {name!r} is damaged.")
@@ -252,7 +252,7 @@ def _restore(cls: type, about: Mapping[str, Any], members: Mapping[str, bytes]) 
         predictors["proposer"] = segmenter.proposer_.net_
     segmenter.temperature_ = float(about.get("temperature", 1.0))
     segmenter.smoothing_ = float(about.get("smoothing", 0.0))
-    errors = about.get("proportion_errors")  # files of earlier versions have none
+    errors = about.get("proportion_errors")  # absent in files of earlier versions
     segmenter.proportion_errors_ = (
         None if errors is None else np.array([np.inf if e is None else e for e in errors])
     )
@@ -268,12 +268,12 @@ def _restore(cls: type, about: Mapping[str, Any], members: Mapping[str, bytes]) 
 
 
 def restore_model(data: bytes) -> Any:
-    """A classifier or proposer of the file; loads torch.
+    """Restore a classifier or proposer from the file; imports torch.
 
     Parameters
     ----------
     data : bytes
-        As :func:`proportion_ssl.save` wrote it.
+        Content of a file of :func:`proportion_ssl.save`.
 
     Returns
     -------
@@ -291,14 +291,14 @@ def _set_embedder(segmenter, embedder) -> None:
     fingerprint, wanted = embedder.fingerprint(), segmenter.made_by_["embedder"]
     if fingerprint != wanted:
         raise ValueError(
-            f"embedder is not that of the fit: its fingerprint begins {fingerprint[:12]}, that of the fit "
-            f"{str(wanted)[:12]}."
+            f"embedder differs from that of the fit: its fingerprint begins with {fingerprint[:12]}, that of "
+            f"the fit with {str(wanted)[:12]}."
         )
     segmenter.embedder = segmenter.embedder_ = embedder
 
 
 def _unpack_network(segmenter, data: bytes) -> None:
-    """The network in a file that lives as long as the segmenter of this process."""
+    """Write the network to a temporary file that is removed with the segmenter."""
     from proportion_ssl.embedding import ExportedEmbedder
 
     folder = tempfile.mkdtemp(prefix="proportion_ssl_")

@@ -1,4 +1,4 @@
-"""What more outlined cases would bring, from fits to fewer of them."""
+"""Learning curve: gain from more outlined cases, estimated from fits to fewer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proportion_ssl.segmenter.prediction import models_of
 from proportion_ssl.segmenter.training import CohortFeatures, fit_classifier, make_bags, told_once
 
 LEAST_CASES = 4
-"""Outlined cases below which there is no curve: three are learned from, and one is left to judge by."""
+"""Smallest number of outlined cases for a learning curve: three to train on and one to test on."""
 
 N_REPEATS = 5
 
@@ -27,28 +27,28 @@ def outline_curve(
     n_jobs: int | None = None,
     random_state: int = 0,
 ) -> pd.DataFrame | None:
-    """Score by the number of outlined cases that are learned from.
+    """Learning curve: score by number of outlined training cases.
 
-    In each draw a quarter of the outlined cases is left out to judge by; of the others one to all are learned
-    from, with all recorded cases.
+    In each draw a quarter of the outlined cases is left out for testing. Models are trained on one to all of
+    the others, together with all recorded cases.
 
     Parameters
     ----------
     data : CohortFeatures
     proposer : TumorProposer or None
-        Fitted. It makes the bags; the score is of patches that are outlined as cancer.
+        Fitted; used to make the bags. Only patches outlined as cancer are scored.
     classifier : estimator
     records : bool, default=True
         Whether the classifier learns from bags.
     n_jobs : int, optional
-        Draws at once, as in joblib.
+        Number of draws run in parallel, as in joblib.
     random_state : int, default=0
 
     Returns
     -------
     curve : DataFrame or None
-        Of :func:`~proportion_ssl.evaluation.learning_curve`, the score being mIoU; None with fewer than
-        four outlined cases.
+        Output of :func:`~proportion_ssl.evaluation.learning_curve` with mIoU as the score; None with fewer
+        than four outlined cases.
     """
     cases = list(dict.fromkeys(data.cases_of(data.labeled).tolist()))
     if len(cases) < LEAST_CASES:
@@ -79,7 +79,7 @@ def _draw(data, bags, classifier, records, order):
 
     n = len(rest)
     sizes = sorted({max(1, n // 4), max(1, n // 2), max(1, 3 * n // 4), n})
-    if len(sizes) < 3:  # three cases to learn from
+    if len(sizes) < 3:  # three training cases
         sizes = list(range(1, n + 1))
     return learning_curve(fit_and_score, rest, [], n_outlined=sizes, n_repeats=1)
 

@@ -1,4 +1,4 @@
-"""From the features of a slide to its segmentation."""
+"""Segment a slide from its features."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from proportion_ssl.slides import PatchGrid, patch_grid
 logger = logging.getLogger(__name__)
 
 MOST_PARTS = 8
-"""Cells along a side of a window, at most, over which overlapping windows are averaged."""
+"""Largest number of cells along a side of a window when overlapping windows are averaged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """What predicts the patches of a slide.
+    """Fitted models that predict the patches of a slide.
 
     Parameters
     ----------
     classifier : object
-        ``predict_proba`` of features at the first magnification, ``classes_`` or else ``classes``.
+        Has ``predict_proba`` for features at the first magnification, and ``classes_`` or ``classes``.
         "non-cancer" may be one of its classes.
     proposer : object or None
-        ``predict_proba`` of features of all magnifications, whose second column is tumor.
+        Has ``predict_proba`` for features of all magnifications; the second column is tumor.
     threshold : float
-        Probability of tumor from which a patch is proposed.
+        Smallest probability of tumor of proposed patches.
     temperature : float, default=1.0
-        Of the probabilities of the classes; see :func:`~proportion_ssl.evaluation.apply_temperature`.
+        Temperature of the class probabilities; see :func:`~proportion_ssl.evaluation.apply_temperature`.
     record_deviation : float, default=0.05
-        Standard deviation of a recorded share, for slides that are segmented with their record.
+        Standard deviation of a recorded share, for slides segmented with their record.
     instance_weight : float, default=0.3
-        What the prediction of a patch counts beside that record.
+        Weight of the prediction of one patch relative to the record.
     smoothing : float, default=0.0
         Weight of neighboring patches; see :func:`~proportion_ssl.segmenter.smooth_probabilities`.
     """
@@ -74,11 +74,11 @@ class Models:
         return self.proposer is not None or NON_CANCER in self.learned
 
     def shares(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
-        """Probabilities of the classes, given that a patch is cancer, shape (n_patches, n_classes)."""
+        """Class probabilities given cancer, shape (n_patches, n_classes)."""
         return self.shares_of(slide.first_view, classes)
 
     def shares_of(self, X: Any, classes: Sequence[str]) -> np.ndarray:
-        """The same of features (n_patches, n_features) at the first magnification."""
+        """Class probabilities given cancer from features (n_patches, n_features) of the first view."""
         order = [self.learned.index(name) for name in classes]
         shares = self.classifier.predict_proba(np.asarray(X))[:, order]
         if NON_CANCER in self.learned:
@@ -88,7 +88,7 @@ class Models:
     def probabilities(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
         """Probabilities of the classes and, if patches can be that, of "non-cancer".
 
-        Each class takes its share of the probability of tumor.
+        Class probabilities given cancer are multiplied by the probability of tumor.
         """
         shares, tumor = self.shares(slide, classes), self.tumor(slide)
         return with_non_cancer(shares, tumor) if self.knows_non_cancer else shares
@@ -96,8 +96,8 @@ class Models:
     def tumor(self, slide: SlideFeatures) -> np.ndarray:
         """Probability of tumor, shape (n_patches,).
 
-        That of the proposer, rescaled so that the threshold becomes one half, linearly below and above it;
-        else that of all classes but "non-cancer"; else 1.
+        From the proposer, rescaled piecewise linearly so that the threshold maps to one half; without a
+        proposer from the classifier, if it has the class "non-cancer"; otherwise 1.
         """
         if self.proposer is None:
             if NON_CANCER not in self.learned:
@@ -121,7 +121,7 @@ def with_non_cancer(shares: np.ndarray, tumor: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     shares : ndarray of shape (n_patches, n_classes)
-        Of the classes, given that a patch is cancer.
+        Class probabilities given cancer.
     tumor : ndarray of shape (n_patches,)
         Probability of cancer.
 
@@ -133,13 +133,13 @@ def with_non_cancer(shares: np.ndarray, tumor: np.ndarray) -> np.ndarray:
 
 
 def most_probable(probabilities: np.ndarray, n_classes: int) -> np.ndarray:
-    """Codes of the classes of the map: "non-cancer" is `n_classes`, where it is more probable than cancer.
+    """Class code of each patch: `n_classes` ("non-cancer") where that is more probable than cancer.
 
     Parameters
     ----------
     probabilities : ndarray of shape (n_patches, n_classes) or (n_patches, n_classes + 1)
     n_classes : int
-        Of cancer.
+        Number of classes of cancer.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def most_probable(probabilities: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def models_of(classifier: Any, proposer: Any) -> Models:
-    """What predicts by fitted models: their linear maps, or where they are more than that themselves.
+    """Models for prediction: linear maps where the fitted models are linear, else the fitted models.
 
     Parameters
     ----------
@@ -187,10 +187,10 @@ def segment_features(
     average: bool = True,
     use_record: bool = False,
 ) -> SlideSegmentation:
-    """Classify the patches of a slide; overlapping windows are averaged, and neighbors taken into account.
+    """Classify the patches of a slide, average overlapping windows, and smooth over neighbors.
 
-    Neighbors come last. With a record they say where the classes are, and the mean probability of each
-    class stays what the record made it.
+    Smoothing is the last step. With a record it changes where the classes are, but preserves the mean
+    probability of each class.
 
     Parameters
     ----------
@@ -201,13 +201,13 @@ def segment_features(
     overview : ndarray or None
     recorded : DataFrame or None
     features : str
-        What the features are.
+        Description of the features.
     proportion_errors : ndarray of shape (n_classes,) or None
         As in :func:`~proportion_ssl.evaluation.conformal_errors`.
     average : bool, default=True
-        False: overlapping windows are left as they are, one result per window.
+        If False, overlapping windows are not averaged: one result per window.
     use_record : bool, default=False
-        Whether the predictions take the record into account, where there is one.
+        Whether predictions use the record, if there is one.
 
     Returns
     -------
@@ -255,25 +255,25 @@ def cell_probabilities(
     instance_weight: float = INSTANCE_WEIGHT,
     average: bool = True,
 ) -> tuple[PatchGrid, np.ndarray]:
-    """Probabilities of the cells of a map from those of the windows of a slide.
+    """Cell probabilities of a map from the window probabilities of a slide.
 
-    Record and neighbors are about the cancer: they move the shares of the classes in cells that are cancer,
-    and leave the probability of "non-cancer" as it is.
+    Record and smoothing change only the class shares within cells of cancer; the probability of "non-cancer"
+    is unchanged.
 
     Parameters
     ----------
     slide : SlideFeatures
     probabilities : ndarray of shape (n_windows, n_classes) or (n_windows, n_classes + 1)
-        The last column of more is "non-cancer".
+        An additional last column is "non-cancer".
     n_classes : int
-        Of cancer.
+        Number of classes of cancer.
     smoothing : float
-        Weight of neighbors.
+        Weight of neighboring patches.
     recorded : DataFrame, optional
-        Record that the predictions follow.
+        Record that the predictions use.
     record_deviation : float, default=0.05
     instance_weight : float, default=0.3
-        As of :class:`Models`.
+        As in :class:`Models`.
     average : bool, default=True
         As in :func:`segment_features`.
 
@@ -297,7 +297,7 @@ def cell_probabilities(
         return grid, probabilities
     if not has_neighbors(grid):
         logger.warning(
-            "patches of %s lie on no grid, so that none has neighbors: the slide is not smoothed",
+            "patches of %s do not lie on a grid, so they have no neighbors: the slide is not smoothed",
             slide.name,
         )
         return grid, probabilities
@@ -313,7 +313,7 @@ def cell_probabilities(
 
 
 def has_neighbors(grid: PatchGrid) -> bool:
-    """Whether every patch has a cell for itself.
+    """Whether no two patches share a cell.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ def has_neighbors(grid: PatchGrid) -> bool:
 
 
 def _given_record(probabilities, recorded, n_classes, **trust):
-    """Probabilities given the record of the slide, which is of its tumor: the rest stays what it is."""
+    """Probabilities given the record of the slide, which describes its tumor; other cells are unchanged."""
     tumor, shares, mass = _tumor(probabilities, n_classes)
     if not len(shares):
         return probabilities
@@ -341,7 +341,7 @@ def _given_record(probabilities, recorded, n_classes, **trust):
 
 
 def _tumor(probabilities, n_classes):
-    """Which cells are cancer, the probabilities of the classes there given cancer, and that of cancer."""
+    """Mask of cancer cells, their class probabilities given cancer, and their probability of cancer."""
     tumor = np.ones(len(probabilities), dtype=bool)
     if probabilities.shape[1] > n_classes:
         tumor = probabilities[:, -1] <= 0.5
@@ -351,20 +351,20 @@ def _tumor(probabilities, n_classes):
 
 
 def average_windows(slide: SlideFeatures, values: np.ndarray) -> tuple[PatchGrid, np.ndarray]:
-    """Means over the windows that cover each cell of a finer grid.
+    """Average the windows that cover each cell of a finer grid.
 
     Parameters
     ----------
     slide : SlideFeatures
-        Its windows may overlap: ``stride`` is their step in pixels.
+        Its windows may overlap; ``stride`` is their step in pixels.
     values : ndarray of shape (n_windows, n_values)
 
     Returns
     -------
     grid : PatchGrid
-        Cells of the side of the step, or of the largest part of it that divides a window too; the windows
-        themselves if they lie side by side. Where a window would hold more than 8 x 8 such cells, cells of
-        the side of the step, each with the window in whose middle it lies.
+        Cells whose side is the step, or the largest fraction of it that also divides a window; the windows
+        themselves if they do not overlap. If a window would hold more than 8 x 8 such cells: cells with the
+        side of the step, each with the value of the window centered on it.
     means : ndarray of shape (n_cells, n_values)
     """
     size, stride = slide.grid.size[0], slide.stride
@@ -401,7 +401,7 @@ def average_windows(slide: SlideFeatures, values: np.ndarray) -> tuple[PatchGrid
 
 
 def _parts(size: int, stride: float) -> tuple[int, int]:
-    """Cells along a step and along a window; 0 along a window where there would be too many."""
+    """Number of cells per step and per window; 0 per window if there would be too many."""
     covered = size / stride
     if abs(covered - round(covered)) < 1e-9:
         return 1, round(covered)
@@ -413,7 +413,7 @@ def _parts(size: int, stride: float) -> tuple[int, int]:
 
 
 def _boxes(slide: SlideFeatures, cells: np.ndarray, unit: float, middle: float) -> np.ndarray:
-    """Level-0 boxes of cells of `unit` pixels; neighbors share borders, which are rounded once."""
+    """Level-0 boxes of cells of `unit` pixels; borders are rounded once, so neighbors share them."""
     scale = np.array([slide.grid.mpp / mpp for mpp in slide.mpp])
     origin = np.zeros(2)
     if slide.program is not None:
@@ -429,13 +429,13 @@ def _boxes(slide: SlideFeatures, cells: np.ndarray, unit: float, middle: float) 
 def segment_known(
     data: CohortFeatures, names: Sequence[str], models: Models, *, average: bool = True
 ) -> dict[str, SlideSegmentation]:
-    """Segment slides whose features are at hand, without pictures and records.
+    """Segment slides with known features, without overviews and records.
 
     Parameters
     ----------
     data : CohortFeatures
     names : sequence of str
-        Slides.
+        Names of the slides.
     models : Models
     average : bool, default=True
         As in :func:`segment_features`.
@@ -460,13 +460,13 @@ def segment_known(
 
 
 def evaluate_models(data: CohortFeatures, names: Sequence[str], models: Models) -> Evaluation:
-    """Segment slides whose features are at hand, and score them window by window.
+    """Segment slides with known features, and score them window by window.
 
     Parameters
     ----------
     data : CohortFeatures
     names : sequence of str
-        Slides.
+        Names of the slides.
     models : Models
 
     Returns

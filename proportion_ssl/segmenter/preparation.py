@@ -1,4 +1,4 @@
-"""From slides to features: tissue, colors and embedding, the same way for every slide."""
+"""Compute the features of slides: tissue detection, color normalization and embedding."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ LARGEST_DROP = 0.05
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a slide becomes features.
+    """Settings for computing the features of slides.
 
     Parameters
     ----------
     embedder : transformer or None
-        With ``fingerprint()``; None if only feature files are read.
+        Has ``fingerprint()``; None if only feature files are read.
     magnifications : tuple of float
     patch_size : int
     normalizer : stain normalizer or None
@@ -64,16 +64,16 @@ class Preparation:
         mpp: Mapping[str, float],
         stride: int | None = None,
     ) -> CohortRun:
-        """Feature files of slides, those made in earlier runs included.
+        """Compute the feature files of slides; files of earlier runs are reused.
 
         Parameters
         ----------
         paths : mapping of str to path-like
         folder : Path
         mpp : mapping of str to float
-            Of slides whose files do not state it.
+            Microns per pixel of slides whose files do not state them.
         stride : int, optional
-            Step between windows; its features have a folder of their own.
+            Step between windows in pixels; such features go to a separate folder.
 
         Returns
         -------
@@ -99,24 +99,24 @@ class Preparation:
         )
 
     def read(self, cohort: Cohort, names: Sequence[str], folder: Path) -> CohortFeatures:
-        """Features and labels of slides of a cohort.
+        """Read features and labels of slides of a cohort.
 
         Parameters
         ----------
         cohort : Cohort
         names : sequence of str
         folder : Path
-            Of feature files.
+            Folder of the feature files.
 
         Returns
         -------
         data : CohortFeatures
-            With the slides that failed under ``failures``.
+            Slides that failed are in ``failures``.
 
         Raises
         ------
         ValueError
-            If no slide can be used, or features were made in different ways.
+            If no slide can be used, or features were made with different settings.
         """
         rows = cohort.slides.loc[list(names)]
         is_stored = rows["path"].map(is_feature_file).astype(bool)
@@ -169,20 +169,20 @@ class Preparation:
 
 
 def check_made_by(slide: SlideFeatures, made_by: Mapping[str, Any], whose: str) -> None:
-    """Raise unless features were made as others were.
+    """Raise unless features were made with the same settings as others.
 
     Parameters
     ----------
     slide : SlideFeatures
     made_by : mapping
-        Of the others.
+        Settings of the others.
     whose : str
-        Of which the message speaks.
+        Name of the others in the message.
 
     Raises
     ------
     ValueError
-        Names what differs.
+        Naming the settings that differ.
     """
     differing = [
         f"{key} {_short(slide.made_by.get(key))} instead of {_short(value)}"
@@ -191,7 +191,7 @@ def check_made_by(slide: SlideFeatures, made_by: Mapping[str, Any], whose: str) 
     ]
     if differing:
         raise ValueError(
-            f"The features of {slide.name} were made in another way than {whose}: {'; '.join(differing)}. "
+            f"The features of {slide.name} were not made like {whose}: {'; '.join(differing)}. "
             "Embed all slides with the same embedder, magnifications and patch size."
         )
 
@@ -202,7 +202,7 @@ def _short(value):
 
 
 class _Entry(NamedTuple):
-    """A slide whose features are there."""
+    """A slide with features."""
 
     name: str
     path: Any
@@ -212,7 +212,7 @@ class _Entry(NamedTuple):
 
 
 def _read_slide(entry: _Entry, classes: list[str]) -> tuple[SlideFeatures, OutlinedPatches | None]:
-    """Features of a slide, and labels of its patches where it is outlined."""
+    """Features of a slide, and labels of its patches if it is outlined."""
     slide = read_slide_features(entry.path, entry.name, mpp=entry.mpp, image=entry.image)
     if entry.annotation is None:
         return slide, None

@@ -23,16 +23,16 @@ def read_records(
     rounding_step: float | None = None,
     standard_deviation: float | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Percentages by slide, as :meth:`SlideSegmenter.segment` takes them.
+    """Read recorded percentages by slide, in the form of :meth:`SlideSegmenter.segment`.
 
     Parameters
     ----------
     path : path-like
-        A text table with a header, read as a manifest is. Column ``slide``: file name of the slide, with or
-        without folder; one column per class with percentages, ranges or limits, an empty cell is 0. Other
-        columns are left unread, and so are rows without any percentage.
+        A text table with a header, read like a manifest. Column ``slide``: file name of the slide, with or
+        without folder; one column per class with percentages, ranges or limits. An empty cell is 0. Other
+        columns and rows without any percentage are ignored.
     classes : sequence of str
-        Of the model.
+        Classes of the model.
     rounding_step, standard_deviation : float, optional
         Error of the percentages, as in :func:`~proportion_ssl.load_cohort`.
 
@@ -44,7 +44,7 @@ def read_records(
     Raises
     ------
     FileNotFoundError
-        If there is no such table.
+        If the table does not exist.
     ValueError
         If a column is missing, a cell cannot be read, a row cannot sum to 100 within 1 point, or a slide
         occurs twice; the line is named.
@@ -64,8 +64,8 @@ def read_records(
     records = gather(columns, len(rows.lines)).widened(step, deviation)
     problems = [unreadable(column, rows) for column in columns if column.unreadable]
     problems += [
-        f"{rows.place(row)} does not know the share of a class; a slide is segmented with its shares among "
-        "all classes: give a range, such as 0-100, or leave the row empty."
+        f"{rows.place(row)} has an unknown share, but a segmentation needs all shares: give a range, "
+        "such as 0-100, or leave the row empty."
         for row in np.flatnonzero(records.is_unknown.any(axis=1)).tolist()
     ]
     problems += [

@@ -1,4 +1,4 @@
-"""The job of the command line: fit, compare, segment the test slides, report."""
+"""The job of ``proportion-ssl run``: fit, compare systems, segment the test slides, write a report."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ TABLES = (
 )
 
 SMOOTHED_NOTE = (
-    " Systems are compared patch by patch; maps follow neighboring patches too, by a weight chosen "
-    "on outlined slides that were left out: the row 'smoothed'."
+    " Systems are compared patch by patch. Maps are also smoothed over neighboring patches, with a weight "
+    "chosen on left-out outlined slides: the row 'smoothed'."
 )
 
 N_MORE = 5
-"""Outlined cases whose gain the report states; as many as there are at most."""
+"""Largest number of outlined cases for which the report states the gain."""
 
 #: Scores that have intervals in the tables.
 WITH_INTERVAL = ("OP", "PC", "mIoU")
@@ -91,31 +91,31 @@ class OutputFolderError(ValueError):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is asked to do.
+    """Options of a run.
 
     Parameters
     ----------
     output : Path
     system : str
-        Name of the system that segments and is saved, of :func:`standard_systems`.
+        Name of the system that segments and is saved; see :func:`standard_systems`.
     compare : sequence of str
-        Names of further systems to score beside it.
+        Names of further systems to score.
     folds : int
-        Of the cross-validation; 0: none.
+        Number of cross-validation folds; 0: no cross-validation.
     seed : int
     classes : sequence of str or None
         Columns of the manifest that are classes.
     rounding_step, standard_deviation : float or None
         Error of the recorded proportions, as in :func:`~proportion_ssl.load_cohort`.
     features : Path or None
-        Folder of feature files, perhaps of another program; None: ``features`` in the output folder.
+        Folder of feature files, of this or another program; None: ``features`` in the output folder.
     overwrite : bool
-        Whether an output folder of another run is written to.
+        Whether to write to the output folder of another run.
     anonymize : bool
-        Whether numbers take the place of the names of slides and cases in all that is written; the key is
-        written beside the output folder.
+        Whether to replace the names of slides and cases by numbers in all output; the key is written beside
+        the output folder.
     reject_below : float or None
-        Cells of the test slides whose largest probability is below are "uncertain".
+        Cells of the test slides with a largest probability below this are "uncertain".
     """
 
     output: Path
@@ -134,27 +134,27 @@ class RunOptions:
 
 @dataclass
 class RunResult:
-    """What came of a run.
+    """Result of a run.
 
     Attributes
     ----------
     segmenter : SlideSegmenter
     scores : DataFrame
-        Of the systems on the test slides, pooled; empty if none has outlines or a record.
+        Pooled scores of the systems on the test slides; empty if none has outlines or a record.
     comparisons : DataFrame
-        Differences between the system that was chosen and the others, paired by case.
+        Differences between the chosen system and the others, paired by case.
     cross_validation : DataFrame
-        One row per fold and system; empty if there was none.
+        One row per fold and system; empty without cross-validation.
     learning_curve : DataFrame
         Score by the number of outlined cases; empty with fewer than four, or without cross-validation.
     suggestions : DataFrame or None
-        Recorded cases to outline next, and records to read again.
+        Recorded cases to outline next, and records to review.
     segmentations : dict of str to SlideSegmentation
-        Of the test slides.
+        Segmentations of the test slides.
     problems : list of str
-        Slides and stages that failed; the others are complete.
+        Slides and stages that failed; all others are complete.
     seconds : dict of str to float
-        By stage.
+        Seconds by stage.
     """
 
     segmenter: SlideSegmenter
@@ -169,13 +169,13 @@ class RunResult:
 
     @contextmanager
     def stage(self, name: str, *, needed: bool = False) -> Iterator[None]:
-        """Time a stage; a failing one is noted, and what was computed before is kept.
+        """Time a stage; a failure is recorded, and earlier results are kept.
 
         Parameters
         ----------
         name : str
         needed : bool, default=False
-            Whether nothing can follow if it fails.
+            Whether to raise if the stage fails, because later stages need it.
         """
         print(f"{name} ...", file=sys.stderr, flush=True)
         start = time.perf_counter()
@@ -200,7 +200,7 @@ def run_cohort_job(
     ----------
     manifest : path-like
     segmenter : SlideSegmenter
-        Not fitted; its classifier is replaced by that of the system.
+        Not fitted. Its classifier is replaced by that of the system.
     options : RunOptions
 
     Returns
@@ -210,7 +210,7 @@ def run_cohort_job(
     Raises
     ------
     OutputFolderError
-        If the output folder holds another run, and is not to be overwritten, or cannot be written to.
+        If the output folder holds another run and ``overwrite`` is False, or cannot be written to.
     ValueError, FileNotFoundError
         If an option is out of range or the cohort cannot be used.
     """
@@ -268,7 +268,7 @@ def run_cohort_job(
 
 
 def say_of_new_folder(features: Path) -> None:
-    """Tell that features are computed where a folder of them was named that does not exist.
+    """Tell that a folder of features does not exist yet, so that features are computed into it.
 
     Parameters
     ----------
@@ -276,8 +276,8 @@ def say_of_new_folder(features: Path) -> None:
     """
     if not features.exists():
         print(
-            f"There is no folder {features}: it is made, and slides are embedded into it. (For features of "
-            "another program give the folder that holds them.)",
+            f"The folder {features} does not exist yet; it is created for the features of the slides. (For "
+            "features of another program, give the folder that holds them.)",
             file=sys.stderr,
             flush=True,
         )
@@ -286,7 +286,7 @@ def say_of_new_folder(features: Path) -> None:
 def _check(options: RunOptions) -> None:
     if options.folds < 0 or options.folds == 1:
         raise ValueError(
-            f"folds is {options.folds}; cross-validation needs two or more, 0 leaves it out."
+            f"folds is {options.folds}; cross-validation needs two or more (0: no cross-validation)."
         )
     if options.reject_below is not None:
         check_fraction(options.reject_below, "reject_below")
@@ -305,7 +305,7 @@ def _chosen(options: RunOptions) -> dict[str, System]:
 
 
 def _identity(manifest: Path, segmenter, options: RunOptions) -> dict[str, Any]:
-    """What makes two runs the same run."""
+    """What identifies a run: manifest and options."""
     settings = {
         key: str(value)
         for key, value in asdict(options).items()
@@ -318,7 +318,7 @@ def _identity(manifest: Path, segmenter, options: RunOptions) -> dict[str, Any]:
 
 
 def _refuse_other_run(output: Path, identity: Mapping[str, Any]) -> None:
-    """Raise if the folder holds results of another run; features alone are no results."""
+    """Raise if the folder holds results of another run; features alone do not count."""
     try:
         before = json.loads((output / RUN).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -332,13 +332,12 @@ def _refuse_other_run(output: Path, identity: Mapping[str, Any]) -> None:
     if before != identity:
         raise OutputFolderError(
             f"{output} holds the results of another run: {_difference(before, identity)}. Give another "
-            "--output, or --overwrite: results are then written anew, and features that still fit are used "
-            "again."
+            "--output, or --overwrite to replace the results; features that still apply are reused."
         )
 
 
 def _difference(before: Any, now: Mapping[str, Any]) -> str:
-    """What two runs do not have in common, in words."""
+    """Differences between two runs, in words."""
     if not isinstance(before, dict) or set(before) != set(now):
         return f"its {RUN} is of another version or damaged"
     found = ["the manifest has changed"] if before["manifest"] != now["manifest"] else []
@@ -354,13 +353,13 @@ def _make_folder(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise OutputFolderError(f"{output} is a file, or lies below one; give a folder.") from None
+        raise OutputFolderError(f"{output} is a file, or is inside one; give a folder.") from None
     if not os.access(output, os.W_OK | os.X_OK):
         raise OutputFolderError(f"{output} cannot be written to; give another --output.")
 
 
 def _begin_results(output: Path, identity: Mapping[str, Any]) -> None:
-    """Note whose results follow; tables and maps of another run, which might stay behind, go."""
+    """Write the identity of the run, and remove tables and maps of another run."""
     path = output / RUN
     text = json.dumps(identity, indent=1)
     if path.exists() and path.read_text(encoding="utf-8") != text:
@@ -372,7 +371,7 @@ def _begin_results(output: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _remove_maps(folder: Path) -> None:
-    """Remove the files of the slides that the table of a folder names, and the table."""
+    """Remove the table of a folder and the files of the slides in it."""
     table = folder / "slides.csv"
     if not table.exists():
         return
@@ -397,7 +396,7 @@ def _save(segmenter: SlideSegmenter, path: Path) -> None:
     except NotInstalledError as error:
         segmenter.save(path, network=False)
         raise RuntimeError(
-            f"the model is written without its network, so that applying it needs --weights ({error})"
+            f"the model is written without its network, so applying it needs --weights ({error})"
         ) from error
 
 
@@ -406,9 +405,9 @@ def _save(segmenter: SlideSegmenter, path: Path) -> None:
 
 @dataclass
 class _Scored:
-    """The systems on the test slides, patch by patch; one more row if the maps are smoothed."""
+    """Evaluations of the systems on the test slides, patch by patch, and of the smoothed maps if any."""
 
-    own: str  # the row of the maps that are written
+    own: str  # name of the row for the written maps
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     maps: dict[str, dict[str, SlideSegmentation]] = field(default_factory=dict)
 
@@ -421,7 +420,7 @@ def _calibrate(result, data: CohortFeatures, folds: int, records: bool, output: 
     found = result.segmenter.calibrate_features(data, folds, records=records)
     result.suggestions = found.suggestions
     print(
-        f"temperature {found.temperature:.2f}, from {found.source}; weight of neighbors "
+        f"temperature {found.temperature:.2f}, from {found.source}; weight of neighboring patches "
         f"{found.smoothing:g}",
         file=sys.stderr,
     )
@@ -446,7 +445,7 @@ def _segment_test_slides(result, cohort: Cohort, data, options: RunOptions, feat
 
 
 def _score(result, systems, data: CohortFeatures, chosen: str) -> _Scored:
-    """Every system on the test slides, on the same proposals, and the smoothed maps of the chosen one."""
+    """Evaluate all systems with the same proposals on the test slides, and smoothed maps of one."""
     names = [name for name in data.cohort.test if name in data.slides]
     judged = [name for name in names if name in data.outlined or _has_record(data.cohort, name)]
     scored = _Scored(chosen)
@@ -507,7 +506,7 @@ def _write_scores(result, scored: _Scored, output: Path) -> None:
 
 
 def _compare(evaluations: Mapping[str, Evaluation], chosen: str) -> pd.DataFrame:
-    """The maps of the chosen system against each other row, by OP and mIoU, corrected together."""
+    """Compare the maps of the chosen system with every other row by OP and mIoU, with one correction."""
     cases = list(evaluations[chosen].confusion_by_case)
     stacks = {
         name: np.stack([evaluation.confusion_by_case[case] for case in cases])
@@ -624,8 +623,8 @@ def _report_test(result, data: CohortFeatures, scored: _Scored) -> Any:
         predicted=own.predicted,
         reliability=_test_reliability(result.segmenter, data),
         note=(
-            f"{n_slides} slides of {n_cases} cases, predicted without their records; what follows the "
-            f"tables of systems is about {scored.own}."
+            f"{n_slides} slides of {n_cases} cases, predicted without their records. The parts after the "
+            f"tables of systems describe {scored.own}."
             + (SMOOTHED_NOTE if result.segmenter.smoothing_ else "")
         ),
     )
@@ -639,8 +638,8 @@ def _report_outlook(result, data: CohortFeatures, chosen: str) -> Any:
         if result.suggestions is None:
             return None
         note = (
-            f"{n_cases} outlined cases are too few to say: a curve needs {LEAST_CASES}, of which one is left "
-            "to judge by."
+            f"{n_cases} outlined cases are too few for a learning curve: it needs {LEAST_CASES}, one of "
+            "them for testing."
             if n_cases < LEAST_CASES
             else ""
         )
@@ -652,13 +651,13 @@ def _report_outlook(result, data: CohortFeatures, chosen: str) -> Any:
         expected_gain(curve, n_more),
         n_more,
         result.suggestions,
-        f"{chosen}, learned from fewer outlined cases and all records, on the outlined cancer of cases that "
-        "were left out; mean and standard deviation over draws.",
+        f"{chosen}, trained on fewer outlined cases and all records, tested on the outlined cancer of "
+        "left-out cases; mean and standard deviation over draws.",
     )
 
 
 def _test_reliability(segmenter, data: CohortFeatures) -> Any:
-    """Calibration of the classes on outlined cancer of the test slides; None without any."""
+    """Calibration of the class probabilities on outlined cancer of the test slides; None without outlines."""
     names = [n for n in data.cohort.test if n in data.outlined and n in data.slides]
     true, probabilities = [], []
     for name in names:
@@ -679,15 +678,15 @@ def report_slide(
     data: CohortFeatures,
     others: Mapping[str, SlideSegmentation] | None = None,
 ) -> Any:
-    """The part of a report about one slide.
+    """Part of the report on one slide.
 
     Parameters
     ----------
     segmentation : SlideSegmentation
     data : CohortFeatures
-        For the outlines of the slide, if it has any.
+        Supplies the outlines of the slide, if it has any.
     others : mapping of str to SlideSegmentation, optional
-        The same slide by other systems; those on another grid are left out.
+        Segmentations of the slide by other systems; those on a different grid are left out.
 
     Returns
     -------
@@ -738,7 +737,7 @@ def report_slide(
 
 
 def _picture(segmentation: SlideSegmentation) -> np.ndarray:
-    """The overview; without a slide at hand a white picture with a pixel per cell."""
+    """The overview; if only features are available, a white image with one pixel per cell."""
     if segmentation.overview is not None:
         return segmentation.overview
     return np.full((*segmentation.grid.shape, 3), 255, dtype=np.uint8)
@@ -754,7 +753,7 @@ def mean_and_spread(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        Of :meth:`SlideSegmenter.cross_validate`.
+        Output of :meth:`SlideSegmenter.cross_validate`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Features of one slide with its geometry: all that fitting and segmenting need of it."""
+"""Features and geometry of one slide, as needed for fitting and segmenting."""
 
 from __future__ import annotations
 
@@ -35,36 +35,37 @@ logger = logging.getLogger(__name__)
 
 NON_CANCER = "non-cancer"
 CROPPED = (".mrxs", ".scn")
-"""Slides of which often only a part was scanned, from which QuPath and others count."""
+"""Formats in which often only a region is scanned; QuPath and others count pixels from its corner."""
 
 
 @dataclass(frozen=True, eq=False)
 class SlideFeatures:
-    """Features of the patches of a slide, and where they lie.
+    """Features of the patches of a slide, and their positions.
 
     Parameters
     ----------
     name : str
     features : ndarray of float32, or FeatureSequence, of shape (n_patches, n_views * n_features)
-        One magnification after the other. Features of other programs stay in their file.
+        One magnification after the other. Features of other programs are read from their file on demand.
     grid : PatchGrid
     dimensions : tuple of int
-        (width, height) of level 0; where no file states it, what the patches cover.
+        (width, height) of level 0; if no file states it, the extent of the patches.
     mpp : tuple of float
         Microns per level-0 pixel, (x, y).
     origin : tuple of int
-        Level-0 (x, y) of the scanned part, from which some programs count.
+        Level-0 (x, y) of the scanned region, the origin of coordinates in some programs.
     made_by : dict
-        What the features depend on: ``embedder`` (fingerprint or name), ``magnifications``, ``size``,
-        ``colors`` (the reference of the normalizer, or None); ``stride`` if windows of this package overlap.
+        Settings of the features: ``embedder`` (fingerprint or name), ``magnifications``, ``size``, ``colors``
+        (the reference of the normalizer, or None), and ``stride`` if windows of this package overlap.
     stride : float
-        Step from cell to cell of the grid, in pixels; the side of a patch where they lie side by side.
+        Distance of neighboring grid cells in pixels; equal to the side of a patch if patches do not overlap.
     is_measured : bool
-        Whether dimensions and resolution are stated, not what patches and nominal magnification suggest.
+        Whether dimensions and resolution are stated, rather than inferred from patches and nominal
+        magnification.
     is_nominal : bool
         Whether `mpp` is 10 microns divided by the nominal magnification of the slide.
     program : str or None
-        That made the features; None: this package.
+        Program that made the features; None: this package.
     """
 
     name: str
@@ -81,7 +82,7 @@ class SlideFeatures:
 
     @property
     def n_views(self) -> int:
-        """Magnifications side by side in a row."""
+        """Number of magnifications in a row of features."""
         return len(self.made_by["magnifications"])
 
     @property
@@ -93,25 +94,25 @@ class SlideFeatures:
 
     @property
     def cells_per_window(self) -> int:
-        """How many cells of the grid apart windows lie side by side: 1 unless they overlap."""
+        """Distance in grid cells of windows that just do not overlap: 1 unless windows overlap."""
         return max(1, round(self.grid.size[0] / self.stride))
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
-        """As of a slide: x, y, width and height of the scanned part."""
+        """x, y, width and height of the scanned region, as for a slide."""
         x, y = self.origin
         return x, y, self.dimensions[0] - x, self.dimensions[1] - y
 
     @property
     def has_lattice(self) -> bool:
-        """Whether each patch lies on a cell of its own, so that cells without features are known."""
+        """Whether patches lie on separate grid cells, so that cells without features are known."""
         cells = np.unique(self.grid.cells, axis=0)
         return self.program is None or (
             self.stride * 4 > self.grid.size[0] and len(cells) == len(self.grid)
         )
 
     def full_grid(self) -> PatchGrid:
-        """All windows of the grid, those without tissue too; the same where there is no lattice."""
+        """All windows of the grid, including those without tissue; the grid itself without a lattice."""
         if self.program is not None:
             return all_windows(self.grid, self.stride) if self.has_lattice else self.grid
         return patch_grid(
@@ -124,33 +125,33 @@ class SlideFeatures:
         )
 
     def read_outlines(self, annotation: str | Path) -> list[Region]:
-        """Regions of a file of outlines of this slide, in level-0 pixels."""
+        """Regions in an outline file of this slide, in level-0 pixels."""
         if self.is_measured:
             return read_annotations(annotation, slide=self)
         return read_annotations(annotation, offset=self.origin)
 
 
 def is_feature_file(path: str | Path) -> bool:
-    """Whether a path names a file of features rather than a slide."""
+    """Whether a path is that of a feature file rather than a slide."""
     return is_feature_name(path)
 
 
 def read_slide_features(
     path: str | Path, name: str, *, mpp: float | None = None, image: str | Path | None = None
 ) -> SlideFeatures:
-    """Features, windows and geometry from a file of this package or another program.
+    """Read features, windows and geometry from a file of this package or another program.
 
     Parameters
     ----------
     path : str or Path
-        As :func:`~proportion_ssl.slides.read_features` takes it.
+        Feature file in a format of :func:`~proportion_ssl.slides.read_features`.
     name : str
         Name of the slide.
     mpp : float, optional
-        Microns per level-0 pixel, for files of other programs, which do not state them.
+        Microns per level-0 pixel, for files of other programs that do not state them.
     image : str or Path, optional
-        The slide. It is opened only if it exists and the features do not say enough: without a resolution,
-        without the size of the slide, or where outlines may be counted from its scanned part (MRXS, SCN).
+        The slide. It is opened only if it exists and the features lack the resolution, the size of the slide,
+        or (MRXS, SCN) the scanned region that outlines may refer to.
 
     Returns
     -------
@@ -159,7 +160,7 @@ def read_slide_features(
     Raises
     ------
     FeatureFileError
-        If the file is damaged, or does not say what its features were made with.
+        If the file is damaged, or does not state how its features were made.
     """
     path = Path(path)
     if not is_own_file(path):
@@ -167,7 +168,7 @@ def read_slide_features(
     stored = read_features(path)
     if stored.grid is None or stored.settings is None or stored.dimensions is None:
         raise FeatureFileError(
-            f"{path}: does not hold the windows of its patches and how they were made; write features by "
+            f"{path}: lacks the windows of its patches and their settings; write features with "
             "embed_slides or write_features."
         )
     settings = stored.settings
@@ -192,7 +193,7 @@ def read_slide_features(
 
 
 def _read_foreign(path: Path, name: str, mpp: float | None, image: Path | None) -> SlideFeatures:
-    """A file of another program; its features are left where they are."""
+    """Read a file of another program; its features are read on demand."""
     stored = read_features(path, columns=slice(0), mpp=mpp)
     if stored.n_features == 0:
         raise FeatureFileError(
@@ -209,9 +210,8 @@ def _read_foreign(path: Path, name: str, mpp: float | None, image: Path | None) 
             stored = read_features(path, columns=slice(0), mpp=known_mpp[0])
         elif is_cropped:
             raise FeatureFileError(
-                f"{path}: the slide {image} is not there, and outlines of {image.suffix} "
-                "slides may be counted from the corner of the scanned part, which features do not state; put "
-                "it there"
+                f"{path}: slide not found: {image}. It is needed because outlines of {image.suffix} slides "
+                "may count from the corner of the scanned region, which features do not state"
             )
     if stored.grid is None or stored.locations is None:
         raise FeatureFileError(f"{path}: {_what_is_missing(stored)}")
@@ -248,19 +248,19 @@ def _read_foreign(path: Path, name: str, mpp: float | None, image: Path | None) 
 
 
 def warn_of_nominal(slides: Iterable[SlideFeatures]) -> None:
-    """Say of which slides the resolution is not stated but follows their nominal magnification."""
+    """Warn of slides whose resolution is inferred from the nominal magnification."""
     names = [slide.name for slide in slides if slide.is_nominal]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         logger.warning(
-            "the resolution of %s%s is not stated, so areas follow the nominal magnification; give mpp "
-            "(column mpp of the manifest) for exact ones",
+            "the resolution of %s%s is not stated, so areas are computed from the nominal magnification; "
+            "give mpp (column mpp of the manifest) for exact areas",
             *(", ".join(names[:3]), more),
         )
 
 
 def _magnification(stored: PatchFeatures) -> float:
-    """As stated, or by microns that are stated; else the nominal one next to the measured resolution."""
+    """Stated magnification, or that of the stated microns per pixel; else the nearest nominal one."""
     assert stored.grid is not None
     if stored.magnification is not None:
         return float(stored.magnification)
@@ -280,7 +280,7 @@ def _what_is_missing(stored: PatchFeatures) -> str:
             "mpp (column mpp of the manifest)"
         )
     if stored.patch_size is None:
-        return known + "no size of the patches in pixels; give files of h5 with 'patch_size'"
+        return known + "no size of the patches in pixels; give h5 files with 'patch_size'"
     return (
         known
         + "no resolution of the patches: the slide's microns per pixel are needed; give mpp (column mpp "
@@ -290,14 +290,14 @@ def _what_is_missing(stored: PatchFeatures) -> str:
 
 @dataclass(frozen=True, eq=False)
 class OutlinedPatches:
-    """Labels that outlines give to the windows of a slide.
+    """Labels of the windows of a slide, from its outlines.
 
     Parameters
     ----------
     labels : ndarray of object, shape (n_patches,)
-        Of the patches with features; None where there is no majority.
+        Labels of the patches with features; None without a majority class.
     missed : dict of str to int
-        Windows by label that have no features: the tissue rule dropped them.
+        Number of windows by label without features, which the tissue mask dropped.
     dropped : dict of str to float
         Share of the outlined area of each class that lies in such windows.
     areas : dict of str to float
@@ -313,14 +313,14 @@ class OutlinedPatches:
 def outlined_patches(
     slide: SlideFeatures, annotation: str | Path, classes: list[str]
 ) -> OutlinedPatches:
-    """Labels of the windows of a slide from a file of outlines.
+    """Label the windows of a slide from an outline file.
 
     Parameters
     ----------
     slide : SlideFeatures
     annotation : str or Path
     classes : list of str
-        Of the cohort; "non-cancer" and "vague" may also be outlined.
+        Classes of the cohort; "non-cancer" and "vague" may also be outlined.
 
     Returns
     -------
@@ -333,17 +333,17 @@ def outlined_patches(
 def label_windows(
     regions: Sequence[Region], full: PatchGrid, kept: PatchGrid, classes: Sequence[str]
 ) -> OutlinedPatches:
-    """Labels of the windows that are kept, and what of the outlines lies in the others.
+    """Label the kept windows, and measure the outlined area in the other windows.
 
     Parameters
     ----------
     regions : sequence of Region
-        Of the classes, "non-cancer" or "vague".
+        Regions of the classes, "non-cancer" or "vague".
     full, kept : PatchGrid
-        All windows of the slide, and those with enough tissue; the same grid twice where it is not known
-        which others there are.
+        All windows of the slide, and those with enough tissue; the same grid twice if the other windows are
+        not known.
     classes : sequence of str
-        Of the cohort.
+        Classes of the cohort.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What segmenting one slide gives: labels, probabilities and proportions, and files of them."""
+"""Segmentation of one slide: labels, probabilities and proportions, and the files written of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ UNCERTAIN = "uncertain"
 
 UNCERTAIN_COLOR = (70, 70, 70)
 
-#: Steps of the picture of the uncertainty, from sure to unsure.
+#: Colors of the uncertainty map, from low to high uncertainty.
 STEPS = {
     "0 to 0.2": (68, 1, 84),
     "0.2 to 0.4": (59, 82, 139),
@@ -58,9 +58,9 @@ class SlideSegmentation:
     ----------
     name : str
     grid : PatchGrid
-        Cells of the map: the patches, or with overlapping windows cells of the size of the stride.
+        Cells of the map: the patches, or cells of the size of the stride if windows overlap.
     classes : list of str
-        Classes of the map: those of the cohort, then "non-cancer" if tumor was proposed.
+        Classes of the map: those of the cohort, and "non-cancer" if tumor was proposed.
     labels : ndarray of str, shape (n_cells,)
         Classes, or "uncertain" after :meth:`reject`.
     probabilities : ndarray of shape (n_cells, n_classes)
@@ -70,20 +70,20 @@ class SlideSegmentation:
     mpp : tuple of float
         Microns per level-0 pixel, (x, y).
     origin : tuple of int
-        Level-0 (x, y) of the scanned part; QuPath counts from there.
+        Level-0 (x, y) of the scanned region, the origin of coordinates in QuPath.
     recorded : DataFrame or None
-        Recorded proportions, if they were given: by class, ``share`` as written and its interval,
-        ``lower`` and ``upper``.
+        Recorded proportions, if given: by class, ``share`` as written and its interval, ``lower`` and
+        ``upper``.
     overview : ndarray of shape (height, width, 3), uint8, or None
-        Picture of the whole slide; None if only its features were at hand.
+        Image of the whole slide; None if only its features were available.
     colors : dict of str to (red, green, blue)
     features : str
-        What the features are.
+        Description of the features.
     used_record : bool
-        Whether the record entered the prediction; scores against that record then say nothing.
+        Whether the prediction used the record; scores against that record are then meaningless.
     proportion_errors : ndarray of shape (n_classes of cancer,) or None
-        Errors of predicted proportions, of :func:`~proportion_ssl.evaluation.conformal_errors`; None if
-        the segmenter was not calibrated.
+        Errors of predicted proportions (:func:`~proportion_ssl.evaluation.conformal_errors`); None if the
+        segmenter was not calibrated.
     """
 
     name: str
@@ -108,22 +108,23 @@ class SlideSegmentation:
 
     @property
     def map_classes(self) -> list[str]:
-        """Classes of the labels: `classes`, and "uncertain" if there are such cells."""
+        """Classes of the labels: `classes`, and "uncertain" if such cells exist."""
         return [*self.classes, UNCERTAIN] if (self.labels == UNCERTAIN).any() else self.classes
 
     @property
     def proportions(self) -> pd.Series:
-        """Share of each class of cancer in the cells that are cancer; NaN where none is."""
+        """Share of each class in the cells of cancer; NaN if no cell is cancer."""
         names = self.cancer_classes
         counts = pd.Series({name: int((self.labels == name).sum()) for name in names}, dtype=float)
         return counts / counts.sum() if counts.sum() else counts * np.nan
 
     @property
     def proportion_intervals(self) -> pd.DataFrame | None:
-        """Intervals that hold the true share of a class, each by itself, in 90% of such slides.
+        """Marginal 90% prediction intervals of the class shares.
 
-        ``low`` and ``high`` by class, from the errors on bags that were left out; NaN where no cell is
-        cancer. None if the segmenter was not calibrated, or if the record entered the prediction.
+        Each interval contains the true share of its class in 90% of similar slides. ``low`` and ``high`` by
+        class, from the errors on left-out bags; NaN if no cell is cancer. None if the segmenter was not
+        calibrated, or if the prediction used the record.
         """
         if self.proportion_errors is None or self.used_record:
             return None
@@ -133,11 +134,11 @@ class SlideSegmentation:
 
     @property
     def predominant(self) -> str | None:
-        """Class with the largest share of the cancer; None where no cell is cancer."""
+        """Class with the largest share of the cancer; None if no cell is cancer."""
         return predominant_class(self.proportions.to_frame().T)[0]
 
     def grade(self, scheme: GradingScheme = IASLC_2020) -> int | None:
-        """Grade of this slide; that of a tumor needs the cells of all its slides.
+        """Grade of this slide. The grade of a tumor needs the cells of all its slides.
 
         Parameters
         ----------
@@ -146,16 +147,16 @@ class SlideSegmentation:
         Returns
         -------
         grade : int or None
-            None where no cell is cancer, or where the scheme does not know a class.
+            None if no cell is cancer, or if a class is not in the scheme.
         """
         if not scheme.knows(self.cancer_classes):
             return None
         return grade(self.proportions.to_frame().T, scheme)[0]
 
     def reject(self, below: float) -> SlideSegmentation:
-        """The same with class "uncertain" where the largest probability is too small.
+        """Copy with class "uncertain" where the largest probability is too small.
 
-        Proportions, predominant class and grade then count the other cells alone.
+        Proportions, predominant class and grade then count only the other cells.
 
         Parameters
         ----------
@@ -176,11 +177,11 @@ class SlideSegmentation:
 
     @property
     def uncertainty(self) -> np.ndarray:
-        """Entropy of the probabilities of each cell, divided by its largest value: in [0, 1]."""
+        """Normalized entropy of the probabilities of each cell, in [0, 1]."""
         return entropy_uncertainty(self.probabilities)
 
     def label_map(self) -> np.ndarray:
-        """Index in `map_classes` of the class of every cell of the grid, -1 where there is none.
+        """Index in `map_classes` of the class of every grid cell, -1 for grid cells without a class.
 
         Returns
         -------
@@ -191,7 +192,7 @@ class SlideSegmentation:
         return stitch(codes, self.grid.cells, self.grid.shape)
 
     def value_map(self, values: np.ndarray) -> np.ndarray:
-        """Numbers of the cells in their places on the grid.
+        """Arrange values of the cells on the grid.
 
         Parameters
         ----------
@@ -201,7 +202,7 @@ class SlideSegmentation:
         Returns
         -------
         value_map : ndarray of float, shape ``grid.shape``
-            NaN where there is no cell.
+            NaN in grid positions without a cell.
         """
         return stitch(
             np.asarray(values, dtype=float), self.grid.cells, self.grid.shape, fill=np.nan
@@ -216,16 +217,16 @@ class SlideSegmentation:
     def overview_mpp(self) -> float:
         """Microns per pixel of the overview."""
         if self.overview is None:
-            raise ValueError(f"{self.name} has no overview: only its features were at hand.")
+            raise ValueError(f"{self.name} has no overview: only its features were available.")
         return self.mpp[0] * self.dimensions[0] / self.overview.shape[1]
 
     def row(self) -> dict[str, str | int | float]:
-        """Numbers of the slide for a table.
+        """Table row of the slide.
 
         Returns
         -------
         row : dict
-            That of :func:`~proportion_ssl.slides.slide_summary`, and ``mean_uncertainty`` of the cancer;
+            Columns of :func:`~proportion_ssl.slides.slide_summary`, and ``mean_uncertainty`` of the cancer;
             ``predominant`` class and ``grade``, if the classes are patterns of IASLC 2020;
             ``predicted_low_<class>`` and ``predicted_high_<class>`` if the segmenter was calibrated;
             ``share_uncertain`` of the cells; ``used_record``.
@@ -282,12 +283,12 @@ class SlideSegmentation:
         )
 
     def write(self, folder: str | PathLike[str]) -> dict[str, Path]:
-        """Write the segmentation for viewers and spreadsheets.
+        """Write the segmentation as files for viewers and spreadsheets.
 
         Parameters
         ----------
         folder : str or path-like
-            Made if it does not exist; files of the same names are replaced.
+            Created if needed; files with the same names are replaced.
 
         Returns
         -------
@@ -338,7 +339,7 @@ class SlideSegmentation:
         return paths
 
     def record(self) -> dict[str, Any]:
-        """Recorded shares and their intervals, as tables and report take them.
+        """Recorded shares and their intervals, in the form used by tables and report.
 
         Returns
         -------
@@ -354,13 +355,13 @@ class SlideSegmentation:
         return class_colors(self.map_classes, {UNCERTAIN: UNCERTAIN_COLOR, **self.colors})
 
     def _map_probabilities(self):
-        """Probabilities with a column of zeros for "uncertain", if there are such cells."""
+        """Probabilities, with a column of zeros for "uncertain" if such cells exist."""
         more = len(self.map_classes) - len(self.classes)
         return np.pad(self.probabilities, ((0, 0), (0, more)))
 
 
 def files_of(name: str, folder: Path) -> dict[str, Path]:
-    """Files that :meth:`SlideSegmentation.write` makes for a slide; the two overlays only with an overview.
+    """Paths of the files of :meth:`SlideSegmentation.write`; the overlays are written only with an overview.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The whole way in one estimator: a cohort of slides in, segmented slides and a reusable model out."""
+"""Estimator for the whole workflow: from a cohort of slides to segmented slides and a reusable model."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ from proportion_ssl.slides.features.folder import is_foreign_folder
 logger = logging.getLogger(__name__)
 
 OVERVIEW_PIXELS = 1600
-"""Longer side of the pictures of whole slides."""
+"""Longer side of the overviews of slides, in pixels."""
 
 
 class SlideSegmenter(BaseEstimator):
-    """Segment whole slides by subtype, from a few outlined slides and many with proportions only.
+    """Segment whole slides by subtype, trained on a few outlined slides and many with class proportions only.
 
     ``fit`` divides the tissue of every slide into patches, normalizes colors to a reference slide, embeds
     each patch at several magnifications, labels patches from the outlines, selects the tumor patches of the
@@ -145,7 +145,7 @@ class SlideSegmenter(BaseEstimator):
     empty_cases_ : list of str
         Recorded cases without a patch of tumor.
     n_slides_, n_patches_ : int
-        Slides and patches that were read.
+        Number of slides and patches that were read.
 
     See Also
     --------
@@ -217,7 +217,7 @@ class SlideSegmenter(BaseEstimator):
         self.verbose = verbose
 
     _is_loaded = (
-        False  # a file does not hold the parameters classifier and proposer, but what they became
+        False  # a file holds the fitted models instead of the parameters classifier and proposer
     )
 
     # --- fitting ------------------------------------------------------------------------------
@@ -230,8 +230,8 @@ class SlideSegmenter(BaseEstimator):
         Parameters
         ----------
         cohort : path-like or Cohort
-            A manifest, or what :func:`~proportion_ssl.load_cohort` returns. Slides may be feature files
-            (``.h5``) in place of images.
+            A manifest, or the result of :func:`~proportion_ssl.load_cohort`. Slides may be feature files
+            (``.h5``) instead of images.
         features : path-like, optional
             Folder for the features of slides and the color reference. A further call embeds only new slides,
             and continues an interrupted call. Default: nothing is kept. Alternatively, a folder with a
@@ -269,7 +269,7 @@ class SlideSegmenter(BaseEstimator):
         features : path-like
             Folder of the features, as in :meth:`fit`.
         slides : sequence of str, optional
-            Names. Default: all slides.
+            Names of the slides. Default: all slides.
 
         Returns
         -------
@@ -305,7 +305,9 @@ class SlideSegmenter(BaseEstimator):
         proposer = fit_proposer(data, data.labeled, self._make_proposer(data))
         bags, empty = make_bags(data, proposer)
         if empty:
-            logger.warning("no tumor proposed, so no bag: %s", ", ".join(empty))
+            logger.warning(
+                "no tumor was proposed, so these cases give no bag: %s", ", ".join(empty)
+            )
         classifier = fit_classifier(data, data.labeled, bags, self._make_classifier())
         self._models = {"classifier": classifier, "proposer": proposer}
         self.temperature_ = 1.0
@@ -339,7 +341,7 @@ class SlideSegmenter(BaseEstimator):
         Parameters
         ----------
         cohort : path-like or Cohort
-            That of the fit.
+            Cohort of the fit.
         folds : int, default=5
         features : path-like, optional
             As in :meth:`fit`.
@@ -352,7 +354,7 @@ class SlideSegmenter(BaseEstimator):
         Raises
         ------
         ValueError
-            If fewer than two cases could be left out.
+            If fewer than two cases can be left out.
         """
         check_is_fitted(self, "classes_")
         cohort = as_cohort(cohort, features)
@@ -397,18 +399,18 @@ class SlideSegmenter(BaseEstimator):
 
     @property
     def classifier_(self) -> Any:
-        """Fitted classifier; that of a loaded file is read, with torch, when it is first asked for."""
+        """Fitted classifier; from a loaded file it is restored, with torch, on first access."""
         return self._model("classifier")
 
     @property
     def proposer_(self) -> Any:
-        """Fitted tumor proposer or None; that of a loaded file is read when it is first asked for."""
+        """Fitted tumor proposer or None; from a loaded file it is restored on first access."""
         return self._model("proposer")
 
     def _model(self, name):
         if "_models" not in vars(self):
             raise AttributeError(
-                f"{name}_ is there after fit, and this SlideSegmenter is not fitted."
+                f"{name}_ exists only after fit; this SlideSegmenter is not fitted."
             )
         if isinstance(self._models[name], bytes):
             self._models[name] = model_file.restore_model(self._models[name])
@@ -435,7 +437,7 @@ class SlideSegmenter(BaseEstimator):
         return TumorProposer(MultiFieldOfViewNet(n_views, random_state=self.random_state or 0))
 
     def _prepare(self, cohort: Cohort, names: list[str], folder: Path) -> None:
-        """Embedder and reference of colors, unless they are there from an earlier fit."""
+        """Set embedder and color reference, unless an earlier fit has set them."""
         rows = cohort.slides.loc[names]
         images = rows[~rows["path"].map(is_feature_file).astype(bool)]
         if images.empty:
@@ -466,7 +468,7 @@ class SlideSegmenter(BaseEstimator):
             from proportion_ssl.embedding import PatchEmbedder
 
             self.embedder_ = PatchEmbedder()
-        self.embedder_.fingerprint()  # raises where weights are missing, before any slide is opened
+        self.embedder_.fingerprint()  # raises if weights are missing, before any slide is opened
 
     def _preparation(self) -> Preparation:
         return Preparation(
@@ -489,8 +491,8 @@ class SlideSegmenter(BaseEstimator):
     def _check_stride(self) -> None:
         if self.stride is not None and self.patch_size % self.stride:
             raise ValueError(
-                f"stride={self.stride} does not divide patch_size={self.patch_size}, so that windows "
-                "would not lie on the cells of the map."
+                f"stride={self.stride} does not divide patch_size={self.patch_size}, so windows would not "
+                "align with the cells of the map."
             )
 
     # --- segmenting ---------------------------------------------------------------------------
@@ -521,8 +523,8 @@ class SlideSegmenter(BaseEstimator):
         name : str, optional
             Name of the slide. Default: the file name without its last suffix.
         features : path-like, optional
-            Folder in which the features are kept. Default: nothing is kept. Or the folder of another
-            program's features, as in :meth:`fit`; the slide then need not exist.
+            Folder for the features. Default: nothing is kept. Alternatively the folder of another program's
+            features, as in :meth:`fit`; the slide then need not exist.
         reject_below : float in [0, 1], optional
             Cells with a largest probability below this value are "uncertain" and do not count in the
             proportions; see :meth:`proportion_ssl.segmenter.SlideSegmentation.reject`.
@@ -568,7 +570,7 @@ class SlideSegmenter(BaseEstimator):
         mpp: float | None = None,
         reject_below: float | None = None,
     ) -> CohortRun:
-        """Segment many slides and write the files of each, on joblib or Dask.
+        """Segment many slides and write the files of each, in parallel with joblib or Dask.
 
         Parameters
         ----------
@@ -577,14 +579,15 @@ class SlideSegmenter(BaseEstimator):
             records of test slides are not used in the prediction, only compared with it.
         output : path-like
             Folder of the files that :meth:`proportion_ssl.segmenter.SlideSegmentation.write` makes;
-            ``slides.csv`` holds a row per slide.
+            ``slides.csv`` holds one row per slide.
         features : path-like, optional
             As in :meth:`fit`.
         slides : sequence of str, optional
-            Names of the slides to segment. Default: those of the role "test" of a cohort, all of a sequence.
+            Names of the slides to segment. Default: slides of a cohort with the role "test", or the whole
+            sequence.
         proportions : mapping of str to mapping or DataFrame, optional
-            Recorded proportions by slide name, each as :meth:`segment` takes them, for a sequence of files;
-            the predictions of these slides take them into account.
+            Recorded proportions by slide name, in the form of :meth:`segment`, for a sequence of files. The
+            predictions of these slides use them.
         mpp : float, optional
             Microns per level-0 pixel, for a sequence of files that do not state them.
         reject_below : float in [0, 1], optional
@@ -628,20 +631,20 @@ class SlideSegmenter(BaseEstimator):
         return CohortRun(written.results, {**run.failures, **written.failures})
 
     def _embed(self, paths, folder, mpp) -> CohortRun:
-        """Features of new slides, made as those of the fit."""
+        """Features of new slides, with the settings of the fit."""
         self._check_stride()
         if not hasattr(self, "embedder_"):
             if self.embedder is None:
                 raise ValueError(
-                    "This model was fitted from feature files, or saved without its network, so it "
-                    "cannot embed a slide: give embedder=, the one that made those features."
+                    "This model was fitted on feature files, or saved without its network, so it "
+                    "cannot embed a slide: pass embedder=, the embedder that made those features."
                 )
             self.embedder_ = self.embedder
         fingerprint = self.embedder_.fingerprint()
         if fingerprint != self.made_by_["embedder"]:
             raise ValueError(
-                f"The embedder is not that of the fit: its fingerprint begins {fingerprint[:12]}, "
-                f"that of the fit {str(self.made_by_['embedder'])[:12]}."
+                f"The embedder differs from that of the fit: its fingerprint begins with {fingerprint[:12]}, "
+                f"that of the fit with {str(self.made_by_['embedder'])[:12]}."
             )
         stride = None if self.stride == self.patch_size else self.stride
         return self._preparation().embed(paths, folder, mpp=mpp, stride=stride)
@@ -674,7 +677,7 @@ class SlideSegmenter(BaseEstimator):
         unknown = sorted(set(recorded.index) - set(self.classes_))
         if unknown:
             raise ValueError(
-                f"proportions name {unknown}, which are no classes of this model: {self.classes_}."
+                f"proportions have {unknown}, which are not classes of this model: {self.classes_}."
             )
         recorded = recorded.reindex(self.classes_, fill_value=0.0)
         lower, upper, share = (recorded[[c]].to_numpy().T for c in ("lower", "upper", "share"))
@@ -690,7 +693,7 @@ class SlideSegmenter(BaseEstimator):
         features: str | PathLike | None = None,
         slides: Sequence[str] | None = None,
     ) -> Evaluation:
-        """Scores by slide and case on slides with outlines.
+        """Score slides with outlines, by slide and by case.
 
         Parameters
         ----------
@@ -713,7 +716,7 @@ class SlideSegmenter(BaseEstimator):
         cohort = as_cohort(cohort, features)
         names = list(cohort.test if slides is None else slides)
         if not names:
-            raise ValueError("The cohort has no slide of the role 'test'; give slides=[...].")
+            raise ValueError("The cohort has no slide with the role 'test'; give slides=[...].")
         with _folder(features) as folder:
             data = self.read_cohort(cohort, features=folder, slides=names)
         return self.evaluate_features(data, names)
@@ -853,7 +856,7 @@ class SlideSegmenter(BaseEstimator):
         Raises
         ------
         FileNotFoundError
-            If there is no such file.
+            If the file does not exist.
         proportion_ssl.persistence.ModelFileError
             If the file is damaged, has another version, or was not written by :meth:`save`.
         ValueError
@@ -873,13 +876,13 @@ class _Entry(NamedTuple):
     name: str
     path: Any
     mpp: float | None
-    recorded: Any  # as `segment` takes it, or None
-    image: Any = None  # the slide, where `path` is a feature file of another program
+    recorded: Any  # in the form of `segment`, or None
+    image: Any = None  # the slide, if `path` is a feature file of another program
     use_record: bool = True
 
 
 def _overview(path: Path, mpp: float | None) -> np.ndarray:
-    """Picture of a whole slide."""
+    """Image of a whole slide."""
     with open_slide(path, mpp=mpp) as slide:
         longer_um = max(slide.dimensions) * slide.mpp
         return slide.thumbnail(max(longer_um / OVERVIEW_PIXELS, slide.mpp))
@@ -909,7 +912,7 @@ def _entries(cohort, slides, proportions, mpp, features) -> dict[str, _Entry]:
         row = cohort.slides.loc[name]
         tables = {"share": cohort.proportions, "lower": cohort.lower, "upper": cohort.upper}
         record = pd.DataFrame({part: table.loc[row["case"]] for part, table in tables.items()})
-        alone = len(cohort.case_slides(row["case"])) == 1  # a record is of the whole case
+        alone = len(cohort.case_slides(row["case"])) == 1  # a record describes the whole case
         recorded = record if alone and record.notna().all(axis=None) else None
         entries[name] = _Entry(
             *(name, row["path"], _number(row["mpp"]), recorded),
@@ -921,7 +924,7 @@ def _entries(cohort, slides, proportions, mpp, features) -> dict[str, _Entry]:
 
 @contextmanager
 def _folder(features: str | PathLike | None) -> Iterator[Path]:
-    """The folder given, or one that is removed afterwards."""
+    """The given folder, or a temporary one."""
     if features is not None:
         yield Path(features)
         return
@@ -934,7 +937,7 @@ def _number(value: float) -> float | None:
 
 
 def _describe_features(embedder: Any, made_by: Mapping[str, Any]) -> str:
-    """What the features are, for reports."""
+    """Description of the features, for reports."""
     name = made_by["embedder"]
     is_named = isinstance(name, str) and re.fullmatch("[0-9a-f]{64}", name) is None
     stored = f"features of {name}" if is_named else "features"

@@ -1,4 +1,4 @@
-"""The reference of colors of a cohort: found once, and kept beside the features."""
+"""Color reference of a cohort, determined once and stored with the features."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NORMALIZERS = {cls.__name__: cls for cls in (MacenkoNormalizer, ReinhardNormaliz
 
 
 def describe(normalizer: Any) -> dict[str, Any]:
-    """A fitted normalizer as JSON can hold it.
+    """Describe a fitted normalizer for JSON.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def describe(normalizer: Any) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If it is of another class.
+        If the normalizer is of another class.
     """
     name = type(normalizer).__name__
     if NORMALIZERS.get(name) is not type(normalizer):
@@ -56,12 +56,12 @@ def describe(normalizer: Any) -> dict[str, Any]:
 
 
 def build(description: Any) -> Any:
-    """The fitted normalizer of a description.
+    """Build a fitted normalizer from its description.
 
     Parameters
     ----------
     description : dict
-        Of :func:`describe`.
+        Output of :func:`describe`.
 
     Returns
     -------
@@ -70,13 +70,13 @@ def build(description: Any) -> Any:
     Raises
     ------
     ValueError
-        If it describes no such normalizer.
+        If the description is invalid.
     """
     try:
         normalizer = NORMALIZERS[description["class"]](**description["parameters"])
         state = {key: np.array(value, dtype=float) for key, value in description["state"].items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"no description of a stain normalizer: {error!r}") from error
+        raise ValueError(f"not a description of a stain normalizer: {error!r}") from error
     expected = {"MacenkoNormalizer": {"stain_matrix_", "max_concentrations_"}}
     if set(state) != expected.get(description["class"], {"mean_", "std_"}):
         raise ValueError(f"a {description['class']} with the state {sorted(state)}")
@@ -97,32 +97,32 @@ def find_reference(
     size: int,
     min_tissue: float,
 ) -> tuple[Any, str | None]:
-    """The fitted normalizer of an earlier fit, of a feature folder, or of the first slide that can be read.
+    """Fitted normalizer of an earlier fit, of a feature folder, or of the first readable slide.
 
     Parameters
     ----------
     unfitted : normalizer
-        Class and parameters wanted.
+        Requested class and parameters.
     held : tuple of (normalizer or None, str or None)
-        Of an earlier fit, and the slide that gave it.
+        Normalizer of an earlier fit, and its reference slide.
     folder : Path
-        Where the reference is kept.
+        Folder in which the reference is stored.
     slides : sequence of (name, path, mpp or None)
         Candidates, in order.
     magnification, size, min_tissue
-        Of the patches that are looked at.
+        Settings of the patches that are used.
 
     Returns
     -------
     normalizer : normalizer
         Fitted.
     slide : str or None
-        Whose colors they are.
+        Reference slide of the colors.
 
     Raises
     ------
     ValueError
-        If no slide can be read, or the file of the folder is damaged or of another normalizer.
+        If no slide can be read, or the reference in the folder is damaged or of another normalizer.
     """
     path = folder / FILE
     if held[0] is not None and _same_kind(held[0], unfitted):
@@ -131,7 +131,7 @@ def find_reference(
         normalizer, name = _read(path)
         if not _same_kind(normalizer, unfitted):
             raise ValueError(
-                f"{path} is the reference of {normalizer!r}, but {unfitted!r} is asked for. Give that "
+                f"{path} is the color reference of {normalizer!r}, but {unfitted!r} is requested. Use that "
                 "normalizer, or another folder of features."
             )
     else:
@@ -150,8 +150,8 @@ def _read(path):
         return build(stored["normalizer"]), stored["slide"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}, the reference of colors, is damaged ({error}); remove it, and all features of its "
-            "folder are made anew."
+            f"{path}, the color reference, is damaged ({error}). Remove it; all features of its folder are "
+            "then computed again."
         ) from error
 
 
@@ -168,6 +168,6 @@ def _fit_on_first(unfitted, slides, magnification, size, min_tissue):
                 grid = tissue_grid(slide, grid, min_fraction=min_tissue)
                 return unfitted.fit(SlidePatches(slide, grid)), name
         except (SlideError, ValueError) as error:
-            logger.warning("%s is not the reference of colors: %s", name, error)
+            logger.warning("%s cannot be the color reference: %s", name, error)
             reasons.append(f"- {name}: {error}")
-    raise ValueError("No slide can give the reference of colors:\n" + "\n".join(reasons))
+    raise ValueError("No slide can be the color reference:\n" + "\n".join(reasons))

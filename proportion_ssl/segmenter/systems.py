@@ -1,4 +1,4 @@
-"""The systems that a run compares, by name."""
+"""Systems that a run compares, by name."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class System:
-    """A classifier, and whether it learns from the recorded proportions.
+    """A classifier, and whether it is trained on the recorded proportions.
 
     Parameters
     ----------
     classifier : estimator
-        With the ``fit`` of this package's classifiers.
+        Its ``fit`` has the signature of the classifiers of this package.
     records : bool, default=True
-        False: outlined slides alone.
+        If False, only outlined slides are used.
     """
 
     classifier: Any
@@ -23,7 +23,7 @@ class System:
 
 
 def standard_systems(random_state: int | None = None) -> dict[str, System]:
-    """Supervised, the published method, and the robust one.
+    """The supervised, published and robust systems.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def standard_systems(random_state: int | None = None) -> dict[str, System]:
     Returns
     -------
     systems : dict of str to System
-        "supervised": the first step of the published method, outlines alone; "published":
+        "supervised": the first step of the published method, trained on outlines only; "published":
         :class:`~proportion_ssl.NegativePseudoLabelClassifier`; "robust":
         :class:`~proportion_ssl.RobustProportionClassifier`.
     """

@@ -1,4 +1,4 @@
-"""A classifier of this package where LazySlide takes a model of features."""
+"""Use a classifier of this package as a feature model of LazySlide."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class TilePredictor:
     Parameters
     ----------
     classifier : classifier
-        Fitted on features of the same encoder; with ``predict_proba`` and ``classes_``.
+        Fitted on features of the same encoder; has ``predict_proba`` and ``classes_``.
     name : str, default="proportion_ssl"
-        Under which LazySlide keeps the predictions: the table ``NAME_tiles``.
+        Name of the predictions in LazySlide: the table ``NAME_tiles``.
 
     Examples
     --------
@@ -51,13 +51,13 @@ class TilePredictor:
         }
 
     def get_transform(self) -> None:
-        """None: features are taken, no images."""
+        """None: the input is features, not images."""
         return
 
     def to(self, device: Any) -> TilePredictor:
-        """The same: the classifier stays where it is."""
+        """Return self: the classifier is not moved."""
         return self
 
     def try_compile(self, **settings: Any) -> TilePredictor:
-        """The same: there is nothing to compile."""
+        """Return self: nothing is compiled."""
         return self

@@ -1,4 +1,4 @@
-"""From slides with features to labeled patches, tumor proposals and bags."""
+"""Labeled patches, tumor proposals and bags from slides with features."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ KEEP_THEM = (
 
 @dataclass(frozen=True, eq=False)
 class CohortFeatures:
-    """A cohort with the features of its slides, and the labels of those that are outlined.
+    """A cohort with the features of its slides, and the labels of the outlined slides.
 
     Parameters
     ----------
     cohort : Cohort
     slides : dict of str to SlideFeatures
-        Without those that failed.
+        Slides with features, without those that failed.
     outlined : dict of str to OutlinedPatches
         Slides with outlines.
     failures : dict of str to SlideFailure
@@ -63,12 +63,12 @@ class CohortFeatures:
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """What the features of all slides were made by."""
+        """Settings of the features, the same for all slides."""
         return dict(next(iter(self.slides.values())).made_by)
 
     @property
     def labeled(self) -> list[str]:
-        """Slides to learn from that have outlines."""
+        """Names of the outlined training slides."""
         return [name for name in self.cohort.labeled if name in self.outlined]
 
     def cases_of(self, names: Sequence[str]) -> np.ndarray:
@@ -111,19 +111,19 @@ def with_non_cancer_class(data: CohortFeatures, proposer: Any) -> CohortFeatures
 
 
 def fit_proposer(data: CohortFeatures, names: Sequence[str], proposer: Any) -> Any:
-    """Tumor against the rest, from outlined slides.
+    """Fit the tumor proposer (cancer against non-cancer) on outlined slides.
 
     Parameters
     ----------
     data : CohortFeatures
     names : sequence of str
-        Slides to learn from.
+        Names of the training slides.
     proposer : TumorProposer or None
 
     Returns
     -------
     fitted : TumorProposer or None
-        None if none is wanted, or "non-cancer" (or cancer) is not outlined in these slides.
+        None if `proposer` is None, or if "non-cancer" or cancer is not outlined in these slides.
     """
     if proposer is None:
         return None
@@ -133,8 +133,8 @@ def fit_proposer(data: CohortFeatures, names: Sequence[str], proposer: Any) -> A
         return None
     if len(np.unique(cases)) < 2:
         warnings.warn(
-            "Only one case is outlined, so the threshold of tumor proposals is judged on patches of that "
-            "case itself and may miss tumor elsewhere; outline a second case, or give "
+            "Only one case is outlined, so the threshold of tumor proposals is chosen on patches of that "
+            "case and may miss tumor in other cases; outline a second case, or set "
             "proposer=TumorProposer(threshold=...).",
             UserWarning,
             stacklevel=2,
@@ -144,14 +144,14 @@ def fit_proposer(data: CohortFeatures, names: Sequence[str], proposer: Any) -> A
 
 
 def tumor_mask(slide: SlideFeatures, proposer: Any) -> np.ndarray:
-    """Which patches of a slide are proposed as tumor; all without a proposer."""
+    """Mask of the proposed tumor patches of a slide; all patches without a proposer."""
     if proposer is None:
         return np.ones(len(slide.grid), dtype=bool)
     return proposer.propose(np.asarray(slide.features)).is_tumor
 
 
 def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
-    """The tumor patches of each recorded case, with its proportions.
+    """Make a bag of the tumor patches of each recorded case, with its proportions.
 
     Where the classifier learns "non-cancer", all patches, with the proportions of their cancer.
 
@@ -163,9 +163,9 @@ def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
     Returns
     -------
     bags : Bags or None
-        None if no case has a bag.
+        None if no case gives a bag.
     empty : list of str
-        Cases in which no tumor was proposed: they make no bag.
+        Cases without proposed tumor, which give no bag.
     """
     from proportion_ssl.proportions import Bags
 
@@ -179,7 +179,7 @@ def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
             slide = data.slides[name]
             parts[case].append((slide, tumor_mask(slide, proposer)))
         elif len(cohort.case_slides(case)) > 1:
-            logger.warning("the bag of case %s lacks the slide %s, which failed", case, name)
+            logger.warning("the bag of case %s lacks slide %s, which failed", case, name)
     sizes = {
         case: sum(int(mask.sum()) for _, mask in found) for case, found in parts.items() if found
     }
@@ -199,7 +199,7 @@ def make_bags(data: CohortFeatures, proposer: Any) -> tuple[Any, list[str]]:
 def weak_record(
     cohort: Cohort, cases: Sequence[str], *, of_cancer: bool = False
 ) -> PartialRecord | OrderRecord:
-    """Record of cases of which some say less than the share of every class.
+    """Joint record of cases, some of which lack the share of every class.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def weak_record(
 def _instances(
     parts: Mapping[str, list[tuple[SlideFeatures, np.ndarray]]],
 ) -> tuple[Any, list[str]]:
-    """Chosen patches of the cases: one array per case, or one sequence that is left in the files."""
+    """Selected patches of the cases: one array per case, or one sequence read from files on demand."""
     slides = [(case, slide, mask) for case, found in parts.items() for slide, mask in found]
     files = [slide.first_view for _, slide, _ in slides]
     if all(isinstance(rows, FeatureSequence) for rows in files):
@@ -266,7 +266,7 @@ def check_every_class(data: CohortFeatures, names: Sequence[str]) -> None:
     Raises
     ------
     ValueError
-        Naming the classes that no patch is labeled with.
+        Naming the classes without a labeled patch.
     """
     shown: set[str] = set()
     dropped: set[str] = set()
@@ -284,12 +284,12 @@ def check_every_class(data: CohortFeatures, names: Sequence[str]) -> None:
 
 
 def check_outlined_classes(cohort: Cohort) -> None:
-    """Raise if a class has no outline in the labeled slides: before slides are embedded, which takes hours.
+    """Raise if a class has no outline in the labeled slides, before slides are embedded for hours.
 
     Parameters
     ----------
     cohort : Cohort
-        Says nothing where a labeled slide is a feature file, or it or its outlines cannot be read.
+        Not checked if a labeled slide is a feature file, or if it or its outlines cannot be read.
 
     Raises
     ------
@@ -314,7 +314,7 @@ def _refuse_missing(missing: Sequence[str], names: Sequence[str], what: str, cal
     if missing:
         raise ValueError(
             f"No {what} of the labeled slides {', '.join(names)} is {called} {', '.join(missing)}, so "
-            f"nothing shows what these classes look like. {OUTLINE_THEM}."
+            f"these classes cannot be learned. {OUTLINE_THEM}."
         )
 
 
@@ -327,10 +327,10 @@ def fit_classifier(
     ----------
     data : CohortFeatures
     names : sequence of str
-        Outlined slides to learn from.
+        Outlined training slides.
     bags : Bags or None
     classifier : estimator
-        With the ``fit`` of this package's classifiers.
+        Its ``fit`` has the signature of the classifiers of this package.
     records : bool, default=True
         Whether the bags are used.
 
@@ -343,10 +343,10 @@ def fit_classifier(
     groups: np.ndarray | None = cases
     if any(len(np.unique(cases[y == label])) < 2 for label in np.unique(y)):
         logger.info(
-            "a class is outlined in one case alone: patches, not cases, are set aside to validate"
+            "a class is outlined in one case only: the validation set consists of patches instead of cases"
         )
         groups = None
-    if "classes" in classifier.get_params():  # bags may teach what these slides do not show
+    if "classes" in classifier.get_params():  # bags may teach classes without outlines
         classifier.set_params(classes=data.learned)
         return classifier.fit(X, y, bags if records else None, groups=groups)
     check_every_class(data, names)
@@ -355,14 +355,14 @@ def fit_classifier(
 
 @contextmanager
 def told_once() -> Iterator[None]:
-    """Fits within say nothing of records that cannot tell classes apart: the fit to all slides does."""
+    """Suppress warnings about records that cannot identify classes; the fit to all slides gives them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IdentifiabilityWarning)
         yield
 
 
 def dropped_table(outlined: Mapping[str, OutlinedPatches]) -> pd.DataFrame:
-    """Share of the outlined area that the tissue rule dropped, by slide and class.
+    """Share of the outlined area that the tissue mask dropped, by slide and class.
 
     Parameters
     ----------
@@ -371,7 +371,7 @@ def dropped_table(outlined: Mapping[str, OutlinedPatches]) -> pd.DataFrame:
     Returns
     -------
     table : DataFrame
-        Slides by classes; NaN where a class is not outlined.
+        One row per slide, one column per class; NaN if a class is not outlined.
     """
     rows = {name: dict(patches.dropped) for name, patches in outlined.items()}
     return pd.DataFrame(rows).T.rename_axis("slide")

@@ -1,4 +1,4 @@
-"""Whole slides: reading, patches, tissue, stain, annotations in, predictions out."""
+"""Whole slides: reading, patches, tissue, stain, annotations, and writing of predictions."""
 
 from proportion_ssl.slides.annotations._dropped import dropped_share
 from proportion_ssl.slides.annotations.read import (

@@ -1,4 +1,4 @@
-"""Where the patches of a slide lie: integer windows at level 0, from physical sizes alone."""
+"""Grid of patches on a slide: integer windows at level 0, computed from physical sizes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class PatchGrid:
         return len(self.boxes)
 
     def __getitem__(self, index) -> PatchGrid:
-        """Keep a subset (mask, indices, slice or one index); the full grid's shape stays."""
+        """Select windows (mask, indices, slice or one index); the shape of the full grid is unchanged."""
         boxes, cells = self.boxes[index], self.cells[index]
         return replace(self, boxes=np.atleast_2d(boxes), cells=np.atleast_2d(cells))
 
@@ -159,7 +159,7 @@ def patch_grid(
     overlap: int | tuple[int, int] = 0,
     edge: str = "drop",
 ) -> PatchGrid:
-    """Lay windows of one physical size over a slide, row by row from the top-left corner.
+    """Cover a slide with windows of one physical size, row by row from the top-left corner.
 
     Parameters
     ----------

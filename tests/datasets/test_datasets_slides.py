@@ -189,7 +189,7 @@ def test_a_cohort_is_not_replaced_unless_asked(tmp_path):
     with pytest.raises(FileExistsError, match=r"already holds a cohort.*overwrite=True"):
         make_slides(tmp_path, **small)
     (tmp_path / "cohort.csv").unlink()
-    with pytest.raises(FileExistsError, match=r"no cohort\.csv, the rest of an interrupted run"):
+    with pytest.raises(FileExistsError, match=r"no cohort\.csv, so a run was interrupted"):
         make_slides(tmp_path, **small)
     (tmp_path / "slides" / "mine.tif").touch()
     make_slides(tmp_path, **small, overwrite=True)

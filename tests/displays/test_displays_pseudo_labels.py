@@ -311,7 +311,7 @@ def test_from_estimator_unknown_round(fitted, wrong):
 
 def test_from_estimator_does_not_mix_predictions_of_now_with_earlier_rounds(fitted):
     clf, data = fitted
-    with pytest.raises(ValueError, match="give one of X and rounds"):
+    with pytest.raises(ValueError, match="give either X or rounds"):
         PseudoLabelDisplay.from_estimator(clf, clf.bag_names_[0], rounds=[1], X=data.bags.X)
 
 

@@ -107,7 +107,7 @@ def test_settings_are_a_part_of_the_fingerprint():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"interpolation": "lanczos"}, "asks for the interpolation 'lanczos'"),
+        ({"interpolation": "lanczos"}, "requires the interpolation 'lanczos'"),
         ({"input_size": (3, 48, 64)}, "takes images of 48 x 64 pixels"),
         ({"architecture": None}, "give name="),
     ],

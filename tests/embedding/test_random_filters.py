@@ -65,6 +65,6 @@ def test_tells_textures_apart_through_the_embedder():
 
 def test_too_small_an_image_is_an_error():
     with pytest.raises(
-        ValueError, match=r"32 x 64 pixels are too small for 3 scales, which need 96"
+        ValueError, match=r"32 x 64 pixels are too small for 3 scales, which need at least 96"
     ):
         RandomFilterFeatures()(torch.zeros(1, 3, 32, 64))

@@ -245,7 +245,7 @@ def test_an_output_that_is_a_file(tmp_path, capsys):
     manifest = write_cohort(tmp_path / "cohort", labeled=1, bags=0, test=0)
     for output in (manifest, manifest / "below"):
         assert run(manifest, output) == WRONG_INPUT
-        assert "is a file, or lies below one" in capsys.readouterr().err
+        assert "is a file, or is inside one" in capsys.readouterr().err
     slide = str(manifest.parent / "labeled_0.tif")
     arguments = ["embed", slide, "--no-normalization", *PATCHES, "--output", str(manifest)]
     assert main(arguments) == WRONG_INPUT
@@ -286,7 +286,7 @@ def test_a_table_with_wrong_columns(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "age" in error and "Traceback" not in error
     assert run(manifest, tmp_path / "out", "--classes", "x", "y") == WRONG_INPUT
-    assert "No slide can give the reference of colors" in capsys.readouterr().err
+    assert "No slide can be the color reference" in capsys.readouterr().err
 
 
 def test_embed(tmp_path, capsys):
@@ -319,7 +319,10 @@ def test_check_of_features_of_another_program(tmp_path, capsys):
     wrong = str(tmp_path / "typo")
     for command, message in (
         (["check"], f"folder of features not found: {wrong}"),
-        (["run", "--output", str(tmp_path / "out")], f"Nor is there a folder {wrong} of features"),
+        (
+            ["run", "--output", str(tmp_path / "out")],
+            f"The folder of features {wrong} was not found either",
+        ),
     ):
         assert main([*command, str(manifest), "--features", wrong]) == WRONG_INPUT
         assert message in capsys.readouterr().err
@@ -334,7 +337,12 @@ def test_check_of_features_lists_everything_at_once(tmp_path, capsys):
     manifest.write_text(text)
     assert main(["check", str(manifest), "--features", str(features)]) == FAILED
     found = capsys.readouterr().out
-    for part in ("sum to 90", "has no features of it", "case.bag_5: ", "case.labeled_0"):
+    for part in (
+        "sum to 90",
+        "has no feature file for this slide",
+        "case.bag_5: ",
+        "case.labeled_0",
+    ):
         assert part in found
     assert "3 errors" in found
 
@@ -344,9 +352,9 @@ def test_a_new_folder_of_features_is_announced(tmp_path, quick, capsys):
     folder = tmp_path / "new"
     more = ["--no-cv", "--compare", "--system", "supervised", "--features", str(folder)]
     assert run(manifest, tmp_path / "out", *more) == DONE
-    assert f"There is no folder {folder}: it is made" in capsys.readouterr().err
+    assert f"The folder {folder} does not exist yet; it is created" in capsys.readouterr().err
     assert run(manifest, tmp_path / "out", *more) == DONE
-    assert "it is made" not in capsys.readouterr().err
+    assert "does not exist yet" not in capsys.readouterr().err
 
 
 def test_help_of_every_command():

@@ -487,7 +487,7 @@ def test_net_whose_head_could_no_longer_be_solved_for(tmp_path):
     model, _ = fit_robust_on_images(MobileNetV2Classifier(weights=None))
     model.set_params(estimator__freeze=False)
     with pytest.raises(
-        ValueError, match="fitted with freeze=True, but its parameters now say False"
+        ValueError, match="fitted with freeze=True, but its parameters are now False"
     ):
         save(model, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
@@ -532,7 +532,7 @@ def frame(**changes):
         (set_in("fitted", "classifier_", value={}), "unknown attribute 'classifier_'"),
         (lambda d: d["model"]["fitted"].pop("label_log_"), "incomplete"),
         (set_in("fitted", "history_", value={}), "history_ is a dict"),
-        (set_in("fitted", "history_", value=[[1]]), "history_ is no list of tables"),
+        (set_in("fitted", "history_", value=[[1]]), "history_ is not a list of tables"),
         (set_in("fitted", "trust_", value="x"), "trust_ is a str"),
         (set_in("fitted", "trust_", value=1), "trust_ is a int"),
         (set_in("fitted", "bag_reliability_", value=[]), "bag_reliability_ is a list"),
@@ -767,7 +767,7 @@ def test_parts_of_proposers_that_cannot_be_saved(data, tmp_path):
         ),
         (
             MultiFieldOfViewNet(2, fusion=AdaptiveFusion(n_folds=2), **settings),
-            "fusion_ is a AdaptiveFusion.*only FixedFusion can.*by joblib",
+            "fusion_ is a AdaptiveFusion.*only FixedFusion can.*with joblib",
         ),
     ):
         proposer, _ = fit_proposer(data, net, threshold=0.5)
@@ -794,7 +794,7 @@ def set_net_of_views(*keys, value):
         (set_net_of_views("fitted", "n_features_in_", value=16), "other classes or features"),
         (set_net_of_views("fitted", "classes_", "values", value=[False]), "1 classes"),
         (set_net_of_views("fitted", "classes_", "values", value=[True, False]), "other classes"),
-        (set_net_of_views("fitted", "experts_", value={}), "experts_ is no list"),
+        (set_net_of_views("fitted", "experts_", value={}), "experts_ is not a list"),
         (set_net_of_views("fitted", "experts_", value=[]), r"unknown attribute 'experts_\.0"),
         (set_net_of_views("fitted", "fusion_", value=1), "unknown attribute 'fusion_'"),
         (set_net_of_views("fitted", "experts_", 0, "class", value=EVIL), "names the model"),
@@ -824,7 +824,7 @@ def set_net_of_views(*keys, value):
         (set_net_of_views("fitted", "evil", value=1), "unknown attribute 'evil'"),
         (
             set_net_of_views("fitted", "feature_names_in_", value=names("object", ["f"] * 32)),
-            "net_ has names of features, which the model around it checks",
+            "net_ has names of features, which only the outer model may have",
         ),
         (set_in("parameters", "net", value=part("TumorProposer", {})), "names the part 'Tumor"),
         (lambda d: d["model"]["fitted"].pop("recall_"), "lacks the attribute 'recall_'"),
@@ -980,12 +980,12 @@ class OwnClassifier(NegativePseudoLabelClassifier):
     [
         (
             {"positive_selector": OwnSelector()},
-            r"positive_selector is a .*OwnSelector.*set_params and save again",
+            r"positive_selector is a .*OwnSelector.*set_params, and save again",
             {"positive_selector": "default"},
         ),
         (
             {"positive_loss": OwnLoss()},
-            r"positive_loss is a .*OwnLoss.*set_params and save again",
+            r"positive_loss is a .*OwnLoss.*set_params, and save again",
             {"positive_loss": None},
         ),
         (
@@ -1003,7 +1003,7 @@ class OwnClassifier(NegativePseudoLabelClassifier):
         ),
         (
             {"random_state": np.random.RandomState(0)},
-            "random_state is a generator.*set_params",
+            "random_state is a random number generator.*set_params",
             {"random_state": None},
         ),
     ],
@@ -1052,7 +1052,7 @@ def test_net_that_its_parameters_no_longer_describe(tmp_path):
     net = MobileNetV2Classifier(weights=None)
     model = NegativePseudoLabelClassifier(net, max_epochs=1, random_state=0).fit(images, [0, 1] * 2)
     model.set_params(estimator__freeze=False)
-    with pytest.raises(ValueError, match="freeze=True, but its parameters now say False"):
+    with pytest.raises(ValueError, match="freeze=True, but its parameters are now False"):
         save(model, tmp_path / "m")
 
 
@@ -1192,7 +1192,7 @@ def test_random_bytes(tmp_path, content):
 
 
 def test_absent_file_and_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no model file"):
+    with pytest.raises(FileNotFoundError, match="model file not found"):
         load(tmp_path / "m")
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         load(tmp_path)
@@ -1200,7 +1200,7 @@ def test_absent_file_and_folder(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
 def test_endless_file():
-    with pytest.raises(ModelFileError, match="'/dev/zero' cannot be loaded: it is cut off"):
+    with pytest.raises(ModelFileError, match="'/dev/zero' cannot be loaded: it is truncated"):
         load("/dev/zero")
 
 

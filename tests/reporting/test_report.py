@@ -593,7 +593,11 @@ def test_empty_prediction_is_allowed(write):
         ({"metrics": {"OP": ["good"]}}, TypeError, "OP.*give numbers"),
         ({"metrics": {}}, ValueError, "holds no score"),
         ({"metrics": pd.DataFrame({"system": ["a"]})}, ValueError, "holds no score"),
-        ({"metrics": pd.DataFrame([[1, 2]], columns=["a", "a"])}, ValueError, "name of its own"),
+        (
+            {"metrics": pd.DataFrame([[1, 2]], columns=["a", "a"])},
+            ValueError,
+            "names must be unique",
+        ),
         ({"settings": [1]}, TypeError, "settings must map names to values"),
         ({"history": {"round": 0}}, TypeError, "list of dictionaries"),
         ({"history": [3]}, TypeError, r"history\[0\] must be a dictionary"),

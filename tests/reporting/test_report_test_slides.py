@@ -163,7 +163,7 @@ def test_layers_of_numbers_and_of_other_systems(write):  # noqa: F811
         ("probability", [[0.5]], "shape"),
         ("uncertainty", np.full((2, 3), 2.0), r"lie in \[0, 1\]"),
         ("others", {"a": [[0]]}, "shape"),
-        ("intervals", {"lepidic": (0.5, 0.2)}, "must rise"),
+        ("intervals", {"lepidic": (0.5, 0.2)}, "must be increasing"),
         ("intervals", {"x": (0.1, 0.2)}, "no class"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -77,7 +77,7 @@ def test_a_cohort_in_memory_is_looked_at_as_its_manifest(folder):
     check, expected = check_cohort(cohort, **HOW), look(folder)
     pd.testing.assert_frame_equal(check.slides, expected.slides)
     pd.testing.assert_frame_equal(check.outlines, expected.outlines)
-    with pytest.raises(ValueError, match="give them to load_cohort"):
+    with pytest.raises(ValueError, match="pass them to load_cohort"):
         check_cohort(cohort, classes=["acinar"], **HOW)
     (folder / "bag_3.tif").unlink()
     assert "bag_3: file not found: " in only(check_cohort(cohort, **HOW), True)
@@ -111,7 +111,7 @@ def test_outlines_by_other_names_are_listed_with_their_number(folder):
     path.write_text(path.read_text().replace('"acinar"', '"Acinar"'))
     message = only(look(folder), True)
     assert message.startswith(
-        "Error: labeled_2: outlines are named 'Acinar' (45), which is no class"
+        "Error: labeled_2: outlines are named 'Acinar' (45), which is not a class"
     )
     assert "(acinar, solid)" in message
 
@@ -278,7 +278,7 @@ def test_slide_without_tissue(folder):
     ("stored", "stated", "message"),
     [
         (MPP, "6", "pixels (6 microns) are coarser than those of patches at 2.5x (4)"),
-        (MPP, "0.05", "0.05 microns per pixel cannot be right"),
+        (MPP, "0.05", "0.05 microns per pixel is implausible"),
         (
             None,
             "",

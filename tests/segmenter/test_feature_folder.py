@@ -248,7 +248,10 @@ def test_outlines_beyond_the_slide(copied):
 
 def test_cropped_slides_have_to_be_there(tmp_path):
     manifest, features = write_feature_cohort(tmp_path, suffix=".mrxs")
-    with pytest.raises(ValueError, match=r"mrxs is not there, and outlines of \.mrxs slides"):
+    with pytest.raises(
+        ValueError,
+        match=r"slide not found: .*mrxs\. It is needed because outlines of \.mrxs slides",
+    ):
         quick().fit(manifest, features=features)
 
 

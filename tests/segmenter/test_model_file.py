@@ -73,9 +73,9 @@ def test_a_file_that_knows_no_smoothing_is_of_patches_by_themselves(path, tmp_pa
 
 
 def test_another_embedder_is_refused(path, manifest):
-    with pytest.raises(ValueError, match="embedder is not that of the fit"):
+    with pytest.raises(ValueError, match="embedder differs from that of the fit"):
         SlideSegmenter.load(path, embedder=Texture("2"))
-    with pytest.raises(ValueError, match="give embedder="):
+    with pytest.raises(ValueError, match="pass embedder="):
         SlideSegmenter.load(path).segment(manifest.parent / "test_9.tif")
 
 
@@ -140,13 +140,13 @@ def edit(parts, **changes):
     ("change", "message"),
     [
         (lambda parts: edit(parts, version=99), "version 99"),
-        (lambda parts: edit(parts, format="other"), "no file of SlideSegmenter.save"),
+        (lambda parts: edit(parts, format="other"), "not written by SlideSegmenter.save"),
         (
             lambda parts: parts.update({"linear.safetensors": b"x"}),
             "'linear.safetensors' is damaged",
         ),
         (lambda parts: parts.update({"more.py": b"x"}), "unknown part 'more.py'"),
-        (lambda parts: parts.pop("classifier.safetensors"), "parts are not those"),
+        (lambda parts: parts.pop("classifier.safetensors"), "parts do not match"),
         (lambda parts: parts.pop("segmenter.json"), "KeyError"),
         (lambda parts: edit(parts, normalizer={"class": "os.system"}), "ValueError"),
         (lambda parts: edit(parts, threshold="x"), "ValueError"),

@@ -40,5 +40,5 @@ def test_what_is_wrong_is_said(tmp_path, text, message):
 def test_an_unknown_share_is_no_record_to_segment_with(tmp_path):
     path = tmp_path / "records.csv"
     path.write_text("slide,acinar,solid\na,100,?\n")
-    with pytest.raises(ValueError, match="line 2: slide 'a' does not know the share of a class"):
+    with pytest.raises(ValueError, match="line 2: slide 'a' has an unknown share"):
         read_records(path, ["acinar", "solid"])

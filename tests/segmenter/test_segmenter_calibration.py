@@ -68,7 +68,7 @@ def test_outlines_are_kept_where_a_class_would_be_lost(fitted, data, monkeypatch
     assert len(left_out.labels) == 0 and len(left_out.bag_probabilities) == 6
     found = calibrate(one, left_out)
     assert found.source == "records of left-out bags"
-    with pytest.raises(ValueError, match="two or more folds"):
+    with pytest.raises(ValueError, match="two cases and two folds"):
         leave_out(data, None, None, 1)
 
 

@@ -108,7 +108,7 @@ def test_slides_that_fail_are_named_and_the_others_go_on(tmp_path, new):
 def test_no_slide_at_all_says_why(tmp_path, new):
     manifest = write_cohort(tmp_path, labeled=1, bags=0, test=0)
     (tmp_path / "labeled_0.tif").write_bytes(b"no slide")
-    with pytest.raises(ValueError, match=r"(?s)No slide can give.*labeled_0"):
+    with pytest.raises(ValueError, match=r"(?s)No slide can be the color reference.*labeled_0"):
         new().fit(manifest)
 
 
@@ -181,7 +181,7 @@ def test_the_same_from_feature_files_without_slides(fitted, manifest, features, 
     assert there.overview is None and there.write(tmp_path / "out").keys() == {
         *("labels", "uncertainty", "geojson", "table")
     }
-    with pytest.raises(ValueError, match="give embedder="):
+    with pytest.raises(ValueError, match="pass embedder="):
         from_files.segment(manifest.parent / "test_9.tif")
 
 
@@ -197,7 +197,7 @@ def test_other_features_are_refused(fitted, manifest, features, tmp_path, new):
         )
     fitted_there = clone(fitted).set_params(proposer=None).fit(manifest, features=features)
     fitted_there.embedder_ = Texture("2")
-    with pytest.raises(ValueError, match="embedder is not that of the fit"):
+    with pytest.raises(ValueError, match="embedder differs from that of the fit"):
         fitted_there.segment(path)
 
 
@@ -245,7 +245,7 @@ def test_a_record_stands_beside_the_prediction(fitted, manifest):
     assert with_record.row()["recorded_acinar"] == 0.25
     for wrong, message in (
         ({"acinar": 25, "solid": 75}, "divide by 100"),
-        ({"lepidic": 1.0}, "no classes"),
+        ({"lepidic": 1.0}, "not classes of this model"),
     ):
         with pytest.raises(ValueError, match=message):
             fitted.segment(path, proportions=wrong)

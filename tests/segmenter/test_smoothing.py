@@ -151,7 +151,7 @@ def test_patches_on_no_grid_are_left_as_they_are_and_named(fitted, data, caplog)
     p = np.full((len(slide.grid), 3), 1 / 3)
     _, found = cell_probabilities(twice, p, 2, smoothing=0.5)
     assert_array_equal(found, p)
-    assert "patches of test_9 lie on no grid" in caplog.text
+    assert "patches of test_9 do not lie on a grid" in caplog.text
 
 
 # --- the segmenter ------------------------------------------------------------------------------

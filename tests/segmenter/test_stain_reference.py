@@ -68,7 +68,7 @@ def test_the_file_of_the_folder_wins_over_the_slides(tmp_path):
 def test_a_damaged_file_and_one_of_another_normalizer(tmp_path):
     write_one(tmp_path / "a.tif", 0.5, seed=0)
     find(tmp_path)
-    with pytest.raises(ValueError, match=r"MacenkoNormalizer.* is asked for"):
+    with pytest.raises(ValueError, match=r"MacenkoNormalizer.* is requested"):
         find(tmp_path, MacenkoNormalizer())
     (tmp_path / "features" / FILE).write_text("{")
     with pytest.raises(ValueError, match="damaged"):

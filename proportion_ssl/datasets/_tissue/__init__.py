@@ -1,1 +1,1 @@
-"""How synthetic tissue is drawn."""
+"""Drawing of synthetic tissue."""

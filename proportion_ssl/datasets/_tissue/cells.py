@@ -1,4 +1,4 @@
-"""Nuclei, cell bodies and red blood cells as small pictures stamped into full-resolution layers."""
+"""Draw nuclei, cell bodies and red blood cells as small images stamped into full-resolution layers."""
 
 from dataclasses import dataclass, fields
 
@@ -70,7 +70,7 @@ def _radius_squared(
 
 
 def _stamp(layer: np.ndarray, stamps: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
-    """Lay square stamps over the layer, keeping the larger value; parts outside are cut off."""
+    """Stamp squares into the layer, keeping the larger value; parts outside are clipped."""
     box = stamps.shape[1]
     height, width = layer.shape
     tops = (np.floor(y).astype(np.intp) - box // 2).tolist()
@@ -88,7 +88,7 @@ def _stamp(layer: np.ndarray, stamps: np.ndarray, x: np.ndarray, y: np.ndarray) 
 
 
 def _batches(ovals: Ovals, margin: float):
-    """Objects sorted by size, in batches with the smallest box that holds them."""
+    """Batches of objects sorted by size, with the smallest box that contains them."""
     order = np.argsort(ovals.major, kind="stable")
     for start in range(0, len(order), _BATCH):
         index = order[start : start + _BATCH]
@@ -123,7 +123,7 @@ def stamp_nuclei(
 def stamp_bodies(ovals: Ovals, layer: np.ndarray, power: float = 1.0) -> None:
     """Draw cell bodies: 255 at the center, falling to 0 at the membrane.
 
-    Where bodies overlap the larger value stays, so that the border of two cells is a valley.
+    Where bodies overlap the larger value is kept, so that the border of two cells is a minimum.
     """
     if not len(ovals):
         return
@@ -134,7 +134,7 @@ def stamp_bodies(ovals: Ovals, layer: np.ndarray, power: float = 1.0) -> None:
 
 
 def stamp_discs(ovals: Ovals, layer: np.ndarray, value: np.ndarray, dimple: float = 0.0) -> None:
-    """Draw filled ovals of a given value (0 to 1); `dimple` makes the middle paler."""
+    """Draw filled ovals of a given value (0 to 1); `dimple` makes the center paler."""
     if not len(ovals):
         return
     for index, batch, box in _batches(ovals, 1.0):

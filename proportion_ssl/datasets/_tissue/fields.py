@@ -1,7 +1,7 @@
 """Building blocks of synthetic tissue: smooth noise, cellular tessellations, packed points.
 
-Fields live on a coarse grid and hold lengths in microns, so that the zero level of a field can be
-drawn sharply at any finer resolution: interpolating a distance moves an edge, it does not blur it.
+Fields are signed distances in microns on a coarse grid, so that the zero level of a field can be drawn
+sharply at any finer resolution: interpolating distances does not blur edges.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ def resize_field(field: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def upsample_rows(field: np.ndarray, factor: int, start: int, stop: int) -> np.ndarray:
     """Rows `start` to `stop` (of the coarse field) of the field enlarged by `factor`.
 
-    Equal to enlarging the whole field and cutting the rows out, because two rows of context
-    are all a cubic kernel looks at.
+    Equal to enlarging the whole field and selecting the rows, because a cubic kernel needs only two rows of
+    context.
     """
     context = 3
     low, high = max(0, start - context), min(field.shape[0], stop + context)
@@ -37,7 +37,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float)
     height, width = (max(n, round(k * scale)) for n, k in zip(shape, knots, strict=True))
     size = (height, width)
     enlarged = resize_field(lattice, size)
-    # the cubic kernel averages neighboring knots; 0.8 is the standard deviation that remains
+    # the cubic kernel averages neighboring knots; the remaining standard deviation is 0.8
     top, left = (
         int(rng.integers(0, n - m + 1)) if n > m else 0 for n, m in zip(size, shape, strict=True)
     )
@@ -52,7 +52,7 @@ def periodic_noise(rng: np.random.Generator, size: int, sigma: float) -> np.ndar
 
 @dataclass(frozen=True)
 class Tessellation:
-    """What `tessellate` finds for every point: its cell, and the way to the cell's border.
+    """Result of `tessellate`: the cell of every point, and its distance to the border of the cell.
 
     Attributes
     ----------
@@ -94,13 +94,13 @@ def tessellate(
     size : float
         Distance of neighboring centers, in the unit of `x` and `y`.
     jitter : float
-        Largest displacement of a center along each axis, as a share of `size` (at most 0.4: the
-        search looks at nine lattice neighbors).
+        Largest displacement of a center along each axis, as a share of `size`; at most 0.4, because only nine
+        lattice neighbors are searched.
     merged : float
-        Share of cells that join the cell to the right or below: no border is seen between them.
+        Share of cells that are merged with the cell to the right or below, without a border.
     rounding : float
-        Length over which corners of a cell are rounded: the distances to the several borders of
-        a cell are combined by a soft minimum of this width.
+        Length over which corners of a cell are rounded: the distances to the borders of a cell are combined
+        by a soft minimum of this width.
     """
     row_height = size * np.float32(np.sqrt(3) / 2)
     u, v = (x - x.min()) / size + 2.0, (y - y.min()) / row_height + 2.0
@@ -160,13 +160,13 @@ def pack_points(
 ) -> np.ndarray:
     """Random sequential packing of discs on the pixels of `allowed`.
 
-    Pixels are tried in random order; a disc is put down where its center is free, and claims
-    every pixel within its radius, which is `radius` give or take a fifth: tissue is not a crystal.
+    Pixels are tried in random order. A disc is placed if its center is free, and occupies every pixel within
+    its radius, which varies around `radius` by up to a fifth.
 
     Parameters
     ----------
     occupied : ndarray of shape (height, width), uint8
-        Non-zero where a center may not lie; updated in place.
+        Non-zero where no center is allowed; updated in place.
     allowed : ndarray of shape (height, width), bool
     radius : float
         In pixels.

@@ -1,4 +1,4 @@
-"""From the architecture of a slide to its picture: put down cells, mix stains, absorb light."""
+"""Render a slide from its architecture: place cells, mix stains, absorb light."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ _LEPIDIC, _ACINAR, _PAPILLARY, _MICRO, _SOLID, _NORMAL, _STROMA, _VAGUE = range(
 
 @dataclass(frozen=True)
 class _Style:
-    """How the epithelium of a texture looks; lengths relative to the slide's own sizes.
+    """Appearance of the epithelium of a texture; lengths relative to the sizes of the slide.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class _Layers:
 
 
 def _positions(rng: np.random.Generator, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A random place in each coarse pixel, in pixels of the picture."""
+    """A random position in each coarse pixel, in pixels of the image."""
     places = (cells + rng.uniform(0, 1, cells.shape)) * FACTOR
     return places[:, 1], places[:, 0]
 
@@ -105,7 +105,7 @@ def _put_epithelium(rng, texture, layout: Layout, a: Architecture, patchy, layer
             continue
         x, y = _positions(rng, cells)
         gx, gy = _gradient(layout.tissue, cells)
-        flat = np.hypot(gx, gy) < 0.3  # no surface near: any direction
+        flat = np.hypot(gx, gy) < 0.3  # no surface nearby: any direction
         away = np.where(flat, rng.uniform(-np.pi, np.pi, n), np.arctan2(-gy, -gx))
         away = away + rng.normal(0, style.spread, n)
         local = 1 + 0.09 * patchy[cells[:, 0], cells[:, 1]]
@@ -192,7 +192,7 @@ def _put_connective_cells(rng, texture, layout: Layout, a: Architecture, fiber, 
 
 
 def _put_capillaries(rng, texture, layout: Layout, layers: _Layers):
-    """Small vessels with red cells: in the cores of fronds, in septa, here and there elsewhere."""
+    """Small vessels with red cells: in the cores of fronds, in septa, and sparsely elsewhere."""
     core = layout.core
     occupied = np.zeros(core.shape, np.uint8)
     chance = np.where(texture == _PAPILLARY, 0.02, 0.0007).astype(np.float32)
@@ -247,7 +247,7 @@ def _put_red_cells(rng, x, y, radius, count: int, layers: _Layers):
 
 
 def _put_macrophages(rng, texture, layout: Layout, layers: _Layers):
-    """Foamy cells in the airspaces of lung that still is lung."""
+    """Foamy macrophages in the airspaces of normal lung."""
     airy = np.isin(texture, (_LEPIDIC, _NORMAL)) & (layout.tissue < -11)
     few = airy & (rng.random(texture.shape, dtype=np.float32) < 0.0009)
     cells = pack_points(rng, np.zeros(texture.shape, np.uint8), few, 14 / MICRONS)
@@ -276,7 +276,7 @@ def _clip01(values: np.ndarray) -> np.ndarray:
 
 
 class _Tiled:
-    """A periodic tile read as rows of an endless picture."""
+    """A periodic tile, read as rows of an infinite image."""
 
     def __init__(self, tile: np.ndarray, width: int):
         repeats = -(-width // tile.shape[1])
@@ -332,7 +332,7 @@ def paint(
     collagen = (
         a.collagen * _COLLAGEN[texture] * (1 + 0.14 * smooth_noise(rng, coarse, 120 / MICRONS))
     )
-    bundles = smooth_noise(rng, coarse, 22 / MICRONS)  # where fibers are seen
+    bundles = smooth_noise(rng, coarse, 22 / MICRONS)  # visibility of fibers
     grains = [_Tiled(periodic_noise(rng, 1024, s), full[1]) for s in (0.9, 2.0, 6.0)]
     camera = _Tiled(periodic_noise(rng, 512, 0.5), full[1])
     picture = np.empty((height, width, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Architecture of synthetic lung tissue: where there is air, connective tissue and epithelium.
+"""Architecture of synthetic lung tissue: positions of air, connective tissue and epithelium.
 
 Every pattern is described by two signed lengths in microns on a coarse grid: `tissue`, positive
 inside tissue and negative in air, and `core`, positive inside connective tissue. Between the two
@@ -55,7 +55,7 @@ class Architecture:
     sizes : dict of str to float
         Lengths in microns: keys of ``_SIZES``.
     vesicular : float
-        How pale the middle of tumor nuclei is, 0 to 1.
+        Paleness of the center of tumor nuclei, 0 to 1.
     chromatin : float
         Factor on the hematoxylin of tumor nuclei.
     basophilia : float
@@ -65,9 +65,9 @@ class Architecture:
     collagen : float
         Eosin of connective tissue.
     inflammation : float
-        Share of connective tissue that is full of lymphocytes.
+        Share of connective tissue infiltrated by lymphocytes.
     openness : float
-        How many septa are interrupted, about 0 to 1.
+        Share of interrupted septa, about 0 to 1.
     """
 
     sizes: dict[str, float]
@@ -137,7 +137,7 @@ class _Points:
 
 
 def _oval_distance(rng, cells, spread: float) -> np.ndarray:
-    """Distance from the cell's center in a metric that makes each cell an ellipse of its own."""
+    """Distance from the cell's center in a metric that makes each cell a different ellipse."""
     aspect = np.exp(rng.normal(0, spread, cells.n_cells)).astype(np.float32)[cells.cell]
     angle = rng.uniform(0, np.pi, cells.n_cells)[cells.cell]
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
@@ -147,10 +147,10 @@ def _oval_distance(rng, cells, spread: float) -> np.ndarray:
 
 
 def _septa(points: _Points, size: float, half: float, openness: float):
-    """Signed distance to the rim of thin walls between airspaces, and the airspaces."""
+    """Signed distance to the surface of thin walls between airspaces, and the airspaces."""
     spaces = tessellate(points.rng, points.x, points.y, size, merged=0.22, rounding=7.0)
     width = half * (1 + 0.35 * points.noise("60"))
-    # walls end where slow noise is low: alveoli open into each other
+    # walls end where slow noise is low, so that alveoli are connected
     width -= 40 * openness * np.clip(-points.noise("140") - 0.95, 0, 1)
     return width - spaces.border, spaces
 

@@ -1,4 +1,4 @@
-"""Which class lies where on a synthetic slide: specimen outline, regions, polygons, shares."""
+"""Layout of classes on a synthetic slide: specimen outline, regions, polygons, shares."""
 
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ def _specimen(rng: np.random.Generator, shape: tuple[int, int], share: float) ->
     field = -((np.abs(u) ** 2.4 + np.abs(v) ** 2.4) ** (1 / 2.4))
     field = field + 0.14 * smooth_noise(rng, shape, size / 3)
     field += 0.04 * smooth_noise(rng, shape, size / 11)
-    # stay clear of the edges of the slide, and round where they are near
+    # keep away from the edges of the slide, with round corners
     margin = np.maximum(np.abs(x), np.abs(y))
     field -= 12 * np.clip(margin - 0.78, 0, None) ** 2
     field = np.where(margin > 0.965, -np.inf, field)
@@ -69,8 +69,8 @@ def _partition(
 ) -> np.ndarray:
     """Smooth regions inside a mask whose areas have (about) the given shares.
 
-    Each class owns a smooth random field; a pixel goes to the class whose field, lifted by an
-    offset, is the highest. Offsets are adjusted until the shares agree.
+    Each class has a smooth random field; a pixel gets the class with the largest sum of field and offset.
+    Offsets are adjusted until the shares agree.
     """
     present = np.flatnonzero(shares > 0)
     fields = np.stack([smooth_noise(rng, inside.shape, scale)[inside] for _ in present])
@@ -88,7 +88,7 @@ def _partition(
 
 
 def _absorb_fragments(labels: np.ndarray, smallest: int) -> np.ndarray:
-    """Give connected pieces below `smallest` pixels to the nearest larger region."""
+    """Assign connected pieces below `smallest` pixels to the nearest larger region."""
     lost = np.zeros(labels.shape, bool)
     for value in np.unique(labels[labels != GLASS]):
         pieces, _ = ndimage.label(labels == value)
@@ -115,7 +115,7 @@ def draw_regions(
     ----------
     size : (width, height) of the slide, microns
     shares : ndarray of shape (5,)
-        Wanted shares of the cancer classes in the cancer area; sum 1.
+        Target shares of the cancer classes in the cancer area; sum 1.
     non_cancer : share of the specimen that is not cancer
     vague : share of the specimen that is vague, taken from cancer
     """
@@ -148,8 +148,8 @@ def polygonise(
 ) -> dict[str, shapely.MultiPolygon]:
     """Outlines of the regions of each class that occurs, in the order of ``CLASSES``.
 
-    Staircases are straightened by `tolerance` for all regions together, so that neighbors still
-    share their border exactly, without gap or overlap.
+    Staircases are simplified by `tolerance` for all regions together, so that neighbors still share their
+    borders exactly, without gaps or overlaps.
 
     Parameters
     ----------
@@ -164,13 +164,13 @@ def polygonise(
     rows, columns = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
     level = np.stack([columns, rows, columns + 1, rows], axis=-1)
     edges = np.concatenate([upright, level]).reshape(-1, 2, 2) * scale
-    # pixel edges between unlike pixels meet at their ends only: they are noded as they are
+    # edges between different pixels meet only at their ends, so they are noded already
     faces = shapely.get_parts(shapely.polygonize(shapely.linestrings(edges)))
     points = shapely.point_on_surface(faces)
     column = np.floor(shapely.get_x(points) / scale).astype(int)
     row = np.floor(shapely.get_y(points) / scale).astype(int)
     found = labels[np.clip(row, 0, labels.shape[0] - 1), np.clip(column, 0, labels.shape[1] - 1)]
-    # GEOS may order faces as it likes; a fixed order makes files reproducible
+    # the order of faces in GEOS is not defined; a fixed order makes files reproducible
     bounds = shapely.bounds(faces)
     order = np.lexsort((*bounds.T, found))
     faces, found = faces[order], found[order]
@@ -184,6 +184,6 @@ def polygonise(
 
 
 def class_shares(outlines: dict[str, shapely.MultiPolygon]) -> np.ndarray:
-    """Share of each cancer class in the cancer area of a slide, vague regions left out."""
+    """Share of each cancer class in the cancer area of a slide, without vague regions."""
     areas = np.array([outlines[c].area if c in outlines else 0.0 for c in CANCER_CLASSES])
     return areas / areas.sum()

@@ -1,4 +1,4 @@
-"""Hematoxylin and eosin as light absorbers: stain concentrations to colors."""
+"""Colors from the concentrations of hematoxylin and eosin."""
 
 from dataclasses import dataclass
 
@@ -47,12 +47,12 @@ def draw_stain(rng: np.random.Generator, variation: float) -> Stain:
 def absorb(
     hematoxylin: np.ndarray, eosin: np.ndarray, stain: Stain, grain: np.ndarray
 ) -> np.ndarray:
-    """Beer-Lambert: light that passes the two stains, as uint8 red green blue.
+    """Color of light transmitted through the two stains (Beer-Lambert), as uint8 red, green, blue.
 
     Parameters
     ----------
     hematoxylin, eosin : ndarray of shape (height, width)
-        Concentrations, not negative.
+        Non-negative concentrations.
     stain : Stain
     grain : ndarray of shape (height, width)
         Noise of the camera, in gray levels, added to every color.

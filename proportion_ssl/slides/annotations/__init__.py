@@ -1,1 +1,1 @@
-"""Outlines of pathologists, from the files of many programs, and labels of patches."""
+"""Read outlines from the annotation files of many programs, and label patches."""

@@ -1,4 +1,4 @@
-"""Outlines of a file to regions: named, repaired, cut, put into the slide's frame, and counted."""
+"""Turn the outlines of a file into regions: name, repair, cut and place them on the slide."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ logger = logging.getLogger(__name__)
 
 NAMED_AT_MOST = 5  # shapes in one warning
 REPAIRED = (
-    "repaired (what lies inside an odd number of rings counts where these cross or lie side by "
-    "side; overlapping polygons are united)"
+    "repaired (by the even-odd rule for rings that cross or lie side by side; overlapping polygons "
+    "are united)"
 )
-LEAST_SHARE = 0.001  # of an area, that a warning is worth
+LEAST_SHARE = 0.001  # smallest share of an area that is worth a warning
 
 
 @dataclass
 class _Shape:
-    """An outline on its way to a region; ``class_name`` is None if it becomes none."""
+    """An outline being converted to a region; ``class_name`` is None if it is left out."""
 
     outline: Outline
     class_name: str | None
@@ -43,7 +43,7 @@ class _Shape:
 
 
 class _Notes:
-    """What there is to say about the shapes of a file, one logged line per kind."""
+    """Collect warnings about the shapes of a file, logged with one line per kind."""
 
     def __init__(self, source: str):
         self._source = source
@@ -92,7 +92,7 @@ def to_regions(
         titles.append(shape.title)
     hidden, complete = find_hidden([region.geometry for region in regions])
     for below, above in sorted(hidden.items()):
-        notes.add("wholly hidden by a later one", f"{titles[below]} by {titles[above]}")
+        notes.add("entirely hidden by a later one", f"{titles[below]} by {titles[above]}")
     if not complete:
         logger.warning("%s: too many shapes overlap to find all hidden ones", source)
     notes.log()
@@ -100,7 +100,7 @@ def to_regions(
 
 
 def _shapes(outlines, source: str, class_map, notes: _Notes) -> list[_Shape]:
-    """Outlines with class, valid area, and without what negative ones cut out."""
+    """Outlines with class and valid area, after subtraction of negative outlines."""
     shapes: list[_Shape] = []
     layers: dict[str, list[_Shape]] = {}
     n_vertices, work = 0, Work()
@@ -125,7 +125,7 @@ def _shapes(outlines, source: str, class_map, notes: _Notes) -> list[_Shape]:
         if geometry is not None and lost >= LEAST_SHARE * (geometry.area + lost):
             share = lost / (geometry.area + lost)
             notes.add(
-                "losing area in the repair, which they encircle twice", f"{title} {share:.1%}"
+                "losing area in the repair, because it is encircled twice", f"{title} {share:.1%}"
             )
         shape = _Shape(outline, class_name, title, geometry, not repaired)
         shapes.append(shape)
@@ -146,7 +146,7 @@ def _cut(members: list[_Shape], where: str, work: Work, notes: _Notes) -> None:
         shape.as_drawn &= geometry is drawn
         shape.geometry = geometry
         if geometry is None and shape.class_name is not None:
-            notes.add("wholly cut out by negative regions", shape.title)
+            notes.add("entirely cut out by negative regions", shape.title)
     for number in left.without_effect:
         notes.add("negative, but over no region of their layer", negative[number].title)
     for island, hole in left.islands:
@@ -176,7 +176,7 @@ def _title(outline: Outline, class_name: str | None) -> str:
 def _implied_mpp(shapes: Sequence[_Shape]) -> float | None:
     """Microns per pixel from measured areas of shapes that are as drawn; None if they disagree.
 
-    They disagree where outlines were changed after they had been measured.
+    They disagree if outlines were changed after the measurement.
     """
     sizes = []
     for shape in shapes:

@@ -16,7 +16,7 @@ def is_coco(document: Any) -> bool:
 
 
 def coco_outlines(document: dict, source: str) -> Iterator[Outline]:
-    """Outlines of the one image; polygons of an annotation are united, run lengths are refused."""
+    """Outlines of the single image; polygons of an annotation are united, run lengths are an error."""
     for key in ("images", "annotations", "categories"):
         if not isinstance(document[key], list) or not all(
             isinstance(x, dict) for x in document[key]
@@ -31,7 +31,9 @@ def coco_outlines(document: dict, source: str) -> Iterator[Outline]:
     for index, annotation in enumerate(document["annotations"]):
         where = f"annotation {annotation.get('id', index)}"
         if annotation.get("image_id") != image:
-            raise AnnotationError(f"{source}: {where}: is of image {annotation.get('image_id')!r}")
+            raise AnnotationError(
+                f"{source}: {where}: belongs to image {annotation.get('image_id')!r}"
+            )
         name = names.get(annotation.get("category_id"))
         if not isinstance(name, str):
             raise AnnotationError(

@@ -1,4 +1,4 @@
-"""Exact area of every class in every patch, and the label that follows from it."""
+"""Exact area of every class in every patch, and the labels of patches."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def class_fractions(
     *,
     ignore: Sequence[str] = ("vague",),
 ) -> ClassFractions:
-    """Share of each patch that each class covers, from exact polygon areas.
+    """Share of each class in each patch, from exact polygon areas.
 
-    Where regions overlap, the one drawn last (later in ``regions``) lies on top: a point of the
-    slide belongs to the last region that contains it, an ignored one included.
+    Where regions overlap, the last in ``regions`` is on top: a point of the slide belongs to the last region
+    that contains it, which may be an ignored one.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def class_fractions(
     Returns
     -------
     ClassFractions
-        ``fractions`` (n_patches, n_classes) and ``ignored`` (n_patches,), in [0, 1]. The whole
-        box counts as the patch, also where it reaches beyond the slide.
+        ``fractions`` (n_patches, n_classes) and ``ignored`` (n_patches,), in [0, 1]. The patch is the whole
+        box, even if it extends beyond the slide.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def class_fractions(
 
     Notes
     -----
-    Regions that later ones hide wholly count nowhere; a logged warning names them.
+    Regions that are entirely hidden by later ones have no effect; a logged warning names them.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def class_fractions(
     if unknown:
         raise ValueError(
             f"regions of class {unknown} are neither in classes {list(classes)} nor in ignore "
-            f"{list(ignore)}; rename them by class_map when reading, or ignore them"
+            f"{list(ignore)}; rename them with class_map when reading, or ignore them"
         )
     x0, y0, x1, y1 = np.asarray(grid.boxes, dtype=float).reshape(-1, 4).T
     boxes = shapely.box(x0, y0, x1, y1)
@@ -118,20 +118,20 @@ def patch_labels(
 ) -> np.ndarray:
     """Label of each patch: its majority class, or None.
 
-    A patch is labeled with the class of the largest share if that share is at least
-    ``min_fraction`` of the patch and larger than every other class's. Patches that are too
-    little annotated, mixed without a majority, or vague to more than ``max_ignored`` get None.
+    A patch gets the class with the largest share if that share is at least ``min_fraction`` and larger than
+    that of every other class. Patches with too little annotation, without a majority class, or with an
+    ignored share above ``max_ignored`` get None.
 
     Parameters
     ----------
     fractions : ndarray of shape (n_patches, n_classes)
-        Share of each class in each patch, as :func:`class_fractions` gives them.
+        Share of each class in each patch, from :func:`class_fractions`.
     classes : sequence of str
         Class names, one per column.
     ignored : ndarray of shape (n_patches,), optional
         Ignored (vague) share of each patch; none by default.
     min_fraction : float, default 0.5
-        Least share of the patch, in (0, 1], that the majority class must cover.
+        Smallest share of the majority class in the patch, in (0, 1].
     max_ignored : float, default 0.25
         Largest ignored share, in [0, 1], of a labeled patch.
 
@@ -176,7 +176,7 @@ def patch_labels(
     labels = np.full(len(fractions), None, dtype=object)
     if not len(classes) or not len(fractions):
         return labels
-    tolerance = 1e-9  # areas of polygons are floats; a box half covered counts as half
+    tolerance = 1e-9  # tolerance for float areas, so that exactly half counts as half
     largest = fractions.max(axis=1)
     majority = (
         (largest >= min_fraction - tolerance)
@@ -189,7 +189,7 @@ def patch_labels(
 
 
 def _visible_pieces(geometries: Sequence[shapely.Geometry]) -> tuple[np.ndarray, np.ndarray]:
-    """What later regions leave of each region, cut into small polygons, and their region."""
+    """Visible parts of each region, cut into small polygons, and the region of each polygon."""
     shapes = np.array(geometries, dtype=object)
     covers = _covers(shapes)
     pieces: list[shapely.Geometry] = []
@@ -205,14 +205,14 @@ def _visible_pieces(geometries: Sequence[shapely.Geometry]) -> tuple[np.ndarray,
 
 
 def _warn_of_hidden(regions: Sequence[Region], owners: np.ndarray) -> None:
-    """Name the regions of which later ones leave nothing."""
+    """Warn of regions that are entirely hidden by later ones."""
     gone = np.setdiff1d(np.arange(len(regions)), owners).tolist()
     hidden = [i for i in gone if not regions[i].geometry.is_empty]
     if hidden:
         named = [f"{i} ({regions[i].name or regions[i].class_name!r})" for i in hidden[:5]]
         named += [f"and {len(hidden) - 5} more"] if len(hidden) > 5 else []
         logger.warning(
-            "%d region(s) wholly hidden by later ones, which lie on top: region %s",
+            "%d region(s) entirely hidden by later ones: region %s",
             len(hidden),
             ", ".join(named),
         )
@@ -237,7 +237,7 @@ def _covers(shapes: np.ndarray) -> list[np.ndarray]:
 
 
 def _cut(polygon: shapely.Polygon) -> list[shapely.Geometry]:
-    """Halve a polygon until its pieces have few vertices: a box then meets few of them."""
+    """Halve a polygon until its pieces have few vertices, so that a box intersects few of them."""
     pieces, todo = [], [(polygon, 0)]
     while todo:
         part, depth = todo.pop()

@@ -1,4 +1,4 @@
-"""Cytomine: annotations as WKT, counted from the lower left corner of the image.
+"""Cytomine: annotations as WKT, with the origin in the lower left corner of the image.
 
 Sources: the example ``get_annotations.py`` of Cytomine-python-client, which writes the table and turns the y
 axis round by the height of the image, and the reply of ``/api/annotation.json?showWKT=true``.
@@ -30,7 +30,7 @@ def is_cytomine(document: Any) -> bool:
 
 
 def cytomine_outlines(document: Any, source: str) -> Iterator[Outline]:
-    """Outlines with y counted from below; the class is the term, a number unless names were written."""
+    """Outlines with y measured upwards; the class is the term, a number unless names were exported."""
     rows = document.rows if isinstance(document, Table) else _collection(document)
     images = list(dict.fromkeys(str(row["image"]) for row in rows if row.get("image") is not None))
     if len(images) > 1:
@@ -55,17 +55,17 @@ def turn_over(outlines: Iterator[Outline], height: float | None, source: str) ->
     ----------
     outlines : iterator of Outline
     height : float or None
-        Of the slide at level 0.
+        Height of the slide at level 0.
     source : str
 
     Raises
     ------
     AnnotationError
-        Without a height.
+        If the height is not given.
     """
     if height is None:
         raise AnnotationError(
-            f"{source}: Cytomine counts y from the lower border of the image; give slide=, or dimensions="
+            f"{source}: Cytomine measures y from the lower edge of the image; give slide= or dimensions="
         )
     for outline in outlines:
         parts = tuple(

@@ -1,4 +1,4 @@
-"""Annotation files from disk to a parsed document, within bounds of size and nesting."""
+"""Parse annotation files, with limits on size and nesting."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Table(NamedTuple):
 
 
 def read_document(path: Path) -> Any:
-    """The root of an annotation file: an XML ``Element``, what ``json`` makes of it, or a ``Table``.
+    """Root of an annotation file: an XML ``Element``, a parsed JSON document, or a ``Table``.
 
-    The content decides, not the extension. Raises ``AnnotationError`` for anything else.
+    The format is detected by content, not by extension. Raises ``AnnotationError`` for anything else.
     """
     data = _read_bytes(path)
     start = _first_character(data, path)
@@ -63,7 +63,7 @@ def _read_bytes(path: Path) -> bytes:
         file.seek(0)
         for signature, kind in RASTERS.items():
             if magic == signature:
-                raise AnnotationError(f"{path}: is {kind} image; read it by read_label_map")
+                raise AnnotationError(f"{path}: is {kind} image; read it with read_label_map")
         if magic[:2] == b"\x1f\x8b":
             with gzip.open(file) as unpacked:
                 return _bounded(unpacked, path)
@@ -116,7 +116,7 @@ def _parse_json(data: bytes, path: Path) -> Any:
             f"{path}: more than {2 * MAX_VERTICES:,} lists and objects; simplify the outlines"
         )
     try:
-        return json.loads(data)  # NaN is let through: QuPath writes it in measurements
+        return json.loads(data)  # NaN is accepted: QuPath writes it in measurements
     except json.JSONDecodeError as error:
         raise AnnotationError(
             f"{path}: not valid JSON, or truncated: {error.msg} at line {error.lineno}, column "
@@ -127,16 +127,14 @@ def _parse_json(data: bytes, path: Path) -> Any:
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from error
     except RecursionError as error:
-        raise AnnotationError(
-            f"{path}: JSON nested too deeply; no annotation format does that"
-        ) from error
+        raise AnnotationError(f"{path}: JSON nested too deeply for an annotation format") from error
     except ValueError as error:  # an integer of thousands of digits
         raise AnnotationError(f"{path}: a number cannot be read: {error}") from error
 
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Let fields be as long as a file; the limit is one of the process, so that it is put back."""
+    """Allow fields as long as a file; the limit is global and restored afterwards."""
     with _LIMIT_OF_FIELDS:
         before = csv.field_size_limit(MAX_BYTES)
         try:
@@ -175,7 +173,7 @@ def _parse_table(data: bytes, path: Path) -> Table | None:
 
 
 class _BoundedBuilder(TreeBuilder):
-    """Builds the tree and counts: neither depth nor number of elements may run away."""
+    """Build the tree with limits on depth and number of elements."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -186,7 +184,7 @@ class _BoundedBuilder(TreeBuilder):
         self._n_elements += 1
         if self._depth > MAX_XML_DEPTH:
             raise AnnotationError(
-                f"{self._path}: XML nested deeper than {MAX_XML_DEPTH}; no annotation format is"
+                f"{self._path}: XML nested deeper than {MAX_XML_DEPTH}, too deep for an annotation format"
             )
         if self._n_elements > MAX_VERTICES:
             raise AnnotationError(
@@ -207,7 +205,7 @@ def _parse_xml(data: bytes, path: Path) -> Element:
     except DefusedXmlException as error:
         raise AnnotationError(
             f"{path}: the XML declares a document type or entities, which annotations do not "
-            f"need and which can be an attack ({type(error).__name__}); remove the declaration"
+            f"need and which may be an attack ({type(error).__name__}); remove the declaration"
         ) from error
     except ParseError as error:
         raise AnnotationError(

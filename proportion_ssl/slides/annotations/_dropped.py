@@ -1,4 +1,4 @@
-"""How much of what was outlined is left out when patches are chosen."""
+"""Share of the outlined area that is lost by the selection of patches."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 def dropped_share(
     fractions: ClassFractions | ArrayLike, grid: PatchGrid, kept: PatchGrid
 ) -> np.ndarray:
-    """Share of each class's outlined area that lies in patches left out.
+    """Share of the outlined area of each class in patches that are left out.
 
-    Where tissue of one class is left out more than that of others, the patches of a slide no longer
-    have the proportions that are on record for it.
+    If one class is left out more often than others, the patches of a slide no longer have its recorded
+    proportions.
 
     Parameters
     ----------
     fractions : ClassFractions or array-like of shape (n_patches, n_classes)
-        Share of each class in each patch of `grid`, as :func:`class_fractions` gives them; or 0 and
-        1, to count patches by their labels.
+        Share of each class in each patch of `grid`, from :func:`class_fractions`; or 0 and 1, to count
+        labeled patches.
     grid : PatchGrid
         All windows of the slide.
     kept : PatchGrid
-        Those that are used, such as :func:`tissue_grid` gives; a subset of `grid`.
+        The windows that are used, for example from :func:`tissue_grid`; a subset of `grid`.
 
     Returns
     -------
     share : ndarray of shape (n_classes,), float64
-        In [0, 1]; NaN where nothing of the class is outlined within the grid.
+        In [0, 1]; NaN if the class is not outlined within the grid.
 
     Raises
     ------
     ValueError
-        If `fractions` does not have a row for each window of `grid`, or `kept` has windows that
-        `grid` has not.
+        If `fractions` does not have a row for each window of `grid`, or `kept` has windows that are not in
+        `grid`.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def dropped_share(
     used = np.ravel_multi_index(tuple(kept.cells.T), grid.shape, mode="clip")
     if kept.shape != grid.shape or not np.isin(used, numbers).all():
         raise ValueError(
-            "kept has windows that are not in the grid; give the grid from which they were chosen."
+            "kept has windows that are not in the grid; give the grid from which they were selected."
         )
     outlined = area.sum(axis=0)
     dropped = area[~np.isin(numbers, used)].sum(axis=0)

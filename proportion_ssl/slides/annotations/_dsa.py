@@ -73,7 +73,7 @@ def _outline(element: Any, source: str, where: str, title: str | None) -> Outlin
         isinstance(measurements, dict)
         and all(type(number) in (int, float) for number in measurements.values())
     ):
-        measurements = None  # free text of the user's, none of ours
+        measurements = None  # user-defined text, not from this package
     return Outline(where, tuple(names), _parts(element, place), color, value, measurements)
 
 
@@ -85,7 +85,7 @@ def _color(element: dict, place: str):
         try:
             return parse_css(text)
         except (ValueError, TypeError) as error:
-            raise AnnotationError(f"{place}: {key} {text!r:.40} is no CSS color") from error
+            raise AnnotationError(f"{place}: {key} {text!r:.40} is not a CSS color") from error
     return None
 
 
@@ -143,6 +143,6 @@ def dsa_elements(
 
 
 def _points(ring: shapely.LinearRing, offset: tuple[float, float]) -> list[list[float]]:
-    """Points (x, y, 0) without the closing one, which the element's ``closed`` says."""
+    """Points (x, y, 0) without the closing point, which ``closed`` of the element implies."""
     points = np.round(shapely.get_coordinates(ring)[:-1] - offset, 6)
     return [[int(v) if v == int(v) else v for v in point] + [0] for point in points.tolist()]

@@ -1,4 +1,4 @@
-"""Outlines of shapes that files give by a few numbers."""
+"""Outlines of rectangles and ellipses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def rectangle(center, width: float, height: float, rotation: float = 0.0) -> np.
 
 
 def ellipse(center, width: float, height: float, rotation: float = 0.0) -> np.ndarray:
-    """A polygon of 128 vertices with exactly the area of the ellipse."""
+    """Polygon with 128 vertices and exactly the area of the ellipse."""
     step = 2 * np.pi / N_ARC
     angle = np.arange(N_ARC) * step
     scale = np.sqrt(step / np.sin(step))  # an inscribed polygon would be too small

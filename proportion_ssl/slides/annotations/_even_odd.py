@@ -1,4 +1,4 @@
-"""Areas of polygons whose rings cross, nest or lie side by side, within bounds of work."""
+"""Areas of polygons whose rings cross, nest or lie side by side, with limits on computation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Filled(NamedTuple):
     repaired : bool
         Whether the polygons were not valid as drawn.
     lost : float
-        Area that a ring encircles twice, which the even-odd rule leaves out.
+        Area encircled twice by a ring, which the even-odd rule excludes.
     """
 
     geometry: Polygon | MultiPolygon | None
@@ -39,13 +39,13 @@ class Filled(NamedTuple):
 
 
 class Work:
-    """Counts what the outlines of one file ask for; beyond a bound the file is refused."""
+    """Count the operations needed for the outlines of one file, and raise beyond a limit."""
 
     def __init__(self) -> None:
         self.n_crossings, self.n_overlaps = 0, 0
 
     def add_crossings(self, rings: Sequence[np.ndarray], where: str) -> None:
-        """Count how often rings cross, about; raise beyond ``MAX_CROSSINGS`` in the file."""
+        """Estimate the number of crossings of rings; raise beyond ``MAX_CROSSINGS`` per file."""
         found = count_crossings(rings, N_SAMPLES)
         _check_crossings(found, where)
         self.n_crossings += found
@@ -57,7 +57,7 @@ class Work:
             )
 
     def add_overlaps(self, shapes: np.ndarray, where: str) -> None:
-        """Count pairs of shapes whose boxes overlap; raise beyond ``MAX_OVERLAPS`` in the file."""
+        """Count pairs of shapes with overlapping boxes; raise beyond ``MAX_OVERLAPS`` per file."""
         tree = shapely.STRtree(shapes)
         for shape in shapes:
             self.n_overlaps += len(tree.query(shape)) - 1
@@ -72,9 +72,9 @@ class Work:
 def fill(polygons: Sequence[Sequence[np.ndarray]], work: Work, where: str) -> Filled:
     """Area of an outline: the union of its polygons, each filled by the even-odd rule.
 
-    A point belongs to a polygon that has it inside an odd number of its rings, whatever their
-    order and orientation: a ring in the first is a hole, one in the hole is an island, one
-    beside the first is a further part. Rings of fewer than three vertices are left out.
+    A point belongs to a polygon if it is inside an odd number of its rings, regardless of their order and
+    orientation: a ring inside the first is a hole, a ring inside a hole is an island, and a ring outside the
+    first is a further part. Rings of fewer than three vertices are left out.
     """
     parts, repaired, lost = [], False, 0.0
     for polygon in polygons:
@@ -82,7 +82,7 @@ def fill(polygons: Sequence[Sequence[np.ndarray]], work: Work, where: str) -> Fi
         if not rings:
             continue
         for ring in rings:
-            if len(ring) > LONG_RING:  # a tangle would keep the exact check busy for minutes
+            if len(ring) > LONG_RING:  # the exact check of a tangled ring would take minutes
                 _check_crossings(count_crossings([ring], N_SAMPLES // 2), where)
         part: shapely.Geometry = Polygon(rings[0], rings[1:])
         if not part.is_valid:
@@ -100,7 +100,7 @@ def fill(polygons: Sequence[Sequence[np.ndarray]], work: Work, where: str) -> Fi
 def united(
     shapes: Sequence[shapely.Geometry], work: Work, where: str
 ) -> Polygon | MultiPolygon | None:
-    """Union, if the shapes do not overlap and cross beyond measure."""
+    """Union of shapes; raises if they overlap or cross too often."""
     side_by_side = polygon_parts(shapely.GeometryCollection(list(shapes)))
     if side_by_side is None or side_by_side.is_valid:
         return side_by_side
@@ -122,8 +122,8 @@ def _even_odd(
 ) -> tuple[shapely.Geometry, float]:
     """Area inside an odd number of rings, and the area that one of them encircles twice.
 
-    ``shapely.make_valid`` gives the same area of one ring, but takes minutes for some ten
-    thousand crossings, and drops what lies beside the first ring.
+    ``shapely.make_valid`` gives the same area for one ring, but takes minutes for ten thousand crossings, and
+    drops parts outside the first ring.
     """
     work.add_crossings(rings, where)
     drawn = shapely.union_all([shapely.LinearRing(ring) for ring in rings])
@@ -138,7 +138,7 @@ def _even_odd(
 def _points_beside(faces: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """A point within each face that lies on none of the lines.
 
-    Lines that are walked there and back may end within a face, or join parts of its border.
+    Lines that are traversed back and forth may end within a face, or connect parts of its border.
     """
     points = shapely.get_coordinates(shapely.point_on_surface(faces))
     tree = shapely.STRtree(lines)
@@ -148,21 +148,21 @@ def _points_beside(faces: np.ndarray, lines: np.ndarray) -> np.ndarray:
         near = lines[tree.query(faces[i])]
         levels = np.unique(shapely.get_coordinates(near)[:, 1].clip(bottom, top))
         gap = np.argmax(np.diff(levels))
-        y = (levels[gap] + levels[gap + 1]) / 2  # beside all vertices, so across no level line
+        y = (levels[gap] + levels[gap + 1]) / 2  # between all vertices
         across = shapely.LineString([(left - 1, y), (right + 1, y)])
         x = np.unique(shapely.get_coordinates(shapely.intersection(near, across))[:, 0])
         middle = (x[:-1] + x[1:]) / 2
         width = np.where(shapely.contains_xy(faces[i], middle, y), np.diff(x), 0.0)
-        if width.any():  # else it is as thin as the numbers are fine
+        if width.any():  # otherwise the face is as thin as the float precision
             points[i] = middle[np.argmax(width)], y
     return points
 
 
 def _inside_odd(rings: Sequence[np.ndarray], points: np.ndarray, where: str) -> np.ndarray:
-    """Which points, none of them on a ring, lie inside an odd number of rings.
+    """Mask of points, none of them on a ring, that lie inside an odd number of rings.
 
-    Points are located in one ring at a time, by counting crossings of a ray, which a ring that
-    crosses itself does not disturb.
+    Points are located in one ring at a time by ray casting, which also works for rings that cross
+    themselves.
     """
     drawn = np.array([Polygon(ring) for ring in rings], dtype=object)
     shapely.prepare(drawn)
@@ -173,16 +173,16 @@ def _inside_odd(rings: Sequence[np.ndarray], points: np.ndarray, where: str) -> 
         n_tests += len(near)
         if n_tests > MAX_LOCATIONS:
             raise AnnotationError(
-                f"{where}: too many of its {len(rings):,} rings lie over each other; draw it again"
+                f"{where}: too many of its {len(rings):,} rings overlap; draw it again"
             )
         odd[near] ^= shapely.intersects_xy(ring, points[near])
     return odd
 
 
 def _area_encircled_twice(rings: Sequence[np.ndarray], faces: np.ndarray, points: np.ndarray):
-    """Area of the faces around which a ring winds twice or more; of the largest if there are many.
+    """Area of the faces (the largest, if there are many) with a winding number of at least 2.
 
-    A path into a hole and around it winds zero times around the hole, which is no loss.
+    A path into a hole and around it has winding number 0 around the hole, which is no loss.
     """
     areas = shapely.area(faces)
     twice = np.zeros(len(faces), dtype=bool)
@@ -204,7 +204,7 @@ def _area_encircled_twice(rings: Sequence[np.ndarray], faces: np.ndarray, points
 
 
 def count_crossings(rings: Sequence[np.ndarray], n_samples: int) -> int:
-    """How often rings cross themselves and each other, judged by evenly spread segments."""
+    """Estimate how often rings cross themselves and each other, from evenly spaced segments."""
     start, end = _segments(rings)
     picked = np.unique(np.linspace(0, len(start) - 1, n_samples).astype(int))
     total, step = 0.0, max(1, TESTS_AT_ONCE // len(start))
@@ -230,8 +230,8 @@ def _segments(rings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def _check_crossings(n_crossings: int, where: str) -> None:
     if n_crossings > MAX_CROSSINGS:
         raise AnnotationError(
-            f"{where}: its lines cross about {n_crossings:,} times, which those around an area do "
-            "not; draw it again"
+            f"{where}: its lines cross about {n_crossings:,} times, too often for the border of an "
+            "area; draw it again"
         )
 
 

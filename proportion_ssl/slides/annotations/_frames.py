@@ -1,4 +1,4 @@
-"""Where each program counts pixels from, and whether outlines fit the slide.
+"""Origin of the coordinates of each program, and checks that outlines fit the slide.
 
 Sources: ASAP reads slides by OpenSlide's ``get_level_dimensions`` and ``read_region`` and does not
 look at the bounds (``multiresolutionimageinterface/OpenSlideImage.cpp``). QuPath crops slides to the
@@ -26,11 +26,11 @@ LEAST_INSIDE = 0.5  # share of an outline
 
 
 class SlideFrame(Protocol):
-    """What is asked of a slide; :class:`~proportion_ssl.slides.Slide` has it."""
+    """Required interface of a slide, implemented by :class:`~proportion_ssl.slides.Slide`."""
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
-        """x, y, width, height of the scanned part at level 0."""
+        """x, y, width, height of the scanned region at level 0."""
 
     @property
     def dimensions(self) -> tuple[int, int]:
@@ -49,7 +49,7 @@ class Dialect(NamedTuple):
     name : str
         The program.
     from_bounds : bool or None
-        Whether it counts pixels from the corner of the scanned part; None: cannot be told.
+        Whether the origin is the corner of the scanned region; None: unknown.
     """
 
     name: str
@@ -69,11 +69,11 @@ CYTOMINE = Dialect("Cytomine", None)
 
 @dataclass(frozen=True)
 class Frame:
-    """How coordinates of a file become level-0 pixels, and which of them the slide has.
+    """Conversion of file coordinates to level-0 pixels, and limits of the slide.
 
-    ``scanned`` is the box x0, y0, x1, y1 in which outlines must lie for the most part,
-    ``dimensions`` the size to which they are cut; None: not known. ``rule`` says in words how
-    the file counts, ``mpp`` is the slide's resolution.
+    ``scanned`` is the box x0, y0, x1, y1 that must contain most of each outline, ``dimensions`` the
+    size to which outlines are clipped; None: unknown. ``rule`` describes the origin of the file in
+    words, ``mpp`` is the resolution of the slide.
     """
 
     offset: tuple[float, float] = (0.0, 0.0)
@@ -83,7 +83,7 @@ class Frame:
     mpp: float | None = None
 
     def place(self, geometry: Polygon | MultiPolygon, where: str):
-        """Geometry in level-0 pixels, cut to the slide, and the share that was cut off."""
+        """Geometry in level-0 pixels, clipped to the slide, and the share that was clipped."""
         if self.offset != (0.0, 0.0):
             geometry = shapely.transform(geometry, lambda points: points + self.offset)
         if self.scanned is None or self.dimensions is None:
@@ -105,7 +105,7 @@ class Frame:
     def _outside(self, geometry, inside: float, scanned, dimensions) -> str:
         width, height = dimensions
         x0, y0, x1, y1 = np.round(geometry.bounds)
-        how_much = "wholly" if inside == 0 else f"for {1 - inside / geometry.area:.0%}"
+        how_much = "entirely" if inside == 0 else f"for {1 - inside / geometry.area:.0%}"
         if self.rule is None:
             return (
                 f"x {x0:.0f}..{x1:.0f}, y {y0:.0f}..{y1:.0f} lies {how_much} outside the slide of "
@@ -144,9 +144,9 @@ def frame_of(slide: SlideFrame, dialect: Dialect, source: str) -> Frame:
     if dialect.from_bounds is None and not whole:
         raise AnnotationError(
             f"{source}: {dialect.name} outlines on a slide of which only x {x}..{x + width}, y "
-            f"{y}..{y + height} were scanned: where such a file counts pixels from cannot be told "
+            f"{y}..{y + height} were scanned: the origin of such a file is unknown "
             f"({dialect.name} crops and turns such slides). Give offset= and dimensions= in place of "
-            "slide=, look at the result, and keep it by write_geojson(offset=slide.bounds[:2])"
+            "slide=, check the result, and save it with write_geojson(offset=slide.bounds[:2])"
         )
     from_bounds = bool(dialect.from_bounds) and not whole
     rule = f"as {dialect.name} does, from the corner of the "
@@ -165,7 +165,7 @@ def check_slide(slide: SlideFrame) -> None:
             value = getattr(slide, name)
         except AttributeError as error:
             raise TypeError(
-                "slide must have bounds, dimensions and mpp, as what open_slide gives, got "
+                "slide must have bounds, dimensions and mpp, like the result of open_slide, got "
                 f"{type(slide).__name__}"
             ) from error
         numbers = np.asarray(value, dtype=float)

@@ -1,4 +1,4 @@
-"""GeoJSON as QuPath writes it: features to outlines, and regions to features."""
+"""QuPath's GeoJSON: features to outlines, and regions to features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from proportion_ssl.slides.annotations.regions import AnnotationError, Outline, 
 
 AREAS = ("Polygon", "MultiPolygon")
 WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
-MEASURED_AREAS = ("Area \u00b5m^2", "Area \u03bcm^2", "Area um^2")  # micro sign, Greek mu, ours
+MEASURED_AREAS = (
+    "Area \u00b5m^2",
+    "Area \u03bcm^2",
+    "Area um^2",
+)  # micro sign, Greek mu, this package
 GEOMETRIES = (*AREAS, *WITHOUT_AREA, "GeometryCollection")
 
 
@@ -121,7 +125,7 @@ def _color(holder: dict, where: str) -> tuple[int, int, int] | None:
 
 
 def _rounded(color: Any) -> Any:
-    """Without alpha, and whole numbers where a program wrote fractions."""
+    """Color without alpha and with whole numbers."""
     if not isinstance(color, list) or len(color) not in (3, 4):
         return color
     return [round(v) if isinstance(v, float) and 0 <= v <= 255 else v for v in color[:3]]
@@ -183,7 +187,7 @@ def _kind(value: Any) -> str:
 def to_feature(
     region: Region, offset: tuple[float, float] = (0, 0), object_type: str = "annotation"
 ) -> dict:
-    """A feature in QuPath's dialect; ``offset`` is subtracted from the coordinates."""
+    """Feature in QuPath's format; ``offset`` is subtracted from the coordinates."""
     polygons = [
         [_ring(ring, offset) for ring in (part.exterior, *part.interiors)]
         for part in shapely.get_parts(region.geometry)

@@ -48,19 +48,19 @@ def to_pixels(outlines: Iterator[Outline], slide: Any, source: str) -> Iterator[
     ----------
     outlines : iterator of Outline
     slide : Slide or None
-        With ``center_offset_nm``, the center of the image on the glass.
+        Has ``center_offset_nm``, the center of the image on the glass.
     source : str
 
     Raises
     ------
     AnnotationError
-        Without a slide, or if it does not state where on the glass it lies.
+        If no slide is given, or it does not state its position on the glass.
     """
     offset = None if slide is None else getattr(slide, "center_offset_nm", None)
     if offset is None:
         raise AnnotationError(
-            f"{source}: an NDPA file counts nanometers from the center of the glass; give slide=, the NDPI "
-            "slide that was outlined, which states how far from there it lies"
+            f"{source}: an NDPA file measures nanometers from the center of the glass; give slide=, the "
+            "outlined NDPI slide, which states its position on the glass"
         )
     per_pixel = NM_PER_UM * np.broadcast_to(slide.mpp, 2)
     middle = np.asarray(slide.dimensions) / 2
@@ -98,4 +98,4 @@ def _color(text: str | None, where: str) -> tuple[int, int, int] | None:
     try:
         return parse_css(text)
     except ValueError as error:
-        raise AnnotationError(f"{where}: {text!r} is no color such as #00ff00") from error
+        raise AnnotationError(f"{where}: {text!r} is not a color such as #00ff00") from error

@@ -1,4 +1,4 @@
-"""Areas that lie wholly under others."""
+"""Find areas that are entirely covered by others."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import shapely
 
 SHAPES_AT_ONCE = 64
 MAX_PAIRS = 5_000_000  # of shapes whose boxes meet
-MAX_POINTS = 3_000_000  # vertices that are looked for in another shape
+MAX_POINTS = 3_000_000  # vertices tested for being in another shape
 
 
 def find_hidden(geometries: Sequence[shapely.Geometry]) -> tuple[dict[int, int], bool]:
-    """Which areas a later one covers wholly, and whether the search came to its end.
+    """Find areas that are entirely covered by a later one, and tell whether the search was complete.
 
     Returns
     -------
     hidden : dict of int to int
         One area that covers each hidden one, by index.
     complete : bool
-        False if so many areas overlap that the search was given up.
+        False if the search was stopped because too many areas overlap.
     """
     shapes = np.array(geometries, dtype=object)
     if not len(shapes):

@@ -1,4 +1,4 @@
-"""Labels of patches as numbers of classes."""
+"""Convert labels of patches to class numbers."""
 
 from __future__ import annotations
 

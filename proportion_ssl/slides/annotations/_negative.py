@@ -1,4 +1,4 @@
-"""Negative regions: what is cut out of all other regions of their layer."""
+"""Negative regions, which are cut out of all other regions of their layer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MAX_HOLE_PAIRS = 1_000_000  # of a region and a negative one whose boxes meet, i
 
 
 class Remaining(NamedTuple):
-    """What negative regions leave.
+    """Result of the subtraction of negative regions.
 
     Attributes
     ----------
     geometries : list
-        One per positive region; None where nothing is left.
+        One per positive region; None if nothing is left.
     islands : list of (int, int)
-        Positive region kept in a negative one, and that one.
+        Positive region kept in a negative region, and that negative region.
     without_effect : list of int
         Negative regions that cut nothing.
     """
@@ -33,10 +33,10 @@ class Remaining(NamedTuple):
 
 
 def subtract(positive: Sequence, negative: Sequence, work: Work, where: str) -> Remaining:
-    """Cut each negative region out of every positive one that it meets.
+    """Cut each negative region out of every positive region that it intersects.
 
-    A positive region that lies wholly in a negative one, which itself lies for the most part in
-    another positive one, is an island in that hole, and is kept: else it would mark nothing.
+    A positive region that lies entirely in a negative region, which itself lies mostly in another positive
+    region, is kept as an island in that hole; otherwise it would have no effect.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Maps of integers to polygons, exactly: every border follows the borders of the pixels."""
+"""Convert maps of integers to polygons exactly, along the borders of the pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def polygonize(values: np.ndarray, x: np.ndarray, y: np.ndarray, outside: int):
     Returns
     -------
     polygons : ndarray of shapely.Polygon
-        Valid, without needless vertices.
+        Valid, without redundant vertices.
     of_value : ndarray
         Value of each polygon.
 
@@ -87,7 +87,7 @@ def components(codes: np.ndarray) -> np.ndarray:
 def cell_borders(grid: PatchGrid) -> tuple[np.ndarray, np.ndarray]:
     """Borders (x, y) between the columns and the rows of a grid, in level-0 pixels.
 
-    Patches that overlap share their overlap half and half. NaN where no patch lies.
+    Overlaps are divided equally between the patches. NaN without patches.
     """
     x = _borders(grid.boxes[:, [0, 2]], grid.cells[:, 1], grid.shape[1])
     y = _borders(grid.boxes[:, [1, 3]], grid.cells[:, 0], grid.shape[0])

@@ -1,4 +1,4 @@
-"""Label-map rasters: class numbers or colors at a stated resolution, to regions."""
+"""Convert label-map rasters (class numbers or colors) to regions."""
 
 from __future__ import annotations
 
@@ -44,17 +44,16 @@ def read_label_map(
 ) -> list[Region]:
     """Read a label map (mask) of a slide: one class per pixel.
 
-    Pixels are taken as they stand, never resampled: the outlines of the regions follow the
-    borders of the pixels exactly.
+    Pixels are never resampled: the outlines of the regions follow the borders of the pixels exactly.
 
     Parameters
     ----------
     path : str or path-like
-        PNG, or TIFF of which the first page is read (the largest level of a pyramid). One
-        channel of whole numbers or a palette, of which the numbers count; or RGB.
+        PNG, or TIFF, of which the first page (the largest level of a pyramid) is read. One channel of
+        integers, a palette image (whose indices are used), or RGB.
     classes : mapping or {"ANORAK", "BCSS", "WSSS4LUAD"}, optional
-        Class name by number, or by (red, green, blue); or a data set whose masks have known ones. May be
-        left out for the label maps that this package writes, which carry their table and scale.
+        Class name by number, or by (red, green, blue); or the name of a data set with known masks. May be
+        omitted for label maps written by this package, which contain their table and scale.
     downsample : float or (x, y), optional
         Level-0 pixels per pixel of the map. Give this, or ``mpp`` and ``slide_mpp``.
     mpp, slide_mpp : float or (x, y), optional
@@ -73,8 +72,8 @@ def read_label_map(
     Raises
     ------
     AnnotationError
-        If the file is no such image, is broken, larger than 2**28 pixels, holds values that
-        ``classes`` does not name, or does not fit the slide.
+        If the file is not such an image, is damaged, has more than 2**28 pixels, holds values that are not in
+        ``classes``, or does not fit the slide.
     ValueError
         If no scale, or no class table, is given.
 
@@ -224,14 +223,14 @@ def _distinct(codes: np.ndarray, path: Path) -> np.ndarray:
         found = np.union1d(found, codes[start : start + ROWS_AT_ONCE])
         if len(found) > MAX_DISTINCT:
             raise AnnotationError(
-                f"{path}: holds more than {MAX_DISTINCT:,} different values, so it is no label "
-                "map; was it saved with a lossy compression or resampled with interpolation?"
+                f"{path}: holds more than {MAX_DISTINCT:,} different values, so it is not a label "
+                "map; was it saved with lossy compression or resampled with interpolation?"
             )
     return found
 
 
 def _own_table(text: str | None, path: Path) -> dict | None:
-    """Class table and scale that this package wrote into the file."""
+    """Class table and scale, if this package wrote the file."""
     if text is None or TABLE_KEY not in text:
         return None
     try:

@@ -73,4 +73,4 @@ def _color(pen: Element | None, where: str) -> tuple[int, int, int] | None:
     try:
         return parse_css(text[:7])
     except ValueError as error:
-        raise AnnotationError(f"{where}: {text!r} is no color such as #00ff00ff") from error
+        raise AnnotationError(f"{where}: {text!r} is not a color such as #00ff00ff") from error

@@ -1,4 +1,4 @@
-"""ASAP XML, and Aperio ImageScope XML and its kin of HALO, to outlines."""
+"""Convert ASAP XML, Aperio ImageScope XML and HALO's variant of it to outlines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from proportion_ssl.slides.annotations.regions import AnnotationError, Outline, 
 
 ASAP_AREAS = ("Polygon", "Spline", "Rectangle")
 ASAP_WITHOUT_AREA = ("Dot", "PointSet", "Measurement", "None")
-IMAGESCOPE_RECTANGLE, IMAGESCOPE_ELLIPSE = 1, 2  # all else is the polygon of its vertices
+IMAGESCOPE_RECTANGLE, IMAGESCOPE_ELLIPSE = 1, 2  # all other types are polygons
 HALO_AREAS, HALO_WITHOUT_AREA = ("Polygon", "Rectangle", "Ellipse"), ("Ruler", "Pin", "Line")
 NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 NO_NUMBER = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.IGNORECASE)
 
 
 def xml_dialect(root: Element, source: str) -> Dialect:
-    """ASAP or ImageScope, told apart by the root element; HALO writes ``V`` for ``Vertex``."""
+    """ASAP or ImageScope, distinguished by the root element; HALO writes ``V`` for ``Vertex``."""
     if root.tag == "ASAP_Annotations":
         return ASAP
     if root.tag == "Annotations":
@@ -44,7 +44,7 @@ def imagescope_mpp(root: Element, source: str) -> float | None:
     if not (root.get("MicronsPerPixel") or "").strip():
         return None
     value = _number(root, "MicronsPerPixel", source)
-    return value if value > 0 else None  # ImageScope writes 0 where the slide does not say
+    return value if value > 0 else None  # ImageScope writes 0 if the slide does not state it
 
 
 def _asap_outlines(root: Element, source: str) -> Iterator[Outline]:
@@ -86,7 +86,7 @@ def _asap_color(text: str | None, where: str):
     try:
         return parse_css(text)
     except ValueError as error:
-        raise AnnotationError(f"{where}: Color {text!r} is no color such as #F4FA58") from error
+        raise AnnotationError(f"{where}: Color {text!r} is not a color such as #F4FA58") from error
 
 
 def _imagescope_outlines(root: Element, source: str) -> Iterator[Outline]:
@@ -198,7 +198,7 @@ def _line_color(text: str | None, where: str):
     try:
         return unpack_bgr(int(text))
     except ValueError as error:
-        raise AnnotationError(f"{where}: LineColor {text!r} is no integer") from error
+        raise AnnotationError(f"{where}: LineColor {text!r} is not an integer") from error
 
 
 def _points(parent: Element, container: str, item: str, where: str) -> np.ndarray:
@@ -230,20 +230,20 @@ def _number(element: Element, name: str, where: str) -> float:
         return float("nan")
     if len(text) > 40 or not NUMBER.fullmatch(text):
         raise AnnotationError(
-            f"{where}: {name}={text[:40]!r} of <{element.tag}> is no number; export the file again"
+            f"{where}: {name}={text[:40]!r} of <{element.tag}> is not a number; export the file again"
         )
     return float(text.replace(",", "."))
 
 
 def read_number(text: str, where: str) -> float:
-    """A number of a text; raises AnnotationError if it is none."""
+    """Parse a number; raise AnnotationError if the text is not a number."""
     if len(text) > 40 or not NUMBER.fullmatch(text):
-        raise AnnotationError(f"{where}: {text[:40]!r} is no number; export the file again")
+        raise AnnotationError(f"{where}: {text[:40]!r} is not a number; export the file again")
     return float(text.replace(",", "."))
 
 
 def text_number(parent: Element, name: str, where: str) -> float:
-    """The number that an element below holds as its text."""
+    """Number in the text of a child element."""
     text = parent.findtext(name)
     if text is None:
         raise AnnotationError(f"{where}: <{parent.tag}> has no <{name}>")

@@ -189,7 +189,7 @@ def read_annotations(
     if slide is None:
         frame = frame_by_hand(offset, dimensions)
     elif offset is not None or dimensions is not None:
-        raise ValueError("slide= says what offset= and dimensions= say; give either, not both")
+        raise ValueError("slide= already defines offset= and dimensions=; give one or the other")
     else:
         check_slide(slide)
     source = str(path)
@@ -229,7 +229,7 @@ FORMATS: tuple[
     (is_geojson, geojson_outlines, GEOJSON),
     (is_coco, coco_outlines, COCO),
 )
-"""What tells a document, what reads it, and how it counts; None: by its root element."""
+"""Detector, reader and dialect of each format; None: by the root element."""
 
 
 def _read_outlines(document: Any, source: str) -> tuple[Dialect, Iterator[Outline]]:

@@ -1,4 +1,4 @@
-"""The one model of an annotated region, and the checks every annotation format shares."""
+"""Annotated regions, and the checks shared by all annotation formats."""
 
 from __future__ import annotations
 
@@ -51,14 +51,13 @@ class Region:
 
 @dataclass(frozen=True)
 class Outline:
-    """One shape as it stands in a file, before names, offset and repair.
+    """One shape as stored in a file, before renaming, offset and repair.
 
-    ``labels`` holds the name of the class first, then what else may identify it in a class
-    map (a color such as ``"#ff0000"``, the base class of a derived one); empty: unclassified.
-    ``parts`` holds the rings of each polygon, every ring an (n, 2) array; see ``_even_odd.fill``
-    for what lies inside. A negative outline marks nothing itself but is cut out of the others of
-    its ``layer``, which is None where there are no negative ones. ``area_um2`` is the area in
-    square microns that the file states.
+    ``labels`` holds the name of the class first, then what else may identify it in a class map (a color such
+    as ``"#ff0000"``, the base class of a derived one); empty: unclassified. ``parts`` holds the rings of each
+    polygon, every ring an (n, 2) array; see ``_even_odd.fill`` for the filling rule. A negative outline is
+    cut out of the other outlines of its ``layer``, which is None without negative outlines. ``area_um2`` is
+    the area in square microns that the file states.
     """
 
     where: str
@@ -96,7 +95,7 @@ def as_ring(values: Any, where: str) -> np.ndarray:
 
 
 def check_numbers(values: np.ndarray, where: str) -> None:
-    """Raise unless all values are finite and of a size that a slide can have."""
+    """Raise unless all values are finite and within the size of a slide."""
     if not np.isfinite(values).all():
         raise AnnotationError(f"{where}: a coordinate is NaN or infinite; export the file again")
     if values.size and np.abs(values).max() > MAX_COORDINATE:
@@ -130,6 +129,6 @@ def check_names(names: Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def shortened(value: Any, length: int = 60) -> str:
-    """What a value looks like, in few characters."""
+    """Short representation of a value."""
     text = repr(value[:3]) if isinstance(value, list | tuple) else repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."

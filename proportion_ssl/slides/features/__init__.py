@@ -1,1 +1,1 @@
-"""Features of patches in files, computed for whole cohorts, resumably."""
+"""Feature files of patches, computed for whole cohorts with resumption."""

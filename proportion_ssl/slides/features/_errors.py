@@ -1,7 +1,7 @@
-"""The error of feature files that cannot be used as they are."""
+"""Error for unusable feature files."""
 
 from __future__ import annotations
 
 
 class FeatureFileError(ValueError):
-    """A feature file that is broken, incomplete, or not the one expected."""
+    """A feature file is damaged, incomplete, or not the expected one."""

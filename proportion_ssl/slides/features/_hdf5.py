@@ -15,9 +15,9 @@ MAX_VALUES = 2**33
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """A feature file for reading; whatever HDF5 raises becomes a FeatureFileError."""
+    """Open a feature file for reading; errors of HDF5 become a FeatureFileError."""
     if not path.exists():
-        raise FileNotFoundError(f"no feature file {path}")
+        raise FileNotFoundError(f"feature file not found: {path}")
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -1,4 +1,4 @@
-"""Work through many slides so that a broken one neither stops the others nor goes unnoticed."""
+"""Process many slides; a slide that fails is reported and does not stop the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["CohortError", "CohortRun", "SlideFailure", "process_slides"]
 logger = logging.getLogger(__name__)
 
 SHOWN_FAILURES = 20
-"""Failures that the message of a :class:`CohortError` spells out."""
+"""Number of failures listed in the message of a :class:`CohortError`."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class SlideFailure:
     reason : str
         Its message.
     traceback : str
-        Where it was raised, as text: errors of other libraries do not always survive the way from
-        one process to another.
+        Traceback as text, because errors of other libraries cannot always be passed between processes.
     """
 
     slide: str
@@ -52,14 +51,14 @@ class SlideFailure:
 
 @dataclass(frozen=True)
 class CohortRun:
-    """What came of a cohort.
+    """Results and failures of a cohort.
 
     Attributes
     ----------
     results : dict
-        By name, in the order given, what the function returned for each slide that succeeded.
+        Return value of the function for each slide that succeeded, by name and in the given order.
     failures : dict of str to SlideFailure
-        By name, in the order given, the slides that did not.
+        Slides that failed, by name and in the given order.
     """
 
     results: dict[str, Any]
@@ -72,7 +71,7 @@ class CohortRun:
 
 
 class CohortError(RuntimeError):
-    """Some slides of a cohort failed; raised when the others were done.
+    """Some slides of a cohort failed; raised after the others are done.
 
     Attributes
     ----------
@@ -96,26 +95,25 @@ def process_slides(
     n_jobs: int | None = None,
     verbose: bool = False,
 ) -> CohortRun:
-    """Apply a function to every slide; one that fails is noted, and the others go on.
+    """Apply a function to every slide; failures are recorded and do not stop the others.
 
     Parameters
     ----------
     slides : iterable of path-like, or mapping of str to object
-        Slide files, named by their file name without its last suffix; or by name, whatever the
-        function needs to know of each slide (a path, a row of a manifest).
+        Slide files, named by their file name without its last suffix; or a mapping from names to the input of
+        the function (a path, a row of a manifest).
     function : callable
         Called with one path, or one value of the mapping. It opens the slide itself, with
-        :func:`~proportion_ssl.slides.open_slide`, so that a file that cannot be opened
-        counts as a failure of that slide. With processes it must be picklable, and so must what it
-        returns.
+        :func:`~proportion_ssl.slides.open_slide`, so that a file that cannot be opened is a failure of that
+        slide. With processes, the function and its results must be picklable.
     on_error : {"raise", "skip"}, default="raise"
-        What happens when the last slide is done and some failed: "raise" raises
-        :class:`CohortError`, which names them and holds the results of the others; "skip" returns
-        results and failures. Either way each failure is logged when it happens.
+        What to do after the last slide if some failed: "raise" raises :class:`CohortError`, which names them
+        and holds the results of the others; "skip" returns results and failures. Each failure is logged when
+        it occurs.
     n_jobs : int, optional
-        Slides that are processed at once, as in joblib: None is one, unless
-        ``joblib.parallel_config`` says otherwise (its backend is used: processes, threads, Dask);
-        -1 is as many as there are processors.
+        Number of slides processed in parallel, as in joblib: None is one, unless set by
+        ``joblib.parallel_config`` (whose backend is used: processes, threads, Dask); -1 is the number of
+        processors.
     verbose : bool, default=False
         Whether to show a progress bar.
 
@@ -129,17 +127,16 @@ def process_slides(
     CohortError
         If slides failed and `on_error` is "raise".
     ValueError
-        If `on_error` is neither; if a name cannot be that of a file (empty, "..", with "/", longer than 200
-        bytes), or two slides have one name, also up to case or Unicode form.
+        If `on_error` is invalid; if a name is not a valid file name (empty, "..", with "/", longer than 200
+        bytes); or if two names are equal, also up to case or Unicode form.
 
     Notes
     -----
     Any ``Exception`` raised by the function is a failure of its slide. ``KeyboardInterrupt`` and
-    ``SystemExit`` go through at once: a function that is to survive them writes its own files,
-    and skips slides that have them. If the operating system ends a worker process (out of
-    memory), the slides that were not done by then are failures that say so; what was done is kept.
-    Dask starts another worker and does the slides of the lost one again, up to its own limit
-    (``distributed.scheduler.allowed-failures``).
+    ``SystemExit`` are raised immediately; to be resumable, a function should write files and skip slides that
+    have them. If the operating system ends a worker process (out of memory), the remaining slides are
+    failures with that reason, and finished results are kept. Dask starts another worker and repeats the
+    slides of the lost one, up to its limit (``distributed.scheduler.allowed-failures``).
 
     Examples
     --------
@@ -184,7 +181,7 @@ def run_cohort(
     outcomes: dict[str, Any] = {}
     failures: dict[str, SlideFailure] = {}
     tasks = (delayed(_attempt)(function, name, entry) for name, entry in entries.items())
-    # batches of several slides would lose them all if a worker ends
+    # one slide per batch, so that a lost worker loses only one
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
     try:
         for name, result, failure in parallel(tasks):
@@ -201,8 +198,8 @@ def run_cohort(
             failures[name] = SlideFailure(
                 name,
                 type(error).__name__,
-                "not done: a worker process was ended from outside, perhaps for want of "
-                "memory. Run the slides that are left with fewer n_jobs.",
+                "not done: a worker process was killed, perhaps because of insufficient "
+                "memory. Run the remaining slides with fewer n_jobs.",
             )
         logger.warning("a worker process ended; %d slides are not done", len(failures))
     return CohortRun(
@@ -214,7 +211,7 @@ def run_cohort(
 def named_slides(
     slides: Iterable[str | PathLike[str]] | Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Slides by name, as :func:`process_slides` takes them."""
+    """Slides by name, in the form of :func:`process_slides`."""
     if isinstance(slides, Mapping):
         check_names(slides)
         return dict(slides)
@@ -236,7 +233,7 @@ def named_slides(
 
 
 def _worker_ended(error: Exception) -> bool:
-    """Whether a pool of processes lost one, or Dask gave a slide up that ended worker after worker."""
+    """Whether a worker process was lost, or Dask gave up a slide that killed several workers."""
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
 
 
@@ -244,7 +241,7 @@ def _attempt(function, name, entry):
     """Name, result, and failure or None, which can all travel between processes."""
     try:
         return name, function(entry), None
-    except Exception as error:  # whatever goes wrong with one slide must not stop the others
+    except Exception as error:  # any error of one slide must not stop the others
         reason = " ".join(str(error).split()) or "(no message)"
         return name, None, SlideFailure(name, type(error).__name__, reason, traceback.format_exc())
 

@@ -1,4 +1,4 @@
-"""SHA-256 of what a feature file holds: of every block of features, and of all the rest together."""
+"""SHA-256 checksums of a feature file: one per block of features, and one for all other content."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 
 BLOCK_ROWS = 64
-"""Rows of features under one checksum: what is read at least to read one of them."""
+"""Number of rows per checksum, the smallest unit that is read."""
 
 DIGEST_BYTES = 32
 
 
 class RowDigests:
-    """Checksums of rows that come in blocks of any length."""
+    """Checksums of rows that are added in blocks of any length."""
 
     def __init__(self) -> None:
         self._digests: list[bytes] = []
@@ -25,7 +25,7 @@ class RowDigests:
         self._n_rows = 0
 
     def add(self, rows: np.ndarray) -> None:
-        """Take the next rows, float32."""
+        """Add the next rows, float32."""
         while len(rows):
             now = rows[: BLOCK_ROWS - self._n_rows % BLOCK_ROWS]
             self._open.update(_bytes(now))
@@ -52,7 +52,7 @@ def n_blocks(n_rows: int) -> int:
 
 
 def wrong_block(rows: np.ndarray, digests: np.ndarray) -> int | None:
-    """The first block of rows whose checksum is another, None if all agree.
+    """First block of rows with a wrong checksum, None if all agree.
 
     Parameters
     ----------

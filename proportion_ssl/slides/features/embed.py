@@ -1,4 +1,4 @@
-"""Features of a cohort of slides into one file per slide, in runs that may end at any moment."""
+"""Compute the features of a cohort, one file per slide; runs can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "proportion_ssl slide features 2"  # part of the settings: change it with the arithmetic
 BLOCK = 64
-"""Patches that are read while the block before is embedded: all that a slide needs in memory."""
+"""Number of patches per block; the next block is read while one is embedded."""
 
 
 class Embedder(Protocol):
-    """What :func:`embed_slides` needs of a transformer."""
+    """Required interface of an embedder in :func:`embed_slides`."""
 
     def transform(self, X: np.ndarray, /) -> np.ndarray:
         """Features (n, n_features) of images (n, height, width, 3)."""
@@ -75,68 +75,67 @@ def embed_slides(
 ) -> CohortRun:
     """Compute the features of all patches with tissue, one HDF5 file per slide.
 
-    A second run keeps what is there, compared with its checksums. A file is computed again if it is damaged,
-    or if anything that made it has changed: the embedder, the slide, magnification, size, colors, or the
-    choice of patches. A run that is killed loses the slides it was working on, and nothing else.
+    A second run keeps existing files after checking their checksums. A file is computed again if it is
+    damaged, or if the embedder, the slide, the magnification, the size, the colors or the selection of
+    patches have changed. A killed run loses only the slides in progress.
 
     Parameters
     ----------
     slides : iterable of path-like, or mapping of str to path-like
         Slide files, named by their file name without its last suffix, or by the mapping.
     embedder : object
-        Anything with ``transform(images)``, which takes uint8 images (n, height, width, 3) and gives
-        features (n, n_features), and with ``fingerprint()``, a string that changes whenever the
-        features would: a :class:`~proportion_ssl.PatchEmbedder`, or an object of your own.
+        Has ``transform(images)``, which maps uint8 images (n, height, width, 3) to features (n, n_features),
+        and ``fingerprint()``, a string that changes whenever the features would: a
+        :class:`~proportion_ssl.PatchEmbedder`, or an object of your own.
     folder : str or path-like
-        Where the files ``<name>.h5`` lie; made if it does not exist.
+        Folder of the files ``<name>.h5``; created if needed.
     magnification : float or sequence of float, default=10
-        Patches lie side by side at the first. Features of the windows with the same centers at the other
-        magnifications are appended to the same row.
+        Patches are adjacent at the first magnification. Features of the windows with the same centers at the
+        other magnifications are appended to the same row.
     size : int, default=224
         Side of a patch in pixels, at every magnification.
     stride : int, optional
-        Step from patch to patch in pixels, at the first magnification. Default: `size`, so that patches lie
-        side by side.
+        Step from patch to patch in pixels, at the first magnification. Default: `size`, so that patches are
+        adjacent.
     normalizer : MacenkoNormalizer or ReinhardNormalizer, optional
         Fitted stain normalizer; the colors of each slide are estimated from its patches.
     min_fraction : float, default=0.25
-        Least share of a patch that must be tissue; see :func:`tissue_grid`. Other patches are not
-        decoded.
+        Smallest share of tissue in a patch; see :func:`tissue_grid`. Other patches are not decoded.
     tissue_mask : mapping of str to path-like or ndarray, optional
-        By name, masks of tissue in place of the package's rule: pictures, or arrays of shape
-        (height, width), that cover the whole slide at any resolution; what is not 0 is tissue.
+        Tissue masks by slide name, used instead of tissue detection: images, or arrays of shape (height,
+        width), that cover the whole slide at any resolution; non-zero is tissue.
     mpp : mapping of str to float, optional
-        By name, microns per level-0 pixel of slides whose files do not state them.
+        Microns per level-0 pixel by slide name, for slides whose files do not state them.
     on_error : {"raise", "skip"}, default="raise"
-        As in :func:`process_slides`: the other slides are done in any case.
+        As in :func:`process_slides`; the other slides are processed in any case.
     n_jobs : int, optional
-        Slides that are embedded at once, as in :func:`process_slides`; with
-        ``joblib.parallel_config(backend="dask")`` on the machines of a cluster that share `folder`
-        and the slides.
+        Number of slides embedded in parallel, as in :func:`process_slides`; with
+        ``joblib.parallel_config(backend="dask")`` on the machines of a cluster that share `folder` and the
+        slides.
     verbose : bool, default=False
         Whether to show a progress bar with slides and patches per second.
 
     Returns
     -------
     run : CohortRun
-        ``results`` holds the path of each slide's file, for :func:`read_features` or, without
-        reading it into memory, :class:`FeatureSequence`; ``failures`` the slides that have none.
+        ``results`` holds the path of each slide's file, for :func:`read_features` or, without reading it into
+        memory, :class:`FeatureSequence`; ``failures`` the slides without a file.
 
     Raises
     ------
     CohortError
         If slides failed and `on_error` is "raise".
     TypeError, ValueError
-        If an argument is of another kind, or a name cannot be that of a file.
+        If an argument is invalid, or a name is not a valid file name.
 
     Notes
     -----
-    While a block of patches is embedded, the next is read and decoded. Memory does not grow with
-    the size of the slides, nor with their number.
+    The next block of patches is read and decoded while one is embedded. Memory use does not depend on the
+    size and number of slides.
 
-    A slide is known again by size, time of change, and samples of its content. If one of these differs, as
-    the time does in a copy, all of its content is compared (SHA-256): a copied cohort is not embedded again.
-    Slides of several files count with all of them; see :func:`file_fingerprint`.
+    A slide is recognized by size, modification time and samples of its content. If one of these differs, such
+    as the time of a copy, the whole content is compared (SHA-256), so that a copied cohort is not embedded
+    again. All files of multi-file slides are included; see :func:`file_fingerprint`.
 
     Examples
     --------
@@ -245,7 +244,7 @@ def _embed_slide(
     patches: _Patches,
     normalizer: MacenkoNormalizer | ReinhardNormalizer | None,
 ) -> int:
-    """Make the file of one slide unless it is there; how many patches were computed."""
+    """Compute the file of one slide unless it exists; return the number of computed patches."""
     settings = {
         "format": FORMAT,
         "embedder": embedder.fingerprint(),
@@ -276,7 +275,7 @@ def _embed_slide(
     with open_slide(entry.path, mpp=entry.mpp) as slide:
         if contradicts(slide.stated_mpp, slide.mpp):
             logger.warning(
-                "%s: %.4g microns per pixel are given and used, but the file states %.4g; give none if "
+                "%s: the given %.4g microns per pixel are used, but the file states %.4g; omit them if "
                 "the file is right",
                 *(entry.name, slide.mpp, slide.stated_mpp),
             )
@@ -287,7 +286,7 @@ def _embed_slide(
         )
         grid = tissue_grid(slide, grid, min_fraction=patches.min_fraction, mask=mask)
         grids = [grid, *(grid.concentric(magnification=m) for m in patches.magnifications[1:])]
-        # the thread that reads ahead must be done before the slide is closed
+        # the reading thread must finish before the slide is closed
         with closing(_read_ahead(_views(slide, grids, normalizer))) as blocks:
             write_features(
                 entry.target,
@@ -325,7 +324,7 @@ def _embedded(
 
 
 def _views(slide: Slide, grids, normalizer) -> Sequence[SlidePatches | NormalizedPatches]:
-    """The patches of every magnification, in the colors of the reference."""
+    """Patches of every magnification, normalized to the reference colors."""
     views = [SlidePatches(slide, grid) for grid in grids]
     if normalizer is None:
         return views
@@ -334,7 +333,7 @@ def _views(slide: Slide, grids, normalizer) -> Sequence[SlidePatches | Normalize
 
 
 def _read_ahead(views: Sequence[Any]) -> Generator[tuple[np.ndarray, ...], None, None]:
-    """Blocks of the same patches in every view; while one is used, the next is read."""
+    """Blocks of the same patches in every view; the next is read while one is used."""
     blocks = zip(*(view.batches(BLOCK) for view in views), strict=True)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-patches") as reader:
         pending = reader.submit(next, blocks, None)
@@ -344,7 +343,7 @@ def _read_ahead(views: Sequence[Any]) -> Generator[tuple[np.ndarray, ...], None,
 
 
 def _reference_of(normalizer: MacenkoNormalizer | ReinhardNormalizer) -> list[Any]:
-    """Class, parameters and fitted state of a normalizer, as JSON can hold them."""
+    """Class, parameters and fitted state of a normalizer, for JSON."""
     fitted = {name: value for name, value in vars(normalizer).items() if name.endswith("_")}
     state = {**normalizer.get_params(), **fitted}
     return [

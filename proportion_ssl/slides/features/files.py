@@ -65,7 +65,7 @@ class PatchFeatures:
     Parameters
     ----------
     features : ndarray of shape (n_patches, n_features), float32
-        One row per patch; without columns where the file holds coordinates alone.
+        One row per patch; without columns if the file holds coordinates only.
     locations : ndarray of shape (n_patches, 2), int64, optional
         (x, y) of the top-left corner of each patch, in level-0 pixels. None where the file has no
         coordinates, or has them in microns and the slide's resolution is not known.
@@ -76,7 +76,7 @@ class PatchFeatures:
     attributes : dict
         All attributes of the file, of ``features`` and of ``coords``, as the file has them.
     settings : dict, optional
-        What made the features; None in files of other programs.
+        Settings of the features; None in files of other programs.
     grid : PatchGrid, optional
         Windows and cells of the patches. In files of other programs None unless these state, or `mpp`
         gives, the size of the patches in level-0 pixels and their resolution. Where patches overlap, cells
@@ -86,17 +86,17 @@ class PatchFeatures:
     mpp : tuple of float, optional
         Microns per level-0 pixel, (x, y): those of a file of this package, or the `mpp` given.
     origin : tuple of int, optional
-        Level-0 (x, y) of the scanned part of the slide, from which some programs count; None in files of
+        Level-0 (x, y) of the scanned region, the origin of coordinates in some programs; None in files of
         other programs.
     encoder : str, optional
         Name of the network, from the attributes ("encoder", "extractor", "model") or the settings.
     n_features : int, optional
-        Columns of the file, of which `features` may hold a part.
+        Number of columns in the file, of which `features` may hold a part.
     program : str, optional
-        Whose layout a file of another program has: "TRIDENT", "CLAM", "STAMP", "slideflow", "eva",
-        "PyTorch", "numpy", or "features and coords".
+        Program whose layout the file has, for files of other programs: "TRIDENT", "CLAM", "STAMP",
+        "slideflow", "eva", "PyTorch", "numpy", or "features and coords".
     magnification, level0_magnification : float, optional
-        Nominal magnification of the patches, and of the slide, where another program states them.
+        Nominal magnification of the patches and of the slide, if another program states them.
     patch_size : int, optional
         Side of a patch in its own pixels.
     overlap : int, optional
@@ -142,15 +142,15 @@ def write_features(
 ) -> None:
     """Write the features of a slide's patches.
 
-    The file appears under its name only when it is complete.
+    The file gets its name only once it is complete.
 
     Parameters
     ----------
     path : str or path-like
         Where to write; replaced if it exists.
     features : ndarray of shape (n_patches, n_features), or iterable of such blocks of rows
-        Finite numbers, stored as float32. The blocks of an iterable are written as they come and
-        none is kept; together they have a row per patch.
+        Finite numbers, stored as float32. The blocks of an iterable are written one by one; together they
+        have one row per patch.
     grid : PatchGrid
         Patches the features belong to.
     name : str
@@ -160,19 +160,18 @@ def write_features(
     mpp : float or tuple of float
         Microns per level-0 pixel, (x, y) if not square.
     settings : mapping
-        What the features depend on, such as model, hash of the weights, fingerprint of the
-        slide: keys are strings, values anything JSON can hold. The size and resolution of the
-        patches are added as ``"patch_size"`` and ``"patch_mpp"``. All but ``"slide"``, ``"slide_mpp"``,
-        ``"slide_stamp"``, ``"min_fraction"``, ``"stride"`` and ``"tissue_mask"`` must be equal in the files
-        of one :class:`FeatureSequence`.
+        Settings of the features, such as model, hash of the weights, fingerprint of the slide. Keys are
+        strings, values must be valid in JSON. The size and resolution of the patches are added as
+        ``"patch_size"`` and ``"patch_mpp"``. All but ``"slide"``, ``"slide_mpp"``, ``"slide_stamp"``,
+        ``"min_fraction"``, ``"stride"`` and ``"tissue_mask"`` must be equal in the files of one
+        :class:`FeatureSequence`.
     origin : tuple of int, default=(0, 0)
         Level-0 (x, y) of the scanned part, ``slide.bounds[:2]``.
 
     Raises
     ------
     ValueError
-        If features and grid do not fit together, features are not finite, or settings cannot
-        be stored.
+        If features and grid do not match, features are not finite, or settings cannot be stored.
     OSError
         If the disk is full or fails.
 
@@ -234,7 +233,7 @@ def write_features(
 
 
 class _About(NamedTuple):
-    """What a file holds beside the features."""
+    """Content of a file other than the features."""
 
     grid: PatchGrid
     settings: str
@@ -245,8 +244,8 @@ class _About(NamedTuple):
 def _head(about: _About, n_features: int, digests: np.ndarray) -> bytes:
     """A whole file up to its features, which come last.
 
-    HDF5 works in memory, and the disk is written by other means: where a disk is full, HDF5 can end the
-    process when it closes a file.
+    HDF5 works in memory and does not write to the disk, because HDF5 can end the process when it closes a
+    file on a full disk.
     """
     grid, content = about.grid, io.BytesIO()
     shape = (len(grid), n_features)
@@ -285,11 +284,11 @@ def read_features(
         HDF5 file (``.h5``) with ``features`` or ``feats`` and ``coords``, or one of the two; tensors
         (``.pt``), of which no code is run; ``.npy`` or ``.npz``.
     expected : mapping, optional
-        Settings that the file must have been made with; settings it does not name are free. Only files of
-        this package have settings.
+        Settings that the file must have; other settings are not checked. Only files of this package have
+        settings.
     columns : slice, optional
-        Columns to keep, such as those of one magnification. ``slice(0)`` keeps none, and reads places
-        and settings alone. Default: all.
+        Columns to keep, such as those of one magnification. ``slice(0)`` reads only positions and settings.
+        Default: all.
     mpp : float, optional
         Microns per level-0 pixel of the slide, for files that do not state them: all but those of this
         package.
@@ -372,7 +371,7 @@ def read_features(
 
 
 def is_own_file(path: str | PathLike[str]) -> bool:
-    """Whether a file was written here; damage may have taken some of the marks, but not all.
+    """Whether a file was written by this package, even if it is partly damaged.
 
     Raises
     ------
@@ -434,7 +433,7 @@ def _read_own(
 
 @dataclass(frozen=True, eq=False)
 class LocatedFeatures:
-    """Where the features of a file lie, what made them, and their checksums.
+    """Position of the features in a file, their settings and checksums.
 
     Attributes
     ----------
@@ -491,7 +490,7 @@ def locate_features(
         _check_settings(settings, expected, path)
         offset, shape = features.id.get_offset(), features.shape
         if shape[0] and shape[1] and (offset is None or features.dtype != np.dtype("<f4")):
-            raise FeatureFileError(f"{path}: damaged: the features have no place; make it again")
+            raise FeatureFileError(f"{path}: damaged: the features are missing; make it again")
         rows = MappedRows(str(path), "<f4", offset or 0, (int(shape[0]), int(shape[1])))
         return LocatedFeatures(rows, file[ROW_DIGESTS][...], settings)
 

@@ -1,4 +1,4 @@
-"""Feature files of a folder by slide."""
+"""Find the feature files of a folder by slide."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def find_features(folder: str | PathLike[str]) -> dict[str, Path]:
     Raises
     ------
     FileNotFoundError
-        If there is no such folder, or it holds no feature files.
+        If the folder does not exist or has no feature files.
     FeatureFileError
         If two files are of one slide.
 
@@ -88,6 +88,6 @@ def is_foreign_folder(folder: str | PathLike[str]) -> bool:
         first = {is_own: path for path, is_own in reversed(own.items())}
         raise FeatureFileError(
             f"{folder}: {first[True].name} was written by this package, {first[False].name} by another "
-            "program; keep them in folders of their own"
+            "program; keep them in separate folders"
         )
     return not next(iter(own.values()))

@@ -1,4 +1,4 @@
-"""Names of slides that are names of files on every system."""
+"""Check that slide names are valid file names on every system."""
 
 from __future__ import annotations
 

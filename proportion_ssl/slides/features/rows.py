@@ -1,4 +1,4 @@
-"""Rows of features that stay in their files until they are used."""
+"""Rows of features that are read from their files on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features of many slides as one array-like that stays in the files."""
+"""Features of many slides as one array-like, read from files on demand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OF_ONE_SLIDE = {"slide", "slide_mpp", "slide_stamp", "min_fraction", "stride", "
 
 
 class FeatureSequence:
-    """Features of many slides end to end, left in their files; for cohorts larger than memory.
+    """Features of many slides, concatenated and read from files on demand; for cohorts larger than memory.
 
     Parameters
     ----------
@@ -52,11 +52,11 @@ class FeatureSequence:
     Raises
     ------
     FeatureFileError
-        If a file is not whole; also when rows are read, if they do not agree with their checksum, are not
-        finite numbers, or the file has changed since.
+        If a file is incomplete. When rows are read: if they do not match their checksum or are not finite, or
+        the file has changed.
     ValueError
-        If there is no file, or features were made in different ways: by other encoders, at other
-        magnifications, of other sizes, in other colors, or whatever else their files say.
+        If there is no file, or features were made with different settings, such as encoder, magnification,
+        size or colors.
 
     Notes
     -----
@@ -65,12 +65,12 @@ class FeatureSequence:
     classifiers then train from the files. The rows are memory-mapped: what is used often stays in
     the operating system's cache. It can be pickled, and opens the files anew in another process.
 
-    Files in half precision are read as they are, and a batch becomes float32 when it is used. Compressed
-    HDF5 is read chunk by chunk; files that can only be read as a whole (``.pt``, ``.npz``) stay loaded up to
-    1 GiB, so that reading at random from more than that is slow with them.
+    Half-precision files are converted to float32 batch by batch. Compressed HDF5 is read chunk by chunk;
+    files that can only be read as a whole (``.pt``, ``.npz``) stay loaded up to 1 GiB, so that reading at
+    random from more than that is slow with them.
 
     When a row of a file of this package is first read, the block of 64 rows that holds it is compared with
-    its checksum; later reads cost nothing more. Rows of other programs are looked at for NaN.
+    its checksum; later reads are not checked. Rows of other programs are checked for NaN.
 
     Examples
     --------
@@ -155,7 +155,7 @@ class FeatureSequence:
             yield self._read(np.arange(start, min(start + batch_size, len(self))))
 
     def take(self, rows: Any) -> FeatureSequence:
-        """Some of the rows, left in their files as well.
+        """Select rows, which also remain in their files.
 
         Parameters
         ----------
@@ -174,9 +174,9 @@ class FeatureSequence:
         return taken
 
     def narrow(self, rows: Any) -> FeatureSequence:
-        """Some of the rows, and of the files only those that hold them.
+        """Select rows, and keep only the files that hold them.
 
-        What is sent to another process to read one slide of many is then small.
+        Use this to send little data to another process that reads one slide of many.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Which files a slide consists of, and whether they are those of before."""
+"""Files of a slide, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEAD_BYTES = 2**14
 
 
 def file_fingerprint(path: str | PathLike[str]) -> str:
-    """SHA-256 of all that a file holds, and of the files that belong to it.
+    """SHA-256 of a file and of the files that belong to it.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def file_fingerprint(path: str | PathLike[str]) -> str:
 
 
 def file_stamp(path: str | PathLike[str]) -> str:
-    """Hash of sizes, times of change and samples: equal if nobody changed a slide since.
+    """Hash of sizes, modification times and samples, to detect changes of a slide quickly.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ def file_stamp(path: str | PathLike[str]) -> str:
 
     Notes
     -----
-    Reads up to 8 MiB of each file: all of a smaller one, of a larger one its begin, its end and pieces of
-    64 KiB at equal distances. A change of a large file goes unnoticed if it leaves size and time as they
-    were and lies between the pieces.
+    Reads up to 8 MiB of each file: all of a smaller one, of a larger one its begin, its end and pieces of 64
+    KiB at equal distances. A change of a large file is not detected if size and time are unchanged and it
+    lies between the pieces.
     """
     digest = hashlib.sha256()
     for name, part in files_of(path).items():

@@ -20,7 +20,7 @@ def read_npy(path: Path) -> StoredFeatures:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no feature file {path}") from None
+        raise FileNotFoundError(f"feature file not found: {path}") from None
     except (OSError, ValueError, EOFError) as error:
         raise FeatureFileError(f"{path}: not a readable .npy file ({error})") from error
     table = as_table(values, path)
@@ -62,7 +62,7 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
-        raise FileNotFoundError(f"no feature file {path}") from None
+        raise FileNotFoundError(f"feature file not found: {path}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise FeatureFileError(f"{path}: not a readable .npz file ({error})") from error
 

@@ -40,7 +40,7 @@ def load_tensor(path: str) -> np.ndarray:
     import torch
 
     if not Path(path).exists():
-        raise FileNotFoundError(f"no feature file {path}")
+        raise FileNotFoundError(f"feature file not found: {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
