@@ -348,7 +348,7 @@ def test_regions_are_clipped_to_the_slide(write):
 def test_region_outside_the_slide(write):
     path = write([feature([SQUARE]), feature([[[900, 0], [910, 0], [910, 9]]])])
     assert len(read_annotations(path)) == 2, "without dimensions there is no outside"
-    with pytest.raises(AnnotationError, match=r"feature 1 \('tumor'\).*wholly outside.*offset="):
+    with pytest.raises(AnnotationError, match=r"feature 1 \('tumor'\).*entirely outside.*offset="):
         read_annotations(path, dimensions=(100, 100))
 
 

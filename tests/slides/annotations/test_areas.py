@@ -361,7 +361,7 @@ def test_area_lost_in_a_repair_is_named(read, caplog, name):
     inner = 2.5 * math.sin(0.4 * math.pi) * (50 * (3 - math.sqrt(5))) ** 2
     share = inner / (region.geometry.area + inner)
     assert share == pytest.approx(0.309, abs=1e-3)
-    assert "1 shape(s) losing area in the repair, which they encircle twice: " in caplog.text
+    assert "1 shape(s) losing area in the repair, because it is encircled twice: " in caplog.text
     assert f"('a') {share:.1%}" in caplog.text
 
 
@@ -379,7 +379,7 @@ def test_hidden_outlines_are_named(read, caplog, name):
     regions = read(WRITERS[name](shapes))
     assert len(regions) == 3
     [line] = [r.getMessage() for r in caplog.records if "hidden" in r.getMessage()]
-    assert "1 shape(s) wholly hidden by a later one: " in line
+    assert "1 shape(s) entirely hidden by a later one: " in line
     assert "('a') by " in line and line.endswith("('b')")
     caplog.clear()
     read(WRITERS[name](shapes), order=["b", "a"])
@@ -388,7 +388,7 @@ def test_hidden_outlines_are_named(read, caplog, name):
 
 def test_repeated_outlines_are_named(read, caplog):
     read(geojson([("a", [box(0, 0, 5, 5)])] * 9))
-    assert "8 shape(s) wholly hidden by a later one: feature 0 ('a') by " in caplog.text
+    assert "8 shape(s) entirely hidden by a later one: feature 0 ('a') by " in caplog.text
     assert "and 3 more" in caplog.text
 
 
@@ -402,13 +402,10 @@ def test_hidden_by_several_together_is_named_where_classes_are_counted(caplog):
     grid = patch_grid((10, 10), mpp=1.0, patch_mpp=1.0, size=10)
     fractions, _ = class_fractions(regions, grid, CLASSES)
     assert fractions.tolist() == [[0, 1]]
-    assert (
-        "1 region(s) wholly hidden by later ones, which lie on top: region 0 ('gland')"
-        in caplog.text
-    )
+    assert "1 region(s) entirely hidden by later ones: region 0 ('gland')" in caplog.text
 
 
 def test_a_region_cut_out_altogether_is_named(read, caplog):
     text = layer("a", roi(box(0, 0, 10, 10)), roi(box(-1, -1, 11, 11), True))
     assert read(f"<Annotations>{text}</Annotations>") == []
-    assert "1 shape(s) wholly cut out by negative regions: layer 0, region 0 ('a')" in caplog.text
+    assert "1 shape(s) entirely cut out by negative regions: layer 0, region 0 ('a')" in caplog.text

@@ -146,9 +146,7 @@ def test_coco(tmp_path):
 
 @pytest.mark.parametrize("content", [HALO, SEDEEN, COCO], ids=["HALO", "Sedeen", "COCO"])
 def test_where_the_count_begins_is_not_guessed(tmp_path, content):
-    with pytest.raises(
-        AnnotationError, match="where such a file counts pixels from cannot be told"
-    ):
+    with pytest.raises(AnnotationError, match="the origin of such a file is unknown"):
         read_annotations(write(tmp_path / "a.txt", content), slide=CROPPED)
 
 
@@ -156,14 +154,14 @@ def test_where_the_count_begins_is_not_guessed(tmp_path, content):
     ("content", "old", "new", "message"),
     [
         (HALO, 'Type="Polygon"', 'Type="Blob"', "Type is 'Blob', expected one of Polygon"),
-        (HALO, 'X="100"', 'X="far"', "is no number"),
+        (HALO, 'X="100"', 'X="far"', "is not a number"),
         (NDPA, "nanometers", "pixels", "coordinates are in 'pixels'"),
         (NDPA, '"freehand"', '"blob"', "the shape 'blob' is not known"),
         (NDPA, "<y>2250000</y>", "", "<point> has no <y>"),
-        (NDPA, "-500000", "1e", "is no number"),
+        (NDPA, "-500000", "1e", "is not a number"),
         (SEDEEN, "40,0", "40;0", "'40;0' is not of the form x,y"),
         (SEDEEN, 'type="dot"', 'type="blob"', "the type is 'blob'"),
-        (SEDEEN, "#ff0000ff", "red!", "is no color"),
+        (SEDEEN, "#ff0000ff", "red!", "is not a color"),
         (SEDEEN, "</session>", '<image identifier="b"/></session>', "a session of 2 images"),
     ],
 )
@@ -178,7 +176,7 @@ def test_malformed_xml(tmp_path, content, old, new, message):
     [
         ({"images": []}, "0 images"),
         ({"categories": []}, "category 1 has no name"),
-        ({"annotations": [{"image_id": 8}]}, "is of image 8"),
+        ({"annotations": [{"image_id": 8}]}, "belongs to image 8"),
         ({"annotations": [3]}, "'annotations' must be a list of objects"),
         (
             {"annotations": [{"image_id": 7, "category_id": 1, "segmentation": {"counts": []}}]},
@@ -301,7 +299,7 @@ def test_cytomine_counts_y_from_below(tmp_path, kind):
     assert two.geometry.bounds == (60, 100, 90, 110) and two.geometry.area == 200
     slide = SimpleNamespace(bounds=(0, 0, 100, 120), dimensions=(100, 120), mpp=0.5)
     assert read_annotations(path, slide=slide, class_map={"66": "x"})[1].class_name == "x"
-    with pytest.raises(AnnotationError, match=r"y from the lower border.*give slide="):
+    with pytest.raises(AnnotationError, match=r"y from the lower edge.*give slide="):
         read_annotations(path)
     cropped = SimpleNamespace(bounds=(10, 10, 50, 50), dimensions=(100, 120), mpp=0.5)
     with pytest.raises(AnnotationError, match="Cytomine outlines on a slide of which only"):

@@ -245,7 +245,7 @@ def test_what_was_done_outlives_a_worker_process():
     run = process_slides(cohort, end_own_process, on_error="skip", n_jobs=2)
     assert run.results == {"a": "a", "b": "b", "c": "c"}
     assert list(run.failures) == ["last"]
-    assert "a worker process was ended from outside" in run.failures["last"].reason
+    assert "a worker process was killed" in run.failures["last"].reason
 
 
 def test_long_lists_of_failures_are_cut_but_name_all():

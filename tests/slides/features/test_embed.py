@@ -689,5 +689,5 @@ def test_a_given_resolution_that_the_file_contradicts_is_told(tmp_path, caplog):
         caplog.clear()
         embed_slides([path], Colors(), tmp_path / str(mpp), mpp={"s": mpp}, **SETTINGS)
         assert (
-            "s: 1 microns per pixel are given and used, but the file states 0.5" in caplog.text
+            "s: the given 1 microns per pixel are used, but the file states 0.5" in caplog.text
         ) is told

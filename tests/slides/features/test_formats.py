@@ -331,7 +331,7 @@ def test_truncated_files(tmp_path, features, cells, name, share):
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(FeatureFileError, match=rf"{name}: "):
         read_features(path)
-    with pytest.raises(FileNotFoundError, match="no feature file"):
+    with pytest.raises(FileNotFoundError, match="feature file not found"):
         read_features(tmp_path / f"none{path.suffix}")
 
 
