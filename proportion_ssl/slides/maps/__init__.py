@@ -1,1 +1,1 @@
-"""What is written for a slide: label maps, pictures, outlines, tables."""
+"""Output files for a slide: label maps, images, outlines, tables."""

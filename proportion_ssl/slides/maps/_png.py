@@ -1,4 +1,4 @@
-"""Pictures of patch labels for people: flat maps and overlays, with a legend."""
+"""Images of patch labels: flat maps and overlays, with a legend."""
 
 from __future__ import annotations
 
@@ -75,20 +75,20 @@ def overlay_picture(
     legend: bool = True,
     mpp: float | None = None,
 ) -> Image.Image:
-    """Patch labels as transparent colors over a thumbnail of the slide.
+    """Overlay of patch labels on a thumbnail of the slide.
 
     Parameters
     ----------
     thumbnail : ndarray of shape (height, width, 3), uint8
-        Picture of the whole slide.
+        Image of the whole slide.
     dimensions : tuple of int
         (width, height) of the slide at level 0.
     labels, grid, classes, colors, legend
-        As for :func:`label_picture`.
+        As in :func:`label_picture`.
     opacity : float, default 0.45
         Weight of the color, in [0, 1].
     mpp : float, optional
-        Microns per pixel of the thumbnail; gives a scale bar in its lower left corner.
+        Microns per pixel of the thumbnail, for a scale bar in its lower left corner.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def overlay_picture(
     Raises
     ------
     ValueError
-        If the thumbnail is no RGB image or ``opacity`` out of range.
+        If the thumbnail is not an RGB image, or ``opacity`` is out of range.
 
     Examples
     --------
@@ -141,7 +141,7 @@ def overlay_picture(
 
 
 def draw_scale(picture: Image.Image, mpp: float) -> None:
-    """Draw a bar of a round length, at most a quarter of the picture, with its length in microns or mm."""
+    """Draw a scale bar of round length, at most a quarter of the image, labeled in microns or mm."""
     most = picture.width / 4 * mpp
     power = 10.0 ** np.floor(np.log10(most))
     length = next(digit * power for digit in (5, 2, 1) if digit * power <= most)
@@ -156,7 +156,7 @@ def draw_scale(picture: Image.Image, mpp: float) -> None:
 
 
 def add_legend(picture: Image.Image, palette: Mapping[str, Color]) -> Image.Image:
-    """The picture with names and colors of the classes on its right."""
+    """Add names and colors of the classes to the right of the image."""
     font = ImageFont.load_default(14)
     swatch, line = 14, 22
     width = swatch + 24 + max((int(font.getlength(name)) for name in palette), default=0)
@@ -175,7 +175,7 @@ def add_legend(picture: Image.Image, palette: Mapping[str, Color]) -> Image.Imag
 
 
 def _cell_of_pixel(n_pixels: int, extent: int, borders: np.ndarray) -> np.ndarray:
-    """Cell that holds the center of each thumbnail pixel, -1 outside of all."""
+    """Cell that contains the center of each thumbnail pixel, -1 outside all cells."""
     centers = (np.arange(n_pixels) + 0.5) * extent / n_pixels
     known = np.flatnonzero(~np.isnan(borders))
     if not len(known):
@@ -183,6 +183,6 @@ def _cell_of_pixel(n_pixels: int, extent: int, borders: np.ndarray) -> np.ndarra
     at = np.searchsorted(borders[known], centers, side="right") - 1
     inside = (at >= 0) & (at < len(known) - 1)
     cell = known[np.clip(at, 0, len(known) - 1)]
-    # between two borders that are not neighbors lies no patch
+    # no patch between two borders that are not neighbors
     inside &= known[np.clip(at + 1, 0, len(known) - 1)] == cell + 1
     return np.where(inside, cell, -1)

@@ -46,7 +46,7 @@ def write_wsinfer(
     Parameters
     ----------
     path : str or path-like
-        Where to write; replaced if it exists. Packed if it ends in ``.gz``.
+        Where to write; replaced if it exists. Compressed if it ends in ``.gz``.
     probabilities : ndarray of shape (n_patches, n_classes)
         In [0, 1].
     grid : PatchGrid
@@ -100,7 +100,7 @@ def write_zarr(
     Raises
     ------
     ValueError
-        If probabilities and grid do not fit together, or the folder holds something else.
+        If probabilities and grid do not match, or the folder is not a zarr group.
 
     Notes
     -----
@@ -121,7 +121,7 @@ def write_zarr(
     path = Path(path)
     values = check_probabilities(probabilities, classes, grid)
     if path.exists() and not (path / ".zgroup").exists():
-        raise ValueError(f"{path} is there and no zarr group; give another name")
+        raise ValueError(f"{path} exists and is not a zarr group; use another name")
     made = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         made.mkdir(parents=True)
@@ -151,8 +151,8 @@ def write_annotation_store(
     regions : iterable of Region
         For instance from :func:`prediction_regions`.
     offset : tuple of two float, default (0, 0)
-        Level-0 position (x, y) of the file's origin. TIAToolbox counts as OpenSlide does, from the corner of
-        the whole slide.
+        Level-0 position (x, y) of the file's origin. The origin in TIAToolbox is the corner of the whole
+        slide, as in OpenSlide.
 
     Notes
     -----
@@ -214,7 +214,7 @@ def _write_array(folder: Path, values: np.ndarray) -> None:
     _write_json(folder / ".zarray", about)
     rest = ".0" * (values.ndim - 1)
     for number, start in enumerate(range(0, len(values), ROWS_AT_ONCE)):
-        block = np.zeros(chunk, dtype=values.dtype)  # the last chunk is filled up
+        block = np.zeros(chunk, dtype=values.dtype)  # the last chunk is padded
         rows = values[start : start + ROWS_AT_ONCE]
         block[: len(rows)] = rows
         (folder / f"{number}{rest}").write_bytes(zlib.compress(block.tobytes(), 5))

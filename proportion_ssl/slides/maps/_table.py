@@ -1,4 +1,4 @@
-"""One row of numbers per slide, and tables as CSV."""
+"""Summary row of a slide, and tables as CSV."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def slide_summary(
     upper: Mapping[str, float] | None = None,
     not_tumor: Sequence[str] = ("non-cancer", "vague"),
 ) -> dict[str, str | int | float]:
-    """Numbers of one slide: area, proportions, confidence, distance to the recorded proportions.
+    """Summarize a slide: area, proportions, confidence, distance from the recorded proportions.
 
     Parameters
     ----------
@@ -46,31 +46,31 @@ def slide_summary(
     probabilities : ndarray of shape (n_patches, n_classes), optional
         Class probabilities in [0, 1].
     recorded : mapping of str to float, optional
-        Known proportions of the tumor classes, summing to 1 within 0.01; a class left out has none.
+        Known proportions of the tumor classes, summing to 1 within 0.01; omitted classes have share 0.
     lower, upper : mapping of str to float, optional
         Intervals of the recorded proportions; both or neither. Recorded proportions, which may have been
         rounded, then need not sum to 1.
     not_tumor : sequence of str, default ("non-cancer", "vague")
-        Classes that are no tumor; all others make up the tumor area.
+        Classes other than tumor; all other classes form the tumor area.
 
     Returns
     -------
     row : dict
-        ``slide``; ``n_patches`` with a label; ``tumor_area_mm2``; ``mean_confidence``, the mean
-        over tumor patches of the largest probability; per tumor class ``predicted_<class>``,
-        its share of the tumor patches, and ``area_mm2_<class>``; if recorded proportions are
-        given, ``recorded_<class>`` and ``proportion_distance``. NaN where there is no tumor.
+        ``slide``; ``n_patches`` with a label; ``tumor_area_mm2``; ``mean_confidence``, the mean over tumor
+        patches of the largest probability; per tumor class ``predicted_<class>``, its share of the tumor
+        patches, and ``area_mm2_<class>``; if recorded proportions are given, ``recorded_<class>`` and
+        ``proportion_distance``. NaN without tumor.
 
     Raises
     ------
     ValueError
-        If labels, probabilities and grid do not fit together, or recorded proportions name
-        unknown classes, are negative, or do not sum to 1 within 0.01.
+        If labels, probabilities and grid do not match, or recorded proportions have unknown classes, are
+        negative, or do not sum to 1 within 0.01.
 
     Notes
     -----
-    The distance is equation (2) of [1]_, ``min(1, sum_c |recorded_c - predicted_c|)``; recorded
-    proportions are used as they are, not rescaled. With intervals it counts from the nearest share within.
+    The distance is equation (2) of [1]_, ``min(1, sum_c |recorded_c - predicted_c|)``; recorded proportions
+    are not rescaled. With intervals it is measured from the nearest share within.
 
     References
     ----------
@@ -156,7 +156,7 @@ def _nearest(
     names: Sequence[str],
     slide: str,
 ) -> np.ndarray:
-    """Recorded shares that are nearest to the predicted ones, within the intervals where these are stated."""
+    """Recorded shares; with intervals, the shares within them that are nearest to the predicted ones."""
     lower, upper = ends
     if lower is None and upper is None:
         return shares

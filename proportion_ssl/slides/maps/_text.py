@@ -1,4 +1,4 @@
-"""Text files that may be packed."""
+"""Text files with optional compression."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TextIO
 
 @contextmanager
 def text_file(path: Path, *, packed: bool) -> Iterator[TextIO]:
-    """A new text file in UTF-8, packed by gzip if wanted; the same content gives the same bytes.
+    """Open a new UTF-8 text file, optionally compressed by gzip; equal content gives equal bytes.
 
     Parameters
     ----------

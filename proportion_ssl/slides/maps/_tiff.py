@@ -50,16 +50,14 @@ def write_label_map(
     Raises
     ------
     ValueError
-        If labels and grid do not fit together, or the path has another ending.
+        If labels and grid do not match, or the path has another extension.
 
     Notes
     -----
-    Pixel values: 0 without a label (white), ``i + 1`` for ``classes[i]``. Smaller levels of the
-    pyramid take every second pixel, so every value is a class. The resolution tags hold the
-    distance of patches in microns; the image description holds, as JSON, the class of each value
-    and the level-0 pixels per pixel, from which
-    :func:`~proportion_ssl.slides.read_label_map` reads the map without further
-    arguments.
+    Pixel values: 0 without a label (white), ``i + 1`` for ``classes[i]``. Smaller levels of the pyramid keep
+    every second pixel, so that every value is a class. The resolution tags hold the distance of patches in
+    microns; the image description holds, as JSON, the class of each value and the level-0 pixels per pixel,
+    so that :func:`~proportion_ssl.slides.read_label_map` can read the map without further arguments.
 
     Examples
     --------
@@ -124,18 +122,18 @@ def write_probability_map(
     grid : PatchGrid
         Patches the probabilities belong to.
     class_name : str
-        Name of the class, kept in the image description.
+        Name of the class, stored in the image description.
 
     Raises
     ------
     ValueError
-        If probabilities and grid do not fit together, or the path has another ending.
+        If probabilities and grid do not match, or the path has another extension.
 
     Notes
     -----
-    Pixel values: 0 where there is no patch, else ``1 + round(254 * probability)``, so that a
-    value ``v`` means ``(v - 1) / 254`` to within 0.002. Smaller levels of the pyramid hold the
-    mean over the patches that there are. All viewers read 8 bits; keep exact numbers in a table.
+    Pixel values: 0 without a patch, else ``1 + round(254 * probability)``, so that a value ``v`` means
+    ``(v - 1) / 254`` to within 0.002. Smaller levels of the pyramid hold the mean over existing patches. All
+    viewers read 8 bits; use a table for exact numbers.
 
     Examples
     --------
@@ -175,7 +173,8 @@ def write_probability_map(
 def _pitch(grid: PatchGrid) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
     """(x, y) of a map pixel: its side and origin in level-0 pixels, its side in microns.
 
-    A pixel stands for the distance of two patches; of overlapping ones, for their middle part.
+    The side of a pixel is the distance of two patches; for overlapping patches it represents their central
+    part.
     """
     if not len(grid):
         raise ValueError("the grid has no patches; there is no map to write")
@@ -194,7 +193,7 @@ def _pitch(grid: PatchGrid) -> tuple[tuple[float, float], tuple[float, float], t
 
 
 def _write_pyramid(path: Path, pixels, shrink, mpp, description: str, colormap) -> None:
-    """Levels halve until one tile holds the map; only the first has the description."""
+    """Halve the levels until the map fits into one tile; only the first level has the description."""
     levels = [pixels]
     while max(levels[-1].shape) > TILE:
         levels.append(shrink(levels[-1]))
@@ -216,7 +215,7 @@ def _write_pyramid(path: Path, pixels, shrink, mpp, description: str, colormap) 
 
 
 def _write_ome(path: Path, pixels, mpp, description: str, colormap) -> None:
-    """OME-TIFF: smaller levels are SubIFDs of the first, as its specification asks."""
+    """Write OME-TIFF, with smaller levels as SubIFDs of the first, as specified."""
     levels = [pixels]
     while max(levels[-1].shape) > TILE:
         levels.append(_every_second(levels[-1]))
@@ -245,7 +244,7 @@ def _every_second(pixels: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_four(pixels: np.ndarray) -> np.ndarray:
-    """Mean of 2 x 2 pixels, of those that are not 0."""
+    """Mean of the non-zero pixels in 2 x 2 blocks."""
     rows, columns = (-pixels.shape[0]) % 2, (-pixels.shape[1]) % 2
     padded = np.pad(pixels, ((0, rows), (0, columns))).astype(float)
     blocks = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)

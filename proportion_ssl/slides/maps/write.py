@@ -1,8 +1,8 @@
-"""Predictions of patches written for viewers, other programs and people.
+"""Write predictions of patches for viewers and other programs.
 
-Label maps and probability maps (pyramidal TIFF, PNG), polygons (QuPath GeoJSON, Digital Slide
-Archive JSON), pictures and tables. Every file is written beside its place first and moved there
-when complete: a reader never sees half a file.
+Label maps and probability maps (pyramidal TIFF, PNG), polygons (QuPath GeoJSON, Digital Slide Archive JSON),
+pictures and tables. Every file is written under a temporary name and renamed once complete, so that readers
+never see partial files.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_picture(path: str | PathLike[str], picture: Image.Image) -> None:
     path : str or path-like
         Where to write; replaced if it exists.
     picture : PIL.Image.Image
-        As :func:`label_picture` and :func:`overlay_picture` return it.
+        Output of :func:`label_picture` or :func:`overlay_picture`.
     """
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
@@ -73,7 +73,7 @@ def prediction_regions(
     per: str = "region",
     colors: Mapping[str, Color] | None = None,
 ) -> list[Region]:
-    """Merge patches of equal label into polygons.
+    """Merge patches with the same label into polygons.
 
     Parameters
     ----------
@@ -84,11 +84,11 @@ def prediction_regions(
     classes : sequence of str
         Class names.
     mpp : float or tuple of float
-        Microns per level-0 pixel, (x, y) if not square: for the areas.
+        Microns per level-0 pixel, (x, y) if not square; used for the areas.
     probabilities : ndarray of shape (n_patches, n_classes), optional
-        Class probabilities in [0, 1]: for the mean probability of the region's own class.
+        Class probabilities in [0, 1]; used for the mean probability of the class of the region.
     values : mapping of str to ndarray of shape (n_patches,), optional
-        Further numbers of patches, such as the uncertainty, whose means are measurements of their name.
+        Further values of patches, such as the uncertainty; their means become measurements of that name.
     per : {"region", "class", "patch"}, default "region"
         One region per connected area (patches that share an edge), one per class, or one per patch with a
         label, in the order of the patches: its box with the probabilities of all classes.
@@ -98,16 +98,15 @@ def prediction_regions(
     Returns
     -------
     regions : list of Region
-        Valid polygons that follow the borders of the patches exactly, in level-0 pixels, in the
-        order of ``classes``, with the measurements ``"Area um^2"``, ``"Mean probability"`` if probabilities
-        are given, and the means of ``values``. Of patches that overlap, each takes half of the overlap. Of
-        ``"patch"`` whole boxes with the measurements ``"prob_CLASS"``, as WSInfer names them, to six
-        decimals.
+        Valid polygons that follow the borders of the patches exactly, in level-0 pixels, in the order of
+        ``classes``, with the measurements ``"Area um^2"``, ``"Mean probability"`` if probabilities are given,
+        and the means of ``values``. Overlaps are divided equally between patches. With ``"patch"``: whole
+        boxes with the measurements ``"prob_CLASS"``, named as in WSInfer, to six decimals.
 
     Raises
     ------
     ValueError
-        If labels, probabilities and grid do not fit together, or ``per`` or ``mpp`` is invalid.
+        If labels, probabilities and grid do not match, or ``per`` or ``mpp`` is invalid.
 
     Examples
     --------
@@ -182,15 +181,15 @@ def write_geojson(
     Parameters
     ----------
     path : str or path-like
-        Where to write; replaced if it exists. Packed if it ends in ``.gz``, which QuPath reads too.
+        Where to write; replaced if it exists. Compressed if it ends in ``.gz``, which QuPath can read.
     regions : iterable of Region
         For instance from :func:`prediction_regions`; written one by one.
     offset : tuple of two float, default (0, 0)
-        Level-0 position (x, y) of the file's origin, ``slide.bounds[:2]``: QuPath shows
-        slides with ``openslide.bounds-x`` and ``-y`` cropped and counts pixels from there.
+        Level-0 position (x, y) of the file's origin, ``slide.bounds[:2]``: QuPath crops slides with
+        ``openslide.bounds-x`` and ``-y`` and uses that corner as the origin.
     object_type : {"annotation", "detection", "tile"}, default "annotation"
-        What QuPath makes of each region. "tile" suits ``per="patch"``: tiles are light, cannot be edited, and
-        *Measure > Show measurement maps* colors them by any of their measurements.
+        Object type of each region in QuPath. "tile" suits ``per="patch"``: tiles need little memory, cannot
+        be edited, and *Measure > Show measurement maps* colors them by any of their measurements.
 
     Notes
     -----
@@ -225,13 +224,13 @@ def write_dsa(
     Parameters
     ----------
     path : str or path-like
-        Where to write; replaced if it exists. Packed if it ends in ``.gz``.
+        Where to write; replaced if it exists. Compressed if it ends in ``.gz``.
     regions : iterable of Region
         For instance from :func:`prediction_regions`; written one by one.
     name : str
         Name of the annotation.
     offset : tuple of two float, default (0, 0)
-        As for :func:`write_geojson`; large_image, too, counts from the bounds of such slides.
+        As in :func:`write_geojson`; the origin in large_image is also the corner of the bounds.
 
     Notes
     -----
@@ -258,7 +257,7 @@ def _group_means(group_map: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _write_list(path: str | PathLike[str], head: str, items: Iterable[dict], tail: str) -> None:
-    """A document with one long list, item by item."""
+    """Write a document with one long list, item by item."""
     with (
         replacing(path) as temporary,
         text_file(temporary, packed=str(path).lower().endswith(".gz")) as file,

@@ -1,1 +1,1 @@
-"""Patches of a slide: sequences, tissue, stain, and back to a map."""
+"""Patches of a slide: sequences, tissue, stain, and maps of patches."""

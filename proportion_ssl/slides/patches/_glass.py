@@ -1,4 +1,4 @@
-"""Which color the bare glass of a slide has, if it shows any."""
+"""Detect the color of the bare glass of a slide."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ stain above in 99% of its blocks, at 4 to 16 um per pixel."""
 
 DARKEST_GLASS = 128
 MOST_TINT = 0.2
-"""Saturation of glass; white paper has 0, warm light 0.1."""
+"""Largest saturation of glass; white paper has 0, warm light 0.1."""
 
 SAME = 4
-"""Gray levels about its mode that glass spreads over, uneven light left aside."""
+"""Spread of glass around its mode in gray levels, without uneven illumination."""
 
 LEAST_SHARE = 0.02
 LEAST_BLOCKS = 3
@@ -36,14 +36,14 @@ rest. The tint is held lower there, since flat pools of protein must not be take
 
 
 class Glass(NamedTuple):
-    """What bare glass looks like.
+    """Appearance of bare glass.
 
     Attributes
     ----------
     color : list of float
-        Red, green and blue. Without glass, a bright color of the picture.
+        Red, green and blue. Without glass, a bright color of the image.
     is_seen : bool
-        Whether the picture shows any glass.
+        Whether the image shows any glass.
     texture : ndarray of shape (rows, columns)
         Deviation of gray within blocks, divided by their brightness.
     side : int
@@ -56,7 +56,7 @@ class Glass(NamedTuple):
     side: int
 
     def is_textured(self, shape: tuple[int, int]) -> np.ndarray:
-        """Pixels (height, width) in blocks that vary more than glass does, edges of glass excepted.
+        """Mask (height, width) of blocks that vary more than glass, without edges of glass.
 
         An edge crosses three of the nine blocks around a block; tissue fills four at its corners.
         """
@@ -70,11 +70,10 @@ class Glass(NamedTuple):
 
 
 def find_glass(image: np.ndarray, mpp: float) -> Glass:
-    """Color of the glass: the brightest that flat, hardly tinted blocks of the picture agree on.
+    """Color of the glass: the brightest color shared by flat, nearly unsaturated blocks of the image.
 
-    Glass is flat where tissue, however pale, has texture. So tissue is not taken for glass in a
-    picture that shows tissue only, and the shares of dark tissue, pale tissue and glass do not
-    matter.
+    Glass is flat, whereas even pale tissue has texture. So tissue is not mistaken for glass in an image
+    without glass, and the shares of dark tissue, pale tissue and glass do not matter.
 
     Parameters
     ----------
@@ -108,7 +107,7 @@ def _blocks(image, block):
     """Mean color (rows, columns, 3) of blocks of cells, and their relative deviation (rows, columns)."""
     side = CELL * block
     height, width = image.shape[:2]
-    if height < side or width < side:  # one block is the least
+    if height < side or width < side:  # at least one block
         more = ((0, max(0, side - height)), (0, max(0, side - width)), (0, 0))
         image = np.pad(image, more, mode="symmetric")
     rows, columns = (n // side for n in image.shape[:2])
@@ -141,7 +140,7 @@ def _block_mean(plane, block, dtype):
 
 
 def _brightest_mode(brightness, candidates, flat, least):
-    """Brightness that at least so many candidate blocks share, the brightest such; or None."""
+    """Largest brightness shared by at least `least` candidate blocks, or None."""
     values = np.sort(brightness[candidates])
     if not len(values):
         return None
@@ -159,7 +158,7 @@ def _brightest_mode(brightness, candidates, flat, least):
 def _bright_color(image):
     """Median of the brightest 5% of pixels, each channel at least 128.
 
-    By histograms, which are exact for 8 bits and many times faster than sorting.
+    Computed from histograms, which is exact for 8 bits and much faster than sorting.
     """
     darkest = np.minimum(np.minimum(image[..., 0], image[..., 1]), image[..., 2])
     bright = darkest >= _quantile(darkest, 0.95)

@@ -1,4 +1,4 @@
-"""Masks of tissue that users bring."""
+"""Read user-supplied tissue masks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MAX_PIXELS = 2**28
 
 
 def read_tissue_mask(mask: str | PathLike[str] | np.ndarray) -> np.ndarray:
-    """A mask from a picture or an array.
+    """Read a mask from an image or an array.
 
     Parameters
     ----------
     mask : path-like, or ndarray of shape (height, width)
-        A picture that Pillow reads, gray, black and white or with a palette; what is not 0 is tissue.
+        An image in a format of Pillow, gray, black and white or with a palette; non-zero is tissue.
 
     Returns
     -------
@@ -26,7 +26,7 @@ def read_tissue_mask(mask: str | PathLike[str] | np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it is a color picture, of another shape, or too large.
+        If the mask is a color image, has another shape, or is too large.
     """
     values: Any
     if isinstance(mask, str | PathLike):

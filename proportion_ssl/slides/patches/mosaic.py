@@ -1,4 +1,4 @@
-"""One value per patch <-> a map with one pixel per patch."""
+"""Convert between one value per patch and a map with one pixel per patch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stitch(values: Any, cells: Any, shape: tuple[int, int], fill: Any = -1) -> n
     Raises
     ------
     ValueError
-        If lengths differ, a cell lies outside the map or comes twice, or `fill` does not fit.
+        If lengths differ, a cell lies outside the map or is repeated, or `fill` has a wrong type.
 
     See Also
     --------
@@ -52,10 +52,12 @@ def stitch(values: Any, cells: Any, shape: tuple[int, int], fill: Any = -1) -> n
     unique, counts = np.unique(flat, return_counts=True)
     if len(unique) != len(flat):
         row, column = divmod(int(unique[np.argmax(counts)]), shape[1])
-        raise ValueError(f"cell ({row}, {column}) comes {counts.max()} times; give each cell once.")
+        raise ValueError(
+            f"cell ({row}, {column}) occurs {counts.max()} times; give each cell once."
+        )
     if values.dtype.kind in "biu" and not _fits(fill, values.dtype):
         raise ValueError(
-            f"fill={fill!r} cannot be stored beside values of type {values.dtype}; give another "
+            f"fill={fill!r} cannot be stored with values of type {values.dtype}; give another "
             "fill or cast the values."
         )
     out = np.full((*shape, *values.shape[1:]), fill, dtype=values.dtype)

@@ -13,7 +13,7 @@ from proportion_ssl.slides.grid import PatchGrid
 from proportion_ssl.slides.reading.slide import Slide
 
 OPEN_SLIDES = 8
-"""Slides whose files a :class:`PatchSequence` keeps open in each thread."""
+"""Number of slides whose files a :class:`PatchSequence` keeps open in each thread."""
 
 
 class _Patches:
@@ -137,7 +137,7 @@ class SlidePatches(_Patches):
 
 
 class PatchSequence(_Patches):
-    """Patches of many slides end to end, read when indexed; for cohorts larger than memory.
+    """Patches of many slides, concatenated and read when indexed; for cohorts larger than memory.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ class PatchSequence(_Patches):
         return out
 
     def _touch(self, number):
-        """Note that a slide is read, and close the files of the one not read for longest."""
+        """Record that a slide is read, and close the files of the least recently read slide."""
         if not hasattr(self._local, "recent"):
             self._local.recent = OrderedDict()
         recent = self._local.recent

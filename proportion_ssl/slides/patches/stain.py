@@ -1,4 +1,4 @@
-"""Stain normalization: make the colors of all slides look like those of a reference."""
+"""Stain normalization: match the colors of all slides to a reference."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sklearn.utils.validation import check_is_fitted
 from proportion_ssl.slides.patches.sequences import SlidePatches, _Patches
 
 FIT_IMAGES = 256
-"""Images looked at in one fit, evenly spaced: enough for the statistics of a cohort."""
+"""Number of evenly spaced images used in a fit."""
 
 ESTIMATE_PIXELS = 2**20
-"""Pixels looked at in one estimate, evenly spaced."""
+"""Number of evenly spaced pixels used in an estimate."""
 
 MIN_STAINED = 64
-"""Stained pixels below which an image says nothing about its stain."""
+"""Smallest number of stained pixels for an estimate of the stain."""
 
 MIN_ANGLE = np.deg2rad(3.0)
-"""Angle between two stains below which an image is taken to hold one only."""
+"""Angle between two stains below which an image is assumed to have one stain only."""
 
 ABSENT = 0.1
-"""Share of the reference's amount of a stain below which an image is taken to lack the stain."""
+"""Share of the reference's amount of a stain below which the stain is assumed to be absent."""
 
 _OPTICAL_DENSITY = -np.log((np.arange(256) + 1) / 256.0).astype(np.float32)  # finite at 0
 
@@ -38,7 +38,7 @@ _LMS_TO_LAB = np.diag(1 / np.sqrt([3.0, 6.0, 2.0])) @ np.array(
 
 
 class _StainNormalizer(TransformerMixin, BaseEstimator):
-    """Fitting on a reference, and transforming image by image or slide by slide."""
+    """Base class: fit on a reference, and transform image by image or slide by slide."""
 
     def fit(self, X, y=None):
         """Learn the reference's colors.
@@ -58,7 +58,7 @@ class _StainNormalizer(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is not made of 8-bit RGB images, or holds next to no stained tissue.
+            If X does not hold 8-bit RGB images, or has almost no stained tissue.
         """
         _check_shape(X)
         step = -(-len(X) // FIT_IMAGES)
@@ -72,27 +72,27 @@ class _StainNormalizer(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X, *, slide_ids=None) -> np.ndarray:
-        """Give images the reference's colors.
+        """Normalize images to the reference's colors.
 
         Parameters
         ----------
         X : array-like of shape (n, height, width, 3), uint8
             Images.
         slide_ids : array-like of shape (n,), optional
-            Slide of each image. Images of one slide share its stain, which is then estimated from
-            all of them together (steadier). By default each image is taken by itself.
+            Slide of each image. The stain is then estimated from all images of a slide together, which is
+            more stable. Default: from each image separately.
 
         Returns
         -------
         images : ndarray of shape (n, height, width, 3), uint8
-            Pixels without stain stay as they are, and so do images with next to none.
+            Pixels without stain, and images with almost no stain, are unchanged.
 
         Raises
         ------
         ValueError
-            If X is not made of 8-bit RGB images or `slide_ids` has another length.
+            If X does not hold 8-bit RGB images, or `slide_ids` has a wrong length.
         NotFittedError
-            Before :meth:`fit`.
+            If the normalizer is not fitted.
         """
         check_is_fitted(self)
         _check_shape(X)
@@ -127,7 +127,7 @@ class _StainNormalizer(TransformerMixin, BaseEstimator):
         Returns
         -------
         colors : tuple of ndarray, or None
-            What this method of normalization compares; None if there is next to no stained tissue.
+            Color statistics of the slide; None with almost no stained tissue.
         """
         _check_shape(X)
         return self._estimate(_pixels(np.asarray(X[:: -(-len(X) // FIT_IMAGES)])))
@@ -145,10 +145,9 @@ class MacenkoNormalizer(_StainNormalizer):
     Parameters
     ----------
     min_density : float, default=0.15
-        Pixels whose optical density is below this in any channel are glass, and not looked at.
+        Pixels with optical density below this in any channel are glass and ignored.
     percentile : float, default=1.0
-        The two stains are the directions between which all but this percentage of stained pixels,
-        at either side, lies.
+        The two stains are the directions with this percentage of stained pixels beyond each of them.
 
     Attributes
     ----------
@@ -159,16 +158,16 @@ class MacenkoNormalizer(_StainNormalizer):
 
     Notes
     -----
-    In optical density, ``-ln((I + 1) / 256)``, stains add up [1]_. The plane of the two largest
-    principal components of the stained pixels holds both stains; they are the extreme directions in
-    it. Amounts follow by least squares, are scaled to the reference's, and mixed again in the
-    reference's stains. All steps together are one linear map of optical density per slide, so white
-    stays white; what the two stains cannot express (ink, pigment) takes their nearest mixture.
+    In optical density, ``-ln((I + 1) / 256)``, stains add up [1]_. The plane of the two largest principal
+    components of the stained pixels holds both stains; they are the extreme directions in it. Amounts follow
+    by least squares, are scaled to the reference's, and mixed again in the reference's stains. All steps
+    together are one linear map of optical density per slide, so white stays white; colors outside the two
+    stains (ink, pigment) get the nearest mixture.
 
-    Two deviations from the paper: amounts are compared by percentiles of stained pixels only, so
-    that the share of glass has no influence; and where an image holds one stain only, the
-    reference's stain directions are used and just the amounts rescaled (not those of a stain that
-    is absent: below a tenth of the reference's).
+    Two deviations from the paper: amounts are compared by percentiles of stained pixels only, so that the
+    share of glass has no influence; and where an image holds one stain only, the reference's stain directions
+    are used and only the amounts rescaled (not those of a stain that is absent: below a tenth of the
+    reference's).
 
     References
     ----------
@@ -244,9 +243,9 @@ class ReinhardNormalizer(_StainNormalizer):
 
     Notes
     -----
-    Statistics are those of pixels with a mean optical density of at least 0.15. The paper moves all
-    pixels, which would tint the glass; here a pixel is moved in full from that density on, not at
-    all below a third of it, and in proportion between. So white stays white, without visible seams.
+    Statistics are those of pixels with a mean optical density of at least 0.15. The paper moves all pixels,
+    which would tint the glass; here a pixel is moved fully above that density, not at all below a third of
+    it, and proportionally in between. So white stays white, without visible seams.
 
     References
     ----------
@@ -295,8 +294,8 @@ class NormalizedPatches(_Patches):
     normalizer : MacenkoNormalizer or ReinhardNormalizer
         Fitted on the reference.
     colors : tuple of ndarray, or None
-        The slide's own colors, as ``normalizer.estimate`` gives them, once for all magnifications;
-        with None the pixels stay as they are.
+        Color statistics of the slide from ``normalizer.estimate``, the same for all magnifications; with None
+        the pixels are unchanged.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Where on a slide there is tissue, and how much of it lies in each patch."""
+"""Detect tissue on a slide, and compute its share in each patch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tissue_mask(
     min_area: float = 20_000.0,
     max_hole: float = 20_000.0,
 ) -> np.ndarray:
-    """Stained tissue in an overview picture; pen marks and blurred parts are left out.
+    """Mask of stained tissue in an overview image, without pen marks and blurred parts.
 
     Parameters
     ----------
@@ -56,10 +56,10 @@ def tissue_mask(
     mpp : float
         Microns per pixel of the overview; 4 to 16 is sensible.
     threshold : float, optional
-        Saturation (0 to 1) above which a pixel is stained, instead of those in the notes.
+        Saturation (0 to 1) above which a pixel is stained, instead of the values in the notes.
     min_area : float, default=20000
-        Pieces smaller than this, in square microns, are dropped (dust, debris), unless they lie
-        near others that together reach it.
+        Pieces smaller than this, in square microns, are dropped (dust, debris), unless they and their
+        neighbors together reach it.
     max_hole : float, default=20000
         Holes smaller than this, in square microns, are filled.
 
@@ -70,7 +70,7 @@ def tissue_mask(
     Raises
     ------
     ValueError
-        If the image is no 8-bit RGB picture or a parameter is out of range.
+        If the image is not 8-bit RGB, or a parameter is out of range.
 
     Notes
     -----
@@ -161,13 +161,13 @@ def tissue_fraction(mask: Any, grid: PatchGrid, dimensions: tuple[int, int]) -> 
     Returns
     -------
     fraction : ndarray of shape (n,), float64
-        In [0, 1]. Mask pixels that a border cuts count by their share; what lies outside the slide
-        is not tissue.
+        In [0, 1]. Mask pixels on a border are counted by their share; the area outside the slide is not
+        tissue.
 
     Raises
     ------
     ValueError
-        If the mask is not two-dimensional, or its shape does not fit the slide's.
+        If the mask is not two-dimensional, or its aspect ratio differs from the slide's.
 
     Notes
     -----
@@ -223,7 +223,7 @@ def tissue_grid(
     overview_mpp: float = 8.0,
     mask: np.ndarray | None = None,
 ) -> PatchGrid:
-    """Keep the patches of a slide that hold enough tissue.
+    """Keep the patches of a slide with enough tissue.
 
     Parameters
     ----------
@@ -232,12 +232,12 @@ def tissue_grid(
     grid : PatchGrid
         Windows over this slide.
     min_fraction : float, default=0.25
-        Least share of a patch, in (0, 1], that must be tissue, airspaces up to 80 um wide included:
-        a patch of lung with lepidic or micropapillary growth is often more than half air.
+        Smallest share of tissue in a patch, in (0, 1], including airspaces up to 80 um wide: a patch of lung
+        with lepidic or micropapillary growth is often more than half air.
     overview_mpp : float, default=8.0
-        Microns per pixel of the overview in which tissue is looked for; 4 to 16 is sensible.
+        Microns per pixel of the overview for tissue detection; 4 to 16 is sensible.
     mask : ndarray of bool, shape (height, width), optional
-        A mask of your own in place of :func:`tissue_mask`; it covers the whole slide.
+        Your own mask, used instead of :func:`tissue_mask`; it covers the whole slide.
 
     Returns
     -------
@@ -253,9 +253,9 @@ def tissue_grid(
 
     See Also
     --------
-    tissue_mask : How tissue is told from glass; use it for other settings, or a mask of your own
-        with :func:`tissue_fraction`.
-    dropped_share : What the choice leaves out of each outlined class.
+    tissue_mask : Tissue detection; use it for other settings, or your own mask with
+        :func:`tissue_fraction`.
+    dropped_share : Share of each outlined class that is left out.
 
     Examples
     --------
@@ -279,7 +279,7 @@ def tissue_grid(
         raise ValueError(f"the grid over {slide.path} has no windows; is a patch larger than it?")
     if mask is None:
         overview = slide.thumbnail(overview_mpp)
-        # a slide coarser than asked for is given at its own resolution
+        # a slide coarser than requested is read at its own resolution
         mpp = slide.mpp * np.sqrt(np.prod(slide.dimensions) / np.prod(overview.shape[:2]))
         mask = _with_airspaces(tissue_mask(overview, mpp=float(mpp)), mpp)
         del overview
@@ -334,12 +334,12 @@ def _mean_density(image, glass):
 
 
 def _smoothed(planes, sigma):
-    """Each by a Gaussian, in place (each line is copied before it is written); none is held."""
+    """Smooth each plane by a Gaussian, in place; planes are not kept in memory."""
     return map(lambda plane: ndimage.gaussian_filter(plane, sigma, output=plane), planes)
 
 
 def _stained(image, glass, mpp, threshold):
-    """Pixels that are saturated and not too dark; without glass, all that are not too dark."""
+    """Mask of saturated pixels that are not too dark; without glass, of all that are not too dark."""
     sigma = SMOOTHING_UM / mpp / 2
     planes = _smoothed(_relative_to_glass(image, glass.color), sigma)
     brightest = next(planes)
@@ -363,7 +363,7 @@ def _stained(image, glass, mpp, threshold):
 
 
 def _largest_around(plane, reach):
-    """Largest value within so many rows and columns; much faster than a filter for a small reach."""
+    """Largest value within `reach` rows and columns; faster than a filter for a small reach."""
     down = plane.copy()
     for step in range(1, min(reach, len(plane) - 1) + 1):
         np.maximum(down[step:], plane[:-step], out=down[step:])
@@ -383,7 +383,7 @@ def _widen(largest, smallest, planes):
 
 
 def _inked(image, glass, mpp):
-    """Pen marks and their rim."""
+    """Mask of pen marks and their edges."""
     sigma = SMOOTHING_UM / mpp
     planes = _smoothed(_optical_density(image, glass), sigma)
     red, green = next(planes), next(planes)
@@ -398,7 +398,7 @@ def _inked(image, glass, mpp):
 
 
 def _blurred(density, mpp):
-    """Parts whose texture is too weak for their amount of stain; overwrites the density."""
+    """Mask of parts with too little texture for their amount of stain; overwrites the density."""
     window = max(3, round(BLUR_WINDOW_UM / mpp))
     detail = ndimage.laplace(density)
     detail *= detail
@@ -413,7 +413,7 @@ def _blurred(density, mpp):
 
 
 def _drop_small(mask, min_pixels, margin=0):
-    """Without the connected pieces (edges only) of fewer pixels.
+    """Remove connected pieces (4-connectivity) of fewer than `min_pixels` pixels.
 
     Pieces that touch when grown by `margin` pixels count as one.
     """
@@ -425,7 +425,7 @@ def _drop_small(mask, min_pixels, margin=0):
 
 
 def _with_airspaces(mask, mpp):
-    """With the gaps between tissue that are up to 80 um wide."""
+    """Add gaps between tissue up to 80 um wide to the mask."""
     side = max(1, round(GAP_UM / mpp))
     around = np.pad(mask, side)
     grown = ndimage.maximum_filter(around, side)

@@ -1,1 +1,1 @@
-"""A slide file as one image: sources, levels, tiles, resampling."""
+"""Read slide files: sources, levels, tiles, resampling."""

@@ -1,4 +1,4 @@
-"""The errors of slides that cannot be used as they are."""
+"""Errors for unusable slides."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from __future__ import annotations
 class SlideError(OSError, ValueError):
     """A slide cannot be opened, lacks its resolution, changed on disk, or has unreadable pixels.
 
-    The message names the slide. Code that works through a cohort can catch this one class, note
-    the slide, and go on with the next (:func:`~proportion_ssl.slides.process_slides` does);
-    a missing file raises ``FileNotFoundError``, which like this error is an ``OSError``.
+    The message names the slide. Code that processes a cohort can catch this class, record the slide, and
+    continue with the next (:func:`~proportion_ssl.slides.process_slides` does); a missing file raises
+    ``FileNotFoundError``, which like this error is an ``OSError``.
 
     Examples
     --------
@@ -18,7 +18,7 @@ class SlideError(OSError, ValueError):
 
 
 class NoTissueError(SlideError):
-    """A slide shows no tissue, or too little in any one patch; the message names the slide.
+    """A slide shows no tissue, or too little in every patch; the message names the slide.
 
     Examples
     --------

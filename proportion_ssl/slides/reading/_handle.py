@@ -1,4 +1,4 @@
-"""Open files of a slide in one thread, and the tiles decoded from them."""
+"""Open files of a slide in one thread, and a cache of decoded tiles."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from proportion_ssl.slides.reading._tiff_gate import PICTURE
 from proportion_ssl.slides.reading._tile_grid import read_window
 
 REGION_CACHE_BYTES = 32 * 2**20
-"""Decoded tiles that each thread keeps for the next region."""
+"""Size of the cache of decoded tiles in each thread."""
 
 
 class TileError(Exception):
-    """A tile that the source cannot decode; the cause is the source's own error."""
+    """The source cannot decode a tile; the cause is the error of the source."""
 
 
 def closed_error(path: str) -> SlideError:
-    """What reading from a closed slide raises."""
+    """Error for reading from a closed slide."""
     return SlideError(f"{path} is closed; open the slide again to read from it.")
 
 
 class TileCache:
-    """Decoded tiles, up to a number of bytes, the oldest dropped first.
+    """Cache of decoded tiles up to a number of bytes; the oldest are dropped first.
 
-    With `uses`, the number of reads still to come for each tile, a tile is kept until its last.
+    With `uses`, the number of remaining reads of each tile, a tile is kept until its last read.
     """
 
     def __init__(self, max_bytes: int, uses: Counter | None = None):
@@ -43,7 +43,7 @@ class TileCache:
         self._tiles: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
 
     def get(self, key: tuple[int, int, int], decode) -> np.ndarray:
-        """Tile of (level, column, row), by ``decode(level, column, row)`` if it is not held."""
+        """Tile of (level, column, row), from ``decode(level, column, row)`` if it is not cached."""
         tile = self._tiles.pop(key, None)
         if tile is None:
             tile = decode(*key)
@@ -66,17 +66,17 @@ def open_tiles(
     stored: Collection[tuple[int, int]] = (),
     advice: str = ADVICE,
 ) -> LargeImageTiles | PictureTiles:
-    """Tiles of a file by a source: the reference for its pixels."""
+    """Open the tiles of a file with a source, the reference for its pixels."""
     if source == PICTURE:
         return PictureTiles(path)
     return LargeImageTiles(path, source, stored, advice)
 
 
 class Handle:
-    """Reads stored pixels, each level by the faster path where it is known to be equal.
+    """Read stored pixels, with the faster path for levels where it is verified.
 
-    One thread reads by it. Another may close it: that waits for the read in progress, since
-    OpenSlide ends the process if its file is closed under a read.
+    Used by one thread. Another thread may close it, which waits for the read in progress, because
+    OpenSlide ends the process if its file is closed during a read.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Handle:
         self._closed = False
 
     def close(self) -> None:
-        """Close what is open, when the read in progress is done; later reads raise SlideError."""
+        """Close the files after the read in progress; later reads raise SlideError."""
         with self._in_use:
             self._closed = True
             if self._jpeg is not None:
@@ -109,7 +109,7 @@ class Handle:
 
     @property
     def reference(self) -> LargeImageTiles | PictureTiles:
-        """The source, opened when a tile first needs it."""
+        """The source, opened on first use."""
         with self._in_use:
             self._check_open()
             if self._reference is None:
@@ -121,7 +121,7 @@ class Handle:
             raise closed_error(self._path)
 
     def _layout(self, level):
-        """Tiles of a level as they are decoded here."""
+        """Layout of the decoded tiles of a level."""
         page = self._jpeg_levels.get(level)
         return self.reference.layout(level) if page is None else page.layout
 
@@ -134,7 +134,7 @@ class Handle:
     def read_window(
         self, level: int, x: int, y: int, width: int, height: int, cache: TileCache | None = None
     ) -> np.ndarray:
-        """Stored pixels of a level, (height, width, 3) uint8, white where there are none."""
+        """Stored pixels of a level, (height, width, 3) uint8; missing pixels are white."""
         cache = self._cache if cache is None else cache
 
         def decode(column, row):
@@ -155,7 +155,7 @@ class Handle:
         if tile is not None:
             return tile
 
-        # not stored: the source says what an empty tile looks like
+        # not stored: the source defines the pixels of an empty tile
         def decode(column, row):
             return self._decode_by_source(level, column, row)
 
@@ -167,5 +167,5 @@ class Handle:
             return self.reference.read_tile(level, column, row)
         except SlideError:
             raise
-        except Exception as error:  # a decoder of a damaged file may fail in any way
+        except Exception as error:  # a damaged file can raise any exception
             raise TileError(str(error)) from error

@@ -1,9 +1,8 @@
-"""JPEG tiles of TIFF-family slides, decoded straight from the file: the faster path.
+"""Faster path: decode the JPEG tiles of TIFF-based slides directly from the file.
 
-Aperio SVS, generic pyramidal TIFF and OME-TIFF store each level as JPEG tiles at listed offsets.
-Decoding these directly costs a fraction of going through a general reader. Whether the result is
-the same is not assumed: :func:`verify` compares it with the reference on the slide at hand, level
-by level, and only levels that pass are read this way.
+Aperio SVS, generic pyramidal TIFF and OME-TIFF store each level as JPEG tiles at listed offsets. Decoding
+these directly takes a fraction of the time of a general reader. :func:`verify` compares the result with the
+reference for each level of the slide, and only levels with equal pixels are read this way.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ CHECKED_TILES = 4
 
 @dataclass(frozen=True)
 class JpegLevel:
-    """Where the tiles of a level lie in the file, and what their JPEG streams leave out."""
+    """Positions of the tiles of a level in the file, and the parts missing in their JPEG streams."""
 
     layout: Layout
     offsets: np.ndarray
@@ -59,7 +58,7 @@ def jpeg_level(page) -> JpegLevel | None:
 
 
 def jpeg_header(tables: bytes | None, transform: int | None) -> bytes:
-    """What goes before a tile's own segments to make it a whole JPEG stream.
+    """Header that completes the segments of a tile to a JPEG stream.
 
     The shared tables, and an Adobe segment that states whether the components are RGB or YCbCr:
     a TIFF says so in a tag, and a decoder would otherwise guess (Aperio writes RGB, unmarked).
@@ -85,7 +84,7 @@ def _without_adobe(stream: bytes) -> bytes:
 
 
 class TiffTiles:
-    """Reads JPEG tiles by offset. Not to be shared between threads or processes."""
+    """Read JPEG tiles by offset. Do not share between threads or processes."""
 
     def __init__(self, path: str, levels: dict[int, JpegLevel]):
         self.levels = levels
@@ -97,7 +96,7 @@ class TiffTiles:
         self._finalizer()
 
     def read_tile(self, level: int, column: int, row: int) -> np.ndarray | None:
-        """Pixels of a tile, or None where the file has none.
+        """Pixels of a tile, or None if it is not stored.
 
         Raises
         ------

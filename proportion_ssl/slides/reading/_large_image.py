@@ -1,4 +1,4 @@
-"""Tiles of a slide through large_image: the reference for pixels, and every format's way in."""
+"""Read tiles of a slide with large_image, the reference for the pixels of all formats."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _HINTS = {
     "tifffile": "pip install large-image-source-tifffile 'zarr<3'",
 }
 
-ADVICE = "Check that the file is whole and a slide of a kind which that source reads."
+ADVICE = "Check that the file is complete and in a format that this source reads."
 
 
 @functools.cache
 def _openslide_source(module):
-    """large_image's openslide source that does not lose a level by one damaged tile.
+    """large_image's openslide source, changed to keep levels with a damaged tile.
 
     The original reads one pixel of each level, at its top left, and drops the level if that fails;
     without level 0 the next is then taken for it. Here only a level that fails in several places is
@@ -100,7 +100,7 @@ class LargeImageTiles:
             self.properties = self._openslide_properties()
             self._z, self.levels = self._stored_levels(self._openslide_levels() or set(stored))
             self._tile_size = (int(self._tiles.tileWidth), int(self._tiles.tileHeight))
-        except Exception as error:  # any parser of a foreign file may fail in any way
+        except Exception as error:  # a foreign file can raise any exception
             reason = str(error) or type(error).__name__
             raise SlideError(
                 f"{path} cannot be opened by large_image's source {source!r}: {reason} {advice}"
@@ -112,7 +112,7 @@ class LargeImageTiles:
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
-        """x, y, width, height of the scanned part in level-0 pixels, or of the whole slide."""
+        """x, y, width, height of the scanned region in level-0 pixels, or of the whole slide."""
         keys = ("bounds-x", "bounds-y", "bounds-width", "bounds-height")
         values = [self.properties.get(f"openslide.{key}") for key in keys]
         inner = (int(self._tiles.sizeX), int(self._tiles.sizeY))
@@ -130,7 +130,7 @@ class LargeImageTiles:
         return int(self._tiles.sizeX), int(self._tiles.sizeY)
 
     def resolution(self) -> tuple[float, float] | None:
-        """Microns per pixel (x, y) as the file says, or None."""
+        """Microns per pixel (x, y) stated in the file, or None."""
         found = self._tiles.getNativeMagnification()
         mm = (found.get("mm_x"), found.get("mm_y"))
         if any(v is None or not np.isfinite(v) or v <= 0 for v in mm):
@@ -138,7 +138,7 @@ class LargeImageTiles:
         return round(mm[0] * 1000.0, 12), round(mm[1] * 1000.0, 12)
 
     def magnification(self) -> float | None:
-        """Nominal magnification of the scan as the file says, or None."""
+        """Nominal magnification stated in the file, or None."""
         found: Any = self.properties.get("openslide.objective-power")
         if found is None and not self.properties:
             found = self._tiles.getNativeMagnification().get("magnification")
@@ -174,7 +174,7 @@ class LargeImageTiles:
         return tuple(numbers), tuple(levels)
 
     def layout(self, level: int) -> Layout:
-        """How the tiles lie; they do not begin at (0, 0) where the slide has bounds."""
+        """Layout of the tiles; it does not start at (0, 0) if the slide has bounds."""
         factor = self.levels[level].factor
         x, y, width, height = self.bounds
         columns, rows = (
@@ -192,7 +192,7 @@ class LargeImageTiles:
         return to_rgb(np.asarray(tile))
 
     def close(self) -> None:
-        """Give up the source, and close the file that it holds open."""
+        """Release the source and close its file."""
         tiles, self._tiles = self._tiles, None
         for name in ("_openslide", "_tf"):  # large_image leaves these to the garbage collector
             if hasattr(tiles, name):

@@ -1,4 +1,4 @@
-"""Plain pictures (PNG, JPEG, TIFF without tiles) as slides of one level, held in memory."""
+"""Read plain images (PNG, JPEG, TIFF without tiles) as slides with one level, held in memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _loading = threading.Lock()
 
 
 def _forget_the_parents_threads():
-    """In a fork, where a thread that was decoding is gone and would never unlock."""
+    """Reset the lock in a forked process, where a decoding thread no longer exists."""
     global _loading
     _loading = threading.Lock()
 
@@ -57,7 +57,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def load_picture(path: str) -> Picture:
-    """Decode a picture, or hand out the one that is still held for this state of the file."""
+    """Decode an image, or return the one in memory if the file is unchanged."""
     status = os.stat(path)
     key = (os.path.realpath(path), status.st_size, status.st_mtime_ns)
     with _loading:
@@ -78,7 +78,7 @@ class PictureTiles:
         self.bounds: tuple[int, int, int, int] = (0, 0, width, height)
 
     def magnification(self) -> None:
-        """None: pictures do not say."""
+        """None: images do not state it."""
 
     def layout(self, level: int) -> Layout:
         """One tile."""
@@ -89,7 +89,7 @@ class PictureTiles:
         return self.picture.pixels
 
     def close(self) -> None:
-        """Give up the pixels."""
+        """Release the pixels."""
         del self.picture
 
 
@@ -106,7 +106,7 @@ def _decode(path):
         pixels = decode(path)
     except _Unreadable as error:
         raise SlideError(f"{path} {error}") from None
-    except Exception as error:  # a decoder of a damaged file may fail in any way
+    except Exception as error:  # a damaged file can raise any exception
         raise SlideError(
             f"{path} cannot be opened as a picture: {error or type(error).__name__} The file is "
             "damaged; copy or save it again."
@@ -116,7 +116,7 @@ def _decode(path):
 
 
 class _Unreadable(Exception):
-    """A whole picture that is not read; the text follows its name."""
+    """An image that is valid but not supported; the text follows its name."""
 
 
 def _check_sides(width, height):
@@ -158,7 +158,7 @@ def _decode_png(path):
                     "Save it with 8."
                 )
             if getattr(image, "is_animated", False):
-                raise _Unreadable("is animated. Save the picture that is meant by itself.")
+                raise _Unreadable("is animated. Save the intended frame as a single image.")
             image.load()
             _check_upright(image.getexif())  # may lie behind the pixels
             if "transparency" in image.info:

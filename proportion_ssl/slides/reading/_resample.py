@@ -1,4 +1,4 @@
-"""Which stored pixels make up a box, and the one resampling kernel: the area average."""
+"""Select the stored pixels of a box, and resample them by area averaging."""
 
 from __future__ import annotations
 

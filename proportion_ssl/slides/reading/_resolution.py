@@ -1,4 +1,4 @@
-"""Microns per pixel of a slide: what was given, or what the file states if that can be."""
+"""Microns per pixel of a slide: as given, or as stated in the file if plausible."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from proportion_ssl.slides.grid import magnification_to_mpp
 from proportion_ssl.slides.reading._errors import SlideError
 
 PLAUSIBLE_MPP = (0.08, 20.0)
-"""Microns per pixel of the finest level that a file may state and be believed."""
+"""Range of plausible microns per pixel of the finest level stated in a file."""
 
 POSSIBLE_MPP = (0.02, 200.0)
 """Microns per pixel that a user may give."""
 
 CONTRADICTION = 1.5
-"""Ratio beyond which two statements of one file are taken for two different resolutions."""
+"""Ratio above which two statements in one file contradict each other."""
 
 SAME_MPP = 1.02
-"""Ratio up to which a given resolution is taken for the one that a file states."""
+"""Largest ratio at which a given resolution equals that stated in a file."""
 
 STATE_MPP = (
     "Give the true microns per pixel: mpp= in Python, the column mpp of a manifest, or --mpp of the commands "
@@ -120,7 +120,7 @@ def stated_mpp(
 
 
 def contradicts(stated: float | None, mpp: float) -> bool:
-    """Whether a given resolution is another one than that of the file.
+    """Whether a given resolution differs from that of the file.
 
     Parameters
     ----------

@@ -269,7 +269,7 @@ def test_not_hdf5(tmp_path):
     path.write_bytes(b"PK\x03\x04 this is a .pt file" * 100)
     with pytest.raises(FeatureFileError, match="not a readable HDF5 file"):
         read_features(path)
-    with pytest.raises(FileNotFoundError, match=r"feature file not found .*none\.h5"):
+    with pytest.raises(FileNotFoundError, match=r"feature file not found: .*none\.h5"):
         read_features(tmp_path / "none.h5")
 
 

@@ -167,7 +167,7 @@ def test_zarr(tmp_path, n):
         np.testing.assert_array_equal(read_zarr(path / "coordinates"), grid.boxes)
     assert [part.name for part in tmp_path.iterdir()] == ["a.zarr"]
     (tmp_path / "b.zarr").mkdir()
-    with pytest.raises(ValueError, match="no zarr group"):
+    with pytest.raises(ValueError, match="not a zarr group"):
         write_zarr(tmp_path / "b.zarr", probabilities, grid, CLASSES)
 
 
