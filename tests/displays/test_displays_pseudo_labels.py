@@ -379,7 +379,7 @@ WRONG = [
     ({"label_rounds": np.ones((5, 2))}, r"label_rounds has shape \(5, 2\)"),
     ({"cells": CELLS[:4]}, "for each of 5 instances"),
     ({"cells": CELLS + 0.5}, r"give \(row, column\) as integers"),
-    ({"cells": np.zeros((5, 2), int)}, r"cell \(0, 0\) comes 5 times"),
+    ({"cells": np.zeros((5, 2), int)}, r"cell \(0, 0\) occurs 5 times"),
     ({"images": IMAGES[:3]}, "images holds 3 patches but there are 5"),
     ({"images": IMAGES.astype(float)}, "give uint8 images"),
     ({"images": IMAGES[..., 0]}, "give uint8 images"),

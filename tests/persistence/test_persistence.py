@@ -775,7 +775,9 @@ def test_parts_of_proposers_that_cannot_be_saved(data, tmp_path):
             save(proposer, tmp_path / "m")
     proposer, _ = fit_proposer(data, MultiFieldOfViewNet(2, **settings), threshold=0.5)
     proposer.net_.set_params(fusion=FixedFusion([1.0, 0.0]))
-    with pytest.raises(ValueError, match=r"weighed by \[0\.5, 0\.5\], but its parameters now say"):
+    with pytest.raises(
+        ValueError, match=r"weighted by \[0\.5, 0\.5\], but its parameters have changed"
+    ):
         save(proposer, tmp_path / "m")
     with pytest.raises(NotFittedError):
         save(TumorProposer(), tmp_path / "m")

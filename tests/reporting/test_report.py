@@ -574,7 +574,7 @@ def test_empty_prediction_is_allowed(write):
         (
             {"slides": [make_slide(), make_slide()]},
             ValueError,
-            r"slides: .*\['slide 1'\] come more often",
+            r"slides: .*\['slide 1'\] occur more than once",
         ),
         (
             {"slides": [make_slide("a", doubt=1), make_slide("b")]},
@@ -584,7 +584,7 @@ def test_empty_prediction_is_allowed(write):
         ({"classes": "solid"}, TypeError, "got the string 'solid'"),
         ({"classes": []}, ValueError, "1 to 255 names, got 0"),
         ({"classes": [str(i) for i in range(256)]}, ValueError, "1 to 255 names, got 256"),
-        ({"classes": ["a", "a"]}, ValueError, r"\['a'\] come more often"),
+        ({"classes": ["a", "a"]}, ValueError, r"\['a'\] occur more than once"),
         ({"classes": ["a", 1]}, TypeError, "must hold names"),
         ({"colors": {"solid": (0, 0, 300)}}, ValueError, "solid"),
         ({"metrics": [0.5]}, TypeError, "DataFrame or a mapping"),

@@ -164,7 +164,7 @@ def test_layers_of_numbers_and_of_other_systems(write):  # noqa: F811
         ("uncertainty", np.full((2, 3), 2.0), r"lie in \[0, 1\]"),
         ("others", {"a": [[0]]}, "shape"),
         ("intervals", {"lepidic": (0.5, 0.2)}, "must be increasing"),
-        ("intervals", {"x": (0.1, 0.2)}, "no class"),
+        ("intervals", {"x": (0.1, 0.2)}, "not for one of the classes"),
     ):
         with pytest.raises(ValueError, match=match):
             write([make_slide(**{name: wrong})])

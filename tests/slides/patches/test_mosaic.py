@@ -60,7 +60,7 @@ def test_the_map_keeps_the_type_and_marks_empty_cells():
     ("arguments", "error", "message"),
     [
         (([1], [[0, 0], [0, 1]], (2, 2)), ValueError, "values has 1 rows but cells has 2"),
-        (([1, 2], [[0, 0], [0, 0]], (2, 2)), ValueError, r"cell \(0, 0\) comes 2 times"),
+        (([1, 2], [[0, 0], [0, 0]], (2, 2)), ValueError, r"cell \(0, 0\) occurs 2 times"),
         (([1], [[2, 0]], (2, 2)), ValueError, r"outside the map of shape \(2, 2\).*\(2, 0\)"),
         (([1], [[-1, 0]], (2, 2)), ValueError, "outside the map"),
         (([1], [[0.0, 0.0]], (2, 2)), TypeError, "cells must be integers"),
