@@ -439,6 +439,14 @@ def test_an_extra_column_is_named_once_with_the_remedy(write, tmp_path, name, va
     assert load_cohort(write(text), classes=["acinar", "solid"]).classes == ["acinar", "solid"]
 
 
+@pytest.mark.parametrize("name", ["non-cancer", "vague"])
+@pytest.mark.parametrize("named", [False, True])
+def test_names_of_other_outlines_are_no_classes(write, name, named):
+    path = write(f"slide,annotation,role,a,b,{name}\na.tif,a.xml,labeled,,,\nb.tif,,bag,40,30,30\n")
+    with pytest.raises(ValueError, match=f"'{name}' as a class.*divide the other percentages"):
+        load_cohort(path, classes=["a", "b", name] if named else None)
+
+
 def test_several_extra_columns_are_named_at_once(write):
     header = "slide,role,age,score,zero,acinar,solid\n"
     rows = "".join(

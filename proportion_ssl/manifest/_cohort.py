@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+#: Names of outlines that are not classes of cancer, which alone have recorded shares.
+NON_CANCER, VAGUE = "non-cancer", "vague"
+
 
 @dataclass(frozen=True)
 class Cohort:

@@ -13,7 +13,7 @@ import pandas as pd
 from proportion_ssl._checks import check_stated_error
 from proportion_ssl.manifest._cases import check_cases
 from proportion_ssl.manifest._cells import suggestion
-from proportion_ssl.manifest._cohort import Cohort
+from proportion_ssl.manifest._cohort import NON_CANCER, VAGUE, Cohort
 from proportion_ssl.manifest._records import Column, Records, gather
 from proportion_ssl.manifest._resolutions import read_resolutions
 from proportion_ssl.manifest._rows import (
@@ -313,12 +313,15 @@ def _find_columns(
             " per class; fields are separated by comma, semicolon or tab."
         )
     if classes is None:
-        return columns, [name for name in header if name not in columns.values()]
+        found = [name for name in header if name not in columns.values()]
+        _refuse_outline_names(path, found)
+        return columns, found
     if isinstance(classes, str):
         raise TypeError(f"classes is the string {classes!r}; give a list of column names.")
     classes = list(classes)
     if len(set(classes)) < len(classes):
         raise ValueError(f"classes {classes} names a class twice; name each once.")
+    _refuse_outline_names(path, classes)
     unknown = [
         name
         for name in classes
@@ -330,6 +333,16 @@ def _find_columns(
             f"{suggestion(unknown[0], [name for name in header if name not in columns.values()])}"
         )
     return columns, classes
+
+
+def _refuse_outline_names(path: Path, classes: Sequence[str]) -> None:
+    wrong = [name for name in classes if name in (NON_CANCER, VAGUE)]
+    if wrong:
+        raise ValueError(
+            f"{path} has {wrong[0]!r} as a class, which is a name for outlines of other tissue. Recorded "
+            "percentages are shares of the cancer: remove the column, and divide the other percentages of "
+            "its rows by the share of cancer."
+        )
 
 
 def _make_cohort(

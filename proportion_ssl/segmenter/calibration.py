@@ -17,6 +17,7 @@ from proportion_ssl.evaluation import (
     fit_temperature_to_records,
     suggest_slides,
 )
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.segmenter.context import WEIGHTS, clearly_best
 from proportion_ssl.segmenter.evaluation import confusion_of
 from proportion_ssl.segmenter.prediction import (
@@ -26,7 +27,6 @@ from proportion_ssl.segmenter.prediction import (
     most_probable,
     with_non_cancer,
 )
-from proportion_ssl.segmenter.slide_features import NON_CANCER
 from proportion_ssl.segmenter.training import (
     CohortFeatures,
     fit_classifier,

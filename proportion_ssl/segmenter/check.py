@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl.manifest import Cohort
+from proportion_ssl.manifest._cohort import NON_CANCER, VAGUE
 from proportion_ssl.manifest._read import read_manifest
 from proportion_ssl.manifest._rows import ROLES
 from proportion_ssl.segmenter.preparation import LARGEST_DROP
 from proportion_ssl.segmenter.slide_features import (
-    NON_CANCER,
     SlideFeatures,
     is_feature_file,
     label_windows,
@@ -37,7 +37,6 @@ from proportion_ssl.slides.features.folder import find_features, is_foreign_fold
 from proportion_ssl.slides.patches.mask_file import read_tissue_mask
 from proportion_ssl.slides.reading._resolution import PLAUSIBLE_MPP, contradicts
 
-VAGUE = "vague"
 LARGEST_CONTRADICTION = 1.5  # largest ratio of stated resolution to nominal magnification
 CAN_UPSAMPLE = 1.02  # largest ratio of the slide's mpp to that of the patches
 

@@ -10,8 +10,9 @@ import pandas as pd
 
 from proportion_ssl.evaluation import bootstrap_scores, confusion_scores
 from proportion_ssl.manifest import Cohort
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.proportions.intervals import proportion_distance
-from proportion_ssl.segmenter.slide_features import NON_CANCER, OutlinedPatches
+from proportion_ssl.segmenter.slide_features import OutlinedPatches
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 
 NO_TISSUE = "no tissue"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl.evaluation import apply_temperature
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.pseudo_labels.recorded import (
     INSTANCE_WEIGHT,
     UNKNOWN_DEVIATION,
@@ -20,7 +21,7 @@ from proportion_ssl.pseudo_labels.recorded import (
 from proportion_ssl.segmenter.context import smooth_probabilities
 from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
 from proportion_ssl.segmenter.linear_predictor import of_classifier, of_proposer
-from proportion_ssl.segmenter.slide_features import NON_CANCER, SlideFeatures
+from proportion_ssl.segmenter.slide_features import SlideFeatures
 from proportion_ssl.segmenter.slide_segmentation import SlideSegmentation
 from proportion_ssl.segmenter.training import CohortFeatures
 from proportion_ssl.slides import PatchGrid, patch_grid

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from proportion_ssl.manifest import Cohort
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.segmenter.slide_features import (
-    NON_CANCER,
     OutlinedPatches,
     SlideFeatures,
     is_feature_file,

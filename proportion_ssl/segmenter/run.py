@@ -30,12 +30,12 @@ from proportion_ssl.evaluation import (
     reliability,
 )
 from proportion_ssl.manifest import Cohort
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.segmenter.anonymous import anonymize_cohort
 from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
 from proportion_ssl.segmenter.feature_folder import as_cohort
 from proportion_ssl.segmenter.outlook import LEAST_CASES, outline_curve
 from proportion_ssl.segmenter.prediction import Models, models_of, segment_known
-from proportion_ssl.segmenter.slide_features import NON_CANCER
 from proportion_ssl.segmenter.slide_segmentation import (
     UNCERTAIN,
     UNCERTAIN_COLOR,

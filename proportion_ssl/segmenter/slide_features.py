@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.slides import (
     MPP_AT_1X,
     FeatureFileError,
@@ -33,7 +34,6 @@ from proportion_ssl.slides.features.geometry import all_windows
 
 logger = logging.getLogger(__name__)
 
-NON_CANCER = "non-cancer"
 CROPPED = (".mrxs", ".scn")
 """Formats in which often only a region is scanned; QuPath and others count pixels from its corner."""
 

@@ -21,7 +21,7 @@ from proportion_ssl.evaluation import (
     grade,
     predominant_class,
 )
-from proportion_ssl.segmenter.slide_features import NON_CANCER
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.slides import (
     PatchGrid,
     overlay_picture,

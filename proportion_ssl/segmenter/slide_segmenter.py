@@ -22,6 +22,7 @@ from proportion_ssl._checks import check_intervals
 from proportion_ssl._sklearn import HasMethods, Interval, StrOptions
 from proportion_ssl.colors import class_colors
 from proportion_ssl.manifest import Cohort
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.segmenter import model_file
 from proportion_ssl.segmenter.calibration import Calibration, calibrate, leave_out
 from proportion_ssl.segmenter.cross_validation import cross_validate_cases
@@ -30,7 +31,6 @@ from proportion_ssl.segmenter.feature_folder import as_cohort, feature_file_of
 from proportion_ssl.segmenter.prediction import evaluate_models, models_of, segment_features
 from proportion_ssl.segmenter.preparation import Preparation, check_made_by
 from proportion_ssl.segmenter.slide_features import (
-    NON_CANCER,
     is_feature_file,
     read_slide_features,
     warn_of_nominal,

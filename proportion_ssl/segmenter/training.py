@@ -14,13 +14,9 @@ import pandas as pd
 from sklearn.base import clone
 
 from proportion_ssl.manifest import Cohort
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.proportions import IdentifiabilityWarning, OrderRecord, PartialRecord
-from proportion_ssl.segmenter.slide_features import (
-    NON_CANCER,
-    OutlinedPatches,
-    SlideFeatures,
-    is_feature_file,
-)
+from proportion_ssl.segmenter.slide_features import OutlinedPatches, SlideFeatures, is_feature_file
 from proportion_ssl.slides import FeatureSequence, SlideFailure, open_slide, read_annotations
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from proportion_ssl import SlideSegmenter
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.pseudo_labels import probabilities_given_records
-from proportion_ssl.segmenter.slide_features import NON_CANCER
 
 OTHER = {"acinar": 0.35, "solid": 0.65}  # of the slide that is recorded as 0.9 and 0.1
 

@@ -6,10 +6,10 @@ from cohorts import CLASSES, write_cohort
 from numpy.testing import assert_allclose, assert_array_equal
 
 from proportion_ssl import NegativePseudoLabelClassifier, SlideSegmenter
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.proportions import PartialRecord
 from proportion_ssl.segmenter.outlook import outline_curve
 from proportion_ssl.segmenter.prediction import Models
-from proportion_ssl.segmenter.slide_features import NON_CANCER
 from proportion_ssl.segmenter.training import make_bags, weak_record, with_non_cancer_class
 
 

@@ -9,11 +9,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from proportion_ssl import SlideSegmenter
+from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.segmenter import slide_segmenter, smooth_probabilities
 from proportion_ssl.segmenter.calibration import LeftOut, best_smoothing, calibrate
 from proportion_ssl.segmenter.context import clearly_best
 from proportion_ssl.segmenter.prediction import cell_probabilities, segment_features
-from proportion_ssl.segmenter.slide_features import NON_CANCER
 
 #: The classifier of these tests is so sure that neighbors could not move it.
 UNSURE = 150.0
