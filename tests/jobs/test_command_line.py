@@ -177,7 +177,7 @@ def test_rounded_records(tmp_path, quick, capsys):
     deviation = ["--standard-deviation", "0.1"]
     assert run(manifest, output, "--no-cv", "--compare", *deviation, "--overwrite") == DONE
     assert main(["check", str(manifest), *PATCHES, "--rounding-step", "5"]) == WRONG_INPUT
-    assert "0.05 for 5 percentage points" in capsys.readouterr().err
+    assert "It looks like percent: divide by 100" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -190,8 +190,8 @@ def test_a_file_cannot_run_code(tmp_path):
     [
         ("imagnet", ValueError, "'imagenet', None or the path.*got 'imagnet'"),
         ("IMAGENET1K_V1", ValueError, "got 'IMAGENET1K_V1'"),
-        ("missing.pth", FileNotFoundError, "no file 'missing.pth'"),
-        ("no/such/file", FileNotFoundError, "no file 'no/such/file'"),
+        ("missing.pth", FileNotFoundError, "file not found: 'missing.pth'"),
+        ("no/such/file", FileNotFoundError, "file not found: 'no/such/file'"),
         (".", ValueError, "is a folder"),
         (3, TypeError, "of type int"),
         (nn.Identity(), TypeError, "give it as a module"),

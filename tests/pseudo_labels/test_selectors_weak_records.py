@@ -235,5 +235,5 @@ def test_what_needs_all_shares_says_so():
     refuse_weak_records(None, "X")
     with pytest.raises(ValueError, match=r"MixBag needs .* only an order of classes is recorded"):
         refuse_weak_records(OrderRecord(np.array([[1, 2]])), "MixBag")
-    with pytest.raises(ValueError, match="only shares among some classes is recorded"):
+    with pytest.raises(ValueError, match="only shares among some classes are recorded"):
         refuse_weak_records(partial(np.full((1, 4), 0.25)), "MixBag")

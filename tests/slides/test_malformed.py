@@ -308,7 +308,7 @@ def test_malformed_outlines(tmp_path, case):
         ("truncated", "not valid JSON, or truncated: .* line 24"),
         ("empty", "the file is empty"),
         ("jpeg", "neither JSON nor XML"),
-        ("png", "is a PNG image; read it by read_label_map"),
+        ("png", "is a PNG image; read it with read_label_map"),
         ("latin-1 text", "not UTF-8 text"),
         ("nested lists", "nested too deeply"),
         ("features missing", "needs a list 'features', got NoneType"),
@@ -336,7 +336,7 @@ def test_malformed_outlines(tmp_path, case):
         ("xml nested", "XML nested deeper than"),
         ("billion laughs", "declares a document type or entities"),
         ("svg", "the root element is .*svg.*expected <ASAP_Annotations>"),
-        ("asap word", r"annotation 0 \('n'\): X='twelve' of <Coordinate> is no number"),
+        ("asap word", r"annotation 0 \('n'\): X='twelve' of <Coordinate> is not a number"),
         ("asap without Y", "<Coordinate> has no attribute Y"),
         (
             "imagescope foreign vertex",
