@@ -69,7 +69,7 @@ PARTS = {
             Part("quick", "lc25000_evaluation", regime, 1, 5, QUICK)
             for regime in ("exact", "rough", "wrong")
         ),
-        Part("all", "lc25000_evaluation", "exact", 1, 1, EVERYTHING),
+        Part("all", "lc25000_evaluation", "exact", 1, 2, EVERYTHING),
     ),
     "night": (
         *(Part("all", "lc25000_evaluation", regime, 1, 5, EVERYTHING) for regime in REGIMES),
