@@ -335,7 +335,8 @@ class SolvedLearner:
         if self.learned_from is not None:
             self.labels *= self.learned_from[:, np.newaxis]
         every = (np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups()))
-        self.solution = self.head.solve(*with_told(self.told, self.X_all, *every))
+        given = with_told(self.told, self.X_all, *every)
+        self.solution = self.head.solve_from(self.solution, *given)
         return dict(NO_LOSSES)
 
     def refit(self) -> None:

@@ -97,6 +97,31 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             Of a class without labels very low, so that its probability is 0.
         """
 
+    def solve_from(
+        self,
+        start: tuple[np.ndarray, np.ndarray],
+        X: np.ndarray,
+        labels: np.ndarray,
+        groups: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same weights as of :meth:`solve`, found from those for similar labels.
+
+        An iterative head overrides it to save steps; by default the start is not used.
+
+        Parameters
+        ----------
+        start : tuple (coef, intercept)
+            As :meth:`solve` returned them for other labels.
+        X, labels, groups
+            As in :meth:`solve`.
+
+        Returns
+        -------
+        coef, intercept
+            As :meth:`solve` returns them.
+        """
+        return self.solve(X, labels, groups)
+
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "SoftLabelHead":
         """Solve for the weights.

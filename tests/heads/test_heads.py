@@ -7,6 +7,7 @@ from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -14,8 +15,8 @@ from proportion_ssl.datasets import make_bags
 from proportion_ssl.heads import DiscriminantClassifier, SoftLabelHead, SoftLogisticRegression
 from proportion_ssl.heads._base import _folds
 from proportion_ssl.heads._discriminant import ABSENT
+from proportion_ssl.heads._logistic import TOLERANCE, soft_logistic_regression
 from proportion_ssl.heads._temperature import BOUNDS, fit_temperature
-from proportion_ssl.heads.logistic import soft_logistic_regression
 
 HEADS = [DiscriminantClassifier(), SoftLogisticRegression()]
 every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
@@ -43,10 +44,79 @@ def test_logistic_regression_of_scikit_learn():
     ridge = 0.05
     clf = SoftLogisticRegression(ridge, n_components=9, temperature=1).fit(DATA.X_labeled, DATA.y)
     Z, Z_test = projected(9)
-    weights = 1 / (4 * np.bincount(DATA.y))[DATA.y]
-    oracle = LogisticRegression(C=1 / ridge, tol=1e-10, max_iter=10_000)
-    oracle.fit(Z, DATA.y, sample_weight=weights)
-    assert_allclose(clf.predict_proba(DATA.X_test), oracle.predict_proba(Z_test), atol=2e-3)
+    coef, intercept = balanced_oracle(Z, DATA.y, ridge)
+    expected = softmax(Z_test @ coef + intercept, axis=1)
+    assert_allclose(clf.predict_proba(DATA.X_test), expected, atol=5e-4)
+
+
+def balanced_oracle(X, y, ridge):
+    """Coefficients and intercepts of scikit-learn, of classes that count the same."""
+    weights = 1 / (len(np.unique(y)) * np.bincount(y))[y]
+    oracle = LogisticRegression(C=1 / ridge, solver="newton-cholesky", tol=1e-10, max_iter=100)
+    oracle.fit(X, y, sample_weight=weights)
+    return oracle.coef_.T, oracle.intercept_
+
+
+def stretched(n_instances, n_features):
+    """Correlated features whose variances differ by a factor of 10,000, and four classes that overlap."""
+    rng = np.random.default_rng(3)
+    y = rng.permutation(np.arange(n_instances) % 9 % 4)
+    X = rng.normal(size=(n_instances, n_features)) + rng.normal(size=(4, n_features))[y]
+    return X * np.geomspace(10, 0.1, n_features) @ rng.normal(size=(n_features, n_features)), y
+
+
+@pytest.mark.parametrize("ridge", [1.0, 0.01, 1e-3])
+@pytest.mark.parametrize("shape", [(600, 20), (30, 60)])
+def test_weights_of_scikit_learn(shape, ridge):
+    X, y = stretched(*shape)
+    expected = balanced_oracle(X, y, ridge)
+    coef, intercept = soft_logistic_regression(X, np.eye(4)[y], ridge, tolerance=1e-9)
+    assert_allclose(coef, expected[0], atol=1e-5)
+    assert_allclose(intercept - intercept.mean(), expected[1] - expected[1].mean(), atol=1e-5)
+
+
+def test_logistic_regression_in_single_precision():
+    X, y = stretched(600, 20)
+    coef, intercept = balanced_oracle(X, y, 0.01)
+    found = soft_logistic_regression(X.astype(np.float32), np.eye(4)[y], 0.01)
+    expected = softmax(X @ coef + intercept, axis=1)
+    assert_allclose(softmax(X @ found[0] + found[1], axis=1), expected, atol=1e-3)
+
+
+def test_logistic_regression_from_another_solution():
+    """The same weights from wherever it starts, also where the labels before lacked a class."""
+    X, y = stretched(600, 20)
+    labels = np.eye(4)[y]
+    without = labels * [1, 1, 0, 1]
+    start = soft_logistic_regression(X, without, 0.01)
+    assert start[1][2] == ABSENT
+    expected = soft_logistic_regression(X, labels, 0.01, tolerance=1e-9)
+    found = soft_logistic_regression(X, labels, 0.01, start=start, tolerance=1e-9)
+    for one, other in zip(found, expected, strict=True):
+        assert_allclose(one, other, atol=1e-5)
+    again = soft_logistic_regression(X, without, 0.01, start=expected, tolerance=1e-9)
+    assert again[1][2] == ABSENT and (again[0][:, 2] == 0).all()
+    head = SoftLogisticRegression(0.01)
+    from_start = head.solve_from(expected, X, labels, np.full(600, -1))
+    assert_allclose(from_start[0], expected[0], atol=1e-9)  # nothing is left to do
+
+
+def test_logistic_regression_says_if_it_did_not_converge(monkeypatch):
+    X, y = stretched(600, 20)
+    monkeypatch.setattr("proportion_ssl.heads._logistic.MAX_ITER", 3)
+    with pytest.warns(ConvergenceWarning, match=r"at a gradient of \d.*; at most 3e-05 was asked"):
+        coef, _ = soft_logistic_regression(X, np.eye(4)[y], 0.01)
+    expected = balanced_oracle(X, y, 0.01)[0]
+    assert np.abs(coef - expected).max() > 0.01  # the warning is true
+
+
+def test_the_gradient_is_as_small_as_it_says():
+    X, y = stretched(600, 20)
+    labels = np.eye(4)[y] / np.bincount(y) / 4
+    coef, intercept = soft_logistic_regression(X, labels, 0.01)
+    slopes = softmax(X @ coef + intercept, axis=1) * labels.sum(axis=1, keepdims=True) - labels
+    assert np.abs(X.T @ slopes + 0.01 * coef).max() <= TOLERANCE
+    assert np.abs(slopes.sum(axis=0)).max() <= TOLERANCE
 
 
 def repeated(X, soft):
