@@ -452,7 +452,8 @@ class SolvedLearner:
         for number in np.unique(fold):
             here = fold == number
             kept = np.append(np.full(len(self.X), True), ~here)
-            solution = self.head.solve(self.X_all, labels * kept[:, np.newaxis], groups)
+            labels_kept = labels * kept[:, np.newaxis]
+            solution = self.head.solve_from(self.solution, self.X_all, labels_kept, groups)
             logits[here] = logits_of(self.X_bags[here], solution)
         return logits
 

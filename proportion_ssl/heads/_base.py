@@ -240,12 +240,18 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             label.
         """
 
+        before: Any = None
+
         def solve(*given):
+            nonlocal before
             data: Any = given
             if beside is not None:
                 data = [np.concatenate(pair) for pair in zip(given, beside, strict=True)]
             known = data[1].sum(axis=0) > 0
-            return known, self.solve(*data) if known.sum() > 1 else None
+            if known.sum() < 2:
+                return known, None
+            before = self.solve(*data) if before is None else self.solve_from(before, *data)
+            return known, before
 
         return left_out_by(solve, X, labels, groups, by_slides=by_slides)
 

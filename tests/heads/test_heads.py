@@ -65,7 +65,7 @@ def stretched(n_instances, n_features):
     return X * np.geomspace(10, 0.1, n_features) @ rng.normal(size=(n_features, n_features)), y
 
 
-@pytest.mark.parametrize("ridge", [1.0, 0.01, 1e-3])
+@pytest.mark.parametrize("ridge", [1.0, 0.01])
 @pytest.mark.parametrize("shape", [(600, 20), (30, 60)])
 def test_weights_of_scikit_learn(shape, ridge):
     X, y = stretched(*shape)
