@@ -1,8 +1,8 @@
-"""Training on two streams: labeled batches and, beside each, a batch of bags.
+"""Training on two streams: each step takes a labeled batch and a batch of bags.
 
-skorch's own training loop cuts the labeled batches from :func:`epochs_of`. :class:`TwoStreamLoss` replaces
-its criterion and adds to each step the loss of a batch of bags; callbacks, history and early stopping
-of skorch stay as they are. A system defines only the loss of a batch of bags: it is a :class:`BagLoss`.
+skorch's training loop takes the labeled batches from :func:`epochs_of`. :class:`TwoStreamLoss` replaces its
+criterion and adds the loss of a batch of bags to each step; callbacks, history and early stopping of skorch
+are unchanged. A method defines only the loss of a batch of bags, a :class:`BagLoss`.
 """
 
 import math
@@ -26,7 +26,7 @@ from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 
 @dataclass(frozen=True)
 class BagBatch:
-    """Some instances of some bags, with what is recorded of these bags.
+    """Instances of some bags, and the records of these bags.
 
     Parameters
     ----------
@@ -35,22 +35,22 @@ class BagBatch:
     bag : torch.Tensor of int64, shape (n_instances,)
         Bag of each, 0 to n_bags - 1.
     lower, upper : torch.Tensor of float64, shape (n_bags, n_classes)
-        Intervals of the recorded proportions; equal where these are exact and whole bags are drawn. Where a
-        random part of a bag is drawn, one standard deviation of the share in such a part wider
-        (``proportion_ssl.proportions.intervals.spread_interval``). Rounded to float32, ends that are
-        whole numbers of instances would no longer be.
+        Intervals of the recorded proportions; equal if these are exact and the whole bag is used. If a
+        random part of a bag is used, they are wider by one standard deviation of the share in such a part
+        (``proportion_ssl.proportions.intervals.spread_interval``). In float64, so that limits that are
+        whole numbers of instances stay so.
     weights : torch.Tensor of float32, shape (n_bags,)
         Weight of each bag.
     labeled : torch.Tensor of shape (n_labeled, ...)
-        Labeled instances, drawn at random.
+        Labeled instances, sampled at random.
     scale : torch.Tensor of shape (n_features,)
         Standard deviation of each feature over the labeled instances: the unit of noise.
     record : PartialRecord, OrderRecord or None
-        What is recorded besides intervals, as in :class:`~proportion_ssl.Bags`.
+        Record other than intervals, as in :class:`~proportion_ssl.Bags`.
     signed : torch.Tensor of shape (n_labeled, n_classes) or None
         Signed labels of the labeled instances.
     sizes : torch.Tensor of int64, shape (n_bags,), or None
-        Number of instances of the whole bags; None where the bags of the batch are parts of none.
+        Number of instances of the whole bags; None if the bags of the batch are not parts of others.
     shares : torch.Tensor of float64, shape (n_bags, n_classes), or None
         Recorded proportions of the whole bags; rows sum to 1.
     """
@@ -74,7 +74,7 @@ class BagBatch:
 
     @property
     def everything(self) -> torch.Tensor:
-        """Instances of the bags, then the labeled ones: what is taken as unlabeled."""
+        """Instances of the bags, then the labeled ones, all used as unlabeled data."""
         return torch.cat([self.X, self.labeled])
 
     def ends(self, means: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,7 +87,7 @@ class BagBatch:
         Returns
         -------
         lower, upper : torch.Tensor of float64, shape (n_bags, n_classes)
-            Those of the batch, unless records say less than the share of every class.
+            Those of the batch; with incomplete records, the nearest ones that these admit.
         """
         if self.record is None:
             return self.lower, self.upper
@@ -96,26 +96,26 @@ class BagBatch:
         return lower, upper
 
     def bag_means(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over each bag of one row per instance, shape (n_bags, n_columns)."""
+        """Mean of the rows of each bag, shape (n_bags, n_columns)."""
         sums = values.new_zeros((self.n_bags, values.shape[1])).index_add(0, self.bag, values)
         return sums / torch.bincount(self.bag, minlength=self.n_bags).unsqueeze(1)
 
 
 class BagStream:
-    """Endless batches of bags: every pass takes each bag once, in a new order.
+    """Infinite stream of batches of bags; every pass takes each bag once, in a new order.
 
     Parameters
     ----------
     bags : Bags
         With proportions.
     labeled : SignedDataset
-        Labeled instances that come along with the bags, drawn from its rows.
+        Labeled instances that are added to each batch, sampled from its rows.
     bags_per_batch, instances_per_bag, n_labeled : int
-        Sizes of one batch; of larger bags a random part is taken, without replacement, whose shares differ
+        Sizes of one batch. From larger bags a random part is taken without replacement; its shares differ
         from those of the bag by chance.
     random_state : numpy.random.RandomState
     device : str or torch.device, default="cpu"
-        Where the net is, and the batches are to be.
+        Device of the net and of the batches.
     """
 
     def __init__(
@@ -192,15 +192,15 @@ class BagStream:
 def epochs_of(
     rows: np.ndarray, size: int, random_state: np.random.RandomState, n_epochs: int
 ) -> Iterator[np.ndarray]:
-    """Labeled instances of each epoch, from passes that take each once in a new order.
+    """Labeled instances of each epoch, from passes that take each instance once, in a new order.
 
     Parameters
     ----------
     rows : ndarray of int, shape (n_rows,)
-        What is trained on; repeated where it is oversampled.
+        Training instances; repeated if oversampled.
     size : int
-        Instances per epoch: as many as the bags take steps, whatever the number of rows. The next epoch
-        goes on where the last one ended.
+        Instances per epoch, given by the number of steps of a pass over the bags. The next epoch continues
+        where the last one ended.
     random_state : numpy.random.RandomState
     n_epochs : int
 
@@ -224,7 +224,7 @@ def epochs_of(
 
 
 def bag_of_each(parts: Sequence[Any]) -> torch.Tensor:
-    """Bag of each instance where these follow each other bag by bag.
+    """Bag of each instance, if instances are sorted by bag.
 
     Parameters
     ----------
@@ -244,13 +244,13 @@ def bag_of_each(parts: Sequence[Any]) -> torch.Tensor:
 
 
 class BagLoss(nn.Module):
-    """Loss of a batch of bags: the one part that a system of two streams defines."""
+    """Loss of a batch of bags, the only part that a two-stream method defines."""
 
     def start(self, module: nn.Module, n_steps: int) -> None:
         """Called once with the new net and the number of training steps, before the first."""
 
     def forward(self, module: nn.Module, batch: BagBatch) -> torch.Tensor:
-        """Loss of a batch, a scalar; gradients reach ``module`` only through what is meant to learn.
+        """Loss of a batch, a scalar; gradients must reach ``module`` only through predictions to be trained.
 
         Parameters
         ----------
@@ -280,7 +280,7 @@ class BagLoss(nn.Module):
 
 
 class TwoStreamLoss(nn.Module):
-    """Criterion of a net that adds the loss of a batch of bags to every training step.
+    """Criterion that adds the loss of a batch of bags to every training step.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ class TwoStreamLoss(nn.Module):
     weight : float
         Weight of ``bag_loss`` after the ramp.
     ramp_up : float in [0, 1]
-        Share of all steps over which the weight rises; see :func:`ramp`.
+        Share of all steps over which the weight increases; see :func:`ramp`.
     n_steps : int
         Number of training steps in all.
     """
@@ -312,7 +312,7 @@ class TwoStreamLoss(nn.Module):
         super().__init__()
         self.labeled_loss, self.bag_loss, self.stream = labeled_loss, bag_loss, stream
         self.weight, self.ramp_up, self.n_steps, self.step = weight, ramp_up, n_steps, 0
-        self._trained = (module,)  # in a tuple: the net is no part of its own criterion
+        self._trained = (module,)  # in a tuple, so that the net is not a submodule of its criterion
         bag_loss.start(module, n_steps)
 
     def forward(self, logits: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
@@ -326,14 +326,14 @@ class TwoStreamLoss(nn.Module):
 
 
 def ramp(step: int, length: float) -> float:
-    """Weight in (0, 1] that rises over the first steps, ``exp(-5 (1 - step / length)^2)``.
+    """Weight in (0, 1] that increases over the first steps, ``exp(-5 (1 - step / length)^2)``.
 
     Parameters
     ----------
     step : int
-        From 0 on.
+        From 0.
     length : float
-        Steps until 1 is reached; 0: at once.
+        Steps until 1 is reached; 0: 1 from the first step.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What all systems share that train on labeled batches and batches of bags side by side."""
+"""Base class of the methods trained on labeled batches and batches of bags together."""
 
 import inspect
 from numbers import Integral, Real
@@ -17,7 +17,7 @@ from proportion_ssl.nets.training import train_epochs, train_until_settled, trai
 class TwoStreamClassifier(TrainedNetClassifier):
     """Base class for methods trained jointly on labeled batches and batches of bags.
 
-    A subclass writes ``_make_bag_loss``; its constructor adds the parameters of that loss and hands
+    A subclass implements ``_make_bag_loss``; its constructor adds the parameters of that loss and passes
     all others on as ``**kwargs``. Without bags the fit is supervised.
 
     Parameters
@@ -30,13 +30,13 @@ class TwoStreamClassifier(TrainedNetClassifier):
     ramp_up : float in [0, 1]
         Share of all steps over which the weight rises from near 0 (:func:`~proportion_ssl.baselines.ramp`).
     bags_per_batch, instances_per_bag : int
-        How many bags a step sees, and at most how many instances of each, drawn anew each time.
+        Number of bags in a step, and largest number of instances of each, sampled again in every step.
     max_epochs : int
-        Passes over the bags; all are made, each of them with as many labeled batches, which go on through
-        the labeled patches where the last pass ended. Without bags: most epochs of the supervised fit.
+        Passes over the bags, without early stopping; each step also takes one labeled batch. Without bags:
+        largest number of epochs of the supervised fit.
     patience, validation_fraction, learning_rate, batch_size, oversample, classes, random_state
-        As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`. The validation patches decide when the
-        supervised fit ends; with bags their loss is recorded.
+        As in :class:`~proportion_ssl.NegativePseudoLabelClassifier`. The validation patches stop the
+        supervised fit; with bags their loss is only recorded.
 
     Attributes
     ----------
@@ -47,10 +47,10 @@ class TwoStreamClassifier(TrainedNetClassifier):
         Number of features, or of channels of an image.
     """
 
-    #: Whether instances are mixed or moved a little, which uint8 images cannot be.
+    #: Whether instances are mixed or perturbed, which is impossible with uint8 images.
     _needs_real_numbers = False
 
-    #: Whether labeled patches beside the bags are drawn as they are trained on, all classes alike.
+    #: Whether the labeled patches in a batch of bags are sampled with balanced classes, as in training.
     _balances_beside = False
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's protocol
@@ -110,14 +110,14 @@ class TwoStreamClassifier(TrainedNetClassifier):
     def _labeled_data(
         self, X: Any, signed: np.ndarray, rows: np.ndarray, random_state: np.random.RandomState
     ) -> SignedDataset:
-        """The labeled patches that are trained on, ``rows`` of them in this order."""
+        """Labeled patches for training: ``rows``, in this order."""
         return SignedDataset(X, signed, rows)
 
     def _fit_net(self, net, X, codes, bags, groups, random_state):
         if self._needs_real_numbers and len(X.shape) == 4:
             raise ValueError(
-                f"{type(self).__name__} mixes or moves its instances, which uint8 images cannot be; give "
-                "features of PatchEmbedder, or a net whose layers are frozen (freeze=True)."
+                f"{type(self).__name__} mixes or perturbs its instances, which uint8 images do not allow; "
+                "give features of PatchEmbedder, or a net with frozen layers (freeze=True)."
             )
         signed, validation = self._split_labeled(X, codes, groups, random_state)
         train = np.flatnonzero(signed.any(axis=1))
