@@ -20,10 +20,10 @@ STRIP_PIXELS = 2**22
 
 @dataclass(frozen=True)
 class Plan:
-    """How a box is read from one level.
+    """Plan for reading a box from one level.
 
     ``blocks`` (kx, ky) says that each output pixel is the mean of ``kx * ky`` whole stored pixels,
-    beginning at ``start`` (x, y); (1, 1) hands out stored pixels as they are. Without ``blocks``,
+    beginning at ``start`` (x, y); (1, 1) returns stored pixels unchanged. Without ``blocks``,
     each output pixel is the average over its exact area, partial pixels weighted by their share,
     of the fractional window ``start`` to ``stop``. Units: pixels of the level.
     """
@@ -76,7 +76,7 @@ def make_plan(
     """Plan the reading of a level-0 box as `size` pixels; `factors` are the levels' downsamples.
 
     With `exact` the box is covered to its borders, however large; otherwise a resolution within
-    the tolerance may stand for the wanted one, centered in the box.
+    the tolerance may replace the requested one, centered in the box.
     """
     x0, y0, x1, y1 = box
     scale = ((x1 - x0) / size[0], (y1 - y0) / size[1])

@@ -66,13 +66,13 @@ def stated_mpp(
     path : str
         Named in messages.
     tags : tuple of float or None
-        What the reader found in resolution tags or in a scanner's own metadata.
+        Resolution tags, or metadata of the scanner.
     ome : tuple of float or None
         PhysicalSizeX and PhysicalSizeY of OME's metadata. Preferred: programs that write it often
         leave a placeholder such as 72 dpi in the tags.
     aperio_magnification : float or None
         AppMag of Aperio's description, which must not contradict `tags`. The magnification of
-        other scanners is not compared: some name the objective and not the whole of the optics.
+        other scanners is not compared: some state the objective, not the whole optics.
     magnification : float or None
         Nominal magnification, for the hint where there is no resolution.
 
@@ -125,7 +125,7 @@ def contradicts(stated: float | None, mpp: float) -> bool:
     Parameters
     ----------
     stated : float or None
-        Microns per pixel that the file states; None where it states nothing that can be.
+        Microns per pixel stated by the file; None if it states no plausible value.
     mpp : float
         As given.
     """

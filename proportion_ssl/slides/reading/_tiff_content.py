@@ -1,4 +1,4 @@
-"""What a TIFF file says of itself: its images, how they are stored, and its resolution."""
+"""Metadata of a TIFF file: its images, how they are stored, and its resolution."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MICRONS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4,
 
 @dataclass(frozen=True)
 class TiffImage:
-    """One image of a TIFF, by its tags.
+    """Tags of one image of a TIFF.
 
     ``bits`` and ``sample_format`` are None where channels differ. ``jpeg`` says where its tiles
     lie if they can be decoded directly.
@@ -57,7 +57,7 @@ class TiffImage:
 
 @dataclass(frozen=True)
 class TiffContent:
-    """What a TIFF file holds; empty for files of other kinds.
+    """Content of a TIFF file; empty for other files.
 
     ``images`` are its images in their order, ``lower`` the lower resolutions in sub-directories of
     the first, as OME-TIFF has them and where OpenSlide does not look. ``n_described`` is the number
@@ -76,7 +76,7 @@ class TiffContent:
 
     @property
     def ome_pyramid(self) -> bool:
-        """Whether lower resolutions are kept as OME-TIFF keeps them."""
+        """Whether lower resolutions are stored as in OME-TIFF."""
         return self.is_ome and bool(self.lower)
 
     @property
@@ -93,7 +93,7 @@ class TiffContent:
 
 
 def inspect_tiff(path: str) -> TiffContent:
-    """Directories of a TIFF file; nothing if it is another kind of file.
+    """Read the directories of a TIFF file; empty content for other files.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def _image(page, path, end):
 
 
 def _check_tiles(path, dimensions, tile_size, n_tiles):
-    """Find what would otherwise surface as garbage, or as a process out of memory."""
+    """Raise for tiles that would be read as garbage or exhaust the memory."""
     if not all(isinstance(size, int) and size > 0 for size in tile_size):
         raise ValueError(f"tiles of {tile_size}")
     needed = math.prod(Layout.covering(dimensions, tile_size).count)
@@ -212,7 +212,7 @@ def _ome_mpp(description, dimensions):
     """Microns per pixel (x, y) of the image of these dimensions in OME-XML, or None."""
     try:
         root = ElementTree.fromstring(description)
-    except Exception:  # the pixels are there all the same; the resolution is then asked for
+    except Exception:  # the pixels are still readable; the user then gives the resolution
         logger.debug("OME-XML cannot be parsed", exc_info=True)
         return None
     found = [e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"]

@@ -1,4 +1,4 @@
-"""Which reader shows what a TIFF's tags say, or the reason why none does.
+"""Choose the reader that decodes a TIFF as its tags say, or give the reason why none does.
 
 Readers are lenient: they take an unknown fourth channel for transparency, ink for light, the red
 plane for a gray picture. So the tags decide, by lists of what each reader was found to read right
@@ -41,7 +41,7 @@ _TIFFFILE_SOURCE = "large_image's source for it (pip install large-image-source-
 def choose_source(
     content: TiffContent, vendor: str | None, is_installed: Callable[[str], bool]
 ) -> tuple[str, str | None]:
-    """Source that can read a TIFF, and the reason why it cannot be read after all, if so.
+    """Source for a TIFF, and the reason if no source can read it.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def choose_source(
     vendor : str or None
         OpenSlide's name for the format; None if it does not know it.
     is_installed : callable
-        ``is_installed("tifffile")`` says whether that source of large_image is there.
+        ``is_installed("tifffile")`` says whether that source of large_image is installed.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def choose_source(
 
 
 def refusal(content: TiffContent, vendor: str | None, source: str) -> str | None:
-    """Why a source would not show what the tags say, or None if it does.
+    """Why a source would not decode the file as its tags say; None if it does.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def refusal(content: TiffContent, vendor: str | None, source: str) -> str | None
 
 
 def opening_advice(content: TiffContent, source: str) -> str:
-    """What to do about a TIFF that its source does not open, though its tiles all lie in it."""
+    """Advice for a TIFF that its source cannot open although all its tiles are in the file."""
     kinds = dict.fromkeys(
         f"{image.dimensions[0]} x {image.dimensions[1]} in {_compression(image)} "
         f"{'tiles' if image.tiled else 'strips'}"

@@ -1,4 +1,4 @@
-"""Stored levels as grids of tiles, and windows put together from them."""
+"""Stored levels as grids of tiles, and windows assembled from tiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Level:
-    """A stored resolution: downsample against level 0, and (width, height) in its own pixels."""
+    """A stored resolution: downsample relative to level 0, and (width, height) in pixels of the level."""
 
     factor: float
     dimensions: tuple[int, int]
@@ -18,7 +18,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Layout:
-    """How tiles lie in a level of `dimensions` pixels.
+    """Positions of the tiles in a level of `dimensions` pixels.
 
     ``tile_size`` (width, height), ``count`` (columns, rows), and ``origin``, the top-left corner
     of tile (0, 0) in pixels of the level.

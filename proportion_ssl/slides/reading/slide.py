@@ -63,8 +63,8 @@ def open_slide(
         lacks, where large_image's tifffile source is installed. PNG, JPEG and TIFF without tiles
         (a core of a tissue microarray, say) are held in memory, at most 20,000 x 20,000 pixels.
     mpp : float or tuple of float, optional
-        Microns per level-0 pixel, (x, y) where the two differ; 0.02 to 200. Takes the place of the
-        file's own; needed where the file states none, none that a slide can have (0.08 to 20), or
+        Microns per level-0 pixel, (x, y) if they differ; 0.02 to 200. Replaces the
+        resolution in the file; needed if the file states none, an implausible one (outside 0.08 to 20), or
         two that contradict each other by more than a factor of 1.5 (Aperio's AppMag, OME's
         PhysicalSize). PNG and JPEG always need it.
     source : str, optional
@@ -501,7 +501,7 @@ def _equal_levels(tiles, read_reference):
 
 
 class _OpenSlideWindow:
-    """Reference for :func:`verify` by OpenSlide: pixels near a window, and how far beside it."""
+    """Reference for :func:`verify` by OpenSlide: pixels near a window, and their offset from it."""
 
     def __init__(self, path, levels):
         self._path, self._levels, self._slide = path, levels, None
@@ -525,7 +525,7 @@ class _OpenSlideWindow:
 
 
 def _source_window(reference):
-    """Reference for :func:`verify` by another source, which hands out stored tiles."""
+    """Reference for :func:`verify` by another source, which returns stored tiles."""
 
     def read(level, x, y, width, height):
         layout = reference.layout(level)
@@ -539,7 +539,7 @@ def _source_window(reference):
 
 
 def _choose_source(path: str, source: str | None, content: TiffContent) -> str:
-    """The source named, or the one that can read the file, if it shows what the tags say."""
+    """The given source, or one that decodes the file as its tags say."""
     try:
         vendor = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
