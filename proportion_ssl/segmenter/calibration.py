@@ -293,8 +293,9 @@ def _fold(data, proposer, classifier, records, left, bag_cases):
         models = models_of(fit_classifier(data, train, bags, classifier, records), fitted)
     held_out = {case: _slides_of(data, case) for case in bag_cases if case in left}
     slides = [*test, *(name for names in held_out.values() for name in names)]
-    shares = {name: models.shares(data.slides[name], classes) for name in slides}
-    tumor = {name: models.tumor(data.slides[name]) for name in slides}
+    predicted = {name: models.shares_and_tumor(data.slides[name], classes) for name in slides}
+    shares = {name: pair[0] for name, pair in predicted.items()}
+    tumor = {name: pair[1] for name, pair in predicted.items()}
     labels, probabilities, proposed = [], [], {}
     for name in test:
         true = data.outlined[name].labels.astype(str)

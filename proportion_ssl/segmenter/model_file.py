@@ -143,11 +143,6 @@ def _predictors(models: Models) -> dict[str, Any]:
     return {"classifier": models.classifier, "proposer": models.proposer}
 
 
-def _classes_of(classifier) -> np.ndarray:
-    own = getattr(classifier, "classes_", None)
-    return np.asarray(classifier.classes if own is None else own)
-
-
 def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[str, Any]:
     normalizer = segmenter.normalizer_
     predictors = _predictors(segmenter.models_)
@@ -172,7 +167,7 @@ def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[st
         "instance_weight": float(segmenter.models_.instance_weight),
         "proportion_errors": _numbers(segmenter.proportion_errors_),
         "linear": [n for n, p in predictors.items() if isinstance(p, LinearPredictor)],
-        "classifier_classes": _classes_of(segmenter.models_.classifier).tolist(),
+        "classifier_classes": segmenter.models_.learned,
         "has_network": network,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }

@@ -80,31 +80,39 @@ class Models:
 
     def shares_of(self, X: Any, classes: Sequence[str]) -> np.ndarray:
         """Class probabilities given cancer from features (n_patches, n_features) of the first view."""
-        order = [self.learned.index(name) for name in classes]
-        shares = self.classifier.predict_proba(np.asarray(X))[:, order]
-        if NON_CANCER in self.learned:
-            shares = _given_cancer(shares)
-        return shares if self.temperature == 1 else apply_temperature(shares, self.temperature)
+        return self._shares(self.classifier.predict_proba(np.asarray(X)), classes)
 
     def probabilities(self, slide: SlideFeatures, classes: Sequence[str]) -> np.ndarray:
         """Probabilities of the classes and, if patches can be that, of "non-cancer".
 
         Class probabilities given cancer are multiplied by the probability of tumor.
         """
-        shares, tumor = self.shares(slide, classes), self.tumor(slide)
+        shares, tumor = self.shares_and_tumor(slide, classes)
         return with_non_cancer(shares, tumor) if self.knows_non_cancer else shares
 
-    def tumor(self, slide: SlideFeatures) -> np.ndarray:
-        """Probability of tumor, shape (n_patches,).
+    def shares_and_tumor(
+        self, slide: SlideFeatures, classes: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Class probabilities given cancer, and the probability of tumor, shape (n_patches,).
 
-        From the proposer, rescaled piecewise linearly so that the threshold maps to one half; without a
-        proposer from the classifier, if it has the class "non-cancer"; otherwise 1.
+        The latter is from the proposer, rescaled piecewise linearly so that the threshold maps to one half;
+        without a proposer from the classifier, if it has the class "non-cancer"; otherwise 1.
         """
-        if self.proposer is None:
-            if NON_CANCER not in self.learned:
-                return np.ones(len(slide.grid))
-            p = self.classifier.predict_proba(np.asarray(slide.first_view))
-            return 1.0 - p[:, self.learned.index(NON_CANCER)]
+        p = self.classifier.predict_proba(np.asarray(slide.first_view))
+        shares = self._shares(p, classes)
+        if self.proposer is not None:
+            return shares, self._proposed(slide)
+        if NON_CANCER in self.learned:
+            return shares, 1.0 - p[:, self.learned.index(NON_CANCER)]
+        return shares, np.ones(len(p))
+
+    def _shares(self, p, classes):
+        shares = p[:, [self.learned.index(name) for name in classes]]
+        if NON_CANCER in self.learned:
+            shares = _given_cancer(shares)
+        return shares if self.temperature == 1 else apply_temperature(shares, self.temperature)
+
+    def _proposed(self, slide):
         tumor = self.proposer.predict_proba(np.asarray(slide.features))[:, 1]
         t = np.clip(self.threshold, 1e-12, 1 - 1e-12)
         return np.where(tumor < t, 0.5 * tumor / t, 0.5 + 0.5 * (tumor - t) / (1 - t))

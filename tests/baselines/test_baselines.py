@@ -241,7 +241,9 @@ def test_images_with_frozen_layers(system):
 
 @pytest.mark.parametrize("system", OF_REAL_NUMBERS, ids=name_of)
 def test_fine_tuning_cannot_mix_or_move_images(system):
-    with pytest.raises(ValueError, match="uint8 images do not allow; give features of PatchEmbedder"):
+    with pytest.raises(
+        ValueError, match="uint8 images do not allow; give features of PatchEmbedder"
+    ):
         fit_images(system, freeze=False)
 
 

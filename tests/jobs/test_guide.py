@@ -104,14 +104,22 @@ def test_doubtful_labels_of_the_guide(capsys):
     assert capsys.readouterr().out.count("->") == len(names["doubtful"])
 
 
+def write_manifest(folder, text):
+    """A manifest, and empty files for the slides and outlines that it names."""
+    manifest = folder / "cohort.csv"
+    manifest.write_text(text)
+    for name in re.findall(r"(?:slides|outlines)/[\w.]+", text):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    return manifest
+
+
 def test_manifest_of_the_guide(tmp_path):
     """The table is read, and the lines below it run."""
     text = (GUIDE / "own_slides.rst").read_text(encoding="utf-8")
-    manifest = tmp_path / "cohort.csv"
-    manifest.write_text(literal(text, "saved by a spreadsheet program as CSV (UTF-8)::"))
-    for name in re.findall(r"(?:slides|outlines)/[\w.]+", manifest.read_text()):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+    manifest = write_manifest(
+        tmp_path, literal(text, "saved by a spreadsheet program as CSV (UTF-8)::")
+    )
     lines = literal(text, "each with its line and slide::").replace('"cohort.csv"', "manifest")
     names = {"manifest": manifest}
     exec(compile(lines, "own_slides.rst", "exec"), names)
@@ -123,11 +131,7 @@ def test_manifest_of_the_guide(tmp_path):
 
 def test_predominant_classes_of_the_guide(tmp_path):
     text = (GUIDE / "own_slides.rst").read_text(encoding="utf-8")
-    manifest = tmp_path / "cohort.csv"
-    manifest.write_text(literal(text, "columns for the classes are not needed::"))
-    for name in re.findall(r"(?:slides|outlines)/[\w.]+", manifest.read_text()):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+    manifest = write_manifest(tmp_path, literal(text, "columns for the classes are not needed::"))
     assert list(load_cohort(manifest).classes) == ["acinar", "lepidic", "solid"]
 
 

@@ -116,7 +116,9 @@ def test_shares_and_tumor_are_those_of_the_joint_probabilities():
         first_view = np.array([[0.3, 0.6, 0.1], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
 
     models = Models(Fixed(), None, 0.5)
-    assert_allclose(models.shares(Slide(), ["b", "a"]), [[0.25, 0.75], [0.5, 0.5], [0.5, 0.5]])
-    assert_allclose(models.tumor(Slide()), [0.4, 0.0, 1.0])
+    shares, tumor = models.shares_and_tumor(Slide(), ["b", "a"])
+    assert_allclose(shares, [[0.25, 0.75], [0.5, 0.5], [0.5, 0.5]])
+    assert_allclose(models.shares(Slide(), ["b", "a"]), shares)
+    assert_allclose(tumor, [0.4, 0.0, 1.0])
     expected = [[0.1, 0.3, 0.6], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]]
     assert_allclose(models.probabilities(Slide(), ["b", "a"]), expected)
