@@ -72,9 +72,13 @@ def systems(seed):
 ALONE = ("net, labeled alone", "discriminant, labeled alone")
 
 
-def compose(draw, sources, size, n_bags, rng):
-    """Features, bag of each instance, and proportions; sources are numbers, one per instance of the bags."""
-    chosen = rng.permutation(np.unique(sources))[:n_bags]
+def compose(draw, sources, size, n_bags, seed):
+    """Features, bag of each instance, and proportions; sources are numbers, one per instance of the bags.
+
+    Bags of every size have the same sources.
+    """
+    chosen = np.random.default_rng([seed, 11]).permutation(np.unique(sources))[:n_bags]
+    rng = np.random.default_rng([seed, size, 12])
     rows, bags = [], []
     for number, source in enumerate(chosen):
         here = np.flatnonzero(sources == source)
@@ -101,11 +105,10 @@ def run(options, name, seed, size, system):
     draw = find_draw(options, name, seed)
     if draw is None:
         return None
-    rng = np.random.default_rng([seed, size, 11])
     model, bags, arguments = systems(seed)[system], None, {}
     if system not in ALONE:
         sources = sources_of(options, name, draw, seed)
-        X, index, shares = compose(draw, sources, size, options.bags, rng)
+        X, index, shares = compose(draw, sources, size, options.bags, seed)
         bags = Bags(X, index, shares)
     # a net validates by patches: few slides show every class more than once
     if "discriminant" in system or system == "RobustProportionClassifier":
@@ -159,7 +162,7 @@ def summarize(table):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", default=["lc25000", "chula_rbc"], choices=SETS)
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--bags", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)

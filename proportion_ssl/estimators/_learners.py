@@ -37,9 +37,6 @@ from proportion_ssl.proportions.intervals import consistent_proportions, nearest
 from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 from proportion_ssl.pseudo_labels.label_log import LabelLog
 
-#: Temperature of the logits during the rounds: discriminant functions of many features are overconfident.
-ROUND_TEMPERATURE = 5.0
-
 #: Losses of a directly solved head.
 NO_LOSSES = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
 
@@ -258,17 +255,20 @@ class SolvedLearner:
     ):
         self.head, self.net, self.codes = head, net, codes
         self.bags: Any = bags
-        self._read(X, classes, random_state)
-        self.known = np.eye(len(classes), dtype=np.float32)[codes]
         self.groups = np.full(len(codes), -1)
         if groups is not None:
             self.groups = np.unique(np.asarray(groups), return_inverse=True)[1]
+        n_slides = 1 if (self.groups < 0).any() else len(np.unique(self.groups))
+        self.slide_size = len(codes) / n_slides  # mean number of labeled instances of a slide
+        self._read(X, classes, random_state)
+        self.known = np.eye(len(classes), dtype=np.float32)[codes]
         self.labels: Any = None  # soft, of the bags
         self.learned_from: Any = None  # instances of the bags, as a mask; None: all
         self.independent: np.ndarray | None = (
             None  # shares from heads that never used the record of the bag
         )
         self.records_judged = False  # whether bags with wrong records have weight 0
+        self.round_temperature = head.usual_temperature
         self.caution = 1.0  # temperature relative to the mean over held-out slides and bags
         self.fell_back = False
 
@@ -285,23 +285,51 @@ class SolvedLearner:
     def _project(self, parts, classes, random_state) -> Projection:
         n_labeled, n_features = parts[0].shape
         n_instances = sum(part.shape[0] for part in parts)
-        order = np.arange(n_instances)
-        if self.bags is not None:  # the order of instances in a bag must not matter
-            order[n_labeled:] = n_labeled + content_order(self.bags.X, self.bags.index)
         n_components = self.head.n_components or default_components(n_instances)
-        rows = sample_rows(n_instances, n_features, n_components, random_state, order)
+        order = np.arange(n_labeled)
+        if self.bags is not None:  # the order of instances in a bag must not matter
+            of_bags = n_labeled + content_order(self.bags.X, self.bags.index)
+            order = np.append(order, of_bags)[self._offered(n_components)]
+        rows = sample_rows(len(order), n_features, n_components, random_state, order)
         return self._projection_of(gather(parts, rows), n_components, classes, random_state)
+
+    def _offered(self, n_components):
+        """Positions from which the sample for scale and components is drawn, bags in content order.
+
+        A bag offers as many instances as its labels count (:attr:`instance_weights`), or more if the
+        components need more.
+        """
+        n_labeled, sizes = len(self.codes), self.bags.sizes
+        needed = (2 * n_components - n_labeled) / len(sizes)
+        n_offered = np.minimum(sizes, int(np.ceil(max(self.slide_size, needed))))
+        starts = n_labeled + np.cumsum(sizes) - sizes
+        of_bags = [
+            start + np.arange(n) * size // n
+            for start, size, n in zip(starts, sizes, n_offered, strict=True)
+        ]
+        return np.concatenate([np.arange(n_labeled), *of_bags])
 
     def _projection_of(self, sample, n_components, classes, random_state):
         self.net.initialize_for(sample, np.arange(len(sample)), classes)
         mean, scale = (part.numpy(force=True) for part in (self.net.head.mean, self.net.head.scale))
         return principal_components(sample, mean, scale, n_components, random_state)
 
+    @property
+    def instance_weights(self) -> np.ndarray:
+        """Weight of an instance of each bag, so that no bag outweighs a labeled slide of average size.
+
+        The patches of a bag are alike, and their labels are less certain than those of labeled patches.
+        """
+        return np.minimum(1.0, self.slide_size / self.bags.sizes)
+
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
         """Solve on the labeled instances only; classes without any use the mean estimated from bags."""
         self.told = self._told_by_bags()
         given = with_told(self.told, self.X, self.known, self.groups)
         self.solution = self.supervised = self.head.solve(*given)
+        if self.bags is not None:
+            labeled = (self.X, self.known, self.groups)
+            self.round_temperature = self.head.temperature_in_rounds(*labeled)
         return dict(NO_LOSSES)
 
     def _told_by_bags(self):
@@ -323,7 +351,7 @@ class SolvedLearner:
 
     def probabilities(self) -> np.ndarray:
         """Class probabilities of the instances of the bags, at the temperature of the rounds."""
-        return softmax(self.logits() / np.float32(ROUND_TEMPERATURE), axis=1)
+        return softmax(self.logits() / np.float32(self.round_temperature), axis=1)
 
     def logits(self) -> np.ndarray:
         """Logits of the instances of the bags."""
@@ -332,6 +360,9 @@ class SolvedLearner:
     def learn(self, labels: np.ndarray, n_epochs: int | None = None) -> dict:
         """Solve on the labeled instances and the signed labels of the bags."""
         self.labels = soft_labels(labels, self.probabilities())
+        if (self.instance_weights < 1).any():
+            weights = self.instance_weights[self.bags.index].astype(np.float32)
+            self.labels *= weights[:, np.newaxis]
         if self.learned_from is not None:
             self.labels *= self.learned_from[:, np.newaxis]
         every = (np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups()))
@@ -431,7 +462,11 @@ class SolvedLearner:
         before, after, unmet = (
             part[counting] for part in (self.supervised_shares(), shares, independent)
         )
-        return records_say_nothing([before, unmet], *ends) or leads_away(before, after, *ends)
+        return (
+            records_say_nothing([before, unmet], *ends)
+            or leads_away(before, after, *ends)
+            or leads_away(before, unmet, *ends)
+        )
 
     def _slides_say_so(self, logits, fold):
         """Whether held-out labeled slides show that the labels of the bags are harmful."""

@@ -11,7 +11,6 @@ from scipy.special import softmax
 
 from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.estimators._learners import (
-    ROUND_TEMPERATURE,
     SolvedLearner,
     bag_folds,
     logits_of,
@@ -67,6 +66,7 @@ class Labeling(NamedTuple):
     record: Any
     weight: float
     last_negative: np.ndarray | None  # (n_instances, n_classes)
+    temperature: float
 
 
 class RoundOfBag(NamedTuple):
@@ -174,7 +174,7 @@ def _labels(logits, labeling):
 
 def _signed(logits, labeling):
     """Signed labels of one bag, the probabilities they are derived from, and negative labels by round."""
-    probabilities = softmax(logits / np.float32(ROUND_TEMPERATURE), axis=1)
+    probabilities = softmax(logits / np.float32(labeling.temperature), axis=1)
     last_negative = labeling.last_negative
     if last_negative is not None:
         last_negative = last_negative.copy()  # a bag is repeated after its worker is lost
@@ -217,9 +217,9 @@ class StreamedLearner(SolvedLearner):
         n_instances = n_labeled + self.bags.n_instances
         n_components = self.head.n_components or default_components(n_instances)
         most = n_sampled(n_features, n_components)
-        chosen = np.arange(n_instances)
-        if n_instances > most:
-            chosen = random_state.choice(n_instances, most, replace=False)
+        chosen = self._offered(n_components)
+        if len(chosen) > most:
+            chosen = random_state.choice(chosen, most, replace=False)
         of_labeled = np.sort(chosen[chosen < n_labeled])
         ranks = np.sort(chosen[chosen >= n_labeled]) - n_labeled
         ends = np.concatenate([[0], np.cumsum(self.bags.sizes)])
@@ -318,7 +318,16 @@ class StreamedLearner(SolvedLearner):
         one = slice(bag, bag + 1)
         record = recorded[:, one] if getattr(recorded, "ndim", 2) == 3 else recorded[one]
         last_negative = None if self.last_negative is None else self.last_negative[bag]
-        return Labeling(self.projection, solution, rule, record, float(weights[bag]), last_negative)
+        weight = float(weights[bag] * self.instance_weights[bag])
+        return Labeling(
+            self.projection,
+            solution,
+            rule,
+            record,
+            weight,
+            last_negative,
+            self.round_temperature,
+        )
 
     def _no_moments(self):
         sizes = self.known.shape[1], len(self.projection.components)

@@ -168,6 +168,9 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
 
     ``PAPER_SETTINGS`` holds the learning rate, batch size and memory of the paper, without refit.
 
+    With a directly solved head, no bag weighs more than a labeled slide does on average: labels of larger
+    bags have smaller weights.
+
     With a :class:`~proportion_ssl.heads.DiscriminantClassifier` and bags that are a
     :class:`~proportion_ssl.slides.FeatureSequence` whose components would need more than 1 GiB of memory,
     features stay in their files, as in :class:`~proportion_ssl.RobustProportionClassifier`. Each round is

@@ -130,6 +130,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     directions. Settings were chosen on virtual slides of real patches, MobileNetV2 features, and two sets of
     real bags; see ``benchmarks/accuracy/heads_and_rules.py``.
 
+    No bag weighs more than a labeled slide does on average: labels of larger bags have smaller weights.
+
     If the bags are a :class:`~proportion_ssl.slides.FeatureSequence` whose components would need more than
     1 GiB of memory, features stay in their files. Each round is then a map over the bags, each read once, and
     a sum of their contributions to class means and covariance. The result equals that of a fit in memory up

@@ -72,6 +72,9 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         },
     )
 
+    #: Temperature of the logits where nothing can be left out to estimate it.
+    usual_temperature: float = 1.0
+
     n_components: int | None
     temperature: float | None
     random_state: Any
@@ -211,6 +214,33 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             return by_slides or 1.0
         left_out = self.left_out(X, labels, groups, by_slides=False)
         return float(np.sqrt(by_slides * (typical_temperature(*left_out, labels) or by_slides)))
+
+    def temperature_in_rounds(self, X: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+        """Temperature for predicting the slides that pseudo labels are given to.
+
+        Parameters
+        ----------
+        X, labels, groups
+            As in :meth:`solve`.
+
+        Returns
+        -------
+        temperature : float
+            ``usual_temperature`` of the head if slides are not known or there is only one.
+
+        Notes
+        -----
+        As in :meth:`temperature_of`, but the temperature of single instances is at least 1. Few labeled
+        instances are often told apart without an error, which asks for an arbitrarily small one.
+        """
+        by_slides = None
+        if (groups >= 0).all():
+            by_slides = typical_temperature(*self.left_out(X, labels, groups), labels)
+        if by_slides is None:
+            return self.usual_temperature
+        left_out = self.left_out(X, labels, groups, by_slides=False)
+        by_instances = typical_temperature(*left_out, labels) or 1.0
+        return float(np.sqrt(by_slides * max(1.0, by_instances)))
 
     def left_out(
         self,

@@ -11,8 +11,8 @@ ABSENT = -1e6
 #: Instances whose residuals are held at once.
 AT_ONCE = 8192
 
-#: Share of the squared means below which the variance within classes is rounding.
-ROUNDING = 1e-9
+#: Share of the squared means below which the variance within classes is rounding of float32.
+ROUNDING = 1e-7
 
 #: Least shrinkage, so that the covariance can be inverted.
 SMALLEST = 1e-3

@@ -69,6 +69,9 @@ class DiscriminantClassifier(SoftLabelHead):
         "shrinkage": [Interval(Real, 0, 1, closed="right"), None],
     }
 
+    #: Discriminant functions of many features are too sure.
+    usual_temperature = 5.0
+
     def __init__(
         self,
         n_components: int | None = None,

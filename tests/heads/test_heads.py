@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.heads import DiscriminantClassifier, SoftLabelHead, SoftLogisticRegression
-from proportion_ssl.heads._base import _folds
+from proportion_ssl.heads._base import _folds, typical_temperature
 from proportion_ssl.heads._discriminant import ABSENT
 from proportion_ssl.heads._logistic import TOLERANCE, soft_logistic_regression
 from proportion_ssl.heads._temperature import BOUNDS, fit_temperature
@@ -224,6 +224,25 @@ def test_slides_make_predictions_less_sure(head):
     by_patch = clone(head).fit(data.X_labeled, data.y)
     by_slide = clone(head).fit(data.X_labeled, data.y, groups=data.groups)
     assert by_slide.temperature_ > by_patch.temperature_
+
+
+@every_head
+def test_temperature_in_rounds(head):
+    """Where slides are known, that of left-out labels; single instances never ask for less than 1."""
+    data = make_bags(n_bags=4, n_labeled_slides=8, slide_shift=1.5, random_state=1)
+    X, labels = data.X_labeled.astype(np.float32), np.eye(len(set(data.y)))[data.y]
+    slides = np.unique(data.groups, return_inverse=True)[1]
+    by_slides = typical_temperature(*head.left_out(X, labels, slides), labels)
+    left_out = head.left_out(X, labels, slides, by_slides=False)
+    by_instances = typical_temperature(*left_out, labels)
+    expected = np.sqrt(by_slides * max(1.0, by_instances))
+    assert_allclose(head.temperature_in_rounds(X, labels, slides), expected)
+    for unknown in (np.full(len(X), -1), np.zeros(len(X), dtype=int)):
+        assert head.temperature_in_rounds(X, labels, unknown) == head.usual_temperature
+    apart = 20 * labels.astype(np.float32)  # each instance is told without an error
+    slides = np.arange(len(apart)) % 4
+    by_slides = typical_temperature(*head.left_out(apart, labels, slides), labels)
+    assert_allclose(head.temperature_in_rounds(apart, labels, slides), np.sqrt(by_slides))
 
 
 def test_a_class_with_one_instance_is_not_judged_but_learned():
