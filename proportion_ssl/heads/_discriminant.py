@@ -12,7 +12,7 @@ ABSENT = -1e6
 AT_ONCE = 8192
 
 #: Share of the squared means below which the variance within classes is rounding of float32.
-ROUNDING = 1e-7
+ROUNDING = 1e-6
 
 #: Least shrinkage, so that the covariance can be inverted.
 SMALLEST = 1e-3
@@ -195,38 +195,79 @@ def within_classes(X: np.ndarray, labels: np.ndarray, groups: np.ndarray | None 
 
 
 def _by_groups(X, shares, weights, means, groups):
-    n_features = X.shape[1]
-    covariance = np.zeros((n_features, n_features))
-    weighted_sum = np.zeros((n_features, n_features))
-    squares = total = 0.0
+    """Covariance, and its spread ``sum_g |A_g|^2 - 2 <sum_g w_g A_g, S> + sum_g w_g^2 |S|^2``.
+
+    The ``A_g`` of slides with fewer instances than features are not formed.
+    """
     order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
-    alone = []
-    for rows in np.split(order, starts[1:]):
+    slides = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    alone, few, squares = np.empty(0, dtype=int), [], 0.0
+    covariance, weighted_sum = np.zeros((2, X.shape[1], X.shape[1]))
+    of_slides, factors = [], np.zeros_like(weights)
+    for rows in slides:
         if groups[rows[0]] == -1:
-            alone.append(rows)
+            alone = rows
             continue
         weight = float(weights[rows].sum())
         if weight == 0:
             continue
-        part = residual_products(X[rows], shares[rows], weights[rows], means)
-        covariance += part
-        weighted_sum += weight * part
-        squares += float(np.vdot(part, part))
-        total += weight**2
-    for rows in alone:
-        for start in range(0, len(rows), AT_ONCE):
-            here = rows[start : start + AT_ONCE]
-            covariance += residual_products(X[here], shares[here], weights[here], means)
+        of_slides.append(weight)
+        if len(rows) > X.shape[1]:
+            part = _in_blocks(rows, X, shares, weights, means)
+            covariance += part
+            weighted_sum += weight * part
+            squares += float(np.vdot(part, part))
+        else:
+            few.append(rows)
+            factors[rows] = weight
+            squares += _squared_size(X[rows], shares[rows], weights[rows], means)
+    if few:
+        rows = np.concatenate(few)
+        covariance += _in_blocks(rows, X, shares, weights, means)
+        weighted = shares * factors[:, np.newaxis], weights * factors
+        weighted_sum += _in_blocks(rows, X, *weighted, means)
+    covariance += _in_blocks(alone, X, shares, weights, means)
     spread = (
-        squares - 2 * np.vdot(weighted_sum, covariance) + total * np.vdot(covariance, covariance)
+        squares
+        - 2 * np.vdot(weighted_sum, covariance)
+        + np.square(of_slides).sum() * np.vdot(covariance, covariance)
     )
-    for rows in alone:
-        for start in range(0, len(rows), AT_ONCE):
-            spread += spread_of_instances(
-                *(rows[start : start + AT_ONCE], X, shares, weights, means, covariance)
-            )
+    for start in range(0, len(alone), AT_ONCE):
+        spread += spread_of_instances(
+            *(alone[start : start + AT_ONCE], X, shares, weights, means, covariance)
+        )
     return covariance, float(spread)
+
+
+def _in_blocks(rows, X, shares, weights, means):
+    """:func:`residual_products` of some rows, a block of rows at a time."""
+    total = np.zeros((X.shape[1], X.shape[1]))
+    for start in range(0, len(rows), AT_ONCE):
+        here = rows[start : start + AT_ONCE]
+        total += residual_products(X[here], shares[here], weights[here], means)
+    return total
+
+
+def _squared_size(X, shares, weights, means):
+    """Squared Frobenius norm of :func:`residual_products`, without forming them.
+
+    The matrix is ``Y'Y + M'BM``: Y the residuals from the mean that an instance's shares give, M the class
+    means, and B what these mixed means leave out. Its norm follows from products of instances.
+    """
+    counting = weights > 0
+    X, shares, weights = X[counting], shares[counting].astype(np.float64), weights[counting]
+    size = np.sqrt(weights.astype(np.float64))[:, np.newaxis]
+    mixed = shares / size**2
+    Y = (X - (mixed @ means).astype(X.dtype)) * size.astype(X.dtype)
+    left_out = np.diag(shares.sum(axis=0)) - mixed.T @ shares
+    along = (Y @ means.T.astype(X.dtype)).astype(np.float64)
+    of_means = left_out @ (means @ means.T)
+    products = (Y @ Y.T).astype(np.float64)
+    return float(
+        np.vdot(products, products)
+        + 2 * np.vdot(left_out, along.T @ along)
+        + np.vdot(of_means, of_means.T)
+    )
 
 
 def residual_products(X, shares, weights, means):
