@@ -54,18 +54,19 @@ def slow(X, labels, groups):
     return covariance, spread
 
 
-def make_case(seed, soft):
+def make_case(seed, soft, n_features=5):
     rng = np.random.default_rng(seed)
-    X = rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5))
+    X = rng.normal(size=(60, n_features)) @ rng.normal(size=(n_features, n_features))
     labels = rng.dirichlet(np.ones(3), 60) if soft else np.eye(3)[rng.integers(0, 3, 60)]
     labels[7] = 0  # an instance without a label
     return X, labels * rng.integers(1, 4, (60, 1)), rng.integers(-1, 6, 60)
 
 
+@pytest.mark.parametrize("n_features", [5, 12])  # fewer and more than a slide has instances
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_slow_oracle(seed, soft, monkeypatch):
-    X, labels, groups = make_case(seed, soft)
+def test_slow_oracle(seed, soft, n_features, monkeypatch):
+    X, labels, groups = make_case(seed, soft, n_features)
     expected = slow(X, labels, groups)
     for at_once in (8192, 7):
         monkeypatch.setattr(_discriminant, "AT_ONCE", at_once)
