@@ -36,6 +36,7 @@ from proportion_ssl.proportions.counts import class_proportions
 from proportion_ssl.proportions.intervals import consistent_proportions, nearest_proportions
 from proportion_ssl.proportions.weak_records import OrderRecord, PartialRecord
 from proportion_ssl.pseudo_labels.label_log import LabelLog
+from proportion_ssl.pseudo_labels.recorded import EFFECTIVE_SIZE
 
 #: Losses of a directly solved head.
 NO_LOSSES = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
@@ -259,7 +260,7 @@ class SolvedLearner:
         if groups is not None:
             self.groups = np.unique(np.asarray(groups), return_inverse=True)[1]
         n_slides = 1 if (self.groups < 0).any() else len(np.unique(self.groups))
-        self.slide_size = len(codes) / n_slides  # mean number of labeled instances of a slide
+        self.slide_size = max(len(codes) / n_slides, EFFECTIVE_SIZE)  # most that a bag counts
         self._read(X, classes, random_state)
         self.known = np.eye(len(classes), dtype=np.float32)[codes]
         self.labels: Any = None  # soft, of the bags
@@ -318,7 +319,9 @@ class SolvedLearner:
     def instance_weights(self) -> np.ndarray:
         """Weight of an instance of each bag, so that no bag outweighs a labeled slide of average size.
 
-        The patches of a bag are alike, and their labels are less certain than those of labeled patches.
+        The patches of a bag are alike, and their labels are less certain than those of labeled patches. Where
+        labeled slides are small, bags count as the number of instances that soft assignment takes as
+        independent.
         """
         return np.minimum(1.0, self.slide_size / self.bags.sizes)
 
