@@ -35,6 +35,9 @@ LARGEST_DEVIATION, SMALLEST_DEVIATION = 0.1, 0.01
 #: Degrees of freedom of the t distribution of the errors of a record.
 DEGREES_OF_FREEDOM = 3.0
 
+#: Increase of the weight of predictions over records, as a multiple of the share of doubtful records.
+WEIGHT_OF_DOUBT = 5.0
+
 #: Number of rounds with the estimated standard deviation.
 N_LAST_ROUNDS = 4
 
@@ -94,7 +97,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     instance_weight_ : float
         Weight of the prediction of an instance relative to the record of its bag, in predictions with
         records: 0.3 at the geometric mean of the two temperatures estimated from held-out slides and bags,
-        more at the larger of them.
+        more at the larger of them, and more if records of the fit were doubtful: twice as much for a fifth.
     record_deviation_ : float in [0.01, 0.1]
         Estimated standard deviation of a recorded share. Only with bags.
     temperature_ : float
@@ -224,7 +227,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
                 self._fit_rounds(learner, bags)
             self.temperature_ = learner.finish()
         self.fell_back_ = learner.fell_back
-        self.instance_weight_ = INSTANCE_WEIGHT * learner.caution
+        doubtful = float(self.bag_reliability_["doubtful"].mean()) if bags is not None else 0.0
+        self.instance_weight_ = INSTANCE_WEIGHT * learner.caution * (1 + WEIGHT_OF_DOUBT * doubtful)
 
     def _fit_rounds(self, learner, bags):
         """Alternate between labeling the bags and solving for a new head; estimate record errors between."""

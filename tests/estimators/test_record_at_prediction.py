@@ -17,6 +17,7 @@ from proportion_ssl import (
 )
 from proportion_ssl.baselines import MeanMapClassifier, ProportionSVMClassifier
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.estimators import robust_proportion
 from proportion_ssl.heads import DiscriminantClassifier
 from proportion_ssl.pseudo_labels import probabilities_given_records
 
@@ -230,6 +231,20 @@ def test_fit_lets_cautious_probabilities_count_for_more():
     assert model.instance_weight_ >= 0.3
     alone = RobustProportionClassifier(random_state=0).fit(DATA.X_labeled, NAMES[DATA.y])
     assert alone.instance_weight_ == 0.3
+
+
+def test_doubtful_records_of_the_fit_let_predictions_count_for_more(monkeypatch):
+    """Twice as much if a fifth of the records are doubtful, other things being equal."""
+    shares = DATA.bags.proportions.copy()
+    shares[:3] = shares[:3, ::-1]
+    wrong = Bags(DATA.bags.X, DATA.bags.index, pd.DataFrame(shares, columns=NAMES))
+    model, weights = RobustProportionClassifier(random_state=0), []
+    for factor in (0.0, 5.0):
+        monkeypatch.setattr(robust_proportion, "WEIGHT_OF_DOUBT", factor)
+        weights.append(model.fit(DATA.X_labeled, NAMES[DATA.y], wrong).instance_weight_)
+    doubtful = model.bag_reliability_["doubtful"].mean()
+    assert doubtful > 0
+    assert weights[1] == pytest.approx(weights[0] * (1 + 5 * doubtful))
 
 
 def test_large_bags_move_as_small_ones_do():
