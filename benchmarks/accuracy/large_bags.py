@@ -90,7 +90,7 @@ def compose(draw, sources, size, n_bags, seed):
     return draw.X_bags[rows], bags, class_proportions(draw.y_bags[rows], bags, **counted)
 
 
-def sources_of(options, name, draw, seed):
+def sources_of(options, name, draw):
     """What a large bag is drawn from: bags as they are, of the blood cells blocks of pictures."""
     if name != "chula_rbc":
         return draw.bags
@@ -107,7 +107,7 @@ def run(options, name, seed, size, system):
         return None
     model, bags, arguments = systems(seed)[system], None, {}
     if system not in ALONE:
-        sources = sources_of(options, name, draw, seed)
+        sources = sources_of(options, name, draw)
         X, index, shares = compose(draw, sources, size, options.bags, seed)
         bags = Bags(X, index, shares)
     # a net validates by patches: few slides show every class more than once

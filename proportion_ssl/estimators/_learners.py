@@ -363,9 +363,9 @@ class SolvedLearner:
     def learn(self, labels: np.ndarray, n_epochs: int | None = None) -> dict:
         """Solve on the labeled instances and the signed labels of the bags."""
         self.labels = soft_labels(labels, self.probabilities())
-        if (self.instance_weights < 1).any():
-            weights = self.instance_weights[self.bags.index].astype(np.float32)
-            self.labels *= weights[:, np.newaxis]
+        weights = self.instance_weights.astype(np.float32)
+        if (weights < 1).any():
+            self.labels *= weights[self.bags.index, np.newaxis]
         if self.learned_from is not None:
             self.labels *= self.learned_from[:, np.newaxis]
         every = (np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups()))
@@ -461,14 +461,10 @@ class SolvedLearner:
         """Whether held-out bags show that the records are uninformative or their labels harmful."""
         counting = self.bags.weights > 0
         ends = [end[counting] for end in ends_of(self.bags)]
-        independent = shares if self.independent is None else self.independent
-        before, after, unmet = (
-            part[counting] for part in (self.supervised_shares(), shares, independent)
-        )
-        return (
-            records_say_nothing([before, unmet], *ends)
-            or leads_away(before, after, *ends)
-            or leads_away(before, unmet, *ends)
+        heads = [shares] if self.independent is None else [shares, self.independent]
+        before, *unseen = (part[counting] for part in (self.supervised_shares(), *heads))
+        return records_say_nothing([before, unseen[-1]], *ends) or any(
+            leads_away(before, after, *ends) for after in unseen
         )
 
     def _slides_say_so(self, logits, fold):

@@ -212,8 +212,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         by_slides = typical_temperature(*self.left_out(X, labels, groups), labels)
         if by_slides is None or (groups < 0).any():
             return by_slides or 1.0
-        left_out = self.left_out(X, labels, groups, by_slides=False)
-        return float(np.sqrt(by_slides * (typical_temperature(*left_out, labels) or by_slides)))
+        return self._mean_temperature(by_slides, X, labels, groups)
 
     def temperature_in_rounds(self, X: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
         """Temperature for predicting the slides that pseudo labels are given to.
@@ -238,9 +237,13 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             by_slides = typical_temperature(*self.left_out(X, labels, groups), labels)
         if by_slides is None:
             return self.usual_temperature
+        return self._mean_temperature(by_slides, X, labels, groups, least=1.0)
+
+    def _mean_temperature(self, by_slides, X, labels, groups, least=0.0):
+        """Geometric mean with the temperature of left-out instances, which is at least ``least``."""
         left_out = self.left_out(X, labels, groups, by_slides=False)
-        by_instances = typical_temperature(*left_out, labels) or 1.0
-        return float(np.sqrt(by_slides * max(1.0, by_instances)))
+        by_instances = typical_temperature(*left_out, labels) or by_slides
+        return float(np.sqrt(by_slides * max(least, by_instances)))
 
     def left_out(
         self,
