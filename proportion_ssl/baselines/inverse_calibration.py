@@ -192,19 +192,25 @@ def fit_regressions(
     n_iter : int
         Total number of steps.
     """
-    # the solution lies in the span of the bag means, which is often smaller than the feature space
-    span = np.linalg.qr(X.T)[0] if len(X) < X.shape[1] else np.eye(X.shape[1])
-    inner, costs = X @ span, costs[:, np.newaxis]
+    # along these axes the curvature of the loss is about the same, so L-BFGS needs far fewer steps;
+    # they span the bag means, outside of which the solution is zero
+    costs = costs[:, np.newaxis]
+    center = (costs * X).sum(axis=0) / costs.sum()
+    _, lengths, axes = np.linalg.svd(np.sqrt(costs) * (X - center), full_matrices=False)
+    axes = axes.T / np.sqrt(1 + lengths**2)
+    unit = 1 / np.sqrt(costs.sum())  # of the value at the center
+    inner, norms = (X - center) @ axes, 1 / (1 + lengths[:, np.newaxis] ** 2)
     shape = (inner.shape[1] + 1, low.shape[1])
 
     def objectives(weights, width):
-        values = inner @ weights[:-1] + weights[-1]
+        values = inner @ weights[:-1] + unit * weights[-1]
         missed = np.maximum(values - high, 0) - np.maximum(low - values, 0)
         rounded = np.minimum(np.abs(missed), width)
         losses = rounded**2 / (2 * width) + np.abs(missed) - rounded
         slope = costs * np.clip(missed / width, -1, 1)
-        gradient = np.vstack([weights[:-1] + inner.T @ slope, slope.sum(axis=0)])
-        return (weights[:-1] ** 2).sum(axis=0) / 2 + (costs * losses).sum(axis=0), gradient
+        regularized = norms * weights[:-1]
+        gradient = np.vstack([regularized + inner.T @ slope, unit * slope.sum(axis=0)])
+        return (regularized * weights[:-1]).sum(axis=0) / 2 + (costs * losses).sum(axis=0), gradient
 
     def total(flat, width):
         value, gradient = objectives(flat.reshape(shape), width)
@@ -216,5 +222,6 @@ def fit_regressions(
         result = minimize(total, found, args=(width,), jac=True, method="L-BFGS-B", options=options)
         found, n_iter = result.x, n_iter + int(result.nit)
     inner_weights = found.reshape(shape)
-    weights = np.vstack([span @ inner_weights[:-1], inner_weights[-1:]])
+    coef = axes @ inner_weights[:-1]
+    weights = np.vstack([coef, unit * inner_weights[-1:] - center @ coef])
     return weights, objectives(inner_weights, ROUNDED[-1])[0], n_iter

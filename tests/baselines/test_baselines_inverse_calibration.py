@@ -130,3 +130,15 @@ def test_bags_help():
         ]
         gains.append(scores[1] - scores[0])
     assert np.mean(gains) > 0.02
+
+
+def test_features_of_unequal_spread_are_fitted_within_the_default_number_of_steps():
+    """Bag means of deep features: a few directions have nearly all of the variance."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 60)) * np.geomspace(30, 0.1, 60) + 5
+    y = X @ rng.normal(size=(60, 2)) / 30 + rng.normal(size=(150, 2))
+    usual = InverseCalibrationClassifier().max_iter
+    _, objective, n_iter = fit_regressions(X, y, y, np.full(150, 1.0), usual)
+    _, exact, _ = fit_regressions(X, y, y, np.full(150, 1.0), 100 * usual)
+    assert n_iter < usual
+    assert_allclose(objective, exact, rtol=1e-7)
