@@ -49,6 +49,9 @@ class Kept:
         Required fitted models, of classes that can be saved.
     several : mapping from name to tuple of types
         Required lists of fitted models.
+    modules : mapping from name to str
+        Required torch modules whose weights are stored, each with the method of the model that builds it
+        anew from parameters and other fitted attributes.
     left_out : mapping from name to str
         Attributes that are not stored, with the reason, such as training data.
 
@@ -64,6 +67,7 @@ class Kept:
     arrays: Mapping[str, Array] = field(default_factory=dict)
     within: Kinds = field(default_factory=dict)
     several: Kinds = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def extended(self, **more: Mapping[str, Any]) -> "Kept":

@@ -14,11 +14,12 @@ from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils.validation import check_is_fitted
 
+from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import HasMethods, Interval, Options
 from proportion_ssl.baselines._bag_batches import BagBatch
 from proportion_ssl.baselines._context_net import ContextNet, moved
 from proportion_ssl.baselines.proportion_loss import MeanProportionLoss
-from proportion_ssl.estimators._base import ProbabilisticBagClassifier
+from proportion_ssl.estimators._base import BagClassifier, ProbabilisticBagClassifier
 from proportion_ssl.estimators.robust_proportion import RobustProportionClassifier
 from proportion_ssl.nets.classifiers import one_thread
 from proportion_ssl.nets.random_numbers import seeded
@@ -152,6 +153,17 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
     }
+
+    _kept = ProbabilisticBagClassifier._kept.extended(
+        always={"history_": (list,)},
+        sometimes={"record_deviation_": (float,), "instance_weight_": (float,)},
+        arrays={
+            "center_": Array("float64", ("features",), always=False),
+            "scale_": Array("float64", ("features",), always=False),
+        },
+        within={"estimator_": (BagClassifier,)},
+        modules={"net_": "_new_net"},
+    )
 
     def __init__(
         self,
@@ -359,16 +371,20 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
         if bags is not None:
             in_bags = _Maps(self._values(bags.X, p_bags), p_bags, bag_slide, bag_cells)
         with seeded(seed, local=True), one_thread():
-            by_class = self.inputs == "probabilities"
-            self.net_ = ContextNet(
-                *((1, 1) if by_class else (labeled.values.shape[1], len(self.classes_))),
-                width=self.width,
-                depth=self.depth,
-                kernel_size=self.kernel_size,
-            )
+            self.net_ = self._new_net()
             weights = is_known / np.bincount(codes)[codes]
             weights[self._is_validation(codes, groups, random_state)] *= -1
             self._train(labeled, codes, weights, in_bags, bags, random_state)
+
+    def _new_net(self):
+        """Net of the second stage before training."""
+        by_class = self.inputs == "probabilities"
+        return ContextNet(
+            *((1, 1) if by_class else (self.n_features_in_, len(self.classes_))),
+            width=self.width,
+            depth=self.depth,
+            kernel_size=self.kernel_size,
+        )
 
     def _train(self, labeled, codes, weights, in_bags, bags, random_state):
         """Train the net; labeled patches have positive weights for training, negative for validation."""

@@ -15,6 +15,7 @@ from proportion_ssl.estimators._with_net import NetBagClassifier
 from proportion_ssl.estimators.tumor_proposer import TumorProposer
 from proportion_ssl.nets.classifiers import SignedLabelNet
 from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
+from proportion_ssl.nets.random_numbers import seeded
 from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._file import check_start, pack, unpack
 from proportion_ssl.persistence._labels import build_log, describe_log, log_tensors
@@ -25,6 +26,7 @@ from proportion_ssl.persistence._nets import (
     check_same_net,
     check_shape,
     copy_of,
+    fill_module,
     fill_net,
 )
 from proportion_ssl.persistence._restored import class_of
@@ -46,7 +48,7 @@ from proportion_ssl.persistence._version_1 import check_copies, upgrade
 from proportion_ssl.persistence._within import check_fusion, check_within, set_fusion
 from proportion_ssl.pseudo_labels.label_log import LoggedLabels
 
-_SKIPPED = ("estimator_", "_metadata_request")  # the net is saved as weights; routing is a setting
+_SKIPPED = ("estimator_", "_metadata_request")  # a net is saved as weights; routing is a setting
 
 
 def save(
@@ -221,7 +223,8 @@ def _net_of(model):
 
 def _fitted_names(model):
     """Attributes set by a fit or by the user."""
-    return sorted(set(vars(model)) - set(model.get_params(deep=False)) - {*_SKIPPED})
+    skipped = {*_SKIPPED} - {*type(model)._kept.within}
+    return sorted(set(vars(model)) - set(model.get_params(deep=False)) - skipped)
 
 
 def _describe_fitted(model, tensors, prefix):
@@ -242,9 +245,14 @@ def _describe_fitted(model, tensors, prefix):
                 _describe_within(inner, kinds, f"{name}[{i}]", tensors, f"{prefix}{name}.{i}.")
                 for i, inner in enumerate(value)
             ]
+        elif name in kept.modules:
+            for key, weight in value.state_dict().items():
+                tensors[f"{prefix}{name}.{key}"] = copy_of(weight)
         elif name == "label_log_" and isinstance(model, LoggedLabels):
             fitted[name] = describe_log(value)
-            tensors.update({f"{name}.{key}": part for key, part in log_tensors(value).items()})
+            tensors.update(
+                {f"{prefix}{name}.{key}": part for key, part in log_tensors(value).items()}
+            )
         elif name in kept.arrays:
             tensors[f"{prefix}{name}"] = array_tensor(value, kept.arrays[name], name)
         elif name in NAMES:
@@ -314,7 +322,7 @@ def _restore(described, tensors, known):
         model.estimator_ = fill_net(net, weights, model.classes_, shape)
     elif weights:
         raise ModelFileError(f"it holds the unknown weight {min(weights)[:80]!r}.")
-    elif getattr(model, "is_images_", False):
+    elif getattr(model, "is_images_", False) and not type(model)._kept.within:
         raise ModelFileError(f"a {type(model).__name__} of images, which has no net to read them.")
     return model
 
@@ -359,6 +367,10 @@ def _set_fitted(model, fitted, tensors):
     for name, kinds in kept.within.items():
         inner = _restore_within(model, name, fitted[name], _taken(tensors, f"{name}."), kinds)
         setattr(model, name, inner)
+    for name, method in kept.modules.items():
+        with seeded(0):
+            module = getattr(model, method)()
+        setattr(model, name, fill_module(module, _taken(tensors, f"{name}.")))
     for name, kinds in kept.several.items():
         several = _restore_several(model, name, fitted[name], _taken(tensors, f"{name}."), kinds)
         setattr(model, name, several)

@@ -83,6 +83,12 @@ def fill_net(net, weights, classes, shape):
     return net
 
 
+def fill_module(module, weights):
+    """Load the weights of the file into a module that was built for them."""
+    _load_state(module, weights)
+    return module.eval()
+
+
 def _load_state(module, state):
     for name, expected in module.state_dict().items():
         given = state.get(name)

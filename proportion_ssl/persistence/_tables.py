@@ -7,6 +7,7 @@ import torch
 from proportion_ssl._sklearn import HasMethods, Interval, Options
 from proportion_ssl.baselines import (
     AssignmentClassifier,
+    ContextClassifier,
     CountLikelihoodClassifier,
     FixMatchClassifier,
     FixMatchProportionClassifier,
@@ -66,10 +67,8 @@ MODELS: tuple[type, ...] = (
     *(ProportionSVMClassifier, SoftMatchClassifier, VATClassifier),
     *(InverseCalibrationClassifier, NonparallelSVMClassifier),
     *(LLPGANClassifier, MixMatchClassifier, NLNLClassifier, NoisyStudentClassifier),
-    CountLikelihoodClassifier,
-    L2PAHILClassifier,
-    FixMatchProportionClassifier,
-    LPLPClassifier,
+    *(CountLikelihoodClassifier, L2PAHILClassifier, FixMatchProportionClassifier),
+    *(LPLPClassifier, ContextClassifier),
     *(MultiFieldOfViewNet, TumorProposer),
     *(DiscriminantClassifier, SoftLogisticRegression),
 )

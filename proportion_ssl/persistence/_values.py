@@ -12,12 +12,14 @@ import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
 
+from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import validate_parameter_constraints
 from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._restored import class_of
 from proportion_ssl.persistence._tables import (
     FUNCTIONS,
     MAX_INT,
+    MODELS,
     NET_CONSTRAINTS,
     NET_IGNORED,
     NETS,
@@ -57,9 +59,18 @@ def describe(thing, name):
     return {
         "class": cls.__name__,
         "parameters": {
-            key: encode(value, f"{name}.{key}") for key, value in sorted(parameters.items())
+            key: encode(value, f"{name}.{key}", _models_in(cls, key))
+            for key, value in sorted(parameters.items())
         },
     }
+
+
+def _models_in(cls, parameter):
+    """Classes of models that a parameter may hold, because a fitted one is an attribute."""
+    kept = getattr(cls, "_kept", Kept())
+    return tuple(
+        model for model in MODELS if issubclass(model, kept.within.get(f"{parameter}_", ()))
+    )
 
 
 def _parameters_of(thing):
@@ -113,8 +124,8 @@ def same(value, default):
     return value is default or (type(value) is type(default) and bool(value == default))
 
 
-def encode(value, name):
-    """Convert a value to JSON without loss."""
+def encode(value, name, models=()):
+    """Convert a value to JSON without loss; it may be an instance of one of the models."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, os.PathLike):
@@ -138,7 +149,7 @@ def encode(value, name):
         return {"$names": describe_names(value, name)}
     if isinstance(value, pd.DataFrame):
         return {"$table": _describe_frame(value, name)}
-    if class_of(value) in (*PARTS, *NETS):
+    if class_of(value) in (*PARTS, *NETS, *models):
         return {"$object": describe(value, name)}
     if isinstance(value, np.random.RandomState | np.random.Generator):
         raise ValueError(
@@ -221,7 +232,7 @@ def build(described, known, what):
     given = described["parameters"]
     if not isinstance(given, dict):
         raise ModelFileError(f"the parameters of {cls.__name__} are not a table.")
-    values = {key: decode(value) for key, value in given.items()}
+    values = {key: decode(value, _models_in(cls, key)) for key, value in given.items()}
     unknown = sorted(set(values) - _parameter_names(cls, values.get("optimizer")))
     if unknown:
         raise ModelFileError(
@@ -260,7 +271,7 @@ def _parameter_names(cls, optimizer):
     return set(cls._get_param_names() if issubclass(cls, BaseEstimator) else _arguments(cls))
 
 
-def decode(value):
+def decode(value, models=()):
     """Inverse of :func:`encode`."""
     if isinstance(value, list):
         return [decode(item) for item in value]
@@ -283,7 +294,7 @@ def decode(value):
             return look_up(content, FUNCTIONS, "function")
         if kind == "$object":
             check_table(content, {"class", "parameters"}, "a part")
-            return build(content, (*PARTS, *NETS), "part")
+            return build(content, (*PARTS, *NETS, *models), "part")
         if kind == "$names":
             return build_names(content, "an array of names")
         if kind == "$table":

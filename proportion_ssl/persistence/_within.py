@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.base import clone
 
+from proportion_ssl.estimators.tumor_proposer import TumorProposer
 from proportion_ssl.nets.classifiers import SignedLabelNet
 from proportion_ssl.nets.field_of_view import FixedFusion, MultiFieldOfViewNet
 from proportion_ssl.persistence._errors import ModelFileError
@@ -14,7 +15,8 @@ def check_within(inner, model, name):
         classes = np.arange(len(model.classes_))  # experts learn positions in classes_
         same = inner.data_shape_ == (model.n_features_in_ / model.n_views,)
     else:
-        classes = np.array([False, True])
+        of_tissue = isinstance(model, TumorProposer)
+        classes = np.array([False, True]) if of_tissue else model.classes_
         same = _shape(inner) == (model.n_features_in_,)
     if (
         not same
