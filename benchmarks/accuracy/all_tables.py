@@ -6,7 +6,8 @@
 Runs are kept in `--output` and go on where they stopped; `paper_tables.py` says how systems are tuned and
 tested. Into `docs/benchmarks` go `results.csv` (every number), `made_with.json`, a table for readers
 (`<part>-<set>-<regime>.csv`), a picture of each part and set, `best.csv`, the best three systems of each
-table, and `systems.csv`, where each system and its tests are. `--only-write` runs nothing and writes what is
+table, `sources.csv` and `as_in_source.csv`, systems beside themselves in the settings of their authors' code,
+and `systems.csv`, where each system and its tests are. `--only-write` runs nothing and writes what is
 complete.
 """
 
@@ -65,12 +66,10 @@ REAL = ("chula_rbc", "her2st_expression")
 #: Parts by how they are asked for.
 PARTS = {
     "docs": (
-        *(
-            Part("quick", "lc25000_evaluation", regime, 1, 5, QUICK)
-            for regime in ("exact", "rough", "wrong")
-        ),
-        Part("all", "lc25000_evaluation", "exact", 1, 2, EVERYTHING),
-        *(Part("quick", name, "exact", 1, 3, QUICK) for name in REAL),
+        *(Part("quick", "lc25000_evaluation", regime, 1, 5, QUICK) for regime in REGIMES),
+        Part("all", "lc25000_evaluation", "exact", 1, 5, EVERYTHING),
+        *(Part("quick", name, r, 1, 3, QUICK) for name in REAL for r in REGIMES[:-1]),
+        *(Part("quick", "synthetic_large_bags", r, 1, 3, QUICK) for r in ("exact", "rough")),
     ),
     "night": (
         *(Part("all", "lc25000_evaluation", regime, 1, 5, EVERYTHING) for regime in REGIMES),
@@ -113,36 +112,48 @@ def best(results: pd.DataFrame, n: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_sources(source: Source, options: argparse.Namespace) -> None:
-    """Systems as shipped beside themselves as in the source, with exact records."""
-    names = [name for name in SOURCES if name in SYSTEMS]
-    everything = [*names, *map(source_name, names)]
-    tasks = Part("sources", source.name, "exact", 1, N_FOLDS, tuple(everything)).tasks(source)
+def compare_sources(source: Source, options: argparse.Namespace) -> pd.DataFrame | None:
+    """Systems as shipped beside themselves as in the source, with exact records; None: not complete."""
+    everything = (*SOURCES, *map(source_name, SOURCES))
+    tasks = Part("sources", source.name, "exact", 1, N_FOLDS, everything).tasks(source)
     if options.only_write and not is_complete(tasks, options.output):
         print("not complete, left out: settings of the sources")
-        return
-    run_all(tasks, options.output, options.n_jobs)
-    pairs = {name: source_name(name) for name in names}
-    table = compare_pairs(tasks, options.output, pairs)
-    shown = table[["as shipped", "as in the source"]].map("{:.3f}".format)
+        return None
+    runs = run_all(tasks, options.output, options.n_jobs)
+    return compare_pairs(tasks, options.output, runs, {name: source_name(name) for name in SOURCES})
+
+
+def write_sources(table: pd.DataFrame, folder: Path) -> None:
+    """The comparison with the settings of the sources, for readers."""
+    shown = pd.DataFrame(index=table.index)
+    for column in ("as shipped", "as in the source"):
+        shown[column] = table[column].map("{:.3f}".format).str.lstrip("0")
     ends = table[["difference", "low", "high"]].map("{:+.3f}".format)
+    ends = ends.apply(lambda column: column.str.replace("0.", ".", n=1, regex=False))
     shown["difference [95%]"] = [f"{d} [{low}, {high}]" for d, low, high in ends.to_numpy()]
     shown["p (Holm)"] = table["p"].map("{:.3f}".format)
-    shown["settings"] = [
-        ", ".join(f"{key} {value:g}" for key, value in source_settings(name).items())
-        for name in names
+    shown["steps"] = [
+        f"{shipped:,.0f} / {other:,.0f}"
+        for shipped, other in table[["steps as shipped", "steps as in the source"]].to_numpy()
     ]
-    shown.to_csv(options.docs / "as_in_source.csv")
+    shown["settings of the source"] = [
+        ", ".join(f"{key} {value:g}" for key, value in source_settings(name).items())
+        for name in table.index
+    ]
+    shown.to_csv(folder / "as_in_source.csv")
 
 
-def systems_of() -> pd.DataFrame:
-    """Class, file and tests of each system."""
-    rows = []
+def systems_of(results: pd.DataFrame) -> pd.DataFrame:
+    """Class, file, tests and number of runs of each system."""
+    # the runs of a set with some records serve every part
+    each = results.groupby(["system", "set", "regime"])["runs"].max()
+    runs, rows = each.groupby("system").sum(), []
     for name, system in SYSTEMS.items():
         cls = type(system.make({}))
         file = Path(inspect.getfile(cls)).relative_to(Path(proportion_ssl.__file__).parents[1])
         row = {"system": name, "class": f":class:`~{public_name(cls)}`", "file": file.as_posix()}
-        rows.append({**row, "tests": tests_of(file).as_posix()})
+        row["tests"] = tests_of(file).as_posix()
+        rows.append({**row, "runs": int(runs.get(name, 0))})
     return pd.DataFrame(rows)
 
 
@@ -212,7 +223,7 @@ def write(results: pd.DataFrame, folder: Path) -> None:
     for (part, name), table in results.groupby(["part", "set"], sort=False):
         draw(table, folder / f"{part}-{name}.png")
     best(results).to_csv(folder / "best.csv", index=False)
-    systems_of().to_csv(folder / "systems.csv", index=False)
+    systems_of(results).to_csv(folder / "systems.csv", index=False)
 
 
 def main(arguments=None):
@@ -246,8 +257,11 @@ def main(arguments=None):
     results = pd.concat(found, ignore_index=True).round(DIGITS)
     results.to_csv(options.docs / "results.csv", index=False)
     write(results, options.docs)
-    if options.parts == "night":
-        write_sources(Source("lc25000_evaluation", options.data, None, options.cache), options)
+    source = Source("lc25000_evaluation", options.data, None, options.cache)
+    if (sources := compare_sources(source, options)) is not None:
+        sources = sources.round(DIGITS)
+        sources.to_csv(options.docs / "sources.csv")
+        write_sources(sources, options.docs)
     made_with = {
         "proportion_ssl": __version__,
         "python": platform.python_version(),

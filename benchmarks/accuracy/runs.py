@@ -130,7 +130,9 @@ def summarize(tasks: Iterable[Task], folder: Path, runs: pd.DataFrame) -> pd.Dat
     return table
 
 
-def compare_pairs(tasks: Iterable[Task], folder: Path, pairs: dict[str, str]) -> pd.DataFrame:
+def compare_pairs(
+    tasks: Iterable[Task], folder: Path, runs: pd.DataFrame, pairs: dict[str, str]
+) -> pd.DataFrame:
     """Scores of each system and of its counterpart, and their differences paired by slide.
 
     P values are corrected by Holm over the pairs.
@@ -144,6 +146,7 @@ def compare_pairs(tasks: Iterable[Task], folder: Path, pairs: dict[str, str]) ->
         row = {}
         for label, key in (("as shipped", name), ("as in the source", other)):
             row[label] = bootstrap_scores(both[key], groups=cases).score
+            row[f"steps {label}"] = runs[runs["system"] == key]["steps"].mean()
         rows[name] = row | compared[["difference", "low", "high", "p"]].to_dict()
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
     table["p"] = adjust_p_values(table["p"])

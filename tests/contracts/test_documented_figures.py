@@ -39,10 +39,10 @@ def test_results_are_of_this_version():
 
 def test_tables_are_written_from_the_stored_results(results, tables, tmp_path):
     tables.write(results, tmp_path)
+    tables.write_sources(pd.read_csv(BENCHMARKS / "sources.csv", index_col="system"), tmp_path)
     written = sorted(file.name for file in tmp_path.glob("*.csv"))
-    assert (
-        len(written) == results.groupby(["part", "set", "regime"]).ngroups + 2
-    )  # and best.csv, systems.csv
+    n_tables = results.groupby(["part", "set", "regime"]).ngroups
+    assert len(written) == n_tables + 3  # and best.csv, systems.csv, as_in_source.csv
     for name in written:
         assert (tmp_path / name).read_text() == (BENCHMARKS / name).read_text(), name
 
@@ -51,8 +51,8 @@ def test_every_table_and_picture_is_shown():
     shown = set()
     for page in PAGES:
         shown |= set(re.findall(r"(?::file:|image::) (\S+)", page.read_text()))
-    kept = {file.name for file in BENCHMARKS.iterdir()} - {"results.csv", "made_with.json"}
-    assert shown == kept - {page.name for page in PAGES}
+    kept = {file.name for file in BENCHMARKS.iterdir()} - {page.name for page in PAGES}
+    assert shown == kept - {"results.csv", "sources.csv", "made_with.json"}
 
 
 def test_systems_of_the_stored_results_are_those_of_the_benchmark(results, tables):
