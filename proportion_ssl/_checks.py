@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 #: Maximum deviation of the sum of the shares of a bag from 1, because recorded shares are rounded.
 SUM_TOLERANCE = 0.01
@@ -13,6 +14,14 @@ GUARD = 1e-9
 
 #: Largest error of recorded shares that can be stated: no standard deviation of a share is larger.
 LARGEST_ERROR = 0.5
+
+#: Largest deviation of the sum of shares from 1 that rounding or estimation may explain.
+MOST_BY_ROUNDING = 0.15
+
+ROUNDED_HINT = (
+    " If they were rounded or estimated, state this by rounding_step= or standard_deviation= of Bags; do not "
+    "normalize them."
+)
 
 PERCENT_HINT = " They look like percent: divide by 100."
 
@@ -24,6 +33,7 @@ def check_shares(
     bags: Any = None,
     may_miss: bool = False,
     any_sum: bool = False,
+    may_be_rounded: bool = False,
 ) -> None:
     """Raise unless every row contains class shares.
 
@@ -39,6 +49,8 @@ def check_shares(
     any_sum : bool, default=False
         Whether rows may have any sum. For shares with a stated error, their intervals must admit a sum of 1
         instead.
+    may_be_rounded : bool, default=False
+        Whether the message may suggest to state an error of the shares.
 
     Raises
     ------
@@ -64,10 +76,58 @@ wrong. They look like percent: divide by 100.
     name = row if bags is None else np.asarray(bags)[row : row + 1].tolist()[0]
     of_bag = f" of bag {name!r}" if np.ndim(shares) == 2 else ""
     count = f"; {n_wrong} of {len(rows)} bags {'is' if n_wrong == 1 else 'are'} wrong"
+    hint = percent_hint(rows[row])
+    if np.isnan(rows[row]).all():
+        hint = " Leave out bags without a record."
+    elif may_be_rounded and abs(rows[row].sum() - 1) <= MOST_BY_ROUNDING:
+        hint = ROUNDED_HINT
     raise ValueError(
-        f"{what}{of_bag} {problem}: {rows[row].tolist()}{count if len(rows) > 1 else ''}."
-        f"{percent_hint(rows[row])}"
+        f"{what}{of_bag} {problem}: {rows[row].tolist()}{count if len(rows) > 1 else ''}.{hint}"
     )
+
+
+def check_ids(ids: Any, n: int, what: str, of: str) -> np.ndarray:
+    """Check that there is one slide or bag for each instance.
+
+    Parameters
+    ----------
+    ids : array-like of shape (n,)
+    n : int
+        Number of instances.
+    what, of : str
+        Name of the ids, and of the instances in the plural, for messages.
+
+    Returns
+    -------
+    ids : ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If the shape differs, or ids are missing.
+
+    Examples
+    --------
+    >>> check_ids(["a", "b"], 3, "groups", "labeled patches")
+    Traceback (most recent call last):
+      ...
+    ValueError: groups has shape (2,), but there are 3 labeled patches; give the slide of each, shape (3,).
+    """
+    try:
+        found = np.asarray(ids)
+    except ValueError:  # rows of different lengths
+        found = np.empty(0)
+    if found.shape != (n,):
+        raise ValueError(
+            f"{what} has shape {found.shape}, but there are {n} {of}; give the slide of each, shape ({n},)."
+        )
+    n_missing = int(pd.isna(found).sum())
+    if n_missing:
+        raise ValueError(
+            f"{what} holds {n_missing} missing value{'s' if n_missing > 1 else ''} (None or NaN); give the "
+            f"slide of each of the {n} {of}, or leave these {of} out."
+        )
+    return found
 
 
 def share_problem(shares: np.ndarray, *, whole: float = 1.0, may_miss: bool = False) -> str:

@@ -10,11 +10,12 @@ from sklearn.utils import check_random_state, column_or_1d, metadata_routing
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 
-from proportion_ssl._checks import warn_if_reordered
+from proportion_ssl._checks import check_ids, warn_if_reordered
 from proportion_ssl._fitting import all_or_nothing, refuse_bags
 from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import check_n_features, fit_context
 from proportion_ssl.embedding._images import check_images
+from proportion_ssl.estimators._alike import IN_A_PIPELINE, warn_if_scaled_differently
 from proportion_ssl.estimators._classes import known_classes
 from proportion_ssl.estimators._records import bags_to_predict, ends_of
 from proportion_ssl.proportions.bags import Bags, check_bags
@@ -85,7 +86,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             Features, or uint8 images (an array, or a lazily read sequence of that shape).
         y : array-like of shape (n_labeled,)
             Labels, integers or strings. -1 is an ordinary class; put unlabeled patches into the bags.
-        X_bags : Bags, or sequence of n_bags arrays, optional
+        X_bags : Bags, or sequence or dict of n_bags arrays, optional
             Instances of the weakly labeled slides. Without bags the fit is supervised.
         bag_proportions : array-like or DataFrame of shape (n_bags, n_classes), or Bags, optional
             Recorded class proportions in [0, 1]: columns in sorted order of the classes, or a DataFrame
@@ -146,6 +147,8 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
 
     def _check_labeled(self, X, y, groups):
         """Instances as float32 features or uint8 images, and labels."""
+        if hasattr(y, "n_bags"):
+            raise TypeError("y is a Bags; give the labels first: fit(X_labeled, y, X_bags).")
         n_missing = 0 if y is None else int(np.sum(pd.isna(np.asarray(y, dtype=object))))
         if n_missing:
             raise ValueError(
@@ -161,11 +164,8 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         else:
             X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
-        if groups is not None and len(groups) != len(y):
-            raise ValueError(
-                f"groups has {len(groups)} entries, but there are {len(y)} labeled patches; give the "
-                "slide of each."
-            )
+        if groups is not None:
+            check_ids(groups, len(y), "groups", "labeled patches")
         self.is_images_ = len(X.shape) == 4
         _warn_if_unlabeled(np.unique(y))
         return X, y
@@ -186,7 +186,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         if tuple(bags.X.shape[1:]) != tuple(X.shape[1:]):
             raise ValueError(
                 f"Instances in bags have shape {tuple(bags.X.shape[1:])}, but labeled instances have shape "
-                f"{tuple(X.shape[1:])}; give both in the same form."
+                f"{tuple(X.shape[1:])}; give both in the same form.{IN_A_PIPELINE}"
             )
         if groups is not None and bags.has_names:
             shared = sorted(set(bags.names.tolist()) & set(np.asarray(groups).tolist()))
@@ -196,7 +196,14 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
                     "both training and validation. Remove it from the bags, or give different slides "
                     "different ids."
                 )
-        return bags.with_instances(self._check_instances(bags.X, "Instances in bags"))
+        try:
+            bags = bags.with_instances(self._check_instances(bags.X, "Instances in bags"))
+        except ValueError:
+            _name_bag_that_is_not_finite(bags)
+            raise
+        if not self.is_images_:
+            warn_if_scaled_differently(X, bags)
+        return bags
 
     def _check_instances(self, X, what="X"):
         """Check that instances to predict are of the fitted kind."""
@@ -222,13 +229,17 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError("bag_ids is given without bag_proportions; give both or neither.")
             return probabilities
         bags = bags_to_predict(len(probabilities), bag_ids, bag_proportions, self.classes_)
-        return probabilities_given_records(
-            probabilities,
-            bags.index,
-            *ends_of(bags),
-            standard_deviation=getattr(self, "record_deviation_", UNKNOWN_DEVIATION),
-            instance_weight=getattr(self, "instance_weight_", INSTANCE_WEIGHT),
-        )
+        given = np.array(probabilities, dtype=np.float64)
+        if bags is not None:
+            rows = bags.X[:, 0]
+            given[rows] = probabilities_given_records(
+                given[rows],
+                bags.index,
+                *ends_of(bags),
+                standard_deviation=getattr(self, "record_deviation_", UNKNOWN_DEVIATION),
+                instance_weight=getattr(self, "instance_weight_", INSTANCE_WEIGHT),
+            )
+        return given
 
 
 class ProbabilisticBagClassifier(BagClassifier):
@@ -258,8 +269,9 @@ class ProbabilisticBagClassifier(BagClassifier):
         bag_proportions : DataFrame, array-like of shape (n_bags, n_classes), or Bags, optional
             Recorded proportions of these bags, as in :meth:`fit`: a DataFrame indexed by bag, an array in
             sorted order of ``bag_ids``, or :class:`~proportion_ssl.Bags`, which may have intervals or
-            incomplete records. Additional bags of a DataFrame or Bags are ignored. Scores of predictions that
-            use the record of a slide do not measure performance on slides without records.
+            incomplete records. Additional bags of a DataFrame or Bags are ignored. A bag with a row of NaN is
+            predicted without a record. Scores of predictions that use the record of a slide do
+            not measure performance on slides without records.
 
         Returns
         -------
@@ -317,6 +329,22 @@ class ProbabilisticBagClassifier(BagClassifier):
         """
         probabilities = self.predict_proba(X, bag_ids=bag_ids, bag_proportions=bag_proportions)
         return self.classes_[probabilities.argmax(axis=1)]
+
+
+def _name_bag_that_is_not_finite(bags: Bags) -> None:
+    """Raise an error that names the first instance with NaN or infinity, if there is one."""
+    features = np.asarray(bags.X)
+    if features.dtype.kind != "f":
+        return
+    wrong = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
+    if not len(wrong):
+        return
+    bag = bags.index[wrong[0]]
+    number = int((bags.index[: wrong[0]] == bag).sum())
+    raise ValueError(
+        f"Instance {number} of bag {bags.names.tolist()[bag]!r} contains NaN or infinity ({len(wrong)} of "
+        f"{bags.n_instances} instances do); leave such instances out, or find out how they arose."
+    )
 
 
 def _warn_if_unlabeled(classes: np.ndarray) -> None:

@@ -3,11 +3,15 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from proportion_ssl._checks import check_ids
 from proportion_ssl.proportions.bags import Bags
 
 
-def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.ndarray) -> Bags:
+def bags_to_predict(
+    n_instances: int, bag_ids: Any, recorded: Any, classes: np.ndarray
+) -> Bags | None:
     """Bags of the instances to predict, with their recorded proportions.
 
     Parameters
@@ -16,13 +20,13 @@ def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.n
     bag_ids : array-like of shape (n_instances,) or None
         None: all instances are one bag.
     recorded : DataFrame, array-like of shape (n_bags, n_classes), or Bags
-        As in the ``predict_proba`` of the classifiers.
+        As in the ``predict_proba`` of the classifiers. A row of NaN: the bag has no record.
     classes : ndarray of shape (n_classes,)
 
     Returns
     -------
-    bags : Bags
-        Its ``X`` holds the positions of the instances.
+    bags : Bags or None
+        Those with a record; ``X`` holds the positions of their instances. None: no bag has one.
 
     Raises
     ------
@@ -33,11 +37,7 @@ def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.n
         recorded = recorded.to_frame().T
     if bag_ids is None:
         bag_ids = _only_bag(recorded, n_instances)
-    bag_ids = np.asarray(bag_ids)
-    if bag_ids.shape != (n_instances,):
-        raise ValueError(
-            f"bag_ids has shape {bag_ids.shape}, but there are {n_instances} instances; give one each."
-        )
+    bag_ids = check_ids(bag_ids, n_instances, "bag_ids", "instances")
     positions = np.arange(n_instances)[:, np.newaxis]
     if isinstance(recorded, Bags):
         return _bags_of(positions, bag_ids, recorded.with_classes(classes))
@@ -45,6 +45,17 @@ def bags_to_predict(n_instances: int, bag_ids: Any, recorded: Any, classes: np.n
         recorded = recorded.loc[recorded.index.isin(np.unique(bag_ids))]
     elif np.ndim(recorded) == 1:
         recorded = np.asarray(recorded)[np.newaxis]
+    has_none = _without_record(recorded)
+    if has_none.any():
+        names = np.unique(bag_ids)
+        if hasattr(recorded, "columns"):
+            names = np.asarray(recorded.index)
+        elif len(names) != len(has_none):
+            has_none = np.zeros(len(names), dtype=bool)  # a wrong number of rows; Bags says so
+        here = ~np.isin(bag_ids, names[has_none])
+        if not here.any():
+            return None
+        positions, bag_ids, recorded = positions[here], bag_ids[here], recorded[~has_none]
     return Bags(positions, bag_ids, recorded).with_classes(classes)
 
 
@@ -60,6 +71,13 @@ def ends_of(bags: Bags) -> tuple:
     ends : tuple (lower, upper) or (record,)
     """
     return (bags.lower, bags.upper) if bags.record is None else (bags.record,)
+
+
+def _without_record(recorded):
+    """Which rows of one table hold nothing but NaN."""
+    if isinstance(recorded, (list, tuple)) or np.ndim(recorded) != 2:
+        return np.zeros(0, dtype=bool)
+    return np.asarray(pd.isna(recorded)).all(axis=1)
 
 
 def _only_bag(recorded, n_instances):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl._checks import (
+    check_ids,
     check_intervals,
     check_shares,
     check_stated_error,
@@ -38,15 +39,15 @@ class Bags:
 
     Parameters
     ----------
-    X : sequence of n_bags arrays, or array-like of shape (n_instances, ...)
-        Instances: features (n, n_features) or images (n, height, width, 3). Either one array per
-        bag, of any size from one instance, or all instances in one array. Anything with
+    X : sequence or dict of n_bags arrays, or array-like of shape (n_instances, ...)
+        Instances: features (n, n_features) or images (n, height, width, 3). Either one array per bag, of any
+        size from one instance, in a dict with its name; or all instances in one array. Anything with
         ``shape``, ``dtype`` and array indexing is accepted, so pixels can be read lazily. Objects with
         float32 features and a method ``batches(batch_size)``, such as
         :class:`~proportion_ssl.slides.FeatureSequence`, are read from their files in batches. DataFrames
         must have the same columns in the same order in all bags and in ``fit``.
     bag_ids : array-like, optional
-        With one array per bag: the names of the bags, shape (n_bags,); default 0, 1, 2, ...
+        With a sequence of arrays: the names of the bags, shape (n_bags,); default 0, 1, 2, ...
         With one array for all: the bag of each instance, shape (n_instances,). Required, unless the array
         has ``names`` and ``slide_ids``, as a :class:`~proportion_ssl.slides.FeatureSequence` does; slides
         are then the bags.
@@ -153,6 +154,8 @@ class Bags:
         upper: Any = None,
         weights: Any = None,
     ):
+        if isinstance(X, dict):
+            X, bag_ids = _from_dict(X, bag_ids)
         for part in X if isinstance(X, (list, tuple)) else (X,):
             refuse_sparse(part, "X of the bags")
         if isinstance(X, (list, tuple)) and all(hasattr(x, "shape") for x in X):
@@ -544,7 +547,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
 
     Parameters
     ----------
-    X_bags : Bags, sequence of arrays, or None
+    X_bags : Bags, sequence or dict of arrays, or None
         A 1-tuple of one array (``Bags.flat``, possibly transformed) takes its grouping from
         ``bag_proportions``, which then is a ``Bags``.
     bag_proportions : array-like, DataFrame, Bags or None
@@ -561,7 +564,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
     ValueError
         As in :class:`Bags`, or if classes and columns do not match.
     TypeError
-        As in :class:`Bags`, or if ``X_bags`` is neither Bags nor a list or tuple of arrays.
+        As in :class:`Bags`, or if ``X_bags`` is neither Bags nor a dict, list or tuple of arrays.
     """
     if isinstance(bag_proportions, Bags):
         grouping = bag_proportions
@@ -583,13 +586,24 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
         if bag_proportions is not None:
             bags._warn_of_order(bag_proportions=bag_proportions)
             bags._take(bag_proportions)
+    elif isinstance(X_bags, dict):
+        bags = Bags(X_bags, None, bag_proportions)
     else:
-        bags = Bags(_check_sequence(X_bags), _index_of(bag_proportions), bag_proportions)
+        arrays = _check_sequence(X_bags)
+        _refuse_names(bag_proportions, len(arrays))
+        bags = Bags(arrays, None, bag_proportions)
     if bags.proportions is None:
         raise ValueError(
             f"The {bags.n_bags} bags have no proportions; pass bag_proportions= or Bags(..., proportions=)."
         )
     return bags if classes is None else bags.with_classes(classes)
+
+
+def _from_dict(arrays: dict, bag_ids: Any):
+    """Arrays and names of the bags."""
+    if bag_ids is not None:
+        raise ValueError("X is a dict, whose keys are the names of the bags; leave bag_ids out.")
+    return _check_sequence(list(arrays.values())), list(arrays)
 
 
 def _from_sequence(arrays: Sequence, names: Any):
@@ -677,11 +691,7 @@ def _from_flat(X: Any, bag_ids: Any):
             "(For one array per bag give a list or tuple of arrays.)"
         )
     X = X if hasattr(X, "shape") else np.asarray(X)
-    bag_ids = np.asarray(bag_ids)
-    if bag_ids.ndim != 1 or len(bag_ids) != X.shape[0]:
-        raise ValueError(
-            f"bag_ids has shape {bag_ids.shape}, but X has {X.shape[0]} instances; give one id each."
-        )
+    bag_ids = check_ids(bag_ids, X.shape[0], "bag_ids", "instances")
     if len(bag_ids) == 0:
         raise ValueError("X has no instances.")
     names, index = np.unique(bag_ids, return_inverse=True)
@@ -712,26 +722,33 @@ def _check_names(names: Any) -> np.ndarray:
     return names
 
 
+def _a(noun: str) -> str:
+    """The noun with its article."""
+    return f"{'an' if noun[0].lower() in 'aeiou' or noun == 'ndarray' else 'a'} {noun}"
+
+
 def _check_sequence(X_bags: Any):
     if isinstance(X_bags, (list, tuple)):
         return [x if hasattr(x, "shape") else np.asarray(x) for x in X_bags]
     raise TypeError(
-        f"X_bags is a {type(X_bags).__name__}; give Bags(X, bag_ids, proportions), or a list or tuple "
-        "with one array of instances per bag."
+        f"X_bags is {_a(type(X_bags).__name__)}; give Bags(X, bag_ids, proportions), or a dict, list or "
+        "tuple with one array of instances per bag."
     )
 
 
-def _index_of(bag_proportions: Any):
-    """Bag names in the index of a DataFrame of proportions, in its order."""
-    if _are_frames(bag_proportions):
-        first, *others = bag_proportions
-        if any(set(other.index) != set(first.index) for other in others):
+def _refuse_names(bag_proportions: Any, n_bags: int) -> None:
+    """Raise if a table of proportions names its rows, because arrays of a list have no names to match."""
+    tables = bag_proportions if _are_frames(bag_proportions) else [bag_proportions]
+    for table in tables:
+        if not hasattr(table, "columns"):
+            continue
+        unknown = [name for name in table.index.tolist() if name not in range(n_bags)]
+        if unknown:
             raise ValueError(
-                "The tables of the readers contain different bags, so the order of the bags is unknown; "
-                "pass Bags(X, bag_ids, proportions)."
+                f"bag_proportions has a row for bag {unknown[0]!r}, but the {n_bags} arrays of X_bags have "
+                "no names to match it with. Pass a dict {name: array} as X_bags, or Bags(X_bags, names, "
+                "bag_proportions)."
             )
-        return np.asarray(first.index)
-    return np.asarray(bag_proportions.index) if hasattr(bag_proportions, "columns") else None
 
 
 def _positions(wanted: np.ndarray, available: np.ndarray, what: str, where: str) -> np.ndarray:
@@ -756,8 +773,10 @@ def _written(proportions: Any, names: np.ndarray):
         missing = [name for name in names.tolist() if name not in available]
         if missing:
             raise ValueError(
-                f"Bag {missing[0]!r} has no row in bag_proportions ({len(missing)} bags have none); index "
-                "the DataFrame by bag id, with one row per bag."
+                f"Bag {missing[0]!r} has no row in bag_proportions ({len(missing)} of {len(names)} bags have "
+                f"none), whose rows are {', '.join(map(repr, list(available)[:3]))}"
+                f"{', ...' if len(available) > 3 else ''}; index the DataFrame by bag id, "
+                "with one row per bag."
             )
         proportions = proportions.iloc[[available[name] for name in names.tolist()]]
     try:
@@ -806,7 +825,13 @@ def _reading(table, classes, names):
 
 def _read(written, names, find_ends, is_exact):
     """Checked proportions without missing shares, and their intervals."""
-    check_shares(written, "The proportions", bags=names, may_miss=True, any_sum=not is_exact)
+    check_shares(
+        *(written, "The proportions"),
+        bags=names,
+        may_miss=True,
+        any_sum=not is_exact,
+        may_be_rounded=is_exact,
+    )
     lower, upper = find_ends(written)
     filled = fill_missing(written, lower, upper)
     if not is_exact:

@@ -116,7 +116,8 @@ def warn_if_not_identifiable(proportions: Any, classes: Any = None) -> None:
         warnings.warn(
             f"The proportions of {len(proportions)} bags cannot distinguish all classes (rank "
             f"{table.attrs['rank']} of {len(table)}, condition number "
-            f"{table.attrs['condition_number']:.3g}). {reasons}. Label patches of these classes; see "
+            f"{table.attrs['condition_number']:.3g}). {reasons}. These classes are learned from labeled "
+            "patches only; give enough of these, or bags of other compositions. See "
             "proportion_ssl.proportions.identifiability.",
             IdentifiabilityWarning,
             stacklevel=3,

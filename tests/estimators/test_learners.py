@@ -23,6 +23,7 @@ from proportion_ssl import (
     RobustProportionClassifier,
     SoftAssignmentSelector,
     ThresholdSelector,
+    mean_iou_score,
 )
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.estimators import HarmfulLabelsWarning, _learners
@@ -32,7 +33,9 @@ from proportion_ssl.estimators._learners import (
     NetLearner,
     SolvedLearner,
     do_harm,
+    labels_say_so,
     leads_away,
+    mix_up_classes,
     records_say_nothing,
     soft_labels,
 )
@@ -322,6 +325,59 @@ def test_harm_by_hand():
     assert not do_harm(right, three, codes, np.minimum(slides, 1))  # two slides cannot say so
     assert not do_harm(three, right, codes, slides)
     assert not do_harm(np.empty(0, bool), np.empty(0, bool), np.empty(0, int), np.empty(0, int))
+
+
+def test_classes_mixed_up_by_hand():
+    codes = np.repeat([0, 2, 5], 20)
+    exchanged = np.repeat([2, 0, 5], 20)
+    with pytest.warns(
+        HarmfulLabelsWarning, match=r"with bags is 0\.33, but 1\.00 if classes are exchanged"
+    ):
+        assert mix_up_classes(codes, exchanged, codes)
+    assert not mix_up_classes(exchanged, codes, codes)
+    assert not mix_up_classes(exchanged, exchanged, codes)  # as wrong without pseudo labels
+    lost = np.where(
+        np.arange(60) % 5 < 2, 7, codes
+    )  # 2 of 5; (1 - .6) / (1 - 1/3) is more than a third
+    with pytest.warns(HarmfulLabelsWarning, match=r"is 0\.60 with bags and 1\.00 without"):
+        assert mix_up_classes(codes, lost, codes)
+    less = np.where(np.arange(60) % 5 < 1, 7, codes)  # .3 of what is above chance
+    assert not mix_up_classes(codes, less, codes)
+    few = np.arange(3)
+    assert not mix_up_classes(few, few[[1, 0, 2]], few)  # too few patches to be sure
+    assert not mix_up_classes(np.zeros(9), np.ones(9), np.zeros(9, dtype=int))  # a single class
+
+
+def test_known_slides_are_judged_by_slide_first():
+    codes, slides = np.tile([0, 1], 60), np.repeat(np.arange(6), 20)
+    after = np.where(np.arange(120) % 20 < 4, 1 - codes, codes)  # a fifth wrong on every slide
+    with pytest.warns(HarmfulLabelsWarning, match="slides"):
+        assert labels_say_so(codes, after, codes, slides)
+    with pytest.warns(HarmfulLabelsWarning, match="patches"):
+        assert labels_say_so(codes, after, codes, None)
+    after = np.where(np.arange(120) % 20 < 2, 1 - codes, codes)
+    assert not labels_say_so(codes, after, codes, None)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        RobustProportionClassifier(n_components=8, random_state=0),
+        NegativePseudoLabelClassifier(DiscriminantClassifier(8), random_state=0),
+        NegativePseudoLabelClassifier(random_state=0),
+    ],
+    ids=["preset", "solved", "net"],
+)
+def test_records_with_classes_in_another_order_are_found_without_slides(model):
+    """A fit on them is consistent: held-out bags have the shares that are recorded, of other classes."""
+    data = make_bags(n_bags=30, n_features=64, class_separation=0.5, random_state=0)
+    bags = data.bags
+    rotated = Bags(bags.X, bags.index, np.roll(bags.proportions, 1, axis=1))
+    with pytest.warns(HarmfulLabelsWarning):
+        clf = model.fit(data.X_labeled, data.y, rotated)
+    assert clf.fell_back_
+    assert mean_iou_score(data.y_test, clf.predict(data.X_test)) > 0.5
+    assert not model.fit(data.X_labeled, data.y, bags).fell_back_
 
 
 @pytest.mark.parametrize("seed", range(5))

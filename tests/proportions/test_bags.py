@@ -50,10 +50,15 @@ def test_dataframe_is_aligned_by_bag_and_class():
     assert_array_equal(bags.proportions, HALF)
 
 
-def test_dataframe_names_the_bags_of_a_sequence():
+def test_a_dict_names_its_arrays_and_a_list_cannot_be_matched_with_names():
     frame = pd.DataFrame(HALF, columns=["a", "b"], index=["x", "y", "z"])
-    bags = check_bags(arrays(), frame, CLASSES)
+    bags = check_bags(dict(zip("xyz", arrays(), strict=True)), frame[::-1], CLASSES)
     assert_array_equal(bags.names, ["x", "y", "z"])
+    assert_array_equal(bags.proportions, HALF)
+    with pytest.raises(ValueError, match=r"row for bag 'x'.*Pass a dict \{name: array\}"):
+        check_bags(arrays(), frame, CLASSES)
+    numbered = check_bags(arrays(), frame.set_axis([0, 1, 2]), CLASSES)
+    assert_array_equal(numbered.names, [0, 1, 2])
 
 
 def test_rows_of_a_dataframe_for_other_bags_are_left_out():
@@ -134,7 +139,7 @@ def test_wrong_proportions(proportions, message):
         (arrays(), ["x", "y"], "names 2 bags but X holds 3"),
         (arrays(), ["x", "y", "x"], "'x'.* more than once"),
         (np.zeros((3, 2)), None, "bag_ids is needed"),
-        (np.zeros((3, 2)), [0, 1], "one id each"),
+        (np.zeros((3, 2)), [0, 1], r"bag_ids has shape \(2,\), but there are 3"),
         (np.zeros((0, 2)), [], "no instances"),
     ],
 )
@@ -168,7 +173,7 @@ def test_bags_without_proportions():
 
 
 def test_neither_bags_nor_sequence():
-    with pytest.raises(TypeError, match="X_bags is a ndarray"):
+    with pytest.raises(TypeError, match="X_bags is an ndarray"):
         check_bags(np.zeros((3, 2)), HALF, CLASSES)
 
 
@@ -319,7 +324,10 @@ class TestReaders:
         assert_allclose(found.proportions, self.bags().proportions)
         reordered = Bags(slides, ["x", "y", "z"], [one[::-1], other[::-1]])
         assert_array_equal(reordered.readings, self.READINGS)
-        assert_array_equal(check_bags(slides, [one[::-1], one]).names, ["z", "y", "x"])
+        by_name = dict(zip("xyz", slides, strict=True))
+        assert_array_equal(check_bags(by_name, [one[::-1], other]).readings, self.READINGS)
+        with pytest.raises(ValueError, match="have no names"):
+            check_bags(slides, [one[::-1], one])
 
     @pytest.mark.parametrize(
         "tables, kind, message",

@@ -1,0 +1,122 @@
+"""Labeled patches and bags in different units, and messages that name the bag."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from proportion_ssl import Bags, RobustProportionClassifier
+from proportion_ssl.baselines import MeanMapClassifier
+from proportion_ssl.datasets import make_bags
+from proportion_ssl.estimators import HarmfulLabelsWarning
+from proportion_ssl.estimators._alike import warn_if_scaled_differently
+
+DATA = make_bags(n_bags=12, bag_size=20, n_features=12, slide_shift=0.5, random_state=0)
+
+
+def moved(times, plus):
+    bags = DATA.bags
+    return Bags(bags.X * times + plus, bags.index, bags.proportions)
+
+
+@pytest.mark.parametrize(("times", "plus"), [(1, 20), (20, 0), (0.05, 0), (20, 50)])
+def test_bags_in_other_units(times, plus):
+    with pytest.warns(UserWarning, match=r"unlike those of the labeled patches.*transform_input"):
+        warn_if_scaled_differently(DATA.X_labeled, moved(times, plus))
+
+
+@pytest.mark.parametrize(("times", "plus"), [(1, 0), (1, 2), (3, 0), (0.4, 1)])
+def test_bags_of_another_stain_are_no_cause_for_a_warning(times, plus):
+    warn_if_scaled_differently(DATA.X_labeled, moved(times, plus))
+
+
+def test_few_patches_and_constant_features_say_nothing():
+    warn_if_scaled_differently(DATA.X_labeled[:9], moved(20, 50))
+    warn_if_scaled_differently(np.ones((20, 12), np.float32), moved(20, 50))
+
+
+def test_a_pipeline_that_forgets_the_bags():
+    raw = DATA.X_labeled * 20 + 50
+    pipeline = make_pipeline(StandardScaler(), RobustProportionClassifier(random_state=0))
+    with (
+        pytest.warns(UserWarning, match="transform_input"),
+        pytest.warns(HarmfulLabelsWarning),
+    ):
+        pipeline.fit(raw, DATA.y, robustproportionclassifier__X_bags=moved(20, 50))
+    with pytest.raises(ValueError, match=r"have shape \(12,\).*transform_input"):
+        RobustProportionClassifier().fit(raw[:, :5], DATA.y, DATA.bags)
+
+
+def test_instances_that_are_not_finite_are_named():
+    X = DATA.bags.X.copy()
+    X[np.flatnonzero(DATA.bags.index == 7)[3], 2] = np.nan
+    with pytest.raises(
+        ValueError,
+        match=f"Instance 3 of bag {DATA.bags.names[7]} contains NaN or infinity .1 of 240",
+    ):
+        MeanMapClassifier().fit(DATA.X_labeled, DATA.y, DATA.bags.with_instances(X))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([None] * len(DATA.y), "holds 80 missing values"),
+        ([np.nan, *DATA.groups[1:]], "holds 1 missing value "),
+        ("slide", r"has shape \(\), but there are 80 labeled patches"),
+        (3, r"has shape \(\)"),
+        (pd.DataFrame({"slide": DATA.groups}), r"has shape \(80, 1\)"),
+        ([(1, 2)] * 79 + [(1,)], r".* give the slide of each, shape \(80,\)"),
+    ],
+)
+def test_slides_that_are_missing_or_of_another_shape(groups, message):
+    with pytest.raises(ValueError, match=f"groups {message}"):
+        MeanMapClassifier().fit(DATA.X_labeled, DATA.y, groups=groups)
+
+
+def test_bags_in_place_of_labels():
+    with pytest.raises(TypeError, match=r"y is a Bags; .* fit\(X_labeled, y, X_bags\)"):
+        MeanMapClassifier().fit(DATA.X_labeled, DATA.bags, DATA.y)
+
+
+def test_arrays_by_name_are_matched_by_name():
+    bags = DATA.bags
+    arrays = [bags.X[bags.index == bag] for bag in range(bags.n_bags)]
+    names = [f"s{bag:02d}" for bag in range(bags.n_bags)]
+    table = pd.DataFrame(bags.proportions, names, columns=[0, 1, 2, 3])
+    shuffled = table.sample(frac=1, random_state=0)
+    by_name = dict(zip(names, arrays, strict=True))
+    expected = MeanMapClassifier().fit(DATA.X_labeled, DATA.y, Bags(arrays, names, table))
+    for recorded in (table, shuffled):
+        clf = MeanMapClassifier().fit(DATA.X_labeled, DATA.y, by_name, recorded)
+        assert_allclose(clf.coef_, expected.coef_)
+    assert Bags(by_name, proportions=shuffled).names.tolist() == names
+    with pytest.raises(ValueError, match=r"row for bag 's.*have no names.*Pass a dict"):
+        MeanMapClassifier().fit(DATA.X_labeled, DATA.y, arrays, shuffled)
+    with pytest.raises(ValueError, match="leave bag_ids out"):
+        Bags(by_name, names)
+    with pytest.raises(
+        ValueError, match=r"'a' has no row .*12 of 12.* whose rows are 's00', 's01', 's02'"
+    ):
+        Bags([*arrays], ["a", *"bcdefghijkl"], table)
+
+
+def test_bags_without_a_record_are_predicted_alone():
+    clf = MeanMapClassifier().fit(DATA.X_labeled, DATA.y, DATA.bags)
+    X, ids = DATA.X_test[:60], np.repeat(["a", "b", "c"], 20)
+    table = pd.DataFrame(np.nan, ["c", "b", "a"], [0, 1, 2, 3])
+    table.loc["b"] = [0.4, 0.3, 0.2, 0.1]
+    alone = clf.predict_proba(X)
+    expected = alone.copy()
+    expected[20:40] = clf.predict_proba(X[20:40], bag_proportions=table.loc[["b"]])
+    for recorded in (table, table.sort_index().to_numpy()):
+        found = clf.predict_proba(X, bag_ids=ids, bag_proportions=recorded)
+        assert_allclose(found, expected)
+    assert np.abs(found[20:40] - alone[20:40]).max() > 1e-3
+    table.loc["b"] = np.nan
+    assert_allclose(clf.predict_proba(X, bag_ids=ids, bag_proportions=table), alone)
+    with pytest.raises(ValueError, match=r"Bag 'a' has no row"):
+        clf.predict_proba(X, bag_ids=ids, bag_proportions=table.drop("a"))
+    with pytest.raises(ValueError, match="bag_ids holds 1 missing value"):
+        clf.predict_proba(X, bag_ids=[None, *ids[1:]], bag_proportions=table)
