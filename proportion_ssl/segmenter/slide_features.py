@@ -38,6 +38,9 @@ CROPPED = (".mrxs", ".scn")
 """Formats in which often only a region is scanned; QuPath and others count pixels from its corner."""
 
 
+GIVE_MPP = "give mpp (column mpp of the manifest; for slides without a manifest mpp= or --mpp)"
+
+
 @dataclass(frozen=True, eq=False)
 class SlideFeatures:
     """Features of the patches of a slide, and their positions.
@@ -222,7 +225,7 @@ def _read_foreign(path: Path, name: str, mpp: float | None, image: Path | None) 
     if known_mpp is None:
         if stored.level0_magnification is None:
             raise FeatureFileError(
-                f"{path}: does not state the slide's microns per pixel; give mpp (column mpp of the manifest)"
+                f"{path}: does not state the slide's microns per pixel; {GIVE_MPP}"
             )
         nominal = magnification_to_mpp(stored.level0_magnification)
         known_mpp = (nominal, nominal)
@@ -254,8 +257,8 @@ def warn_of_nominal(slides: Iterable[SlideFeatures]) -> None:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         logger.warning(
             "the resolution of %s%s is not stated, so areas are computed from the nominal magnification; "
-            "give mpp (column mpp of the manifest) for exact areas",
-            *(", ".join(names[:3]), more),
+            "%s, for exact areas",
+            *(", ".join(names[:3]), more, GIVE_MPP),
         )
 
 
@@ -270,22 +273,24 @@ def _magnification(stored: PatchFeatures) -> float:
 
 
 def _what_is_missing(stored: PatchFeatures) -> str:
-    known = f"is of {stored.program}, which states "
     if stored.locations is None and stored.mpp is not None:
         return "has no coordinates of its patches; give a file that has them"
     if stored.locations is None:
         return (
-            known
-            + "no coordinates, or coordinates in microns: the slide's microns per pixel are needed; give "
-            "mpp (column mpp of the manifest)"
+            "has no coordinates, or coordinates in microns, which need the slide's microns per pixel; "
+            f"{GIVE_MPP}"
         )
     if stored.patch_size is None:
-        return known + "no size of the patches in pixels; give h5 files with 'patch_size'"
-    return (
-        known
-        + "no resolution of the patches: the slide's microns per pixel are needed; give mpp (column mpp "
-        "of the manifest)"
-    )
+        return (
+            "has features and coordinates but no patch size; give h5 files with the attribute 'patch_size', "
+            "or put the folder 'patches' of CLAM beside the folder of the features"
+        )
+    if stored.patch_size_level0 is None and stored.mpp is not None:
+        return (
+            f"has patches of {stored.patch_size} pixels at an unknown level; give h5 files with the "
+            "attributes 'patch_level' and 'downsample' (CLAM) or 'patch_size_level0' (TRIDENT)"
+        )
+    return f"does not state the resolution of its patches or of the slide; {GIVE_MPP}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,6 @@
 """The pages about other tools: their code runs on files laid out as those tools write them."""
 
 import re
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +10,8 @@ import pandas as pd
 import pytest
 import shapely
 import torch
-from cohorts import PATCH
-from feature_cohorts import write_feature_cohort
-from foreign_features import write_clam_coords, write_eva, write_slideflow, write_torchmil
+from feature_cohorts import add_clam_patches, write_feature_cohort
+from foreign_features import write_eva, write_slideflow, write_torchmil
 from sklearn.linear_model import LogisticRegression
 
 from proportion_ssl.__main__ import DONE, main
@@ -43,17 +41,14 @@ def trident(folder):
 
 
 def clam(folder):
-    """Features without attributes as tensors, coordinates with attributes beside."""
+    """Features without attributes, also as tensors, and coordinates with attributes beside."""
     cohort(folder, "CLAM", "clam/h5_files", mpp=True)
-    for name in ("patches", "pt_files"):
-        (folder / "clam" / name).mkdir()
+    add_clam_patches(folder / "clam" / "h5_files")
+    (folder / "clam" / "pt_files").mkdir()
     for path in sorted((folder / "clam" / "h5_files").iterdir()):
         with h5py.File(path) as file:
-            features, coords = file["features"][:], file["coords"][:]
+            features = file["features"][:]
         torch.save(torch.from_numpy(features), folder / "clam" / "pt_files" / f"{path.stem}.pt")
-        size = {"patch_size": PATCH, "level_dim": np.array([500, 500])}
-        write_clam_coords(folder / "clam" / "patches" / path.name, coords, **size)
-    shutil.rmtree(folder / "clam" / "h5_files")
 
 
 def stamp(folder):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cohorts import CLASSES, PATCH, N, layout, write_one
-from feature_cohorts import slide_features, write_feature_cohort
+from feature_cohorts import add_clam_patches, slide_features, write_feature_cohort
 from foreign_features import write_trident
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -91,9 +91,15 @@ def test_slides_are_found_by_their_names(cohort, fitted):
 
 
 def test_a_saved_model_segments_the_files(cohort, fitted, tmp_path):
+    """There is no network to save."""
     _, features = cohort
-    fitted.save(tmp_path / "model.segmenter", network=False)
+    fitted.save(tmp_path / "model.segmenter")
     loaded = SlideSegmenter.load(tmp_path / "model.segmenter")
+    loaded.save(tmp_path / "again.segmenter")
+    files = [tmp_path / f"{name}.segmenter" for name in ("model", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    with pytest.raises(ValueError, match="fitted on feature files.* pass embedder="):
+        loaded.segment("elsewhere/case.test_10.svs")
     path = features / "case.test_10.h5"
     expected = fitted.segment(path).probabilities
     assert_allclose(loaded.segment(path).probabilities, expected, atol=1e-6)
@@ -103,7 +109,7 @@ def test_a_saved_model_segments_the_files(cohort, fitted, tmp_path):
 @pytest.mark.parametrize("program", ["STAMP", "CLAM"])
 def test_other_programs_need_the_resolution(program, tmp_path, fitted):
     manifest, features = write_feature_cohort(tmp_path / "a", program=program, mpp=True)
-    if program == "CLAM":  # sizes are in the files of coordinates
+    if program == "CLAM":
         add_clam_patches(features)
     segmenter = quick().fit(manifest, features=features)
     run = segmenter.segment_cohort(manifest, tmp_path / "out", features=features)
@@ -117,11 +123,23 @@ def test_other_programs_need_the_resolution(program, tmp_path, fitted):
         quick().fit(manifest, features=features)
 
 
-def add_clam_patches(features):
-    """Attributes of CLAM's ``patches``, as TRIDENT copies them into its features."""
-    for path in features.glob("*.h5"):
-        with h5py.File(path, "a") as file:
-            file["coords"].attrs.update({"patch_size": PATCH, "patch_level": 0})
+def test_the_root_folder_of_clam(tmp_path):
+    """``h5_files`` is preferred; the size of the patches is in ``patches``."""
+    manifest, features = write_feature_cohort(tmp_path / "cohort", program="CLAM", mpp=True)
+    root = tmp_path / "clam"
+    root.mkdir()
+    features = features.rename(root / "h5_files")
+    add_clam_patches(features)
+    data = read_training_data(manifest, root)
+    assert data.cohort.failures == {} and set(data.y) == set(CLASSES)
+    slide = next(iter(data.cohort.slides.values()))
+    assert (slide.program, slide.grid.size, slide.dimensions) == (
+        *("CLAM", (PATCH, PATCH)),
+        (N * PATCH, N * PATCH),
+    )
+    shutil.rmtree(root / "patches")
+    with pytest.raises(ValueError, match="has features and coordinates but no patch size"):
+        read_training_data(manifest, root)
 
 
 @pytest.mark.slow
