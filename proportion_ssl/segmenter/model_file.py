@@ -55,7 +55,7 @@ def write(segmenter: Any, path: str | PathLike, *, network: bool) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="proportion_ssl_") as folder, replacing(path) as target:
         members = _members(segmenter, Path(folder), network)
-        about = _describe(segmenter, members, network)
+        about = _describe(segmenter, members)
         with zipfile.ZipFile(target, "w") as archive:  # uncompressed: weights do not compress
             _add(archive, ABOUT, json.dumps(about, allow_nan=False, sort_keys=True).encode())
             for name, data in sorted(members.items()):
@@ -123,8 +123,8 @@ def _members(segmenter, folder: Path, network: bool) -> dict[str, bytes]:
             )
             tensors[f"{name}.weights"] = np.ascontiguousarray(predictor.weights, dtype=np.float64)
     members[LINEAR] = tensor_bytes(tensors)
-    if network:
-        embedder: Any = getattr(segmenter, "embedder_", None)
+    embedder: Any = getattr(segmenter, "embedder_", None)
+    if network and embedder is not None:
         exported = getattr(embedder, "path", None) if hasattr(segmenter, "_network_file") else None
         if exported is not None:  # from a loaded file
             members[NETWORK] = Path(exported).read_bytes()
@@ -143,7 +143,7 @@ def _predictors(models: Models) -> dict[str, Any]:
     return {"classifier": models.classifier, "proposer": models.proposer}
 
 
-def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[str, Any]:
+def _describe(segmenter, members: Mapping[str, bytes]) -> dict[str, Any]:
     normalizer = segmenter.normalizer_
     predictors = _predictors(segmenter.models_)
     return {
@@ -168,7 +168,7 @@ def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[st
         "proportion_errors": _numbers(segmenter.proportion_errors_),
         "linear": [n for n, p in predictors.items() if isinstance(p, LinearPredictor)],
         "classifier_classes": segmenter.models_.learned,
-        "has_network": network,
+        "has_network": NETWORK in members,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }
 

@@ -390,9 +390,9 @@ def _without_bags(data: CohortFeatures) -> CohortFeatures:
 def _save(segmenter: SlideSegmenter, path: Path) -> None:
     from proportion_ssl.embedding import NotInstalledError
 
-    has_network = hasattr(getattr(segmenter, "embedder_", None), "export")
+    can_export = hasattr(getattr(segmenter, "embedder_", None), "export")
     try:
-        segmenter.save(path, network=has_network)
+        segmenter.save(path, network=can_export)
     except NotInstalledError as error:
         segmenter.save(path, network=False)
         raise RuntimeError(

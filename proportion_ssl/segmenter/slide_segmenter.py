@@ -819,12 +819,14 @@ class SlideSegmenter(BaseEstimator):
         network : bool, default=True
             Whether the file contains the network, exported for OpenVINO, so that applying the
             model needs neither torch nor weights. False: the file contains only the fingerprint of the
-            embedder, and ``load`` needs the same embedder.
+            embedder, and ``load`` needs the same embedder. A segmenter without ``embedder_``, such as one
+            fitted on feature files, has no network to write; its file segments feature files of the same
+            kind.
 
         Raises
         ------
         proportion_ssl.embedding.NotInstalledError
-            If `network` is True and OpenVINO is not installed.
+            If `network` is True, the segmenter has an embedder, and OpenVINO is not installed.
         TypeError, ValueError
             If a part cannot be written: an embedder without ``export``, or a normalizer or classifier
             of another package. The message names it.

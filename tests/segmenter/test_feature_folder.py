@@ -98,7 +98,7 @@ def test_a_saved_model_segments_the_files(cohort, fitted, tmp_path):
     loaded.save(tmp_path / "again.segmenter")
     files = [tmp_path / f"{name}.segmenter" for name in ("model", "again")]
     assert files[0].read_bytes() == files[1].read_bytes()
-    with pytest.raises(ValueError, match="fitted on feature files.* pass embedder="):
+    with pytest.raises(ValueError, match=r"fitted on feature files.* pass embedder="):
         loaded.segment("elsewhere/case.test_10.svs")
     path = features / "case.test_10.h5"
     expected = fitted.segment(path).probabilities
