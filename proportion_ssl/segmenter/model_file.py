@@ -21,6 +21,7 @@ from safetensors.numpy import save as tensor_bytes
 from proportion_ssl._atomic import replacing
 from proportion_ssl._version import __version__
 from proportion_ssl.persistence import ModelFileError
+from proportion_ssl.persistence._kinds import SEGMENTER_PART, is_classifier_file
 from proportion_ssl.pseudo_labels.recorded import INSTANCE_WEIGHT, UNKNOWN_DEVIATION
 from proportion_ssl.segmenter import stain_reference
 from proportion_ssl.segmenter.linear_predictor import LinearPredictor
@@ -29,7 +30,7 @@ from proportion_ssl.segmenter.prediction import Models
 FORMAT = "proportion_ssl segmenter"
 VERSION = 1  # increase when files of the current version could no longer be read correctly
 
-ABOUT, LINEAR, NETWORK = "segmenter.json", "linear.safetensors", "network.zip"
+ABOUT, LINEAR, NETWORK = SEGMENTER_PART, "linear.safetensors", "network.zip"
 MODELS = {"classifier": "classifier.safetensors", "proposer": "proposer.safetensors"}
 MAX_BYTES = {
     ABOUT: 2**24,
@@ -81,6 +82,10 @@ def read(cls: type, path: str | PathLike, *, embedder: Any) -> Any:
         raise FileNotFoundError(f"model file not found: {str(path)!r}.")
     if path.is_dir():
         raise ModelFileError(f"{str(path)!r} is a folder; give the file model.segmenter in it.")
+    if is_classifier_file(path):
+        raise ModelFileError(
+            f"{str(path)!r} is a classifier file of proportion_ssl.save; read it with proportion_ssl.load."
+        )
     try:
         about, members = _read_members(path)
         segmenter = _restore(cls, about, members)
