@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -250,16 +250,19 @@ def _read_foreign(path: Path, name: str, mpp: float | None, image: Path | None) 
     )
 
 
-def warn_of_nominal(slides: Iterable[SlideFeatures]) -> None:
-    """Warn of slides whose resolution is inferred from the nominal magnification."""
-    names = [slide.name for slide in slides if slide.is_nominal]
+def warn_of_nominal(names: Sequence[str]) -> None:
+    """Warn of the slides whose resolution is inferred from the nominal magnification, if there are any."""
     if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        logger.warning(
-            "the resolution of %s%s is not stated, so areas are computed from the nominal magnification; "
-            "%s, for exact areas",
-            *(", ".join(names[:3]), more, GIVE_MPP),
-        )
+        logger.warning("%s", nominal_message(names))
+
+
+def nominal_message(names: Sequence[str]) -> str:
+    """Say that the resolution of slides is inferred from the nominal magnification, and what to do."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"the resolution of {', '.join(names[:3])}{more} is not stated, so areas are computed from the "
+        f"nominal magnification; for exact areas {GIVE_MPP}."
+    )
 
 
 def _magnification(stored: PatchFeatures) -> float:

@@ -55,6 +55,7 @@ def test_run_then_apply(tmp_path, quick, capsys):
     assert run(manifest, output) == DONE
     printed = capsys.readouterr()
     assert "Cross-validation over outlined cases" in printed.out and "fit ..." in printed.err
+    assert " +- " in printed.out and "nan" not in printed.out, "outlined cases have no record"
     table = pd.read_csv(output / "test.csv", index_col="system")
     assert table.index.tolist() == ["supervised", "published", "robust"]
     assert table.loc["robust", "mIoU"] > 0.9
@@ -88,6 +89,7 @@ def test_run_then_apply(tmp_path, quick, capsys):
     assert main(arguments) == DONE
     printed = capsys.readouterr().out
     assert "recorded" not in printed and " / " not in printed
+    assert "Label maps, overlays, outlines for QuPath and slides.csv are in" in printed
     here, applied = (
         pd.read_csv(folder / "slides.csv", index_col="slide").loc["test_9"]
         for folder in (output / "slides", there)
@@ -314,8 +316,15 @@ def test_check(tmp_path, capsys):
 
 def test_check_of_features_of_another_program(tmp_path, capsys):
     manifest, features = write_feature_cohort(tmp_path / "cohort", program="TRIDENT")
-    assert main(["check", str(manifest), "--features", str(features)]) == DONE
-    assert "0 errors" in capsys.readouterr().out
+    check = ["check", str(manifest), "--features", str(features)]
+    assert main(check) == DONE
+    printed = capsys.readouterr().out
+    assert "0 errors, 1 warning\nWarning: the resolution of case.labeled_0, " in printed
+    assert re.search(r"case\.bag_4 +bag +case\.bag_4 +384 +384 +4 nominal +features +100", printed)
+    pd.read_csv(manifest).assign(mpp=4.0).to_csv(tmp_path / "cohort" / "measured.csv", index=False)
+    assert main(["check", str(tmp_path / "cohort" / "measured.csv"), *check[2:]]) == DONE
+    printed = capsys.readouterr().out
+    assert "0 errors, 0 warnings" in printed and "nominal" not in printed
     wrong = str(tmp_path / "typo")
     for command, message in (
         (["check"], f"folder of features not found: {wrong}"),

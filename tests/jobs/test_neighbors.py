@@ -113,7 +113,7 @@ def test_page(page, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_one_command_from_features_to_maps(tmp_path, monkeypatch, capsys):
+def test_one_command_from_features_to_maps(tmp_path, monkeypatch, capsys, caplog):
     """And new slides by their names alone."""
     manifest = cohort(tmp_path, "TRIDENT", TRIDENT)
     monkeypatch.chdir(tmp_path)
@@ -129,7 +129,17 @@ def test_one_command_from_features_to_maps(tmp_path, monkeypatch, capsys):
     scores = pd.read_csv("out/test.csv")
     assert scores["mIoU"].iloc[0] > 0.85
     assert "features of uni_v1 from files" in capsys.readouterr().out
+    nominal = [text for text in caplog.messages if "the resolution of" in text]
+    assert len(nominal) == 1 and "case.labeled_2 and 8 more is not stated" in nominal[0]
+    caplog.clear()
     model = "out/model.segmenter"
-    names = ["elsewhere/case.test_9.svs", "--output", "new"]
+    names = ["elsewhere/case.test_9.svs", "elsewhere/case.test_10.svs", "--output", "new"]
     assert main(["apply", model, *names, *features]) == DONE
+    (nominal,) = caplog.messages
+    assert "of case.test_9, case.test_10 is not stated" in nominal and "--mpp" in nominal
+    printed = capsys.readouterr().out
+    assert "Label maps, outlines for QuPath and slides.csv are in new" in printed
+    assert not list(Path("new").glob("*.png"))
+    assert main(["apply", model, *names, *features, "--mpp", "4"]) == DONE
+    assert len(caplog.messages) == 1, "no further one"
     assert read_annotations("new/case.test_9.geojson")
