@@ -16,6 +16,7 @@ from slide_files import write_slide
 
 from proportion_ssl.__main__ import DONE, FAILED, WRONG_INPUT, main
 from proportion_ssl.segmenter import cross_validation
+from proportion_ssl.segmenter.run import mean_and_spread
 from proportion_ssl.slides import read_annotations
 
 pytestmark = pytest.mark.slow
@@ -111,6 +112,14 @@ def test_run_then_apply(tmp_path, quick, capsys):
     records.write_text("slide,acinar,solid\ntest_09,90,10\n")
     assert main([*arguments, "--proportions", str(records)]) == WRONG_INPUT
     assert "has no record of test_9; it has records of test_09" in capsys.readouterr().err
+
+
+def test_scores_that_no_fold_or_only_one_has():
+    folds = {"fold": [1, 2] * 2, "cases": "a", "patches": 9, "system": [*"aabb"]}
+    scores = {"mIoU": [0.5, 0.7, 0.5, 0.5], "PC": [np.nan, np.nan, np.nan, 0.25], "error": np.nan}
+    shown = mean_and_spread(pd.DataFrame({**folds, **scores}))
+    assert shown.loc["a"].to_dict() == {"mIoU": "0.600 +- 0.141", "PC": "-"}
+    assert shown.loc["b"].to_dict() == {"mIoU": "0.500 +- 0.000", "PC": "0.250"}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from cohorts import CLASSES, PATCH, N, layout, write_one
 from feature_cohorts import add_clam_patches, slide_features, write_feature_cohort
-from foreign_features import write_trident
+from foreign_features import write_clam_features, write_trident
 from numpy.testing import assert_allclose, assert_array_equal
 
 from proportion_ssl import (
@@ -89,6 +89,19 @@ def test_the_nominal_resolution_is_said_once_for_all_slides(cohort, fitted, tmp_
     (record,) = caplog.records
     assert "the resolution of case.test_9, case.test_10 is not stated" in record.getMessage()
     assert "column mpp of the manifest" in record.getMessage() and "--mpp" in record.getMessage()
+
+
+def test_patches_of_an_unknown_level(tmp_path):
+    """A size in pixels is not enough, and the resolution of the slide is not what is missing."""
+    (tmp_path / "h5_files").mkdir()
+    path = tmp_path / "h5_files" / "a.h5"
+    write_clam_features(path, *(np.ones((2, 3), "f4"), [[0, 0], [0, 256]]))
+    with h5py.File(path, "a") as file:
+        file["coords"].attrs["patch_size"] = 64
+    with pytest.raises(
+        ValueError, match=r"a\.h5: has patches of 64 pixels at an unknown level; give"
+    ):
+        read_slide_features(path, "a", mpp=0.5)
 
 
 def test_slides_are_found_by_their_names(cohort, fitted):
