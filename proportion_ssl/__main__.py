@@ -506,7 +506,9 @@ def _apply(options) -> int:
     if run.results:
         _print_percentages(run.results)
         print(f"Features: {segmenter.features_}")
-        print(f"Label maps, overlays, outlines for QuPath and slides.csv are in {options.output}")
+        is_drawn = any(one.overview is not None for one in run.results.values())
+        written = f"Label maps, {'overlays, ' * is_drawn}outlines for QuPath and slides.csv"
+        print(f"{written} are in {options.output}")
     for failure in run.failures.values():
         print(f"Problem: {failure}", file=sys.stderr)
     return FAILED if run.failures else DONE

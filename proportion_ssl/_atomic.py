@@ -24,8 +24,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Readers of ``path`` see the old file or the complete new one, even after a power failure. If the block
     raises, the temporary file is removed and the old file is kept.
+
+    Errors of the operating system name ``path``, not the temporary file; a folder that does not exist is
+    reported before the block begins.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        if path.parent.exists():
+            raise NotADirectoryError(
+                f"{str(path.parent)!r} is a file, so {path.name!r} cannot be in it."
+            )
+        raise FileNotFoundError(
+            f"folder {str(path.parent)!r} does not exist; create it first (to write {path.name!r})."
+        )
     owner = f"{_this_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{path.name}.{owner}.tmp")
     try:
@@ -33,6 +44,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # write the content to disk before renaming
         os.replace(temporary, path)
+    except OSError as error:
+        if str(error.filename) != str(temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,24 @@ def test_files_of_the_dead_are_removed_after_an_hour(tmp_path, dead):
     new = leave(tmp_path, f"{here}-{dead}-0011aabc", 0.9 * HOUR)
     remove_abandoned(tmp_path)
     assert not old.exists() and new.exists()
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = r"^folder 'nodir' does not exist; create it first \(to write 'u\.model'\)\.$"
+    with pytest.raises(FileNotFoundError, match=message), replacing("nodir/u.model"):
+        pytest.fail("nothing is computed")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"^'file' is a file, so"), replacing("file/u"):
+        pytest.fail("nothing is computed")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match=r" 'folder'$"), replacing("folder") as temporary:
+        temporary.touch()
+    with pytest.raises(FileNotFoundError, match=r" 'u'$"), replacing("u"):
+        pass
+    with pytest.raises(FileNotFoundError, match=r" 'other'$"), replacing("u"):
+        Path("other").read_bytes()
+    assert sorted(os.listdir()) == ["file", "folder"]
 
 
 def test_files_of_other_machines_are_kept_for_a_week(tmp_path):

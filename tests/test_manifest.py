@@ -209,6 +209,14 @@ def test_missing_files_are_named(write, text, message):
         load_cohort(write(text))
 
 
+def test_missing_slides_may_be_those_of_features(write):
+    """The remedy for a cohort of features is named where slides are missing, not where outlines are."""
+    with pytest.raises(FileNotFoundError, match=r"need_slides=False\).* --features"):
+        load_cohort(write(HEADER + "d.svs,,bag,50,50\n"))
+    with pytest.raises(FileNotFoundError, match=r"d\.geojson\.$"):
+        load_cohort(write(HEADER + "a.svs,d.geojson,labeled,50,50\n"))
+
+
 def test_missing_files_are_named_beside_other_problems(write):
     text = HEADER + "d.svs,,bag,50,50\na.svs,a.geojson,marked,50,50\n"
     with pytest.raises(ValueError, match=r"(?s)has role 'marked'.*file not found: .*d\.svs"):

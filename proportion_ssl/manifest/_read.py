@@ -36,6 +36,11 @@ from proportion_ssl.manifest._rules import (
 )
 from proportion_ssl.manifest._table import read_table
 
+FEATURES_ONLY = (
+    "\nIf you have features instead of the slides: load_cohort(..., need_slides=False); fit and the commands "
+    "take the folder of the features (features=, --features)."
+)
+
 
 def load_cohort(
     path: str | PathLike,
@@ -167,7 +172,9 @@ def load_cohort(
             f"{path} names files that do not exist (paths are absolute, or relative to the"
             " manifest's folder):"
         )
-        raise FileNotFoundError(_listed(start, [finding.message for finding in read.absent]))
+        text = _listed(start, [finding.message for finding in read.absent])
+        lacks_slides = need_slides and any(not path.exists() for path in cohort.slides["path"])
+        raise FileNotFoundError(text + FEATURES_ONLY * lacks_slides)
     if resolutions is not None:
         found = read_resolutions(resolutions)
         stated = cohort.slides["mpp"]

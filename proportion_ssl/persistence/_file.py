@@ -10,12 +10,11 @@ from safetensors.torch import save as tensor_bytes
 
 from proportion_ssl._version import __version__
 from proportion_ssl.persistence._errors import ModelFileError
+from proportion_ssl.persistence._kinds import KEY, MAX_HEADER
 
 FORMAT = "proportion_ssl model"
 VERSION = 2  # increase when files of the current version could no longer be read correctly
 READ = (1, 2)  # files of version 1 are upgraded by _version_1
-_KEY = "proportion_ssl"
-MAX_HEADER = 2**24  # bytes
 
 
 def pack(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bytes:
@@ -23,7 +22,7 @@ def pack(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bytes:
     document = {"format": FORMAT, "version": VERSION, "package": __version__, "model": described}
     text = json.dumps({**document, "sha256": digest(document, tensors)}, allow_nan=False)
     data = tensor_bytes(
-        tensors, {_KEY: text}
+        tensors, {KEY: text}
     )  # one key only: safetensors does not fix the order of several
     try:
         check_start(data[:9], len(data))
@@ -70,7 +69,7 @@ def unpack(data):
     check_start(data[:9], len(data))
     tensors = read_tensors(data)  # checks header and offsets against the length of the file
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    text = (header.get("__metadata__") or {}).get(_KEY)
+    text = (header.get("__metadata__") or {}).get(KEY)
     if text is None:
         raise ModelFileError("it is a safetensors file, but not one of proportion_ssl.save.")
     document = json.loads(text)

@@ -18,6 +18,7 @@ from proportion_ssl.nets.field_of_view import MultiFieldOfViewNet
 from proportion_ssl.nets.random_numbers import seeded
 from proportion_ssl.persistence._errors import ModelFileError
 from proportion_ssl.persistence._file import check_start, pack, unpack
+from proportion_ssl.persistence._kinds import is_segmenter_file
 from proportion_ssl.persistence._labels import build_log, describe_log, log_tensors
 from proportion_ssl.persistence._nets import (
     check_classes,
@@ -169,6 +170,10 @@ def load(path: str | os.PathLike[str]) -> Any:
         try:
             check_start(start, size)
         except ModelFileError as error:
+            if is_segmenter_file(path):
+                raise ModelFileError(
+                    f"{str(path)!r} is a file of SlideSegmenter.save; read it with SlideSegmenter.load."
+                ) from None
             raise ModelFileError(f"{str(path)!r} cannot be loaded: {error}") from error
         data = start + file.read(size - len(start))
     try:

@@ -20,6 +20,7 @@ from proportion_ssl.segmenter.slide_features import (
     SlideFeatures,
     is_feature_file,
     label_windows,
+    nominal_message,
     read_slide_features,
 )
 from proportion_ssl.segmenter.training import KEEP_THEM, OUTLINE_THEM
@@ -71,9 +72,10 @@ class CohortCheck:
     Attributes
     ----------
     slides : DataFrame
-        By slide id: ``role``, ``case``, ``width`` and ``height`` at level 0, ``mpp``, ``reader`` ("features"
-        for a feature file), ``n_patches`` with enough tissue, and ``error``, the reason why the slide cannot
-        be used (empty if it can).
+        By slide id: ``role``, ``case``, ``width`` and ``height`` at level 0, ``mpp``, ``is_nominal`` (whether
+        ``mpp`` is not stated but inferred from the nominal magnification), ``reader`` ("features" for a
+        feature file), ``n_patches`` with enough tissue, and ``error``, the reason why the slide cannot be
+        used (empty if it can).
     outlines : DataFrame
         By slide id and class name: ``area`` in square millimeters, ``n_patches`` with this label and enough
         tissue, and ``dropped``, the share of the area in windows without enough tissue.
@@ -190,11 +192,12 @@ def check_cohort(
     labeled slide whose outlines label no patch; no labeled slide; a class that only bags have. Problems that
     may follow from another reported error are left out.
 
-    Warnings: a resolution that differs from the magnification in the file by more than a factor of 1.5; a
-    resolution in the manifest that differs from that in the file by more than 2%; more than 5% of a class's
-    outlined area in windows that the tissue mask drops; a class without outlines and records, or with
-    outlines in one case only; fewer than two outlined cases, which cross-validation needs; no test slides;
-    test slides without outlines and proportions.
+    Warnings: resolutions of feature files that are inferred from the nominal magnification; a resolution that
+    differs from the magnification in the file by more than a factor of 1.5; a resolution in the manifest that
+    differs from that in the file by more than 2%; more than 5% of a class's outlined area in windows that the
+    tissue mask drops; a class without outlines and records, or with outlines in one case only; fewer than two
+    outlined cases, which cross-validation needs; no test slides; test slides without outlines and
+    proportions.
 
     Examples
     --------
@@ -271,6 +274,9 @@ def check_cohort(
             view.unknown.pop(column, None)
         problems += _slide_problems(name, cohort.slides.loc[name], view, cohort.classes)
     problems += _cohort_problems(cohort, views, bags_may_teach, rejected)
+    nominal = [name for name, view in views.items() if view.is_nominal]
+    if nominal:
+        problems.append(CohortProblem(None, nominal_message(nominal), False))
     problems.sort(key=lambda problem: not problem.fatal)
     return CohortCheck(
         _slide_table(cohort, views),
@@ -335,6 +341,7 @@ class _View:
     error: str = ""  # why it cannot be used
     dimensions: tuple[int, int] | None = None
     mpp: float = np.nan
+    is_nominal: bool = False  # mpp is inferred from the nominal magnification
     reader: str = ""
     magnification: float | None = None
     stated_mpp: float | None = None
@@ -355,6 +362,7 @@ def _look(entry: _Entry) -> _View:
             )
             view.dimensions, view.reader = stored.dimensions, "features"
             view.mpp = float(np.sqrt(stored.mpp[0] * stored.mpp[1]))
+            view.is_nominal = stored.is_nominal
             view.n_patches = len(stored.grid)
             _look_at_outlines(view, entry, stored, stored.full_grid(), stored.grid)
             return view
@@ -435,13 +443,24 @@ def _look_at_outlines(
 
 
 def _slide_table(cohort: Cohort, views: Mapping[str, _View]) -> pd.DataFrame:
-    columns = ["role", "case", "width", "height", "mpp", "reader", "n_patches", "error"]
+    columns = [
+        "role",
+        "case",
+        "width",
+        "height",
+        "mpp",
+        "is_nominal",
+        "reader",
+        "n_patches",
+        "error",
+    ]
     rows = [
         (
             cohort.slides.at[name, "role"],
             cohort.case_of(name),
             *(view.dimensions or (0, 0)),
             view.mpp,
+            view.is_nominal,
             view.reader,
             view.n_patches,
             view.error or view.outline_error,
@@ -517,6 +536,8 @@ def _as_text(table: pd.DataFrame) -> str:
             if name in table.columns
         }
     )
+    if "is_nominal" in shown.columns:
+        shown["mpp"] += shown.pop("is_nominal").map({True: " nominal", False: ""})
     return shown.to_string(sparsify=False)
 
 

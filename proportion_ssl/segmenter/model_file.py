@@ -21,6 +21,7 @@ from safetensors.numpy import save as tensor_bytes
 from proportion_ssl._atomic import replacing
 from proportion_ssl._version import __version__
 from proportion_ssl.persistence import ModelFileError
+from proportion_ssl.persistence._kinds import SEGMENTER_PART, is_classifier_file
 from proportion_ssl.pseudo_labels.recorded import INSTANCE_WEIGHT, UNKNOWN_DEVIATION
 from proportion_ssl.segmenter import stain_reference
 from proportion_ssl.segmenter.linear_predictor import LinearPredictor
@@ -29,7 +30,7 @@ from proportion_ssl.segmenter.prediction import Models
 FORMAT = "proportion_ssl segmenter"
 VERSION = 1  # increase when files of the current version could no longer be read correctly
 
-ABOUT, LINEAR, NETWORK = "segmenter.json", "linear.safetensors", "network.zip"
+ABOUT, LINEAR, NETWORK = SEGMENTER_PART, "linear.safetensors", "network.zip"
 MODELS = {"classifier": "classifier.safetensors", "proposer": "proposer.safetensors"}
 MAX_BYTES = {
     ABOUT: 2**24,
@@ -55,7 +56,7 @@ def write(segmenter: Any, path: str | PathLike, *, network: bool) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="proportion_ssl_") as folder, replacing(path) as target:
         members = _members(segmenter, Path(folder), network)
-        about = _describe(segmenter, members, network)
+        about = _describe(segmenter, members)
         with zipfile.ZipFile(target, "w") as archive:  # uncompressed: weights do not compress
             _add(archive, ABOUT, json.dumps(about, allow_nan=False, sort_keys=True).encode())
             for name, data in sorted(members.items()):
@@ -81,6 +82,10 @@ def read(cls: type, path: str | PathLike, *, embedder: Any) -> Any:
         raise FileNotFoundError(f"model file not found: {str(path)!r}.")
     if path.is_dir():
         raise ModelFileError(f"{str(path)!r} is a folder; give the file model.segmenter in it.")
+    if is_classifier_file(path):
+        raise ModelFileError(
+            f"{str(path)!r} is a classifier file of proportion_ssl.save; read it with proportion_ssl.load."
+        )
     try:
         about, members = _read_members(path)
         segmenter = _restore(cls, about, members)
@@ -123,8 +128,8 @@ def _members(segmenter, folder: Path, network: bool) -> dict[str, bytes]:
             )
             tensors[f"{name}.weights"] = np.ascontiguousarray(predictor.weights, dtype=np.float64)
     members[LINEAR] = tensor_bytes(tensors)
-    if network:
-        embedder: Any = getattr(segmenter, "embedder_", None)
+    embedder: Any = getattr(segmenter, "embedder_", None)
+    if network and embedder is not None:
         exported = getattr(embedder, "path", None) if hasattr(segmenter, "_network_file") else None
         if exported is not None:  # from a loaded file
             members[NETWORK] = Path(exported).read_bytes()
@@ -143,7 +148,7 @@ def _predictors(models: Models) -> dict[str, Any]:
     return {"classifier": models.classifier, "proposer": models.proposer}
 
 
-def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[str, Any]:
+def _describe(segmenter, members: Mapping[str, bytes]) -> dict[str, Any]:
     normalizer = segmenter.normalizer_
     predictors = _predictors(segmenter.models_)
     return {
@@ -168,7 +173,7 @@ def _describe(segmenter, members: Mapping[str, bytes], network: bool) -> dict[st
         "proportion_errors": _numbers(segmenter.proportion_errors_),
         "linear": [n for n, p in predictors.items() if isinstance(p, LinearPredictor)],
         "classifier_classes": segmenter.models_.learned,
-        "has_network": network,
+        "has_network": NETWORK in members,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }
 

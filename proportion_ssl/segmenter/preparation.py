@@ -164,7 +164,7 @@ class Preparation:
             name: labels for name, (_, labels) in read.results.items() if labels is not None
         }
         _warn_of_drops(outlined)
-        warn_of_nominal(slides.values())
+        warn_of_nominal([name for name, slide in slides.items() if slide.is_nominal])
         return CohortFeatures(cohort, slides, outlined, failures)
 
 

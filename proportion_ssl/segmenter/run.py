@@ -390,9 +390,9 @@ def _without_bags(data: CohortFeatures) -> CohortFeatures:
 def _save(segmenter: SlideSegmenter, path: Path) -> None:
     from proportion_ssl.embedding import NotInstalledError
 
-    has_network = hasattr(getattr(segmenter, "embedder_", None), "export")
+    can_export = hasattr(getattr(segmenter, "embedder_", None), "export")
     try:
-        segmenter.save(path, network=has_network)
+        segmenter.save(path, network=can_export)
     except NotInstalledError as error:
         segmenter.save(path, network=False)
         raise RuntimeError(
@@ -433,12 +433,14 @@ def _segment_test_slides(result, cohort: Cohort, data, options: RunOptions, feat
     if not names:
         print("No test slide: nothing to segment.", file=sys.stderr)
         return
-    run = result.segmenter.segment_cohort(
-        cohort,
-        options.output / SLIDES,
-        features=features,
-        slides=names,
-        reject_below=options.reject_below,
+    run, _ = (
+        result.segmenter._segment_cohort(  # reading the cohort has warned of nominal resolutions
+            cohort,
+            options.output / SLIDES,
+            features=features,
+            slides=names,
+            reject_below=options.reject_below,
+        )
     )
     result.segmentations = run.results
     result.problems += [f"slide {failure}" for failure in run.failures.values()]
@@ -758,7 +760,20 @@ def mean_and_spread(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     shown : DataFrame of str
+        Without scores that no fold has; "-" where only a system has none; without the deviation where only
+        one fold has the score.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> fold = {"system": "robust", "cases": "a", "patches": 9, "proportion_error": float("nan")}
+    >>> table = pd.DataFrame([{**fold, "fold": k, "mIoU": 0.5 + k / 10} for k in range(2)])
+    >>> mean_and_spread(table).loc["robust"].to_dict()
+    {'mIoU': '0.550 +- 0.071'}
     """
     groups = table.drop(columns=["fold", "cases", "patches"]).groupby("system", sort=False)
-    spread = groups.std().map("{:.3f}".format)
-    return groups.mean().map("{:.3f}".format) + " +- " + spread
+    mean, spread = groups.mean().dropna(axis=1, how="all"), groups.std()
+    shown = mean.map(lambda value: "-" if np.isnan(value) else f"{value:.3f}")
+    return shown + spread[mean.columns].map(
+        lambda value: "" if np.isnan(value) else f" +- {value:.3f}"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 CROPPED = (".mrxs", ".scn")
 """Formats in which often only a region is scanned; QuPath and others count pixels from its corner."""
+
+
+GIVE_MPP = "give mpp (column mpp of the manifest; for slides without a manifest mpp= or --mpp)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +225,7 @@ def _read_foreign(path: Path, name: str, mpp: float | None, image: Path | None) 
     if known_mpp is None:
         if stored.level0_magnification is None:
             raise FeatureFileError(
-                f"{path}: does not state the slide's microns per pixel; give mpp (column mpp of the manifest)"
+                f"{path}: does not state the slide's microns per pixel; {GIVE_MPP}"
             )
         nominal = magnification_to_mpp(stored.level0_magnification)
         known_mpp = (nominal, nominal)
@@ -247,16 +250,19 @@ def _read_foreign(path: Path, name: str, mpp: float | None, image: Path | None) 
     )
 
 
-def warn_of_nominal(slides: Iterable[SlideFeatures]) -> None:
-    """Warn of slides whose resolution is inferred from the nominal magnification."""
-    names = [slide.name for slide in slides if slide.is_nominal]
+def warn_of_nominal(names: Sequence[str]) -> None:
+    """Warn of the slides whose resolution is inferred from the nominal magnification, if there are any."""
     if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        logger.warning(
-            "the resolution of %s%s is not stated, so areas are computed from the nominal magnification; "
-            "give mpp (column mpp of the manifest) for exact areas",
-            *(", ".join(names[:3]), more),
-        )
+        logger.warning("%s", nominal_message(names))
+
+
+def nominal_message(names: Sequence[str]) -> str:
+    """Say that the resolution of slides is inferred from the nominal magnification, and what to do."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"the resolution of {', '.join(names[:3])}{more} is not stated, so areas are computed from the "
+        f"nominal magnification; for exact areas {GIVE_MPP}."
+    )
 
 
 def _magnification(stored: PatchFeatures) -> float:
@@ -270,22 +276,24 @@ def _magnification(stored: PatchFeatures) -> float:
 
 
 def _what_is_missing(stored: PatchFeatures) -> str:
-    known = f"is of {stored.program}, which states "
     if stored.locations is None and stored.mpp is not None:
         return "has no coordinates of its patches; give a file that has them"
     if stored.locations is None:
         return (
-            known
-            + "no coordinates, or coordinates in microns: the slide's microns per pixel are needed; give "
-            "mpp (column mpp of the manifest)"
+            "has no coordinates, or coordinates in microns, which need the slide's microns per pixel; "
+            f"{GIVE_MPP}"
         )
     if stored.patch_size is None:
-        return known + "no size of the patches in pixels; give h5 files with 'patch_size'"
-    return (
-        known
-        + "no resolution of the patches: the slide's microns per pixel are needed; give mpp (column mpp "
-        "of the manifest)"
-    )
+        return (
+            "has features and coordinates but no patch size; give h5 files with the attribute 'patch_size', "
+            "or put the folder 'patches' of CLAM beside the folder of the features"
+        )
+    if stored.patch_size_level0 is None and stored.mpp is not None:
+        return (
+            f"has patches of {stored.patch_size} pixels at an unknown level; give h5 files with the "
+            "attributes 'patch_level' and 'downsample' (CLAM) or 'patch_size_level0' (TRIDENT)"
+        )
+    return f"does not state the resolution of its patches or of the slide; {GIVE_MPP}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,6 +101,10 @@ class SlideSegmentation:
     used_record: bool = False
     proportion_errors: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        found = f"predominant class {self.predominant!r}" if self.predominant else "no cancer"
+        return f"SlideSegmentation({self.name!r}, {len(self.labels)} cells, {found})"
+
     @property
     def cancer_classes(self) -> list[str]:
         """Classes without "non-cancer"."""

@@ -546,10 +546,12 @@ class SlideSegmenter(BaseEstimator):
         recorded = None if proportions is None else self._check_record(proportions, name)
         if is_feature_file(path):
             data = read_slide_features(path, name, mpp=mpp)
+            warn_of_nominal([name] * data.is_nominal)
             return self._segment(data, None, recorded, reject_below)
         if features is not None and is_foreign_folder(features):
             stored = feature_file_of(name, features)
             data = read_slide_features(stored, name, mpp=mpp, image=path)
+            warn_of_nominal([name] * data.is_nominal)
             overview = _overview(path, mpp) if path.exists() else None
             return self._segment(data, overview, recorded, reject_below)
         overview = _overview(path, mpp)
@@ -599,6 +601,30 @@ class SlideSegmenter(BaseEstimator):
             ``results``: :class:`~proportion_ssl.segmenter.SlideSegmentation` by slide; ``failures``:
             slides that could not be segmented.
         """
+        run, nominal = self._segment_cohort(
+            cohort,
+            output,
+            features=features,
+            slides=slides,
+            proportions=proportions,
+            mpp=mpp,
+            reject_below=reject_below,
+        )
+        warn_of_nominal(nominal)
+        return run
+
+    def _segment_cohort(
+        self,
+        cohort,
+        output,
+        *,
+        features=None,
+        slides=None,
+        proportions=None,
+        mpp=None,
+        reject_below=None,
+    ) -> tuple[CohortRun, list[str]]:
+        """As :meth:`segment_cohort`; also the names of the slides whose resolution is nominal."""
         check_is_fitted(self, "classes_")
         entries = _entries(cohort, slides, proportions, mpp, features)
         output = Path(output)
@@ -622,13 +648,15 @@ class SlideSegmenter(BaseEstimator):
                 record = None if record is None else self._check_record(record, entry.name)
                 segmentation = self._segment(data, overview, record, reject_below, entry.use_record)
                 segmentation.write(output)
-                return segmentation
+                return segmentation, data.is_nominal
 
             left = {name: entry for name, entry in entries.items() if name not in run.failures}
             written = process_slides(left, write, on_error="skip", verbose=self.verbose)
-        if written.results:
-            write_table(output / "slides.csv", [one.row() for one in written.results.values()])
-        return CohortRun(written.results, {**run.failures, **written.failures})
+        results = {name: segmentation for name, (segmentation, _) in written.results.items()}
+        if results:
+            write_table(output / "slides.csv", [one.row() for one in results.values()])
+        nominal = [name for name, (_, is_nominal) in written.results.items() if is_nominal]
+        return CohortRun(results, {**run.failures, **written.failures}), nominal
 
     def _embed(self, paths, folder, mpp) -> CohortRun:
         """Features of new slides, with the settings of the fit."""
@@ -653,7 +681,6 @@ class SlideSegmenter(BaseEstimator):
         self, slide, overview, recorded, reject_below, use_record=True
     ) -> SlideSegmentation:
         check_made_by(slide, self.made_by_, "those of the fit")
-        warn_of_nominal([slide])
         segmentation = segment_features(
             slide,
             self.models_,
@@ -819,12 +846,14 @@ class SlideSegmenter(BaseEstimator):
         network : bool, default=True
             Whether the file contains the network, exported for OpenVINO, so that applying the
             model needs neither torch nor weights. False: the file contains only the fingerprint of the
-            embedder, and ``load`` needs the same embedder.
+            embedder, and ``load`` needs the same embedder. A segmenter without ``embedder_``, such as one
+            fitted on feature files, has no network to write; its file segments feature files of the same
+            kind.
 
         Raises
         ------
         proportion_ssl.embedding.NotInstalledError
-            If `network` is True and OpenVINO is not installed.
+            If `network` is True, the segmenter has an embedder, and OpenVINO is not installed.
         TypeError, ValueError
             If a part cannot be written: an embedder without ``export``, or a normalizer or classifier
             of another package. The message names it.

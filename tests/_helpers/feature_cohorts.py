@@ -1,9 +1,10 @@
 """A cohort of which only features, outlines and records are there, as other programs leave it."""
 
+import h5py
 import numpy as np
 import pandas as pd
 from cohorts import PATCH, N, layout, write_outlines
-from foreign_features import write_clam_features, write_stamp, write_trident
+from foreign_features import write_clam_coords, write_clam_features, write_stamp, write_trident
 
 MPP = 4.0
 MEANS = {"acinar": 0, "solid": 1, "non-cancer": 2}
@@ -35,6 +36,19 @@ def clam_file(path, features, cells):
 
 
 WRITERS = {"TRIDENT": trident_file, "STAMP": stamp_file, "CLAM": clam_file}
+
+
+def add_clam_patches(features):
+    """CLAM's folder ``patches`` beside that of the features: coordinates with their attributes."""
+    patches = features.parent / "patches"
+    patches.mkdir()
+    for path in features.glob("*.h5"):
+        with h5py.File(path) as file:
+            coords = file["coords"][:]
+        side = N * PATCH
+        write_clam_coords(
+            patches / path.name, coords, patch_size=PATCH, level_dim=np.array([side, side])
+        )
 
 
 def write_feature_cohort(folder, *, program="TRIDENT", mpp=False, prefix="case.", suffix=".svs"):

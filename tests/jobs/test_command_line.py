@@ -16,6 +16,7 @@ from slide_files import write_slide
 
 from proportion_ssl.__main__ import DONE, FAILED, WRONG_INPUT, main
 from proportion_ssl.segmenter import cross_validation
+from proportion_ssl.segmenter.run import mean_and_spread
 from proportion_ssl.slides import read_annotations
 
 pytestmark = pytest.mark.slow
@@ -55,6 +56,7 @@ def test_run_then_apply(tmp_path, quick, capsys):
     assert run(manifest, output) == DONE
     printed = capsys.readouterr()
     assert "Cross-validation over outlined cases" in printed.out and "fit ..." in printed.err
+    assert " +- " in printed.out and "nan" not in printed.out, "outlined cases have no record"
     table = pd.read_csv(output / "test.csv", index_col="system")
     assert table.index.tolist() == ["supervised", "published", "robust"]
     assert table.loc["robust", "mIoU"] > 0.9
@@ -88,6 +90,7 @@ def test_run_then_apply(tmp_path, quick, capsys):
     assert main(arguments) == DONE
     printed = capsys.readouterr().out
     assert "recorded" not in printed and " / " not in printed
+    assert "Label maps, overlays, outlines for QuPath and slides.csv are in" in printed
     here, applied = (
         pd.read_csv(folder / "slides.csv", index_col="slide").loc["test_9"]
         for folder in (output / "slides", there)
@@ -109,6 +112,14 @@ def test_run_then_apply(tmp_path, quick, capsys):
     records.write_text("slide,acinar,solid\ntest_09,90,10\n")
     assert main([*arguments, "--proportions", str(records)]) == WRONG_INPUT
     assert "has no record of test_9; it has records of test_09" in capsys.readouterr().err
+
+
+def test_scores_that_no_fold_or_only_one_has():
+    folds = {"fold": [1, 2] * 2, "cases": "a", "patches": 9, "system": [*"aabb"]}
+    scores = {"mIoU": [0.5, 0.7, 0.5, 0.5], "PC": [np.nan, np.nan, np.nan, 0.25], "error": np.nan}
+    shown = mean_and_spread(pd.DataFrame({**folds, **scores}))
+    assert shown.loc["a"].to_dict() == {"mIoU": "0.600 +- 0.141", "PC": "-"}
+    assert shown.loc["b"].to_dict() == {"mIoU": "0.500 +- 0.000", "PC": "0.250"}
 
 
 @pytest.mark.slow
@@ -314,8 +325,15 @@ def test_check(tmp_path, capsys):
 
 def test_check_of_features_of_another_program(tmp_path, capsys):
     manifest, features = write_feature_cohort(tmp_path / "cohort", program="TRIDENT")
-    assert main(["check", str(manifest), "--features", str(features)]) == DONE
-    assert "0 errors" in capsys.readouterr().out
+    check = ["check", str(manifest), "--features", str(features)]
+    assert main(check) == DONE
+    printed = capsys.readouterr().out
+    assert "0 errors, 1 warning\nWarning: the resolution of case.labeled_0, " in printed
+    assert re.search(r"case\.bag_4 +bag +case\.bag_4 +384 +384 +4 nominal +features +100", printed)
+    pd.read_csv(manifest).assign(mpp=4.0).to_csv(tmp_path / "cohort" / "measured.csv", index=False)
+    assert main(["check", str(tmp_path / "cohort" / "measured.csv"), *check[2:]]) == DONE
+    printed = capsys.readouterr().out
+    assert "0 errors, 0 warnings" in printed and "nominal" not in printed
     wrong = str(tmp_path / "typo")
     for command, message in (
         (["check"], f"folder of features not found: {wrong}"),

@@ -1,7 +1,6 @@
 """The pages about other tools: their code runs on files laid out as those tools write them."""
 
 import re
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +10,8 @@ import pandas as pd
 import pytest
 import shapely
 import torch
-from cohorts import PATCH
-from feature_cohorts import write_feature_cohort
-from foreign_features import write_clam_coords, write_eva, write_slideflow, write_torchmil
+from feature_cohorts import add_clam_patches, write_feature_cohort
+from foreign_features import write_eva, write_slideflow, write_torchmil
 from sklearn.linear_model import LogisticRegression
 
 from proportion_ssl.__main__ import DONE, main
@@ -43,17 +41,14 @@ def trident(folder):
 
 
 def clam(folder):
-    """Features without attributes as tensors, coordinates with attributes beside."""
+    """Features without attributes, also as tensors, and coordinates with attributes beside."""
     cohort(folder, "CLAM", "clam/h5_files", mpp=True)
-    for name in ("patches", "pt_files"):
-        (folder / "clam" / name).mkdir()
+    add_clam_patches(folder / "clam" / "h5_files")
+    (folder / "clam" / "pt_files").mkdir()
     for path in sorted((folder / "clam" / "h5_files").iterdir()):
         with h5py.File(path) as file:
-            features, coords = file["features"][:], file["coords"][:]
+            features = file["features"][:]
         torch.save(torch.from_numpy(features), folder / "clam" / "pt_files" / f"{path.stem}.pt")
-        size = {"patch_size": PATCH, "level_dim": np.array([500, 500])}
-        write_clam_coords(folder / "clam" / "patches" / path.name, coords, **size)
-    shutil.rmtree(folder / "clam" / "h5_files")
 
 
 def stamp(folder):
@@ -118,7 +113,7 @@ def test_page(page, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_one_command_from_features_to_maps(tmp_path, monkeypatch, capsys):
+def test_one_command_from_features_to_maps(tmp_path, monkeypatch, capsys, caplog):
     """And new slides by their names alone."""
     manifest = cohort(tmp_path, "TRIDENT", TRIDENT)
     monkeypatch.chdir(tmp_path)
@@ -134,7 +129,17 @@ def test_one_command_from_features_to_maps(tmp_path, monkeypatch, capsys):
     scores = pd.read_csv("out/test.csv")
     assert scores["mIoU"].iloc[0] > 0.85
     assert "features of uni_v1 from files" in capsys.readouterr().out
+    nominal = [text for text in caplog.messages if "the resolution of" in text]
+    assert len(nominal) == 1 and "case.labeled_2 and 8 more is not stated" in nominal[0]
+    caplog.clear()
     model = "out/model.segmenter"
-    names = ["elsewhere/case.test_9.svs", "--output", "new"]
+    names = ["elsewhere/case.test_9.svs", "elsewhere/case.test_10.svs", "--output", "new"]
     assert main(["apply", model, *names, *features]) == DONE
+    (nominal,) = caplog.messages
+    assert "of case.test_9, case.test_10 is not stated" in nominal and "--mpp" in nominal
+    printed = capsys.readouterr().out
+    assert "Label maps, outlines for QuPath and slides.csv are in new" in printed
+    assert not list(Path("new").glob("*.png"))
+    assert main(["apply", model, *names, *features, "--mpp", "4"]) == DONE
+    assert len(caplog.messages) == 1, "no further one"
     assert read_annotations("new/case.test_9.geojson")

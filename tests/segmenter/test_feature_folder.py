@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from cohorts import CLASSES, PATCH, N, layout, write_one
-from feature_cohorts import slide_features, write_feature_cohort
-from foreign_features import write_trident
+from feature_cohorts import add_clam_patches, slide_features, write_feature_cohort
+from foreign_features import write_clam_features, write_trident
 from numpy.testing import assert_allclose, assert_array_equal
 
 from proportion_ssl import (
@@ -63,6 +63,8 @@ def test_segmented_without_slides(cohort, fitted, tmp_path):
         regions = read_annotations(tmp_path / f"{name}.geojson")
         areas = {r.class_name: r.geometry.area / PATCH**2 for r in reversed(regions)}
         assert set(areas) == {*CLASSES, "non-cancer"}
+    shown = "SlideSegmentation('case.test_10', 100 cells, predominant class 'solid')"
+    assert repr(segmentation) == shown
     assert fitted.features_ == "features of uni_v1 from files, 32 pixels at 2.5x"
     assert fitted.evaluate(manifest, features=features).pooled["mIoU"] > 0.9
 
@@ -80,6 +82,28 @@ def test_the_nominal_resolution_is_said_to_be_one(cohort, fitted, caplog):
     assert ratio == pytest.approx((4.2 / 4.0) ** 2)
 
 
+def test_the_nominal_resolution_is_said_once_for_all_slides(cohort, fitted, tmp_path, caplog):
+    manifest, features = cohort
+    run = fitted.segment_cohort(manifest, tmp_path, features=features)
+    assert repr(run) == "CohortRun(2 results, 0 failures)"
+    (record,) = caplog.records
+    assert "the resolution of case.test_9, case.test_10 is not stated" in record.getMessage()
+    assert "column mpp of the manifest" in record.getMessage() and "--mpp" in record.getMessage()
+
+
+def test_patches_of_an_unknown_level(tmp_path):
+    """A size in pixels is not enough, and the resolution of the slide is not what is missing."""
+    (tmp_path / "h5_files").mkdir()
+    path = tmp_path / "h5_files" / "a.h5"
+    write_clam_features(path, *(np.ones((2, 3), "f4"), [[0, 0], [0, 256]]))
+    with h5py.File(path, "a") as file:
+        file["coords"].attrs["patch_size"] = 64
+    with pytest.raises(
+        ValueError, match=r"a\.h5: has patches of 64 pixels at an unknown level; give"
+    ):
+        read_slide_features(path, "a", mpp=0.5)
+
+
 def test_slides_are_found_by_their_names(cohort, fitted):
     _, features = cohort
     by_name = fitted.segment("elsewhere/case.test_9.svs", features=features)
@@ -91,9 +115,13 @@ def test_slides_are_found_by_their_names(cohort, fitted):
 
 
 def test_a_saved_model_segments_the_files(cohort, fitted, tmp_path):
+    """There is no network to save."""
     _, features = cohort
-    fitted.save(tmp_path / "model.segmenter", network=False)
+    fitted.save(tmp_path / "model.segmenter")
     loaded = SlideSegmenter.load(tmp_path / "model.segmenter")
+    loaded.save(tmp_path / "again.segmenter")
+    files = [tmp_path / f"{name}.segmenter" for name in ("model", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
     path = features / "case.test_10.h5"
     expected = fitted.segment(path).probabilities
     assert_allclose(loaded.segment(path).probabilities, expected, atol=1e-6)
@@ -103,7 +131,7 @@ def test_a_saved_model_segments_the_files(cohort, fitted, tmp_path):
 @pytest.mark.parametrize("program", ["STAMP", "CLAM"])
 def test_other_programs_need_the_resolution(program, tmp_path, fitted):
     manifest, features = write_feature_cohort(tmp_path / "a", program=program, mpp=True)
-    if program == "CLAM":  # sizes are in the files of coordinates
+    if program == "CLAM":
         add_clam_patches(features)
     segmenter = quick().fit(manifest, features=features)
     run = segmenter.segment_cohort(manifest, tmp_path / "out", features=features)
@@ -117,11 +145,23 @@ def test_other_programs_need_the_resolution(program, tmp_path, fitted):
         quick().fit(manifest, features=features)
 
 
-def add_clam_patches(features):
-    """Attributes of CLAM's ``patches``, as TRIDENT copies them into its features."""
-    for path in features.glob("*.h5"):
-        with h5py.File(path, "a") as file:
-            file["coords"].attrs.update({"patch_size": PATCH, "patch_level": 0})
+def test_the_root_folder_of_clam(tmp_path):
+    """``h5_files`` is preferred; the size of the patches is in ``patches``."""
+    manifest, features = write_feature_cohort(tmp_path / "cohort", program="CLAM", mpp=True)
+    root = tmp_path / "clam"
+    root.mkdir()
+    features = features.rename(root / "h5_files")
+    add_clam_patches(features)
+    data = read_training_data(manifest, root)
+    assert data.cohort.failures == {} and set(data.y) == set(CLASSES)
+    slide = next(iter(data.cohort.slides.values()))
+    assert (slide.program, slide.grid.size, slide.dimensions) == (
+        *("CLAM", (PATCH, PATCH)),
+        (N * PATCH, N * PATCH),
+    )
+    shutil.rmtree(root / "patches")
+    with pytest.raises(ValueError, match="has features and coordinates but no patch size"):
+        read_training_data(manifest, root)
 
 
 @pytest.mark.slow

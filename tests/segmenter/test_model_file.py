@@ -13,6 +13,7 @@ from cohorts import Texture
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 
+import proportion_ssl
 from proportion_ssl import PatchEmbedder, SlideSegmenter
 from proportion_ssl.persistence import ModelFileError
 
@@ -166,6 +167,31 @@ def test_truncated_and_foreign_files(path, tmp_path):
             SlideSegmenter.load(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         SlideSegmenter.load(tmp_path / "none")
+
+
+def test_the_other_kind_of_model_file_is_named(fitted, path, tmp_path):
+    classifier = tmp_path / "R.model"
+    proportion_ssl.save(fitted.classifier_, classifier)
+    with pytest.raises(
+        ModelFileError, match=r"R\.model' is a classifier file .*proportion_ssl\.load"
+    ):
+        SlideSegmenter.load(classifier)
+    with pytest.raises(
+        ModelFileError, match=r"is a file of SlideSegmenter\.save; .*SlideSegmenter\.load"
+    ):
+        proportion_ssl.load(path)
+    torch.save({"weight": torch.ones(2)}, tmp_path / "torch.pt")
+    with pytest.raises(ModelFileError, match="looks like a pickle, joblib or torch file"):
+        proportion_ssl.load(tmp_path / "torch.pt")
+
+
+def test_a_folder_that_does_not_exist(fitted, tmp_path):
+    for write in (
+        lambda path: fitted.save(path, network=False),
+        lambda path: proportion_ssl.save(fitted.classifier_, path),
+    ):
+        with pytest.raises(FileNotFoundError, match=r"^folder '.*nodir' does not exist; create it"):
+            write(tmp_path / "nodir" / "u.model")
 
 
 def test_flipped_bits_are_noticed(path, tmp_path):

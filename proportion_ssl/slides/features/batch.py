@@ -64,6 +64,9 @@ class CohortRun:
     results: dict[str, Any]
     failures: dict[str, SlideFailure]
 
+    def __repr__(self) -> str:
+        return f"CohortRun({len(self.results)} results, {len(self.failures)} failures)"
+
     def check(self, on_error: str) -> None:
         """Raise :class:`CohortError` if slides failed and `on_error` is "raise"."""
         if self.failures and on_error == "raise":

@@ -293,8 +293,10 @@ def read_features(
         Microns per level-0 pixel of the slide, for files that do not state them: all but those of this
         package.
     coords : path-like or ndarray of shape (n_patches, 2), optional
-        Coordinates for a file without any. Default: a file of the same name in the folder ``coords``
-        (torchmil) or ``patches`` (CLAM) beside the folder of the features.
+        Coordinates of the patches, or a file that holds them and may state the size of the patches. They must
+        be equal to those in `path`, if it has any. Default: a file of the same name in the folder ``coords``
+        (torchmil) or ``patches`` (CLAM) beside the folder of the features, if `path` lacks coordinates or
+        (CLAM) the size of the patches.
 
     Returns
     -------
@@ -305,16 +307,16 @@ def read_features(
     ------
     FeatureFileError
         If the file is truncated, incomplete or not of this layout, holds values that are not
-        finite, has attributes that contradict each other, or was made with other settings than expected; a
-        ``ValueError`` that names file and remedy.
+        finite, has attributes that contradict each other, was made with other settings than expected, or has
+        other coordinates than `coords`; a ``ValueError`` that names file and remedy.
 
     Notes
     -----
     Features and coords may have a leading axis of length 1, as in published collections.
 
     The size of a patch in level-0 pixels is TRIDENT's ``patch_size_level0``, CLAM's ``patch_size`` times
-    ``downsample`` (1 at ``patch_level`` 0; feature files of CLAM often have neither), or the side in microns
-    of STAMP (``tile_size_um``) and slideflow (``tile_um``) divided by `mpp`. slideflow's coordinates are
+    ``downsample`` (1 at ``patch_level`` 0; both are in ``patches`` only), or the side in microns of
+    STAMP (``tile_size_um``) and slideflow (``tile_um``) divided by `mpp`. slideflow's coordinates are
     those of centers. Without `mpp` the resolution of TRIDENT's patches is nominal: 10 microns divided by
     ``target_magnification``.
 

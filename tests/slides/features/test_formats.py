@@ -72,9 +72,12 @@ def test_clam_features_with_the_coordinates_of_another_folder(tmp_path, features
     (tmp_path / "h5_files").mkdir()
     (tmp_path / "patches").mkdir()
     path = write_clam_features(tmp_path / "h5_files" / "a.h5", features, cells * 256)
-    stored = read_features(path)
+    stored = read_features(path, mpp=0.5)
     np.testing.assert_array_equal(stored.features, features)
-    assert (stored.program, stored.patch_size_level0) == ("features and coords", None)
+    assert (stored.program, stored.patch_size_level0, stored.grid) == (
+        *("features and coords", None),
+        None,
+    )
     patches = write_clam_coords(tmp_path / "patches" / "a.h5", cells * 256)
     places = read_features(patches, mpp=0.5)
     assert places.features.shape == (6, 0) and places.n_features == 0
@@ -83,11 +86,54 @@ def test_clam_features_with_the_coordinates_of_another_folder(tmp_path, features
         (60000, 40000),
     )
     (tmp_path / "pt_files").mkdir()
-    torch.save(torch.from_numpy(features), tmp_path / "pt_files" / "a.pt")
-    stored = read_features(tmp_path / "pt_files" / "a.pt", mpp=0.5)
-    np.testing.assert_array_equal(stored.features, features)
-    np.testing.assert_array_equal(stored.grid.boxes, places.grid.boxes)
-    assert stored.name == "a" and stored.patch_size == 256
+    tensors = tmp_path / "pt_files" / "a.pt"
+    torch.save(torch.from_numpy(features), tensors)
+    elsewhere = write_clam_features(tmp_path / "a.h5", features, cells * 256)
+    for place, coords in ((path, None), (tensors, None), (path, patches), (elsewhere, patches)):
+        stored = read_features(place, mpp=0.5, coords=coords)
+        np.testing.assert_array_equal(stored.features, features)
+        np.testing.assert_array_equal(stored.grid.boxes, places.grid.boxes)
+        assert (stored.name, stored.patch_size, stored.dimensions) == ("a", 256, (60000, 40000))
+        assert stored.program == "CLAM"
+    assert read_features(elsewhere, mpp=0.5).grid is None
+
+
+def test_clam_patches_of_a_lower_level(tmp_path, features, cells):
+    for name in ("h5_files", "patches"):
+        (tmp_path / name).mkdir()
+    path = write_clam_features(tmp_path / "h5_files" / "a.h5", features, cells * 1024)
+    level = {"patch_level": 1, "downsample": (4.0, 4.0)}
+    write_clam_coords(tmp_path / "patches" / "a.h5", cells * 1024, **level)
+    stored = read_features(path, mpp=0.25)
+    assert (stored.patch_size, stored.patch_size_level0, stored.grid.mpp) == (256, 1024, 1.0)
+    np.testing.assert_array_equal(stored.grid.cells, cells[:, ::-1])
+
+
+def test_coordinates_of_other_patches_are_refused(tmp_path, features, cells):
+    for name in ("h5_files", "patches"):
+        (tmp_path / name).mkdir()
+    path = write_clam_features(tmp_path / "h5_files" / "a.h5", features, cells * 256)
+    patches = write_clam_coords(tmp_path / "patches" / "a.h5", cells[::-1] * 256)
+    differ = r"h5_files/a\.h5: its own coords differ from those in .*patches/a\.h5: patch 0 is at "
+    for coords in (None, patches):
+        with pytest.raises(
+            FeatureFileError, match=differ + r"\[256, 512\] and \[512, 1280\]; give"
+        ):
+            read_features(path, coords=coords)
+    assert read_features(path, coords=cells * 256).locations.tolist() == (cells * 256).tolist()
+    write_clam_coords(patches, cells[:4] * 256)
+    with pytest.raises(
+        FeatureFileError, match=r"coords of shape \(4, 2\) and type int64 in .*patches"
+    ):
+        read_features(path)
+
+
+def test_sizes_in_two_files_must_agree(tmp_path, features, cells):
+    path = write_trident(tmp_path / "a.h5", features, cells * 512)
+    patches = write_clam_coords(tmp_path / "b.h5", cells * 512)
+    message = r"a\.h5: states 512 level-0 pixels as the side of a patch, but .*b\.h5 states 256"
+    with pytest.raises(FeatureFileError, match=message):
+        read_features(path, coords=patches)
 
 
 def test_clam_cuts_each_tissue_piece_on_a_lattice_of_its_own(tmp_path):
@@ -180,8 +226,11 @@ def test_coordinates_by_hand(tmp_path, features, cells):
     patches = write_clam_coords(tmp_path / "b.h5", cells * 256)
     assert read_features(tmp_path / "a.npy", coords=patches, mpp=0.25).grid.mpp == 0.25
     own = write_trident(tmp_path / "c.h5", features, cells * 512)
-    with pytest.raises(FeatureFileError, match=r"c\.h5: has coordinates of its own"):
+    with pytest.raises(
+        FeatureFileError, match=r"c\.h5: its own coords differ from those in coords="
+    ):
         read_features(own, coords=cells)
+    assert read_features(own, coords=cells * 512).encoder == "uni_v1"
 
 
 def test_names_of_feature_files():

@@ -12,6 +12,7 @@ from proportion_ssl.slides.features._errors import FeatureFileError
 from proportion_ssl.slides.features.formats.stored import PatchFacts, StoredFeatures
 from proportion_ssl.slides.features.rows import LoadedRows, MappedRows
 
+PROGRAM = "numpy"
 FEATURES, COORDS = ("features", "feats", "embeddings"), ("coords", "coordinates", "locations")
 
 
@@ -31,7 +32,7 @@ def read_npy(path: Path) -> StoredFeatures:
         )
     shape = (int(table.shape[0]), int(table.shape[1]))
     return StoredFeatures(
-        "numpy", MappedRows(str(path), values.dtype.str, offset, shape), None, PatchFacts()
+        PROGRAM, MappedRows(str(path), values.dtype.str, offset, shape), None, PatchFacts()
     )
 
 
@@ -40,7 +41,7 @@ def read_npz(path: Path) -> StoredFeatures:
     features, coords = load_npz(path)
     shape = (int(features.shape[0]), int(features.shape[1]))
     rows = LoadedRows(str(path), _load_features, shape, features.nbytes)
-    return StoredFeatures("numpy", rows, coords, PatchFacts())
+    return StoredFeatures(PROGRAM, rows, coords, PatchFacts())
 
 
 def load_npz(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:

@@ -60,6 +60,12 @@ class PatchFacts:
     encoder: str | None = None
     name: str | None = None
 
+    @property
+    def has_side(self) -> bool:
+        """Whether the side of a patch on the slide is stated, in any unit."""
+        is_scaled = self.size is not None and self.magnification is not None
+        return is_scaled or self.side_level0 is not None or self.side_um is not None
+
     def made_by(self) -> dict[str, Any]:
         """What must be equal in the files that are used together."""
         return {

@@ -14,6 +14,8 @@ from proportion_ssl.slides.features.formats.arrays import as_table
 from proportion_ssl.slides.features.formats.stored import PatchFacts, StoredFeatures
 from proportion_ssl.slides.features.rows import LoadedRows
 
+PROGRAM = "PyTorch"
+
 
 def read(path: Path) -> StoredFeatures:
     """Describe a file of tensors; what lies beside it says whose it is.
@@ -25,7 +27,7 @@ def read(path: Path) -> StoredFeatures:
         without running code of the file.
     """
     features = load_tensor(str(path))
-    coords, facts, program = None, PatchFacts(), "PyTorch"
+    coords, facts, program = None, PatchFacts(), PROGRAM
     for neighbor in (slideflow, eva):
         if neighbor.matches(path):
             program, (coords, facts) = neighbor.PROGRAM, neighbor.beside(path)
