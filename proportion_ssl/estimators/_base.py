@@ -201,7 +201,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         except ValueError:
             _name_bag_that_is_not_finite(bags)
             raise
-        if not self.is_images_:
+        if not self.is_images_ and not _stays_in_files(bags.X):
             warn_if_scaled_differently(X, bags)
         return bags
 

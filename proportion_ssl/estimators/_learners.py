@@ -49,7 +49,7 @@ HARM = -1.645
 CLEAR = 3.0
 
 #: Share of the accuracy above chance that may be lost on held-out patches of unknown slides.
-MOST_LOST = 1 / 3
+MOST_LOST = 0.5
 
 #: Minimum number of bags to test whether their records are informative, and maximum number used.
 FEWEST_JUDGED, MOST_JUDGED = 10, 500
@@ -596,7 +596,7 @@ def mix_up_classes(before: np.ndarray, after: np.ndarray, codes: np.ndarray) -> 
     Returns
     -------
     harm : bool
-        True if balanced accuracy loses more than a third of what it was above chance, or if exchanging
+        True if balanced accuracy loses more than half of what it was above chance, or if exchanging
         classes improves the predictions; in both cases only if the change is more than three standard errors,
         with instances as independent.
 

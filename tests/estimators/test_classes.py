@@ -220,7 +220,7 @@ def test_sparse_features_are_refused_with_what_to_do(model, sparse):
         model.fit(sparse(DATA.X_labeled), Y)
     for parts in ([sparse(DATA.bags.X)], [sparse(DATA.bags.X), sparse(DATA.bags.X)]):
         with pytest.raises(TypeError, match=r"X of the bags is a sparse matrix.*toarray\(\)"):
-            model.fit(DATA.X_labeled, Y, parts, table().iloc[: len(parts)])
+            model.fit(DATA.X_labeled, Y, parts, DATA.bags.proportions[: len(parts)])
     with pytest.raises(TypeError, match=r"X of the bags is a sparse matrix.*toarray\(\)"):
         Bags(sparse(DATA.bags.X), DATA.bags.index)
     model.fit(DATA.X_labeled, Y)

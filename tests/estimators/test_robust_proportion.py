@@ -308,8 +308,11 @@ def test_instances_that_overflow_are_refused_in_fit_and_prediction(data, monkeyp
     monkeypatch.setattr(_projection, "N_SAMPLE", 100)
     far = data.bags.X.copy()
     far[5] = 3.3e38
-    with pytest.raises(
-        ValueError, match=r"An instance has a feature of size 3.3e\+38|Feature . has mean"
+    with (
+        pytest.warns(UserWarning, match="unlike those of"),
+        pytest.raises(
+            ValueError, match=r"An instance has a feature of size 3.3e\+38|Feature . has mean"
+        ),
     ):
         fit(data, data.bags.with_instances(far))
 
