@@ -568,6 +568,7 @@ def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.nd
             f"cells of {what} has shape {cells.shape} and type {cells.dtype}; give row and column of each "
             f"of the {n_patches} patches as whole numbers, shape ({n_patches}, 2)."
         )
+    cells = cells.astype(np.int64)
     names = np.zeros(n_patches, dtype=int) if groups is None else np.asarray(groups)
     if len(names) != n_patches:
         raise ValueError(
@@ -592,7 +593,7 @@ def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.nd
             f"{what}: slide {names.tolist()[slide[at]]!r} has {n_there.max()} patches in row {cells[at, 0]}, "
             f"column {cells[at, 1]}; give the slide of each patch as groups, and one patch per cell."
         )
-    return slide, cells.astype(np.int64)
+    return slide, cells
 
 
 def slides_of_bags(bags: Bags, bag_cells: Any) -> tuple[np.ndarray, np.ndarray]:

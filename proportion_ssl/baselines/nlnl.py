@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
+from sklearn.utils import column_or_1d
 from skorch import NeuralNet
 
 from proportion_ssl._sklearn import Interval
@@ -234,7 +235,7 @@ def doubtful_labels(X: Any, y: Any, *, estimator: NLNLClassifier | None = None) 
     """
     model = NLNLClassifier(random_state=0) if estimator is None else clone(estimator)
     model.fit(X, y)
-    probabilities, given = model.label_probabilities_, np.asarray(y)
+    probabilities, given = model.label_probabilities_, column_or_1d(y)
     rows = np.arange(len(given))
     of_label = probabilities[rows, np.searchsorted(model.classes_, given)]
     table = pd.DataFrame(

@@ -227,8 +227,14 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
                 self._fit_rounds(learner, bags)
             self.temperature_ = learner.finish()
         self.fell_back_ = learner.fell_back
-        doubtful = float(self.bag_reliability_["doubtful"].mean()) if bags is not None else 0.0
-        self.instance_weight_ = INSTANCE_WEIGHT * learner.caution * (1 + WEIGHT_OF_DOUBT * doubtful)
+        share = 0.0 if bags is None else self._share_doubtful(bags)
+        self.instance_weight_ = INSTANCE_WEIGHT * learner.caution * (1 + WEIGHT_OF_DOUBT * share)
+
+    def _share_doubtful(self, bags):
+        """Share of the bags with a weight whose record is doubtful."""
+        doubtful = self.bag_reliability_["doubtful"].loc[bags.names].to_numpy()
+        counting = bags.weights > 0
+        return float(doubtful[counting].mean()) if counting.any() else 0.0
 
     def _fit_rounds(self, learner, bags):
         """Alternate between labeling the bags and solving for a new head; estimate record errors between."""

@@ -11,8 +11,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import GroupKFold, PredefinedSplit
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from proportion_ssl._checks import check_ids
 from proportion_ssl._fitting import all_or_nothing, refuse_bags
 from proportion_ssl._kept import Array, Kept
 from proportion_ssl._sklearn import Interval, check_sample_weight, fit_context
@@ -168,8 +169,8 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             labels *= weights[:, np.newaxis]
         slides = np.full(len(X), -1)
         if groups is not None:
-            check_consistent_length(X, groups)
-            slides = np.unique(np.asarray(groups), return_inverse=True)[1]
+            names = check_ids(groups, len(X), "groups", "labeled patches")
+            slides = np.unique(names, return_inverse=True)[1]
         counting = labels.any(axis=1)
         if not counting.all():
             X, labels, slides = X[counting], labels[counting], slides[counting]

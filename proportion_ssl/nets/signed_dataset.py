@@ -149,7 +149,8 @@ class BatchesInOrder:
             rows = self.data.rows[start : start + self.size]
             first, stop = int(rows[0]), int(rows[0]) + len(rows)
             whole = isinstance(part, np.ndarray) and stop <= len(part)
-            whole = whole and part.flags.writeable  # torch warns of views of the others
+            # torch warns of views of arrays that cannot be written to
+            whole = whole and part.flags.writeable and part.flags.c_contiguous
             if whole and np.array_equal(rows, np.arange(first, stop)):
                 yield torch.from_numpy(part[first:stop]), torch.from_numpy(signed[first:stop])
             else:

@@ -392,3 +392,11 @@ def test_neighbors_help():
         scores.append((predicted(clf).argmax(axis=1) == Y_TEST).mean())
         first = clf.estimator_.score(X_TEST, Y_TEST)
         assert scores[-1] > first + 0.1
+
+
+def test_cells_of_any_kind_of_whole_numbers():
+    cells = np.array([[0, 1], [3, 2]])
+    for dtype in (np.uint8, np.uint64, np.int32):
+        slide, found = slides_of(2, None, cells.astype(dtype), "X")
+        assert_array_equal(found, cells, strict=True)
+        assert slide.tolist() == [0, 0]

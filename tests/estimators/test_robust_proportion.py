@@ -453,3 +453,20 @@ def test_distances_of_a_record_that_says_less_follow_the_prediction(data):
     assert_allclose(table["distance"], np.abs(differences).sum(axis=1), atol=1e-12)
     within = nearest_proportions(supported, bags.lower, bags.upper) - supported
     assert (np.abs(differences).sum(axis=1) > np.abs(within).sum(axis=1) + 0.05).any()
+
+
+def test_doubtful_records_without_a_weight_do_not_count(data):
+    """Wrong records of bags of weight 0 say nothing about those of the others."""
+    bags = data.bags
+    wrong = bags.proportions.copy()
+    wrong[1::2] = np.roll(wrong[1::2], 1, axis=1)
+    weights = np.tile([1.0, 0.0], bags.n_bags)[: bags.n_bags]
+    clf = RobustProportionClassifier(random_state=0)
+    found = [
+        clf.fit(
+            data.X_labeled, data.y, Bags(bags.X, bags.index, recorded, weights=weights)
+        ).instance_weight_
+        for recorded in (bags.proportions, wrong)
+    ]
+    assert clf.bag_reliability_["doubtful"].sum() > 3
+    assert found[1] < 1.5 * found[0]
