@@ -402,10 +402,12 @@ def code_blocks(page):
 @pytest.mark.slow
 def test_grid_search_of_the_guide(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    *_, make_files, search = code_blocks(FIRST_HOUR)
+    *_, make_files, search, more = code_blocks(FIRST_HOUR)
     variables = {}
     exec(make_files, variables)
     with sklearn.config_context():
         exec(search.replace("max_epochs=30", "max_epochs=2"), variables)
+        exec(more, variables)
     assert "std_test_score" in capsys.readouterr().out
-    assert variables["model"].classes_.tolist() == ["acinar", "lepidic", "papillary", "solid"]
+    assert variables["search"].classes_.tolist() == ["acinar", "lepidic", "papillary", "solid"]
+    assert len(variables["labels"]) == len(variables["given"]) == len(variables["new"])
