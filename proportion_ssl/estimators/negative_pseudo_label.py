@@ -148,9 +148,9 @@ class NegativePseudoLabelClassifier(LoggedLabels, TrainedNetClassifier):
         If held-out labeled slides are predicted significantly worse with pseudo labels than without. The
         supervised classifier is then kept. The test requires ``groups`` and three slides (for a net, three
         validation slides). Also if held-out patches are predicted much worse, or better with classes
-        exchanged (for a net, validation patches). For a directly solved head with at least ten bags, also if bags are no nearer to
-        their own records than to those of other bags, or if held-out bags are farther from their records
-        with pseudo labels than without.
+        exchanged (for a net, validation patches). For a directly solved head with at least ten bags, also if
+        bags are no nearer to their own records than to those of other bags, or if held-out bags are farther
+        from their records with pseudo labels than without.
 
     Notes
     -----
