@@ -4,7 +4,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 #: Maximum deviation of the sum of the shares of a bag from 1, because recorded shares are rounded.
 SUM_TOLERANCE = 0.01
@@ -121,13 +120,18 @@ def check_ids(ids: Any, n: int, what: str, of: str) -> np.ndarray:
         raise ValueError(
             f"{what} has shape {found.shape}, but there are {n} {of}; give the slide of each, shape ({n},)."
         )
-    n_missing = int(pd.isna(found).sum())
+    n_missing = sum(map(_is_missing, found.tolist()))
     if n_missing:
         raise ValueError(
             f"{what} holds {n_missing} missing value{'s' if n_missing > 1 else ''} (None or NaN); give the "
             f"slide of each of the {n} {of}, or leave these {of} out."
         )
     return found
+
+
+def _is_missing(value):
+    """Whether a value is None, NaN, NaT or pandas' NA, which compares to NA."""
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
 def share_problem(shares: np.ndarray, *, whole: float = 1.0, may_miss: bool = False) -> str:

@@ -258,7 +258,9 @@ def main(arguments=None):
     results.to_csv(options.docs / "results.csv", index=False)
     write(results, options.docs)
     source = Source("lc25000_evaluation", options.data, None, options.cache)
-    if (sources := compare_sources(source, options)) is not None:
+    has_source = any(part.set == source.name for part in PARTS[options.parts])
+    sources = compare_sources(source, options) if has_source else None
+    if sources is not None:
         sources = sources.round(DIGITS)
         sources.to_csv(options.docs / "sources.csv")
         write_sources(sources, options.docs)

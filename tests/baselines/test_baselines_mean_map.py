@@ -94,6 +94,7 @@ def test_proportions_that_tell_nothing_keep_the_labeled_difference():
     assert np.isfinite(clf.predict_proba(X)).all()
 
 
+@pytest.mark.filterwarnings("ignore:The features of the bags are unlike")
 def test_a_bag_counts_by_its_weight():
     X, y, bags, *_ = labeled_and_bags(COUNTS)
     wrong = bags.X.copy()

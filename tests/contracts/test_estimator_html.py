@@ -111,6 +111,7 @@ def test_without_net_and_selectors_there_is_one_block():
     assert Blocks(clf._repr_html_()).labels == [[0, "NegativePseudoLabelClassifier"]]
 
 
+@pytest.mark.filterwarnings("ignore:The pseudo labels are harmful")  # after so few epochs
 def test_fitted_classifier_shows_the_net_that_was_trained(data):
     clf = NegativePseudoLabelClassifier(max_epochs=1, random_state=0)
     clf.fit(data.X_labeled, data.y, data.bags)

@@ -274,7 +274,7 @@ def test_what_is_refused(head):
         clone(head).fit([[0.0], [1.0]], ["a", "a"])
     with pytest.raises(ValueError, match=r"[Nn]egative values"):
         clone(head).fit([[0.0], [1.0]], [0, 1], sample_weight=[1, -1])
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match=r"groups has shape \(1,\), but there are 2"):
         clone(head).fit([[0.0], [1.0]], [0, 1], groups=[1])
     with pytest.raises(ValueError, match="n_components"):
         clone(head).set_params(n_components=0).fit([[0.0], [1.0]], [0, 1])

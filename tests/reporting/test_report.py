@@ -163,6 +163,7 @@ def test_legend_counts_patches_of_both_maps(write):
     assert "solid 1 predicted, 0 true" in text
 
 
+@pytest.mark.filterwarnings("ignore:The pseudo labels are harmful")  # after so few epochs
 def test_fitted_classifier_goes_in_as_it_is(write):
     data = make_bags(n_bags=6, random_state=0)
     model = NegativePseudoLabelClassifier(max_epochs=4, random_state=0)
