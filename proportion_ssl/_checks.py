@@ -120,7 +120,10 @@ def check_ids(ids: Any, n: int, what: str, of: str) -> np.ndarray:
         raise ValueError(
             f"{what} has shape {found.shape}, but there are {n} {of}; give the slide of each, shape ({n},)."
         )
-    n_missing = sum(map(_is_missing, found.tolist()))
+    # other types hold no None; an array of them, of every patch of a cohort, is compared at once
+    n_missing = int(
+        sum(map(_is_missing, found)) if found.dtype == object else (found != found).sum()
+    )
     if n_missing:
         raise ValueError(
             f"{what} holds {n_missing} missing value{'s' if n_missing > 1 else ''} (None or NaN); give the "

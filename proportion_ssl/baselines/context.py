@@ -14,6 +14,7 @@ from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils.validation import check_is_fitted
 
+from proportion_ssl._checks import check_ids
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import HasMethods, Interval, Options
 from proportion_ssl.baselines._bag_batches import BagBatch
@@ -569,12 +570,9 @@ def slides_of(n_patches: int, groups: Any, cells: Any, what: str) -> tuple[np.nd
             f"of the {n_patches} patches as whole numbers, shape ({n_patches}, 2)."
         )
     cells = cells.astype(np.int64)
-    names = np.zeros(n_patches, dtype=int) if groups is None else np.asarray(groups)
-    if len(names) != n_patches:
-        raise ValueError(
-            f"groups of {what} has {len(names)} entries, but there are {n_patches} patches; give the "
-            "slide of each."
-        )
+    names = np.zeros(n_patches, dtype=int)
+    if groups is not None:
+        names = check_ids(groups, n_patches, f"groups of {what}", "patches")
     names, slide = np.unique(names, return_inverse=True)
     corners = np.full((len(names), 2), np.iinfo(np.int64).max)
     np.minimum.at(corners, slide, cells)

@@ -10,7 +10,7 @@ from proportion_ssl.proportions.bags import Bags
 #: Fewest labeled patches whose features are compared with those of the bags.
 FEWEST_COMPARED = 10
 
-#: Number of bags that are compared, and of instances of each.
+#: Number of bags that are compared, and of instances of each; as many labeled patches as of all bags.
 N_BAGS, N_INSTANCES = 10, 100
 
 #: Differences from which a warning is given: of means in standard deviations, and of standard deviations.
@@ -39,9 +39,12 @@ def warn_if_scaled_differently(X: Any, bags: Bags) -> None:
     """
     if X.shape[0] < FEWEST_COMPARED:
         return
-    chosen = np.unique(np.linspace(0, bags.n_bags - 1, N_BAGS).astype(int))
+    chosen = _spread_out(bags.n_bags, N_BAGS)
     rows = np.concatenate([np.flatnonzero(bags.index == bag)[:N_INSTANCES] for bag in chosen])
-    labeled, of_bags = np.asarray(X, dtype=np.float64), np.asarray(bags.X[rows], dtype=np.float64)
+    labeled_rows = _spread_out(X.shape[0], N_BAGS * N_INSTANCES)
+    labeled, of_bags = (
+        np.asarray(part, dtype=np.float64) for part in (X[labeled_rows], bags.X[rows])
+    )
     spread = labeled.std(axis=0)
     varies = spread > 0
     if len(rows) < FEWEST_COMPARED or not varies.any():
@@ -59,3 +62,8 @@ def warn_if_scaled_differently(X: Any, bags: Bags) -> None:
         UserWarning,
         stacklevel=6,
     )
+
+
+def _spread_out(n, n_chosen):
+    """At most so many positions of n, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, n_chosen).astype(int))

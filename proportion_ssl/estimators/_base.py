@@ -270,8 +270,8 @@ class ProbabilisticBagClassifier(BagClassifier):
             Recorded proportions of these bags, as in :meth:`fit`: a DataFrame indexed by bag, an array in
             sorted order of ``bag_ids``, or :class:`~proportion_ssl.Bags`, which may have intervals or
             incomplete records. Additional bags of a DataFrame or Bags are ignored. A bag with a row of NaN is
-            predicted without a record. Scores of predictions that use the record of a slide do
-            not measure performance on slides without records.
+            predicted without a record. Scores of predictions that use the record of a slide do not
+            measure performance on slides without records.
 
         Returns
         -------

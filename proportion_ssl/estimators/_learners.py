@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
+from sklearn.metrics import confusion_matrix
 from skorch import NeuralNet
 
 from proportion_ssl.estimators._class_means import class_means
@@ -615,11 +616,10 @@ def mix_up_classes(before: np.ndarray, after: np.ndarray, codes: np.ndarray) -> 
     if len(classes) < 2:
         return False
     n_classes, weights = len(classes), 1 / np.bincount(codes)[codes]
-    confusion = np.zeros((n_classes, n_classes))
-    for column, one in enumerate(classes):
-        np.add.at(confusion[:, column], codes, weights * (after == one))
+    truth = classes[codes]
+    confusion = confusion_matrix(truth, after, labels=classes, sample_weight=weights)
     exchanged = classes[linear_sum_assignment(confusion, maximize=True)[1]][codes]
-    right = [(one == classes[codes]).astype(float) for one in (before, after)]
+    right = [(one == truth).astype(float) for one in (before, after)]
     if_exchanged = [(one == exchanged).astype(float) for one in (before, after)]
 
     def is_clear(change):

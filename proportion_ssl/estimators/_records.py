@@ -45,18 +45,11 @@ def bags_to_predict(
         recorded = recorded.loc[recorded.index.isin(np.unique(bag_ids))]
     elif np.ndim(recorded) == 1:
         recorded = np.asarray(recorded)[np.newaxis]
-    has_none = _without_record(recorded)
-    if has_none.any():
-        names = np.unique(bag_ids)
-        if hasattr(recorded, "columns"):
-            names = np.asarray(recorded.index)
-        elif len(names) != len(has_none):
-            has_none = np.zeros(len(names), dtype=bool)  # a wrong number of rows; Bags says so
-        here = ~np.isin(bag_ids, names[has_none])
-        if not here.any():
-            return None
-        positions, bag_ids, recorded = positions[here], bag_ids[here], recorded[~has_none]
-    return Bags(positions, bag_ids, recorded).with_classes(classes)
+    recorded, without = _split_off_missing(recorded, np.unique(bag_ids))
+    here = ~np.isin(bag_ids, without)
+    if not here.any():
+        return None
+    return Bags(positions[here], bag_ids[here], recorded).with_classes(classes)
 
 
 def ends_of(bags: Bags) -> tuple:
@@ -73,11 +66,18 @@ def ends_of(bags: Bags) -> tuple:
     return (bags.lower, bags.upper) if bags.record is None else (bags.record,)
 
 
-def _without_record(recorded):
-    """Which rows of one table hold nothing but NaN."""
-    if isinstance(recorded, (list, tuple)) or np.ndim(recorded) != 2:
-        return np.zeros(0, dtype=bool)
-    return np.asarray(pd.isna(recorded)).all(axis=1)
+def _split_off_missing(recorded, names):
+    """Rows with a record of a table or array, and names of the bags whose row holds nothing but NaN."""
+    if hasattr(recorded, "columns"):
+        names = np.asarray(recorded.index)
+    elif np.ndim(recorded) == 2:
+        recorded = np.asarray(recorded)
+    if np.ndim(recorded) != 2 or len(recorded) != len(
+        names
+    ):  # several readers, or wrong: Bags says so
+        return recorded, names[:0]
+    missing = np.asarray(pd.isna(recorded)).all(axis=1)
+    return recorded[~missing], names[missing]
 
 
 def _only_bag(recorded, n_instances):

@@ -586,12 +586,11 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
         if bag_proportions is not None:
             bags._warn_of_order(bag_proportions=bag_proportions)
             bags._take(bag_proportions)
-    elif isinstance(X_bags, dict):
-        bags = Bags(X_bags, None, bag_proportions)
     else:
-        arrays = _check_sequence(X_bags)
-        _refuse_names(bag_proportions, len(arrays))
-        bags = Bags(arrays, None, bag_proportions)
+        if not isinstance(X_bags, dict):
+            X_bags = _check_sequence(X_bags)
+            _refuse_names(bag_proportions, len(X_bags))
+        bags = Bags(X_bags, None, bag_proportions)
     if bags.proportions is None:
         raise ValueError(
             f"The {bags.n_bags} bags have no proportions; pass bag_proportions= or Bags(..., proportions=)."

@@ -433,14 +433,13 @@ def _segment_test_slides(result, cohort: Cohort, data, options: RunOptions, feat
     if not names:
         print("No test slide: nothing to segment.", file=sys.stderr)
         return
-    run, _ = (
-        result.segmenter._segment_cohort(  # reading the cohort has warned of nominal resolutions
-            cohort,
-            options.output / SLIDES,
-            features=features,
-            slides=names,
-            reject_below=options.reject_below,
-        )
+    # not segment_cohort: reading the cohort has warned of nominal resolutions
+    run, _ = result.segmenter._segment_cohort(
+        cohort,
+        options.output / SLIDES,
+        features=features,
+        slides=names,
+        reject_below=options.reject_below,
     )
     result.segmentations = run.results
     result.problems += [f"slide {failure}" for failure in run.failures.values()]

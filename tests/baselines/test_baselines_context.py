@@ -328,7 +328,7 @@ def test_what_else_is_refused():
         fitted().predict(X_TEST, groups=TEST_GROUPS, cells=TEST_CELLS * 224 + 1000)
     far = np.array([[0, 0], [0, 160]])  # two patches may be far apart
     np.testing.assert_array_equal(slides_of(2, None, far, "X")[1], far)
-    with pytest.raises(ValueError, match="groups of X has 1 entries"):
+    with pytest.raises(ValueError, match=r"groups of X has shape \(1,\), but there are 2 patches"):
         slides_of(2, ["a"], [[0, 0], [0, 1]], "X")
 
 

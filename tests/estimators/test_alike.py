@@ -64,6 +64,8 @@ def test_instances_that_are_not_finite_are_named():
     [
         ([None] * len(DATA.y), "holds 80 missing values"),
         ([np.nan, *DATA.groups[1:]], "holds 1 missing value "),
+        ([pd.NA, *DATA.groups[1:]], "holds 1 missing value "),
+        (pd.Series(pd.NaT, range(len(DATA.y))), "holds 80 missing values"),
         ("slide", r"has shape \(\), but there are 80 labeled patches"),
         (3, r"has shape \(\)"),
         (pd.DataFrame({"slide": DATA.groups}), r"has shape \(80, 1\)"),
@@ -110,10 +112,13 @@ def test_bags_without_a_record_are_predicted_alone():
     alone = clf.predict_proba(X)
     expected = alone.copy()
     expected[20:40] = clf.predict_proba(X[20:40], bag_proportions=table.loc[["b"]])
-    for recorded in (table, table.sort_index().to_numpy()):
+    array = table.sort_index().to_numpy()
+    for recorded in (table, array, array.tolist()):
         found = clf.predict_proba(X, bag_ids=ids, bag_proportions=recorded)
         assert_allclose(found, expected)
     assert np.abs(found[20:40] - alone[20:40]).max() > 1e-3
+    with pytest.raises(ValueError, match="has 2 rows but there are 3 bags"):
+        clf.predict_proba(X, bag_ids=ids, bag_proportions=array[:2])
     table.loc["b"] = np.nan
     assert_allclose(clf.predict_proba(X, bag_ids=ids, bag_proportions=table), alone)
     with pytest.raises(ValueError, match=r"Bag 'a' has no row"):
