@@ -83,3 +83,26 @@ def inverse_mean_square(X: np.ndarray) -> float:
     """Inverse of the mean squared distance of the rows from their mean; 1 if all rows are equal."""
     mean_square = float(X.var(axis=0, dtype=np.float64).sum())
     return 1.0 / mean_square if mean_square > 0 else 1.0
+
+
+def unit_of(X: np.ndarray) -> float:
+    """Power of two near the standard deviation of a feature, by which features are divided in a solver.
+
+    Tolerances of the solver are absolute, so without it the solution would depend on the unit of the
+    features. Division by a power of two does not round.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_instances, n_features)
+
+    Returns
+    -------
+    unit : float
+        Near the root of the mean variance; 1 for standardized features.
+
+    Examples
+    --------
+    >>> unit_of(np.array([[0.0], [500.0]]))
+    256.0
+    """
+    return float(2.0 ** np.round(-np.log2(X.shape[1] * inverse_mean_square(X)) / 2))

@@ -194,22 +194,22 @@ def fit_regressions(
     """
     # along these axes the curvature of the loss is about the same, so L-BFGS needs far fewer steps;
     # they span the bag means, outside of which the solution is zero
-    costs = costs[:, np.newaxis]
-    center = (costs * X).sum(axis=0) / costs.sum()
+    total_cost = costs.sum()
+    costs = costs[:, np.newaxis] / total_cost  # tolerances are absolute
+    center = (costs * X).sum(axis=0)
     _, lengths, axes = np.linalg.svd(np.sqrt(costs) * (X - center), full_matrices=False)
-    axes = axes.T / np.sqrt(1 + lengths**2)
-    unit = 1 / np.sqrt(costs.sum())  # of the value at the center
-    inner, norms = (X - center) @ axes, 1 / (1 + lengths[:, np.newaxis] ** 2)
+    axes = axes.T / np.sqrt(1 / total_cost + lengths**2)
+    inner, norms = (X - center) @ axes, 1 / (1 + total_cost * lengths[:, np.newaxis] ** 2)
     shape = (inner.shape[1] + 1, low.shape[1])
 
     def objectives(weights, width):
-        values = inner @ weights[:-1] + unit * weights[-1]
+        values = inner @ weights[:-1] + weights[-1]
         missed = np.maximum(values - high, 0) - np.maximum(low - values, 0)
         rounded = np.minimum(np.abs(missed), width)
         losses = rounded**2 / (2 * width) + np.abs(missed) - rounded
         slope = costs * np.clip(missed / width, -1, 1)
         regularized = norms * weights[:-1]
-        gradient = np.vstack([regularized + inner.T @ slope, unit * slope.sum(axis=0)])
+        gradient = np.vstack([regularized + inner.T @ slope, slope.sum(axis=0)])
         return (regularized * weights[:-1]).sum(axis=0) / 2 + (costs * losses).sum(axis=0), gradient
 
     def total(flat, width):
@@ -223,5 +223,5 @@ def fit_regressions(
         found, n_iter = result.x, n_iter + int(result.nit)
     inner_weights = found.reshape(shape)
     coef = axes @ inner_weights[:-1]
-    weights = np.vstack([coef, unit * inner_weights[-1:] - center @ coef])
-    return weights, objectives(inner_weights, ROUNDED[-1])[0], n_iter
+    weights = np.vstack([coef, inner_weights[-1:] - center @ coef])
+    return weights, total_cost * objectives(inner_weights, ROUNDED[-1])[0], n_iter

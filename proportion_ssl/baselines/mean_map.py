@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._laplacian_means import class_means_by_bag, similarities
-from proportion_ssl.baselines._linear import FeaturesOnly, inverse_mean_square
+from proportion_ssl.baselines._linear import FeaturesOnly, inverse_mean_square, unit_of
 from proportion_ssl.estimators._base import BagClassifier, ProbabilisticBagClassifier
 from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.proportions.bags import Bags
@@ -43,7 +43,8 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
         Whether to alternate between labeling the bag instances with the recorded counts and refitting to
         these labels until convergence (alternating mean map).
     tol : float, default=1e-4
-        Stop when no partial derivative of the mean loss is larger in absolute value.
+        Stop when no partial derivative of the mean loss is larger in absolute value, with features divided by
+        a power of two near the root of their mean variance.
     max_iter : int, default=1000
         Maximum number of steps of each fit.
     classes : array-like of shape (n_classes,), default=None
@@ -209,21 +210,27 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
     def _fit_exponential_family(self, X, weights, statistic, start):
         """Maximize the likelihood, which depends on labels only through sums and counts of the classes."""
         total = weights.sum()
+        unit = unit_of(X)
+        X, C = X / unit, self.C_ * unit**2
+        units = np.append(np.full(X.shape[1], unit), 1.0)
+        statistic = statistic / units
 
         def loss(flat):
             theta = flat.reshape(statistic.shape)
             logits = X @ theta[:, :-1].T + theta[:, -1]
             normalizer = weights @ logsumexp(logits, axis=1)
-            penalty = (theta[:, :-1] ** 2).sum() / (2 * self.C_)
+            penalty = (theta[:, :-1] ** 2).sum() / (2 * C)
             expected = softmax(logits, axis=1) * weights[:, np.newaxis]
             gradient = np.column_stack([expected.T @ X, expected.sum(axis=0)]) - statistic
-            gradient[:, :-1] += theta[:, :-1] / self.C_
+            gradient[:, :-1] += theta[:, :-1] / C
             value = normalizer - (theta * statistic).sum() + penalty
             return value / total, gradient.ravel() / total
 
         options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 64 * np.finfo(float).eps}
-        result = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-        return result.x.reshape(statistic.shape), float(result.fun), int(result.nit)
+        start = (start * units).ravel()
+        result = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+        theta = result.x.reshape(statistic.shape) / units
+        return theta, float(result.fun), int(result.nit)
 
     def _probabilities(self, X: Any) -> np.ndarray:
         return np.exp(self._log_probabilities(X))

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
-from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square
+from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square, unit_of
 from proportion_ssl.baselines._svm_steps import scores_of
 from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.proportions.weak_records import refuse_weak_records
@@ -158,12 +158,15 @@ class NonparallelSVMClassifier(LinearMachines):
         joined = X if bags is None else np.concatenate([X, np.asarray(bags.X)])
         self.C_own_ = inverse_mean_square(joined) if self.C_own is None else self.C_own
         self.C_other_ = self.C_own_ if self.C_other is None else self.C_other
-        settings = (self.C_own_, self.C_other_, self.epsilon)
+        unit = unit_of(joined)
+        X, joined = X / unit, joined / unit
+        settings = (self.C_own_ * unit**2, self.C_other_ * unit**2, self.epsilon)
         start = np.zeros((X.shape[1] + 1, n_classes))
         planes = fit_planes(X, codes, np.ones(len(X)), start, settings, 1e-9)
         self.history_: list[dict] = []
         if bags is None:
-            self.history_.append({"objective": objective_of(planes, X, codes, 1.0, settings)})
+            objective = objective_of(planes, X, codes, 1.0, settings)
+            self.history_.append({"objective": objective / unit**2})
         else:
             refuse_weak_records(bags.record, "NonparallelSVMClassifier")
             weights = np.concatenate([np.ones(len(X)), bags.weights[bags.index]])
@@ -175,11 +178,12 @@ class NonparallelSVMClassifier(LinearMachines):
                 labels = np.concatenate([codes, self.bag_labels_])
                 planes = fit_planes(joined, labels, weights, planes, settings, self.tol / 10)
                 objective = objective_of(planes, joined, labels, weights, settings)
-                self.history_.append({"objective": objective})
+                self.history_.append({"objective": objective / unit**2})
                 if last - objective <= self.tol * objective:
                     break
                 last = objective
-        self.coef_, self.intercept_ = np.ascontiguousarray(planes[:-1].T), planes[-1].copy()
+        self.coef_ = np.ascontiguousarray(planes[:-1].T) / unit
+        self.intercept_ = planes[-1].copy()
         self.n_iter_ = len(self.history_)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
-from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square
+from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square, unit_of
 from proportion_ssl.baselines._svm_steps import alternate, fit_machines, objectives_of
 from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.nets.content_order import content_order
@@ -140,10 +140,12 @@ class ProportionSVMClassifier(LinearMachines):
         self.C_ = inverse_mean_square(joined) if self.C is None else self.C
         self.C_p_ = 10 * self.C_ if self.C_p is None else self.C_p
         self.history_: list[dict] = []
+        unit = unit_of(joined)
+        X, joined, C, C_p = X / unit, joined / unit, self.C_ * unit**2, self.C_p_ * unit**2
         if bags is None:
-            start, costs = np.zeros((X.shape[1] + 1, labels.shape[1])), np.full(len(X), self.C_)
+            start, costs = np.zeros((X.shape[1] + 1, labels.shape[1])), np.full(len(X), C)
             weights = fit_machines(X.astype(np.float64), labels, costs, start, 1e-8)
-            self.objective_ = objectives_of(weights, X, labels, costs)
+            objectives = objectives_of(weights, X, labels, costs)
         else:
             refuse_weak_records(bags.record, "ProportionSVMClassifier")
             ends = np.stack([bags.lower, bags.upper])[:, :, kept]
@@ -155,14 +157,17 @@ class ProportionSVMClassifier(LinearMachines):
                 drawn[order] = random_state.random_sample(share.shape)
                 first = np.where(drawn < share, 1, -1).astype(np.int8)
                 *found, steps = alternate(
-                    *(joined, labels, first, bags, ends), C=self.C_, C_p=self.C_p_, **settings
+                    *(joined, labels, first, bags, ends), C=C, C_p=C_p, **settings
                 )
                 starts.append(found)
-                self.history_ += [{"start": i, **step} for step in steps]
+                in_unit = [{name: value / unit**2 for name, value in one.items()} for one in steps]
+                self.history_ += [{"start": i, **step} for step in in_unit]
             best = np.argmin([objectives for *_, objectives in starts], axis=0)
-            weights, self.bag_labels_, self.objective_ = (
+            weights, self.bag_labels_, objectives = (
                 np.stack([parts[i][..., machine] for machine, i in enumerate(best)], axis=-1)
                 for parts in zip(*starts, strict=True)
             )
-        self.coef_, self.intercept_ = np.ascontiguousarray(weights[:-1].T), weights[-1].copy()
+        self.objective_ = objectives / unit**2
+        self.coef_ = np.ascontiguousarray(weights[:-1].T) / unit
+        self.intercept_ = weights[-1].copy()
         self.n_iter_ = max(1, len(self.history_))

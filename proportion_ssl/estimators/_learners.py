@@ -24,13 +24,14 @@ from proportion_ssl.heads._base import typical_temperature
 from proportion_ssl.heads._discriminant import ABSENT
 from proportion_ssl.heads._projection import (
     Projection,
+    blocks,
     default_components,
     gather,
     principal_components,
     sample_rows,
 )
 from proportion_ssl.heads._temperature import most_probable_temperature, temperature_sums
-from proportion_ssl.nets.content_order import content_order
+from proportion_ssl.nets.content_order import content_hashes, content_order
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import train_epochs, train_until_settled, training_rows
 from proportion_ssl.proportions.bags import Bags
@@ -298,16 +299,16 @@ class SolvedLearner:
         n_components = self.head.n_components or default_components(n_instances)
         order = np.arange(n_labeled)
         if self.bags is not None:  # the order of instances in a bag must not matter
-            of_bags = n_labeled + content_order(self.bags.X, self.bags.index)
+            of_bags = n_labeled + length_order(self.bags.X, self.bags.index)
             order = np.append(order, of_bags)[self._offered(n_components)]
         rows = sample_rows(len(order), n_features, n_components, random_state, order)
         return self._projection_of(gather(parts, rows), n_components, classes, random_state)
 
     def _offered(self, n_components):
-        """Positions from which the sample for scale and components is drawn, bags in content order.
+        """Positions from which the sample for scale and components is drawn, bags in :func:`length_order`.
 
         A bag offers as many instances as its labels count (:attr:`instance_weights`), or more if the
-        components need more.
+        components need more, at equal distances in this order.
         """
         n_labeled, sizes = len(self.codes), self.bags.sizes
         needed = (2 * n_components - n_labeled) / len(sizes)
@@ -546,6 +547,33 @@ def with_told(
     )
 
 
+def length_order(X: Any, bag_index: np.ndarray) -> np.ndarray:
+    """Positions of the instances, bag by bag, in order of their distance from the origin.
+
+    Instances at equal distances in this order are a systematic sample of a bag, which does not depend on
+    where they are stored, on the unit of the features, or on copies of the whole bag.
+
+    Parameters
+    ----------
+    X : array of shape (n_instances, n_features)
+        Read twice.
+    bag_index : ndarray of int, shape (n_instances,)
+
+    Returns
+    -------
+    order : ndarray of int, shape (n_instances,)
+        Instances of equal length are sorted by a hash of their values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> length_order(np.array([[3.0], [-1.0], [5.0], [2.0]]), np.array([1, 1, 0, 0])).tolist()
+    [3, 2, 1, 0]
+    """
+    lengths = [(block.astype(np.float64) ** 2).sum(axis=1) for _, block in blocks(X)]
+    return np.lexsort((content_hashes(X), np.concatenate(lengths), bag_index))
+
+
 def bag_folds(n_bags: int) -> np.ndarray:
     """Fold in which each bag is held out, shape (n_bags,)."""
     return np.arange(n_bags) % min(N_BAG_FOLDS, max(2, n_bags))
@@ -718,20 +746,18 @@ def records_say_nothing(
     False
     """
     rng = np.random.default_rng(0)
-    n_bags = len(predicted[0])
-    if n_bags > MOST_JUDGED:
-        chosen = rng.choice(n_bags, MOST_JUDGED, replace=False)
-        predicted, lower = [one[chosen] for one in predicted], lower[chosen]
-        upper = None if upper is None else upper[chosen]
-        n_bags = MOST_JUDGED
+    chosen = _judged(len(predicted[0]), rng)
+    predicted, lower = [one[chosen] for one in predicted], lower[chosen]
+    upper = None if upper is None else upper[chosen]
+    n_bags = len(chosen)
     if n_bags < FEWEST_JUDGED:
         return False
     bags = np.arange(n_bags)
     exchanges = [bags, *(rng.permutation(n_bags) for _ in range(999))]
     means = np.empty((len(predicted), len(exchanges)))
     for row, shares in zip(means, predicted, strict=True):
-        to_others = np.stack([distances(np.tile(one, (n_bags, 1)), lower, upper) for one in shares])
-        row[:] = [to_others[bags, other].mean() for other in exchanges]
+        to_all = distances_to_all(shares, lower, upper)
+        row[:] = [to_all[bags, other].mean() for other in exchanges]
     own, exchanged = means[:, 0], means[:, 1:]
     told = np.ptp(exchanged, axis=1) >= 1e-9
     if not told.any():
@@ -820,6 +846,84 @@ def distances(
         Sum of the absolute differences, in [0, 2].
     """
     return np.abs(_nearest(predicted, lower, upper) - predicted).sum(axis=1)
+
+
+def distances_to_all(
+    predicted: np.ndarray,
+    lower: np.ndarray | PartialRecord | OrderRecord,
+    upper: np.ndarray | None = None,
+) -> np.ndarray:
+    """Distance of the predicted proportions of each bag from the record of every bag.
+
+    Parameters
+    ----------
+    predicted : ndarray of shape (n_bags, n_classes)
+    lower, upper
+        As in :func:`records_say_nothing`.
+
+    Returns
+    -------
+    distance : ndarray of shape (n_bags, n_bags)
+        Records in columns; the diagonal is :func:`distances`.
+    """
+    each = [distances(np.tile(one, (len(predicted), 1)), lower, upper) for one in predicted]
+    return np.stack(each)
+
+
+def share_exchanged(
+    predicted: np.ndarray,
+    lower: np.ndarray | PartialRecord | OrderRecord,
+    upper: np.ndarray | None = None,
+) -> float:
+    """Estimate the share of the bags whose record is that of another bag.
+
+    Parameters
+    ----------
+    predicted : ndarray of shape (n_bags, n_classes)
+        Predicted proportions.
+    lower, upper
+        As in :func:`records_say_nothing`.
+
+    Returns
+    -------
+    share : float in [0, 1]
+        0 with fewer than three bags.
+
+    Notes
+    -----
+    Storey's estimate of the share of true null hypotheses [1]_ at ``lambda = 1/2``. The hypothesis is that a
+    record has nothing to do with its bag; its p value is the rank of the distance from the own record among
+    the distances from all other records. Under it, half of the bags are nearer to most of the other records
+    than to their own, so the share of exchanged records is about twice the share of such bags. A poor
+    classifier makes all distances large, and does not increase this estimate much. At most 500 bags are used.
+
+    References
+    ----------
+    .. [1] Storey. "A direct approach to false discovery rates". JRSS B 64, 2002.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> predicted = np.random.default_rng(0).dirichlet(np.ones(3), 40)
+    >>> recorded = np.concatenate([np.roll(predicted[:10], 1, axis=0), predicted[10:]])
+    >>> share_exchanged(predicted, recorded, recorded), share_exchanged(predicted, predicted, predicted)
+    (0.25, 0.0)
+    """
+    chosen = _judged(len(predicted), np.random.default_rng(0))
+    if len(chosen) < 3:
+        return 0.0
+    of_chosen = None if upper is None else upper[chosen]
+    to_all = distances_to_all(predicted[chosen], lower[chosen], of_chosen)
+    own = np.diag(to_all)[:, np.newaxis]
+    nearer = (to_all < own).sum(axis=1) + ((to_all == own).sum(axis=1) - 1) / 2
+    return min(1.0, 2.0 * float((nearer / (len(chosen) - 1) > 0.5).mean()))
+
+
+def _judged(n_bags, rng):
+    """The bags whose records are compared with each other."""
+    if n_bags <= MOST_JUDGED:
+        return np.arange(n_bags)
+    return rng.choice(n_bags, MOST_JUDGED, replace=False)
 
 
 def _nearest(predicted, lower, upper):

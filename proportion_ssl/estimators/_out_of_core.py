@@ -13,6 +13,7 @@ from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.estimators._learners import (
     SolvedLearner,
     bag_folds,
+    length_order,
     logits_of,
     soft_labels,
     with_told,
@@ -29,7 +30,6 @@ from proportion_ssl.heads._moments import (
 )
 from proportion_ssl.heads._projection import Projection, default_components, n_sampled
 from proportion_ssl.heads._temperature import LOG_TEMPERATURES, temperature_sums
-from proportion_ssl.nets.content_order import content_hashes
 from proportion_ssl.proportions.bags import Bags
 from proportion_ssl.proportions.intervals import consistent_proportions
 
@@ -83,7 +83,7 @@ class RoundOfBag(NamedTuple):
 
 
 def sample_of_bag(X: Any, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Instances of a bag at given ranks in an order defined by their values.
+    """Instances of a bag at given ranks in :func:`~proportion_ssl.estimators._learners.length_order`.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def sample_of_bag(X: Any, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Sorted.
     features : ndarray of float32, shape (n_sampled, n_features)
     """
-    rows = np.sort(np.argsort(content_hashes(X), kind="stable")[ranks])
+    rows = np.sort(length_order(X, np.zeros(X.shape[0], dtype=int))[ranks])
     return rows, np.asarray(X[rows], dtype=np.float32)
 
 

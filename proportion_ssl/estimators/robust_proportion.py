@@ -8,8 +8,9 @@ import pandas as pd
 from scipy import stats
 
 from proportion_ssl._sklearn import Interval
-from proportion_ssl.estimators._learners import SolvedLearner, rounds
+from proportion_ssl.estimators._learners import SolvedLearner, rounds, share_exchanged
 from proportion_ssl.estimators._out_of_core import StreamedLearner, stays_out_of_core
+from proportion_ssl.estimators._records import ends_of
 from proportion_ssl.estimators._rules_of_bags import OneSelector, select
 from proportion_ssl.estimators._with_net import NetBagClassifier, mean_absolute_error
 from proportion_ssl.heads import DiscriminantClassifier
@@ -35,7 +36,7 @@ LARGEST_DEVIATION, SMALLEST_DEVIATION = 0.1, 0.01
 #: Degrees of freedom of the t distribution of the errors of a record.
 DEGREES_OF_FREEDOM = 3.0
 
-#: Increase of the weight of predictions over records, as a multiple of the share of doubtful records.
+#: Increase of the weight of predictions over records, as a multiple of the share of records of other bags.
 WEIGHT_OF_DOUBT = 5.0
 
 #: Number of rounds with the estimated standard deviation.
@@ -97,7 +98,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     instance_weight_ : float
         Weight of the prediction of an instance relative to the record of its bag, in predictions with
         records: 0.3 at the geometric mean of the two temperatures estimated from held-out slides and bags,
-        more at the larger of them, and more if records of the fit were doubtful: twice as much for a fifth.
+        more at the larger of them, and more if records of the fit seem to be those of other bags: twice as
+        much for a fifth.
     record_deviation_ : float in [0.01, 0.1]
         Estimated standard deviation of a recorded share. Only with bags.
     temperature_ : float
@@ -128,12 +130,18 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     point. A bag cannot confirm its own wrong record, because an outlying record has little weight under the
     t distribution.
 
+    Records are doubtful if they are wrong, or if the classifier is. The share of wrong ones, on which
+    ``instance_weight_`` depends, is therefore also estimated from the number of bags that are nearer to most
+    records of other bags than to their own (Storey's estimate); the smaller of both estimates is used.
+
     Discriminant analysis is used instead of gradient descent because the within-class covariance contains
     the variation between slides, mainly of the stain, and the discriminant functions suppress these
     directions. Settings were chosen on virtual slides of real patches, MobileNetV2 features, and two sets of
     real bags; see ``benchmarks/accuracy/heads_and_rules.py``.
 
-    No bag weighs more than a labeled slide does on average: labels of larger bags have smaller weights.
+    No bag weighs more than a labeled slide does on average: labels of larger bags have smaller weights, and
+    scale and principal components are taken from a systematic sample of their instances, at equal distances
+    in the order of their lengths as vectors.
 
     If the bags are a :class:`~proportion_ssl.slides.FeatureSequence` whose components would need more than
     1 GiB of memory, features stay in their files. Each round is then a map over the bags, each read once, and
@@ -227,14 +235,18 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
                 self._fit_rounds(learner, bags)
             self.temperature_ = learner.finish()
         self.fell_back_ = learner.fell_back
-        share = 0.0 if bags is None else self._share_doubtful(bags)
+        share = 0.0 if bags is None else self._share_exchanged(bags)
         self.instance_weight_ = INSTANCE_WEIGHT * learner.caution * (1 + WEIGHT_OF_DOUBT * share)
 
-    def _share_doubtful(self, bags):
-        """Share of the bags with a weight whose record is doubtful."""
-        doubtful = self.bag_reliability_["doubtful"].loc[bags.names].to_numpy()
+    def _share_exchanged(self, bags):
+        """Share of the bags with a weight whose record is doubtful and seems to be that of another bag."""
         counting = bags.weights > 0
-        return float(doubtful[counting].mean()) if counting.any() else 0.0
+        if not counting.any():
+            return 0.0
+        table = self.bag_reliability_.loc[bags.names]
+        supported = table[[f"supported_{c}" for c in self.classes_]].to_numpy()[counting]
+        exchanged = share_exchanged(supported, *(end[counting] for end in ends_of(bags)))
+        return min(exchanged, float(table["doubtful"].to_numpy()[counting].mean()))
 
     def _fit_rounds(self, learner, bags):
         """Alternate between labeling the bags and solving for a new head; estimate record errors between."""

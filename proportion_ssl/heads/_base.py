@@ -401,8 +401,10 @@ def _folds(codes, groups, X):
     n_folds = min(N_FOLDS, int(np.bincount(codes).max()))
     if n_folds < 2:
         return []
-    # dealt to the folds in turn, class by class, by their size: the order in which they come does not matter
+    # dealt to the folds in turn, in each class by their size: neither the order of the instances nor that of
+    # the classes matters
     order = np.lexsort(((X**2).sum(axis=1), codes))
+    sizes = np.bincount(codes)
     fold = np.empty(len(codes), dtype=int)
-    fold[order] = np.arange(len(codes)) % n_folds
+    fold[order] = (np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)) % n_folds
     return list(PredefinedSplit(fold).split())

@@ -119,7 +119,7 @@ def principal_components(
         Written to.
     mean, scale : ndarray of shape (n_features,)
     n_components : int
-        At most; a sample has no more than its instances and features.
+        At most; a sample has no more than its instances, or features that vary.
     random_state : numpy.random.RandomState
 
     Returns
@@ -129,7 +129,8 @@ def principal_components(
     with np.errstate(over="ignore"):  # what is too large is refused when it is projected
         sample -= mean
         sample /= scale
-    n_components = min(n_components, *sample.shape)
+    n_varying = max(1, int(sample.any(axis=0).sum()))
+    n_components = min(n_components, len(sample), n_varying)
     # of many features: a randomized method, or with few instances the singular vectors
     solver = "covariance_eigh" if sample.shape[1] <= N_EXACT_FEATURES else "auto"
     pca = PCA(n_components, svd_solver=solver, copy=False, random_state=random_state)

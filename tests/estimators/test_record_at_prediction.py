@@ -1,5 +1,7 @@
 """Predictions of the instances of bags whose proportions are recorded."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +20,7 @@ from proportion_ssl import (
 from proportion_ssl.baselines import MeanMapClassifier, ProportionSVMClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.estimators import robust_proportion
+from proportion_ssl.estimators._learners import share_exchanged
 from proportion_ssl.heads import DiscriminantClassifier
 from proportion_ssl.pseudo_labels import probabilities_given_records
 
@@ -130,8 +133,10 @@ def test_records_that_say_less(clf):
 
     for bags in (partial, predominant):
         found = given(clf, bags)
-        assert np.abs(found - plain).max() > 0.01
         assert error(exact) < error(found) < error(plain)
+        next_ids = np.roll(SLIDES, 1)[np.unique(IDS, return_inverse=True)[1]]
+        other = given(clf, bags, next_ids)
+        assert np.abs(other - plain).max() > 0.05
 
 
 @pytest.mark.parametrize(
@@ -233,8 +238,8 @@ def test_fit_lets_cautious_probabilities_count_for_more():
     assert alone.instance_weight_ == 0.3
 
 
-def test_doubtful_records_of_the_fit_let_predictions_count_for_more(monkeypatch):
-    """Twice as much if a fifth of the records are doubtful, other things being equal."""
+def test_wrong_records_of_the_fit_let_predictions_count_for_more(monkeypatch):
+    """Twice as much if a fifth of the records are wrong, other things being equal."""
     shares = DATA.bags.proportions.copy()
     shares[:3] = shares[:3, ::-1]
     wrong = Bags(DATA.bags.X, DATA.bags.index, pd.DataFrame(shares, columns=NAMES))
@@ -242,9 +247,44 @@ def test_doubtful_records_of_the_fit_let_predictions_count_for_more(monkeypatch)
     for factor in (0.0, 5.0):
         monkeypatch.setattr(robust_proportion, "WEIGHT_OF_DOUBT", factor)
         weights.append(model.fit(DATA.X_labeled, NAMES[DATA.y], wrong).instance_weight_)
-    doubtful = model.bag_reliability_["doubtful"].mean()
-    assert doubtful > 0
-    assert weights[1] == pytest.approx(weights[0] * (1 + 5 * doubtful))
+    table = model.bag_reliability_.loc[wrong.names]
+    supported = table[[f"supported_{name}" for name in NAMES]].to_numpy()
+    share = min(table["doubtful"].mean(), share_exchanged(supported, shares, shares))
+    assert share > 0
+    assert weights[1] == pytest.approx(weights[0] * (1 + 5 * share))
+
+
+def test_errors_of_the_classifier_are_not_taken_for_wrong_records():
+    """Classes that can hardly be told apart: records are doubtful, but nearer than those of other bags."""
+    found = []
+    for seed in range(4):
+        data = make_bags(n_bags=100, class_separation=1, slide_shift=1.5, random_state=seed)
+        model = RobustProportionClassifier(random_state=0).fit(
+            data.X_labeled, data.y, data.bags, groups=data.groups
+        )
+        table = model.bag_reliability_
+        supported, recorded = (table.filter(like=name) for name in ("supported_", "recorded_"))
+        share = share_exchanged(*(part.to_numpy() for part in (supported, recorded, recorded)))
+        found.append((table["doubtful"].mean(), share))
+    doubtful, share = np.mean(found, axis=0)
+    assert doubtful > 0.1 and share < 0.5 * doubtful
+
+
+def test_share_of_exchanged_records():
+    """Right on average, whether proportions are predicted well or not."""
+    rng = np.random.default_rng(0)
+    for noise, share in product((0.0, 0.1), (0.0, 0.2, 0.5)):
+        found = []
+        for _ in range(20):
+            recorded = rng.dirichlet(np.ones(4), 100)
+            predicted = np.abs(recorded + noise * rng.normal(size=recorded.shape))
+            predicted /= predicted.sum(axis=1, keepdims=True)
+            n = round(share * 100)
+            recorded[:n] = recorded[rng.permutation(100)[:n]]
+            found.append(share_exchanged(predicted, recorded, recorded))
+        assert np.mean(found) == pytest.approx(share, abs=0.04)
+    same = np.tile(recorded[:1], (100, 1))
+    assert share_exchanged(predicted, same, same) == 0  # nothing can be told
 
 
 def test_large_bags_move_as_small_ones_do():

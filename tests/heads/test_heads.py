@@ -261,6 +261,28 @@ def test_a_class_with_one_instance_is_not_judged_but_learned():
 
 
 @every_head
+def test_names_of_the_classes_do_not_matter(head):
+    """Which instances are left out together depends on neither order: of the instances or of the classes."""
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(4), [7, 23, 11, 12])
+    X = rng.normal(size=(53, 6)) + 1.5 * np.eye(4, 6)[codes]
+    reference = clone(head).fit(X, codes)
+    for _ in range(4):
+        names, order = rng.permutation(4), rng.permutation(53)
+        renamed = clone(head).fit(X[order], names[codes[order]])
+        assert renamed.temperature_ == pytest.approx(reference.temperature_, rel=1e-4)
+        assert_allclose(renamed.predict_proba(X)[:, names], reference.predict_proba(X), atol=1e-4)
+
+
+@every_head
+def test_features_that_are_always_zero_do_not_matter(head):
+    padded = np.column_stack([DATA.X_labeled, np.zeros((len(DATA.y), 7), np.float32)])
+    reference, found = (clone(head).fit(X, DATA.y) for X in (DATA.X_labeled, padded))
+    test = np.column_stack([DATA.X_test, np.zeros((len(DATA.y_test), 7), np.float32)])
+    assert_allclose(found.predict_proba(test), reference.predict_proba(DATA.X_test), atol=1e-5)
+
+
+@every_head
 def test_nothing_to_leave_out(head):
     one_slide = clone(head).fit(DATA.X_labeled, DATA.y, groups=np.zeros(len(DATA.y)))
     assert one_slide.temperature_ == 1.0
