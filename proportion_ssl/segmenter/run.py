@@ -52,7 +52,7 @@ from proportion_ssl.segmenter.training import (
     told_once,
     with_non_cancer_class,
 )
-from proportion_ssl.slides import stitch, write_table
+from proportion_ssl.slides import write_table
 
 MODEL = "model.segmenter"
 RUN = "run.json"
@@ -584,13 +584,18 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str, sc
     shown = ["system", "OP", "PC", "mIoU", "proportion_error"]
     others = {name: maps for name, maps in scored.maps.items() if name != scored.own}
     is_rejected = any(UNCERTAIN in one.map_classes for one in result.segmentations.values())
+    classes = [*data.cohort.classes, NON_CANCER, *([UNCERTAIN] if is_rejected else [])]
     report(
         output / "report.html",
         slides=[
-            report_slide(one, data, {name: maps[one.name] for name, maps in others.items()})
+            one.report_slide(
+                classes,
+                truth=_outlined(one, data),
+                others={name: maps[one.name] for name, maps in others.items()},
+            )
             for one in result.segmentations.values()
         ],
-        classes=[*data.cohort.classes, NON_CANCER, *([UNCERTAIN] if is_rejected else [])],
+        classes=classes,
         test=_report_test(result, data, scored),
         outlook=_report_outlook(result, data, chosen),
         metrics=folds[shown] if len(folds) else None,
@@ -608,6 +613,14 @@ def _report(result, systems, data: CohortFeatures, output: Path, chosen: str, sc
         colors={**segmenter.colors_, **({UNCERTAIN: UNCERTAIN_COLOR} if is_rejected else {})},
         features=segmenter.features_,
     )
+
+
+def _outlined(segmentation: SlideSegmentation, data: CohortFeatures) -> Any:
+    """Outlined classes of the cells; None without outlines on this grid."""
+    outlined = data.outlined.get(segmentation.name)
+    if outlined is None or len(outlined.labels) != len(segmentation.grid):
+        return None
+    return outlined.labels
 
 
 def _report_test(result, data: CohortFeatures, scored: _Scored) -> Any:
@@ -672,80 +685,6 @@ def _test_reliability(segmenter, data: CohortFeatures) -> Any:
     return reliability(
         np.concatenate(true), np.concatenate(probabilities), classes=data.cohort.classes
     )
-
-
-def report_slide(
-    segmentation: SlideSegmentation,
-    data: CohortFeatures,
-    others: Mapping[str, SlideSegmentation] | None = None,
-) -> Any:
-    """Part of the report on one slide.
-
-    Parameters
-    ----------
-    segmentation : SlideSegmentation
-    data : CohortFeatures
-        Supplies the outlines of the slide, if it has any.
-    others : mapping of str to SlideSegmentation, optional
-        Segmentations of the slide by other systems; those on a different grid are left out.
-
-    Returns
-    -------
-    slide : ReportSlide
-    """
-    from proportion_ssl.reporting import ReportSlide
-
-    grid, names = segmentation.grid, [*data.cohort.classes, NON_CANCER, UNCERTAIN]
-    position = {name: code for code, name in enumerate(names)}
-    truth, outlined = None, data.outlined.get(segmentation.name)
-    if outlined is not None and len(outlined.labels) == len(grid):
-        codes = [position.get(label, -1) for label in outlined.labels]
-        truth = stitch(np.array(codes), grid.cells, grid.shape)
-    proportions, intervals = segmentation.proportions, segmentation.proportion_intervals
-    has_shares = not proportions.isna().any()
-    facts = {"predominant": segmentation.predominant or "none"}
-    if segmentation.grade() is not None:
-        facts["grade of this slide"] = str(segmentation.grade())
-
-    def in_place(one):
-        codes = np.array([position[label] for label in one.labels.tolist()], dtype=int)
-        return stitch(codes, one.grid.cells, one.grid.shape)
-
-    return ReportSlide(
-        segmentation.name,
-        _picture(segmentation),
-        in_place(segmentation),
-        truth=truth,
-        **segmentation.record(),
-        predicted=proportions.to_dict() if has_shares else None,
-        cell_pixels=segmentation.cell_um / _picture_mpp(segmentation),
-        mpp=_picture_mpp(segmentation),
-        probability=np.minimum(segmentation.value_map(segmentation.probabilities.max(axis=1)), 1.0),
-        uncertainty=np.minimum(segmentation.value_map(segmentation.uncertainty), 1.0),
-        others={
-            name: in_place(one)
-            for name, one in (others or {}).items()
-            if one.grid.shape == grid.shape
-        },
-        intervals=(
-            {name: (row.low, row.high) for name, row in intervals.iterrows()}
-            if intervals is not None and has_shares
-            else None
-        ),
-        facts=facts,
-        used_record=segmentation.used_record,
-    )
-
-
-def _picture(segmentation: SlideSegmentation) -> np.ndarray:
-    """The overview; if only features are available, a white image with one pixel per cell."""
-    if segmentation.overview is not None:
-        return segmentation.overview
-    return np.full((*segmentation.grid.shape, 3), 255, dtype=np.uint8)
-
-
-def _picture_mpp(segmentation: SlideSegmentation) -> float:
-    return segmentation.cell_um if segmentation.overview is None else segmentation.overview_mpp
 
 
 def mean_and_spread(table: pd.DataFrame) -> pd.DataFrame:

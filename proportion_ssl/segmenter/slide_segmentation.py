@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from proportion_ssl._checks import check_fraction
 from proportion_ssl.colors import class_colors, to_hex
@@ -34,6 +35,9 @@ from proportion_ssl.slides import (
     write_probability_map,
     write_table,
 )
+
+if TYPE_CHECKING:
+    from proportion_ssl.reporting import ReportSlide
 
 UNCERTAIN = "uncertain"
 """Class of cells whose largest probability is below ``reject_below``."""
@@ -191,9 +195,7 @@ class SlideSegmentation:
         -------
         label_map : ndarray of int, shape ``grid.shape``
         """
-        position = {name: index for index, name in enumerate(self.map_classes)}
-        codes = np.array([position[name] for name in self.labels.tolist()], dtype=int)
-        return stitch(codes, self.grid.cells, self.grid.shape)
+        return self._codes_in(self.map_classes)
 
     def value_map(self, values: np.ndarray) -> np.ndarray:
         """Arrange values of the cells on the grid.
@@ -341,6 +343,96 @@ class SlideSegmentation:
         if self.overview is None:
             del paths["overlay"], paths["uncertainty_overlay"]
         return paths
+
+    def report_slide(
+        self,
+        classes: Sequence[str] | None = None,
+        *,
+        truth: ArrayLike | None = None,
+        others: Mapping[str, SlideSegmentation] | None = None,
+    ) -> ReportSlide:
+        """Content of a report on this slide, for :func:`~proportion_ssl.report`.
+
+        Parameters
+        ----------
+        classes : sequence of str, optional
+            Classes of the report, which contain those of the labels. Default: `map_classes`.
+        truth : array-like of str, shape (n_cells,), optional
+            True class of each cell; a name that is not in `classes` (``""``, say) means unknown.
+        others : mapping of str to SlideSegmentation, optional
+            Segmentations of the slide by other systems; those on a different grid are left out.
+
+        Returns
+        -------
+        slide : ReportSlide
+
+        Raises
+        ------
+        ValueError
+            If a label is not in `classes`, or `truth` has another length.
+
+        Notes
+        -----
+        Without an overview the maps lie on white.
+        """
+        from proportion_ssl.reporting import ReportSlide
+
+        classes = list(self.map_classes if classes is None else classes)
+        shares, intervals = self.proportions, self.proportion_intervals
+        has_shares = not shares.isna().any()
+        facts = {"predominant": self.predominant or "none"}
+        if self.grade() is not None:
+            facts["grade of this slide"] = str(self.grade())
+        mpp, picture = self.cell_um, np.full((*self.grid.shape, 3), 255, dtype=np.uint8)
+        if self.overview is not None:
+            mpp, picture = self.overview_mpp, self.overview
+        return ReportSlide(
+            self.name,
+            picture,
+            self._codes_in(classes),
+            truth=None if truth is None else self._truth_in(classes, truth),
+            **self.record(),
+            predicted=shares.to_dict() if has_shares else None,
+            cell_pixels=self.cell_um / mpp,
+            mpp=mpp,
+            probability=np.minimum(self.value_map(self.probabilities.max(axis=1)), 1.0),
+            uncertainty=np.minimum(self.value_map(self.uncertainty), 1.0),
+            others={
+                name: other._codes_in(classes)
+                for name, other in (others or {}).items()
+                if other.grid.shape == self.grid.shape
+            },
+            intervals=(
+                {name: (row.low, row.high) for name, row in intervals.iterrows()}
+                if intervals is not None and has_shares
+                else None
+            ),
+            facts=facts,
+            used_record=self.used_record,
+        )
+
+    def _codes_in(self, classes):
+        """Index in `classes` of the class of every grid cell, -1 without one."""
+        position = {name: code for code, name in enumerate(classes)}
+        unknown = sorted(set(self.labels.tolist()) - set(position))
+        if unknown:
+            raise ValueError(
+                f"{self.name} has cells of class {unknown[0]!r}, which is not among the classes of the "
+                f"report, {classes}; add it."
+            )
+        codes = np.array([position[name] for name in self.labels.tolist()], dtype=int)
+        return stitch(codes, self.grid.cells, self.grid.shape)
+
+    def _truth_in(self, classes, truth):
+        truth = np.asarray(truth).tolist()
+        if len(truth) != len(self.grid):
+            raise ValueError(
+                f"truth has {len(truth)} entries, but {self.name} has {len(self.grid)} cells; give one per "
+                "cell."
+            )
+        position = {name: code for code, name in enumerate(classes)}
+        codes = np.array([position.get(name, -1) for name in truth], dtype=int)
+        return stitch(codes, self.grid.cells, self.grid.shape)
 
     def record(self) -> dict[str, Any]:
         """Recorded shares and their intervals, in the form used by tables and report.

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from slide_files import write_slide
 
-from proportion_ssl import NegativePseudoLabelClassifier, SlideSegmenter, load_cohort
+from proportion_ssl import NegativePseudoLabelClassifier, SlideSegmenter, load_cohort, report
 from proportion_ssl.segmenter import System
 from proportion_ssl.segmenter.slide_features import outlined_patches, read_slide_features
 from proportion_ssl.slides import CohortError, SlideError, embed_slides, read_features
@@ -314,6 +314,25 @@ def test_a_picture(fitted, manifest):
     pytest.importorskip("matplotlib").use("agg")
     display = fitted.segment(manifest.parent / "test_9.tif").plot()
     assert len(display.axes_) == 2
+
+
+def test_a_report_of_slides_that_were_segmented_by_hand(fitted, manifest, tmp_path):
+    segmentations = [fitted.segment(manifest.parent / f"test_{i}.tif") for i in (9, 10)]
+    classes = [*fitted.classes_, "non-cancer"]
+    first = segmentations[0]
+    truth = np.where(np.arange(len(first.grid)) < 40, "acinar", "")
+    shown = first.report_slide(classes, truth=truth, others={"other": first})
+    assert_array_equal(shown.prediction, first.label_map())
+    assert_array_equal(shown.prediction, first.report_slide().prediction)
+    counts = np.unique(shown.truth, return_counts=True)
+    assert dict(zip(*counts, strict=True))[classes.index("acinar")] == 40
+    slides = [one.report_slide(classes) for one in segmentations]
+    page = report(tmp_path / "report.html", slides=slides, classes=classes).read_text()
+    assert all(one.name in page for one in segmentations)
+    with pytest.raises(ValueError, match=r"class 'uncertain', which is not among the classes"):
+        first.reject(1.0).report_slide(classes)
+    with pytest.raises(ValueError, match=rf"truth has 3 entries, but test_9 has {len(truth)}"):
+        first.report_slide(classes, truth=["acinar"] * 3)
 
 
 @pytest.mark.slow
