@@ -29,6 +29,9 @@ from proportion_ssl.heads._temperature import fit_temperature
 #: Folds in which labeled slides are left out to choose the temperature.
 N_FOLDS = 5
 
+#: Largest temperature of the rounds, in units of the usual one.
+MOST_USUAL = 2.0
+
 
 class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
     """Base of the linear classifiers whose weights are solved for, from labels or from soft labels.
@@ -73,7 +76,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         },
     )
 
-    #: Temperature of the logits where nothing can be left out to estimate it.
+    #: Temperature of the logits in the rounds where nothing can be left out to estimate it.
     usual_temperature: float = 1.0
 
     n_components: int | None
@@ -230,15 +233,18 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
 
         Notes
         -----
-        As in :meth:`temperature_of`, but the temperature of single instances is at least 1. Few labeled
-        instances are often told apart without an error, which asks for an arbitrarily small one.
+        As in :meth:`temperature_of`, but the temperature of single instances is at least 1, and the mean at
+        most twice the usual one. Few labeled instances are often told apart without an error, which asks for
+        an arbitrarily small one; a few errors ask for so large a one that the records alone would decide the
+        labels, and the classes move together from round to round.
         """
         by_slides = None
         if (groups >= 0).all():
             by_slides = typical_temperature(*self.left_out(X, labels, groups), labels)
         if by_slides is None:
             return self.usual_temperature
-        return self._mean_temperature(by_slides, X, labels, groups, least=1.0)
+        found = self._mean_temperature(by_slides, X, labels, groups, least=1.0)
+        return min(found, MOST_USUAL * self.usual_temperature)
 
     def _mean_temperature(self, by_slides, X, labels, groups, least=0.0):
         """Geometric mean with the temperature of left-out instances, which is at least ``least``."""
