@@ -228,7 +228,8 @@ def test_slides_make_predictions_less_sure(head):
 
 @every_head
 def test_temperature_in_rounds(head):
-    """Where slides are known, that of left-out labels; single instances never ask for less than 1."""
+    """Where slides are known, that of left-out labels, at most twice the usual one; single instances never
+    ask for less than 1."""
     data = make_bags(n_bags=4, n_labeled_slides=8, slide_shift=1.5, random_state=1)
     X, labels = data.X_labeled.astype(np.float32), np.eye(len(set(data.y)))[data.y]
     slides = np.unique(data.groups, return_inverse=True)[1]
@@ -236,7 +237,10 @@ def test_temperature_in_rounds(head):
     left_out = head.left_out(X, labels, slides, by_slides=False)
     by_instances = typical_temperature(*left_out, labels)
     expected = np.sqrt(by_slides * max(1.0, by_instances))
+    assert expected < 2 * head.usual_temperature
     assert_allclose(head.temperature_in_rounds(X, labels, slides), expected)
+    noise = np.random.default_rng(0).permutation(labels)  # nothing can be told
+    assert head.temperature_in_rounds(X, noise, slides) == 2 * head.usual_temperature
     for unknown in (np.full(len(X), -1), np.zeros(len(X), dtype=int)):
         assert head.temperature_in_rounds(X, labels, unknown) == head.usual_temperature
     apart = 20 * labels.astype(np.float32)  # each instance is told without an error
