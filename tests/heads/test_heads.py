@@ -239,8 +239,11 @@ def test_temperature_in_rounds(head):
     expected = np.sqrt(by_slides * max(1.0, by_instances))
     assert expected < 2 * head.usual_temperature
     assert_allclose(head.temperature_in_rounds(X, labels, slides), expected)
-    noise = np.random.default_rng(0).permutation(labels)  # nothing can be told
-    assert head.temperature_in_rounds(X, noise, slides) == 2 * head.usual_temperature
+    noise = np.random.default_rng(0).normal(size=(len(X), 200)).astype(np.float32)
+    wrong = np.roll(labels, 1, axis=0)[: len(X) // 4]  # sure of what cannot be told
+    rows = slice(0, len(wrong))
+    found = head.temperature_in_rounds(noise[rows], wrong, np.arange(len(wrong)) % 4)
+    assert found == 2 * head.usual_temperature
     for unknown in (np.full(len(X), -1), np.zeros(len(X), dtype=int)):
         assert head.temperature_in_rounds(X, labels, unknown) == head.usual_temperature
     apart = 20 * labels.astype(np.float32)  # each instance is told without an error
