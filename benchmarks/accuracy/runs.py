@@ -175,6 +175,10 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
         shown["recovered"] = recovered(table).map("{:.2f}".format)
     if "mIoU with record" in table:
         shown["mIoU with record"] = table["mIoU with record"].map(_score)
+    if table["fell back"].any():
+        shown["fell back"] = [
+            f"{row['fell back']:.0f} of {row['runs']:.0f}" for _, row in table.iterrows()
+        ]
     shown["steps"] = table["steps"].map(lambda steps: f"{steps:,.0f}" if steps else "")
     shown["seconds"] = table["seconds of fit"].map("{:.1f}".format)
     if len(printed := [name for name in table.index if name in PRINTED]):

@@ -37,7 +37,12 @@ data = make_bags(n_labeled_slides=10, bag_size=30, class_separation=0.6, random_
 pipeline = Pipeline(
     [
         ("scale", StandardScaler()),
-        ("model", NegativePseudoLabelClassifier(max_epochs=20, random_state=0)),
+        (
+            "model",  # which asks for the slides of the labeled patches
+            NegativePseudoLabelClassifier(max_epochs=20, random_state=0).set_fit_request(
+                groups=True
+            ),
+        ),
     ],
     transform_input=["X_bags"],
 )

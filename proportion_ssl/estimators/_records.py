@@ -103,7 +103,10 @@ def _bags_of(positions, bag_ids, recorded):
     names, index = np.unique(bag_ids, return_inverse=True)
     unknown = sorted(set(names.tolist()) - set(recorded.names.tolist()), key=str)
     if unknown:
-        raise ValueError(f"bag_proportions has no record of bag {unknown[0]!r}; add it.")
+        raise ValueError(
+            f"bag_proportions has no record of bag {unknown[0]!r}; add it, or predict the instances of bags "
+            "without a record in a call of their own, without bag_proportions."
+        )
     chosen = recorded.select(names)
     bags = chosen.with_instances(chosen.X)
     bags.X, bags.index = positions, index

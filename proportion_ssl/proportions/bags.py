@@ -1,6 +1,6 @@
 """Bags of instances with recorded class proportions; user formats are converted here only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -778,11 +778,17 @@ def _written(proportions: Any, names: np.ndarray):
                 "with one row per bag."
             )
         proportions = proportions.iloc[[available[name] for name in names.tolist()]]
+    if isinstance(proportions, Mapping):
+        raise ValueError(
+            "bag_proportions is a dict; give a DataFrame indexed by bag, for example "
+            "pd.DataFrame.from_dict(proportions, orient='index') if it holds the shares of each bag."
+        )
     try:
         matrix = np.array(proportions, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"bag_proportions must be numbers, one row per bag and one column per class: {error}"
+            f"bag_proportions must be numbers, one row per bag and one column per class: {error}. Ranges "
+            'and limits ("60-80", "<5") are read by load_cohort; here give their ends as lower= and upper=.'
         ) from error
     if matrix.ndim not in (2, 3):
         raise ValueError(

@@ -320,7 +320,8 @@ def _check_slides(slides):
     slides = list(slides)
     for i, slide in enumerate(slides):
         if not isinstance(slide, ReportSlide):
-            raise TypeError(f"slides[{i}] must be a ReportSlide, got {type(slide).__name__}.")
+            hint = ": call its report_slide(classes)" if hasattr(slide, "report_slide") else ""
+            raise TypeError(f"slides[{i}] must be a ReportSlide, got {type(slide).__name__}{hint}.")
         if not isinstance(slide.name, str):
             raise TypeError(f"slides[{i}].name must be a str, got {slide.name!r}.")
     _check_distinct([slide.name for slide in slides], "slides")

@@ -346,7 +346,7 @@ class SlideSegmentation:
 
     def report_slide(
         self,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str],
         *,
         truth: ArrayLike | None = None,
         others: Mapping[str, SlideSegmentation] | None = None,
@@ -355,8 +355,8 @@ class SlideSegmentation:
 
         Parameters
         ----------
-        classes : sequence of str, optional
-            Classes of the report, which contain those of the labels. Default: `map_classes`.
+        classes : sequence of str
+            Classes of the report, in the same order; those of the labels are among them.
         truth : array-like of str, shape (n_cells,), optional
             True class of each cell; a name that is not in `classes` (``""``, say) means unknown.
         others : mapping of str to SlideSegmentation, optional
@@ -377,7 +377,7 @@ class SlideSegmentation:
         """
         from proportion_ssl.reporting import ReportSlide
 
-        classes = list(self.map_classes if classes is None else classes)
+        classes = list(classes)
         shares, intervals = self.proportions, self.proportion_intervals
         has_shares = not shares.isna().any()
         facts = {"predominant": self.predominant or "none"}
