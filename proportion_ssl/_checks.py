@@ -126,8 +126,8 @@ def check_ids(ids: Any, n: int, what: str, of: str) -> np.ndarray:
     )
     if n_missing:
         raise ValueError(
-            f"{what} holds {n_missing} missing value{'s' if n_missing > 1 else ''} (None or NaN); give the "
-            f"slide of each of the {n} {of}, or leave these {of} out."
+            f"{what} holds {n_missing} missing value{'s' if n_missing > 1 else ''} (None or NaN); give one "
+            f"for each of the {n} {of}, or leave these {of} out."
         )
     return found
 

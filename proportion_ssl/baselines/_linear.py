@@ -85,11 +85,11 @@ def inverse_mean_square(X: np.ndarray) -> float:
     return 1.0 / mean_square if mean_square > 0 else 1.0
 
 
-def unit_of(X: np.ndarray) -> float:
-    """Power of two near the standard deviation of a feature, by which features are divided in a solver.
+def frame_of(X: np.ndarray) -> tuple[np.ndarray, float]:
+    """Origin and unit of features in a solver, whose tolerances are absolute.
 
-    Tolerances of the solver are absolute, so without it the solution would depend on the unit of the
-    features. Division by a power of two does not round.
+    Intercepts are not regularized and the weight of the losses follows from the variance, so a solution must
+    depend neither on the unit nor on the origin of the features.
 
     Parameters
     ----------
@@ -97,12 +97,16 @@ def unit_of(X: np.ndarray) -> float:
 
     Returns
     -------
+    origin : ndarray of shape (n_features,), dtype of X
+        Near the mean, a multiple of the unit; 0 for standardized features.
     unit : float
-        Near the root of the mean variance; 1 for standardized features.
+        Power of two, by which division does not round, near the root of the mean variance; 1 for standardized
+        features.
 
     Examples
     --------
-    >>> unit_of(np.array([[0.0], [500.0]]))
-    256.0
+    >>> frame_of(np.array([[0.0], [500.0]]))
+    (array([256.]), 256.0)
     """
-    return float(2.0 ** np.round(-np.log2(X.shape[1] * inverse_mean_square(X)) / 2))
+    unit = float(2.0 ** np.round(-np.log2(X.shape[1] * inverse_mean_square(X)) / 2))
+    return (unit * np.round(X.mean(axis=0, dtype=np.float64) / unit)).astype(X.dtype), unit

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
 from proportion_ssl.baselines._laplacian_means import class_means_by_bag, similarities
-from proportion_ssl.baselines._linear import FeaturesOnly, inverse_mean_square, unit_of
+from proportion_ssl.baselines._linear import FeaturesOnly, frame_of, inverse_mean_square
 from proportion_ssl.estimators._base import BagClassifier, ProbabilisticBagClassifier
 from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.proportions.bags import Bags
@@ -210,10 +210,13 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
     def _fit_exponential_family(self, X, weights, statistic, start):
         """Maximize the likelihood, which depends on labels only through sums and counts of the classes."""
         total = weights.sum()
-        unit = unit_of(X)
-        X, C = X / unit, self.C_ * unit**2
-        units = np.append(np.full(X.shape[1], unit), 1.0)
-        statistic = statistic / units
+        origin, unit = frame_of(X)
+        X, C = (X - origin) / unit, self.C_ * unit**2
+        sums, counts = statistic[:, :-1], statistic[:, -1:]
+        statistic = np.hstack([(sums - counts * origin) / unit, counts])
+        start = np.hstack(
+            [start[:, :-1] * unit, start[:, -1:] + start[:, :-1] @ origin[:, np.newaxis]]
+        )
 
         def loss(flat):
             theta = flat.reshape(statistic.shape)
@@ -227,10 +230,11 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
             return value / total, gradient.ravel() / total
 
         options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 64 * np.finfo(float).eps}
-        start = (start * units).ravel()
-        result = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
-        theta = result.x.reshape(statistic.shape) / units
-        return theta, float(result.fun), int(result.nit)
+        result = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+        theta = result.x.reshape(statistic.shape)
+        weights = theta[:, :-1] / unit
+        intercepts = theta[:, -1:] - weights @ origin[:, np.newaxis]
+        return np.hstack([weights, intercepts]), float(result.fun), int(result.nit)
 
     def _probabilities(self, X: Any) -> np.ndarray:
         return np.exp(self._log_probabilities(X))

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
-from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square, unit_of
+from proportion_ssl.baselines._linear import LinearMachines, frame_of, inverse_mean_square
 from proportion_ssl.baselines._svm_steps import scores_of
 from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.proportions.weak_records import refuse_weak_records
@@ -158,8 +158,8 @@ class NonparallelSVMClassifier(LinearMachines):
         joined = X if bags is None else np.concatenate([X, np.asarray(bags.X)])
         self.C_own_ = inverse_mean_square(joined) if self.C_own is None else self.C_own
         self.C_other_ = self.C_own_ if self.C_other is None else self.C_other
-        unit = unit_of(joined)
-        X, joined = X / unit, joined / unit
+        origin, unit = frame_of(joined)
+        X, joined = (X - origin) / unit, (joined - origin) / unit
         settings = (self.C_own_ * unit**2, self.C_other_ * unit**2, self.epsilon)
         start = np.zeros((X.shape[1] + 1, n_classes))
         planes = fit_planes(X, codes, np.ones(len(X)), start, settings, 1e-9)
@@ -183,7 +183,7 @@ class NonparallelSVMClassifier(LinearMachines):
                     break
                 last = objective
         self.coef_ = np.ascontiguousarray(planes[:-1].T) / unit
-        self.intercept_ = planes[-1].copy()
+        self.intercept_ = planes[-1] - self.coef_ @ origin.astype(np.float64)
         self.n_iter_ = len(self.history_)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from proportion_ssl._kept import Array
 from proportion_ssl._sklearn import Interval
-from proportion_ssl.baselines._linear import LinearMachines, inverse_mean_square, unit_of
+from proportion_ssl.baselines._linear import LinearMachines, frame_of, inverse_mean_square
 from proportion_ssl.baselines._svm_steps import alternate, fit_machines, objectives_of
 from proportion_ssl.estimators._base import BagClassifier
 from proportion_ssl.nets.content_order import content_order
@@ -140,8 +140,9 @@ class ProportionSVMClassifier(LinearMachines):
         self.C_ = inverse_mean_square(joined) if self.C is None else self.C
         self.C_p_ = 10 * self.C_ if self.C_p is None else self.C_p
         self.history_: list[dict] = []
-        unit = unit_of(joined)
-        X, joined, C, C_p = X / unit, joined / unit, self.C_ * unit**2, self.C_p_ * unit**2
+        origin, unit = frame_of(joined)
+        X, joined = (X - origin) / unit, (joined - origin) / unit
+        C, C_p = self.C_ * unit**2, self.C_p_ * unit**2
         if bags is None:
             start, costs = np.zeros((X.shape[1] + 1, labels.shape[1])), np.full(len(X), C)
             weights = fit_machines(X.astype(np.float64), labels, costs, start, 1e-8)
@@ -169,5 +170,5 @@ class ProportionSVMClassifier(LinearMachines):
             )
         self.objective_ = objectives / unit**2
         self.coef_ = np.ascontiguousarray(weights[:-1].T) / unit
-        self.intercept_ = weights[-1].copy()
+        self.intercept_ = weights[-1] - self.coef_ @ origin.astype(np.float64)
         self.n_iter_ = max(1, len(self.history_))

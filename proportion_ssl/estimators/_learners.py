@@ -20,7 +20,7 @@ from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.estimators._records import ends_of
 from proportion_ssl.estimators._with_net import weighted_labels
 from proportion_ssl.heads import SoftLabelHead
-from proportion_ssl.heads._base import typical_temperature
+from proportion_ssl.heads._base import several, typical_temperature
 from proportion_ssl.heads._discriminant import ABSENT
 from proportion_ssl.heads._projection import (
     Projection,
@@ -338,7 +338,7 @@ class SolvedLearner:
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
         """Solve on the labeled instances only; classes without any use the mean estimated from bags."""
         self.told = self._told_by_bags()
-        given = with_told(self.told, self.X, self.known, self.groups)
+        given = with_told(self.told, self.X, self.known, several(self.groups))
         self.solution = self.supervised = self.head.solve(*given)
         if self.bags is not None:
             labeled = (self.X, self.known, self.groups)
@@ -892,10 +892,10 @@ def share_exchanged(
     Notes
     -----
     Storey's estimate of the share of true null hypotheses [1]_ at ``lambda = 1/2``. The hypothesis is that a
-    record has nothing to do with its bag; its p value is the rank of the distance from the own record among
-    the distances from all other records. Under it, half of the bags are nearer to most of the other records
-    than to their own, so the share of exchanged records is about twice the share of such bags. A poor
-    classifier makes all distances large, and does not increase this estimate much. At most 500 bags are used.
+    record has nothing to do with its bag; its p value is the rank of the distance of its own bag among the
+    distances of all bags. Under it, half of the records are nearer to most of the other bags than to their
+    own, so the share of exchanged records is about twice the share of such records. A poor classifier makes
+    all distances large, and does not increase this estimate much. At most 500 bags are used.
 
     References
     ----------
@@ -914,8 +914,8 @@ def share_exchanged(
         return 0.0
     of_chosen = None if upper is None else upper[chosen]
     to_all = distances_to_all(predicted[chosen], lower[chosen], of_chosen)
-    own = np.diag(to_all)[:, np.newaxis]
-    nearer = (to_all < own).sum(axis=1) + ((to_all == own).sum(axis=1) - 1) / 2
+    own = np.diag(to_all)
+    nearer = (to_all < own).sum(axis=0) + ((to_all == own).sum(axis=0) - 1) / 2
     return min(1.0, 2.0 * float((nearer / (len(chosen) - 1) > 0.5).mean()))
 
 

@@ -8,7 +8,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from proportion_ssl._fitting import all_or_nothing
 from proportion_ssl.proportions.bags import Bags
-from proportion_ssl.proportions.intervals import proportion_distance
 
 
 class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
@@ -129,8 +128,8 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         -------
         score : float
             In [-1, 0]; higher is better. Negative weighted mean over the bags of
-            :func:`~proportion_ssl.proportions.sum_absolute_error`; 0 if all predictions are within the
-            recorded intervals. With equal weights, equals minus
+            :func:`~proportion_ssl.proportions.sum_absolute_error`; 0 if the records admit all predictions
+            (intervals, incomplete records). With equal weights, equals minus
             :func:`~proportion_ssl.bag_proportion_error`.
 
         Raises
@@ -140,7 +139,7 @@ class ClassifyAndCount(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         """
         predicted = self.predict(X)
         bags = self.bags_.select(_names(X)).with_classes(self.estimator_.classes_)
-        error = np.minimum(1.0, proportion_distance(predicted, bags.lower, bags.upper))
+        error = np.minimum(1.0, np.abs(bags.nearest(predicted) - predicted).sum(axis=1))
         weights = bags.weights if sample_weight is None else np.asarray(sample_weight)
         return -float(np.average(error, weights=weights))
 

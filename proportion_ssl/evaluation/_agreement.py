@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from proportion_ssl._checks import check_fraction
+from proportion_ssl.evaluation._codes import columns_in_order
 
 
 class Estimate(NamedTuple):
@@ -74,6 +75,8 @@ def proportion_agreement(
     """
     check_fraction(level, "level", closed="neither")
     names = getattr(recorded, "columns", None) if classes is None else classes
+    recorded = columns_in_order(recorded, classes, "recorded")
+    predicted = columns_in_order(predicted, classes, "predicted")
     true, guess = check_pairs(recorded, predicted)
     names = range(true.shape[1]) if names is None else list(names)
     if len(names) != true.shape[1]:

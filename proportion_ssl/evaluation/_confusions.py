@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from proportion_ssl._checks import check_ids
 from proportion_ssl.evaluation._codes import class_codes, factorize
 
 #: Names of the scores of :func:`confusion_scores`.
@@ -86,7 +87,7 @@ def slide_confusions(
     Raises
     ------
     ValueError
-        If lengths differ, or a label is not among the classes.
+        If lengths differ, values are missing, or a label is not among the classes.
 
     Examples
     --------
@@ -101,11 +102,11 @@ def slide_confusions(
             f"{true.shape}, {predicted.shape} and {slides.shape}."
         )
     if classes is None:
-        labels = sorted({*factorize(true)[1], *factorize(predicted)[1]})
+        labels = sorted({*factorize(true, "y_true")[1], *factorize(predicted, "y_pred")[1]})
     else:
         labels = np.asarray(classes).tolist()
     codes = [class_codes(true, labels, "y_true"), class_codes(predicted, labels, "y_pred")]
-    first, seen = factorize(slides)
+    first, seen = factorize(slides, "slides")
     names, order = np.unique(np.asarray(seen), return_inverse=True)
     slide_codes = order[first]
     n = len(labels)
@@ -125,11 +126,14 @@ def sum_groups(matrices: np.ndarray, groups: Any) -> np.ndarray:
     """
     if groups is None:
         return matrices
-    names, codes = np.unique(np.asarray(groups), return_inverse=True)
-    if len(codes) != len(matrices):
+    groups = np.asarray(groups)
+    if len(groups) != len(matrices):
         raise ValueError(
-            f"groups has {len(codes)} values, but there are {len(matrices)} slides; give one each."
+            f"groups has {len(groups)} values, but there are {len(matrices)} slides; give one each."
         )
+    names, codes = np.unique(
+        check_ids(groups, len(matrices), "groups", "slides"), return_inverse=True
+    )
     total = np.zeros((len(names), *matrices.shape[1:]))
     np.add.at(total, codes, matrices)
     return total

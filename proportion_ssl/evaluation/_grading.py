@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from proportion_ssl._checks import GUARD, check_fraction
+from proportion_ssl.evaluation._codes import columns_in_order
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,7 @@ def grade(
 
 def _shares(proportions, classes):
     names = getattr(proportions, "columns", None) if classes is None else classes
+    proportions = columns_in_order(proportions, classes, "proportions")
     shares = np.asarray(proportions, dtype=np.float64)
     if shares.ndim != 2:
         raise ValueError(

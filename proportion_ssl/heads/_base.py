@@ -141,7 +141,8 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
             At least 0. What a label counts, not how often the instance was drawn: shrinkage and
             temperature take each instance as one.
         groups : array-like of shape (n_instances,), optional
-            Slide of each instance: patches of one slide are then not taken as independent.
+            Slide of each instance: patches of one slide are then not taken as independent, unless there is
+            only this slide.
 
         Returns
         -------
@@ -183,7 +184,7 @@ class SoftLabelHead(ClassifierMixin, ABC, BaseEstimator):
         sample = gather([X], rows)
         projection = principal_components(sample, *scale_of(sample), n_components, random_state)
         projected = projection(X)
-        coef, intercept = self.solve(projected, labels, slides)
+        coef, intercept = self.solve(projected, labels, several(slides))
         self.temperature_ = float(
             self.temperature or self.temperature_of(projected, labels, slides)
         )
@@ -376,6 +377,11 @@ def left_out_by(
     return logits, np.where(labels.sum(axis=1) > 0, fold, -1)
 
 
+def several(groups: np.ndarray) -> np.ndarray:
+    """Slides of the instances; -1 for all if there is only one, whose instances then count one by one."""
+    return groups if (groups != groups[:1]).any() else np.full_like(groups, -1)
+
+
 def typical_temperature(logits: np.ndarray, fold: np.ndarray, labels: np.ndarray) -> float | None:
     """Median over the folds of the most probable temperature of each.
 
@@ -407,10 +413,15 @@ def _folds(codes, groups, X):
     n_folds = min(N_FOLDS, int(np.bincount(codes).max()))
     if n_folds < 2:
         return []
-    # dealt to the folds in turn, in each class by their size: neither the order of the instances nor that of
-    # the classes matters
-    order = np.lexsort(((X**2).sum(axis=1), codes))
-    sizes = np.bincount(codes)
+    # dealt to the folds in turn, in each class by their size; classes with fewer instances than folds follow
+    # each other by theirs. Neither the order of the instances nor that of the classes matters
+    squares = (X**2).sum(axis=1)
+    counts, of_class = np.bincount(codes), np.bincount(codes, squares)
+    is_small = counts[codes] < n_folds
+    unit = np.where(is_small, -1, codes)
+    order = np.lexsort((squares, of_class[codes], counts[codes], unit))
+    _, first = np.unique(unit[order], return_index=True)
     fold = np.empty(len(codes), dtype=int)
-    fold[order] = (np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)) % n_folds
+    rank = np.arange(len(codes)) - first[np.searchsorted(first, np.arange(len(codes)), "right") - 1]
+    fold[order] = rank % n_folds
     return list(PredefinedSplit(fold).split())

@@ -43,9 +43,10 @@ CLASSIFIERS = {
 }
 
 
-def predicted(classifier, unit, with_bags=True):
+def predicted(classifier, unit, with_bags=True, origin=0.0):
     X, X_bags, X_test = (
-        np.asarray(part) * np.float32(unit) for part in (DATA.X_labeled, DATA.bags.X, DATA.X_test)
+        (np.asarray(part) + np.float32(origin)) * np.float32(unit)
+        for part in (DATA.X_labeled, DATA.bags.X, DATA.X_test)
     )
     bags = Bags(X_bags, DATA.bags.index, DATA.bags.proportions)
     given = (X, DATA.y, bags) if with_bags else (X, DATA.y)
@@ -62,9 +63,19 @@ def test_unit_of_the_features_does_not_matter(name):
         assert_array_equal(predicted(CLASSIFIERS[name], 2.0**exponent), expected)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_origin_of_the_features_does_not_matter(name):
+    """Up to the rounding of the features."""
+    expected = predicted(CLASSIFIERS[name], 1)
+    assert (predicted(CLASSIFIERS[name], 1, origin=100.0) != expected).mean() < 0.01
+
+
 def test_unit_of_the_features_does_not_matter_to_support_vectors():
     """With bags, other labels would be drawn to start from."""
     expected = predicted(ProportionSVMClassifier(), 1, with_bags=False)
     for exponent in (-20, 20):
         found = predicted(ProportionSVMClassifier(), 2.0**exponent, with_bags=False)
         assert_array_equal(found, expected)
+    moved = predicted(ProportionSVMClassifier(), 1, with_bags=False, origin=100.0)
+    assert (moved != expected).mean() < 0.01

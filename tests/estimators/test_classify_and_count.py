@@ -31,6 +31,16 @@ class Oracle(NegativePseudoLabelClassifier):
         return self.classes_[(X[:, 0] > self.shift).astype(int)]
 
 
+class Fixed(Oracle):
+    """Predicts given labels."""
+
+    def __init__(self, labels=None):
+        self.labels = labels
+
+    def predict(self, X):
+        return self.labels
+
+
 @pytest.fixture
 def bags():
     rng = np.random.default_rng(0)
@@ -105,3 +115,20 @@ def test_bad_input(bags):
         ClassifyAndCount(Oracle()).fit(["no slide"], labeled=LABELED, bags=bags)
     with pytest.raises(ValueError, match=r"X has shape \(5, 2\)"):
         ClassifyAndCount(Oracle()).fit(np.zeros((5, 2)), labeled=LABELED, bags=bags)
+
+
+def test_incomplete_records_are_compared_with_what_they_say():
+    """Predominant class, or shares among some classes: the nearest shares that the record admits."""
+    X = np.arange(20.0)[:, np.newaxis]
+    predominant = Bags.from_predominant(X, np.repeat(["s"], 20), ["a"], classes=["a", "b", "c"])
+    table = pd.DataFrame({"a": [0.7], "b": [0.3], "c": [np.nan]}, index=["s"])
+    partial = Bags(X, np.repeat(["s"], 20), table, among=["a", "b"])
+    for bags, counts, expected in (
+        (predominant, (7, 9, 4), 0.1),
+        (predominant, (9, 7, 4), 0.0),
+        (partial, (5, 5, 10), 0.2),
+        (partial, (7, 3, 10), 0.0),
+    ):
+        model = ClassifyAndCount(Fixed(np.repeat(["a", "b", "c"], counts)))
+        model.fit(bags.names, labeled=(X[:3], np.array(["a", "b", "c"])), bags=bags)
+        assert model.score(bags.names) == pytest.approx(-expected)

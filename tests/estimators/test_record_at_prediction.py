@@ -275,16 +275,26 @@ def test_share_of_exchanged_records():
     rng = np.random.default_rng(0)
     for noise, share in product((0.0, 0.1), (0.0, 0.2, 0.5)):
         found = []
-        for _ in range(20):
+        for _ in range(60):
             recorded = rng.dirichlet(np.ones(4), 100)
             predicted = np.abs(recorded + noise * rng.normal(size=recorded.shape))
             predicted /= predicted.sum(axis=1, keepdims=True)
             n = round(share * 100)
-            recorded[:n] = recorded[rng.permutation(100)[:n]]
+            recorded[:n] = recorded[rng.permutation(n)]
             found.append(share_exchanged(predicted, recorded, recorded))
         assert np.mean(found) == pytest.approx(share, abs=0.04)
     same = np.tile(recorded[:1], (100, 1))
-    assert share_exchanged(predicted, same, same) == 0  # nothing can be told
+    assert share_exchanged(predicted, same, same) > 0.8  # equal records have nothing to do with bags
+
+
+def test_records_that_admit_everything_do_not_make_others_wrong():
+    rng = np.random.default_rng(0)
+    predicted = rng.dirichlet(np.ones(4), 100)
+    recorded = np.abs(predicted + 0.03 * rng.normal(size=predicted.shape))
+    recorded /= recorded.sum(axis=1, keepdims=True)
+    lower, upper = recorded.copy(), recorded.copy()
+    lower[:60], upper[:60] = 0, 1
+    assert share_exchanged(predicted, lower, upper) == 0
 
 
 def test_large_bags_move_as_small_ones_do():

@@ -212,3 +212,17 @@ def test_readers_and_model():
         compare_readers({"A": [1]})
     with pytest.raises(ValueError, match="called 'model'"):
         compare_readers({"model": [1], "A": [1]})
+
+
+def test_classes_order_the_columns_of_a_table_by_name():
+    """Names beside a DataFrame are not put on its columns by position."""
+    recorded = pd.DataFrame({"solid": [0.2, 0.7, 0.4], "acinar": [0.8, 0.3, 0.6]})
+    predicted = pd.DataFrame({"solid": [0.1, 0.8, 0.4], "acinar": [0.9, 0.2, 0.6]})
+    table = proportion_agreement(recorded, predicted)
+    other = proportion_agreement(recorded, predicted, classes=["acinar", "solid"])
+    pd.testing.assert_frame_equal(other.loc[table.index], table)
+    names = ["acinar", "solid"]
+    assert predominant_class(recorded, names).tolist() == predominant_class(recorded).tolist()
+    assert grade(recorded, classes=names).tolist() == grade(recorded).tolist()
+    with pytest.raises(ValueError, match="columns of proportions are"):
+        predominant_class(recorded, ["acinar", "papillary"])

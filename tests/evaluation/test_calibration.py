@@ -193,3 +193,10 @@ def test_area_is_the_least_when_wrong_patches_come_last():
         risk_coverage([True], [np.nan])
     with pytest.raises(ValueError, match="one value per patch"):
         risk_coverage([], [])
+
+
+def test_missing_labels_are_refused():
+    probabilities = np.full((4, 2), 0.5)
+    for function in (reliability, fit_temperature):
+        with pytest.raises(ValueError, match="y_true holds 2 missing values"):
+            function(np.array([0, None, 1, None], dtype=object), probabilities, classes=[0, 1])

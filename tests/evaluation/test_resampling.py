@@ -240,3 +240,18 @@ def test_systems_must_be_judged_on_the_same_slides():
         compare_systems({"A": one, "B": 2 * one})
     with pytest.raises(ValueError, match="reference is 'C'"):
         compare_systems({"A": one, "B": one}, reference="C")
+
+
+def test_missing_slides_labels_and_groups_are_refused():
+    """pandas codes what is missing as -1, which would be the last class or slide."""
+    y, slides = [0, 1, 1, 0], ["a", None, "b", "b"]
+    with pytest.raises(ValueError, match="slides holds 1 missing values"):
+        slide_confusions(y, y, slides)
+    with pytest.raises(ValueError, match="y_true holds 1 missing values"):
+        slide_confusions([0, np.nan, 1, 0], y, ["a"] * 4)
+    with pytest.raises(ValueError, match="y_pred holds 2 missing values"):
+        slide_confusions(["x"] * 4, np.array(["x", None, "x", None], dtype=object), ["a"] * 4)
+    confusions = np.tile(np.eye(2), (3, 1, 1))
+    for groups in ([1, np.nan, 2.0], np.array(["a", None, "b"], dtype=object)):
+        with pytest.raises(ValueError, match="groups holds 1 missing value"):
+            bootstrap_scores(confusions, groups=groups)

@@ -281,6 +281,27 @@ def test_names_of_the_classes_do_not_matter(head):
         assert_allclose(renamed.predict_proba(X)[:, names], reference.predict_proba(X), atol=1e-4)
 
 
+def test_many_classes_with_few_instances_are_spread_over_the_folds():
+    codes = np.repeat(np.arange(10), [5] + [2] * 9)
+    X = np.random.default_rng(0).normal(size=(23, 4))
+    tests = [test for _, test in _folds(codes, np.full(23, -1), X)]
+    assert np.ptp([len(test) for test in tests]) <= 1
+    rng, temperatures = np.random.default_rng(0), []
+    for _ in range(5):
+        means = rng.normal(size=(10, 16))
+        X = means[codes] + rng.normal(size=(23, 16))
+        temperatures.append(DiscriminantClassifier().fit(X, codes).temperature_)
+    assert min(temperatures) > 1  # two instances of a class do not tell it well
+
+
+def test_the_instances_of_a_single_slide_count_one_by_one():
+    codes = np.repeat([0, 1, 2], 20)
+    X = np.random.default_rng(0).normal(size=(60, 40)) + np.eye(3, 40)[codes]
+    plain = DiscriminantClassifier(temperature=1).fit(X, codes)
+    one_slide = DiscriminantClassifier(temperature=1).fit(X, codes, groups=np.zeros(60))
+    assert_allclose(one_slide.coef_, plain.coef_)
+
+
 @every_head
 def test_features_that_are_always_zero_do_not_matter(head):
     padded = np.column_stack([DATA.X_labeled, np.zeros((len(DATA.y), 7), np.float32)])
