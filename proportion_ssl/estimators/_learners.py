@@ -351,7 +351,8 @@ class SolvedLearner:
         without = np.flatnonzero(self.known.sum(axis=0) == 0)
         if bags is not None and len(without):
             shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
-            without = without[(shares[bags.weights > 0] > 0).any(axis=0)[without]]
+            counting = (bags.sizes * (bags.weights > 0)) @ shares
+            without = without[counting[without] >= 1]  # of less than one instance nothing is known
         if bags is None or not len(without):
             return np.empty((0, self.X.shape[1]), np.float32), np.empty((0, n_classes), np.float32)
         means = self._class_means()[without].astype(np.float32)

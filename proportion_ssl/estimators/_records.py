@@ -43,7 +43,7 @@ def bags_to_predict(
         return _bags_of(positions, bag_ids, recorded.with_classes(classes))
     if hasattr(recorded, "columns"):
         recorded = recorded.loc[recorded.index.isin(np.unique(bag_ids))]
-    elif np.ndim(recorded) == 1:
+    elif not _are_tables(recorded) and np.ndim(recorded) == 1:
         recorded = np.asarray(recorded)[np.newaxis]
     recorded, without = _split_off_missing(recorded, np.unique(bag_ids))
     here = ~np.isin(bag_ids, without)
@@ -66,8 +66,15 @@ def ends_of(bags: Bags) -> tuple:
     return (bags.lower, bags.upper) if bags.record is None else (bags.record,)
 
 
+def _are_tables(recorded):
+    """Whether these are the tables of several readers."""
+    return isinstance(recorded, list | tuple) and any(hasattr(one, "columns") for one in recorded)
+
+
 def _split_off_missing(recorded, names):
     """Rows with a record of a table or array, and names of the bags whose row holds nothing but NaN."""
+    if _are_tables(recorded):
+        return recorded, names[:0]
     if hasattr(recorded, "columns"):
         names = np.asarray(recorded.index)
     elif np.ndim(recorded) == 2:

@@ -243,7 +243,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         counting = bags.weights > 0
         if not counting.any():
             return 0.0
-        table = self.bag_reliability_.loc[bags.names]
+        table = self.bag_reliability_
+        table = table.iloc[table.index.get_indexer(pd.Index(bags.names))]
         supported = table[[f"supported_{c}" for c in self.classes_]].to_numpy()[counting]
         exchanged = share_exchanged(supported, *(end[counting] for end in ends_of(bags)))
         return min(exchanged, float(table["doubtful"].to_numpy()[counting].mean()))

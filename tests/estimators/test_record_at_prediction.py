@@ -284,7 +284,9 @@ def test_share_of_exchanged_records():
             found.append(share_exchanged(predicted, recorded, recorded))
         assert np.mean(found) == pytest.approx(share, abs=0.04)
     same = np.tile(recorded[:1], (100, 1))
-    assert share_exchanged(predicted, same, same) > 0.8  # equal records have nothing to do with bags
+    assert (
+        share_exchanged(predicted, same, same) > 0.8
+    )  # equal records have nothing to do with bags
 
 
 def test_records_that_admit_everything_do_not_make_others_wrong():
@@ -367,3 +369,42 @@ def test_cross_validated_predictions_are_made_without_records():
         )
     assert found.shape == (len(DATA.y), 4)
     assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+def test_readers_of_different_bags():
+    """Tables of several readers, who read some of the bags each."""
+    first, second = TABLE.iloc[:6], TABLE.iloc[4:]
+    model = RobustProportionClassifier(random_state=0).fit(DATA.X_labeled, NAMES[DATA.y])
+    bags = Bags(np.zeros((8, 1)), SLIDES, [first, second])
+    assert_allclose(given(model, [first, second]), given(model, bags), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_bags_named_true_and_false():
+    rows = np.flatnonzero(DATA.bags.index < 2)
+    index = DATA.bags.index[rows]
+    shares = DATA.bags.proportions[:2]
+    fits = [
+        RobustProportionClassifier(random_state=0).fit(
+            DATA.X_labeled, DATA.y, Bags(DATA.bags.X[rows], names, shares)
+        )
+        for names in (index, index.astype(bool))
+    ]
+    assert fits[0].instance_weight_ == fits[1].instance_weight_
+    assert set(fits[1].bag_reliability_.index) == {False, True}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_class_of_less_than_one_patch_is_not_told_by_bags():
+    """Its mean would be extrapolated by the inverse of its share, to a singular covariance."""
+    rng = np.random.default_rng(0)
+    y, means = np.repeat([1, 2], 10), rng.normal(size=(3, 40))
+    X, X_bags = (
+        means[y] + rng.normal(size=(20, 40)),
+        means[[1] * 39 + [2]] + rng.normal(size=(40, 40)),
+    )
+    table = pd.DataFrame([[1e-5, 0.98 - 1e-5, 0.02]], columns=[0, 1, 2])
+    model = RobustProportionClassifier(random_state=0).fit(
+        X, y, Bags(X_bags, np.zeros(40, int), table)
+    )
+    assert (model.predict(X_bags) == [1] * 39 + [2]).mean() > 0.95
