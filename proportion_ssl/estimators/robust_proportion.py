@@ -131,8 +131,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
     t distribution.
 
     Records are doubtful if they are wrong, or if the classifier is. The share of wrong ones, on which
-    ``instance_weight_`` depends, is therefore also estimated from the number of bags that are nearer to most
-    records of other bags than to their own (Storey's estimate); the smaller of both estimates is used.
+    ``instance_weight_`` depends, is therefore also estimated from the number of records that are nearer to
+    most of the other bags than to their own (Storey's estimate); the smaller of both estimates is used.
 
     Discriminant analysis is used instead of gradient descent because the within-class covariance contains
     the variation between slides, mainly of the stain, and the discriminant functions suppress these
