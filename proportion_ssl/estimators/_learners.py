@@ -908,7 +908,7 @@ def share_exchanged(
     >>> predicted = np.random.default_rng(0).dirichlet(np.ones(3), 40)
     >>> recorded = np.concatenate([np.roll(predicted[:10], 1, axis=0), predicted[10:]])
     >>> share_exchanged(predicted, recorded, recorded), share_exchanged(predicted, predicted, predicted)
-    (0.25, 0.0)
+    (0.2, 0.0)
     """
     chosen = _judged(len(predicted), np.random.default_rng(0))
     if len(chosen) < 3:

@@ -400,6 +400,7 @@ def code_blocks(page):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The pseudo labels are harmful")  # after two epochs they may be
 def test_grid_search_of_the_guide(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     *_, make_files, search, more = code_blocks(FIRST_HOUR)
