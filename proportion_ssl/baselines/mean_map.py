@@ -161,8 +161,11 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
         self.C_: Any = self.C
         if self.C is None:
             self.C_ = inverse_mean_square(X) * (10.0 if bags is None else 0.1)
-        theta = np.zeros_like(statistic)
-        theta, loss, self.n_iter_ = self._fit_exponential_family(X, weights, statistic, theta)
+        theta, frame = np.zeros_like(statistic), frame_of(X)
+        X = (X - frame[0]) / frame[1]
+        theta, loss, self.n_iter_ = self._fit_exponential_family(
+            X, weights, statistic, theta, *frame
+        )
         self.losses_ = [loss]
         if bags is not None and self.alternating:
             bounds = count_bounds(bags.lower, bags.upper, bags.sizes)
@@ -173,7 +176,7 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
                 given = np.eye(len(self.classes_))[self.bag_labels_] * of_bag
                 statistic = labeled + given.T @ extended
                 theta, loss, self.n_iter_ = self._fit_exponential_family(
-                    X, weights, statistic, theta
+                    X, weights, statistic, theta, *frame
                 )
                 self.losses_.append(loss)
                 of_labels = self.losses_[1:]  # the first loss is for class means, not labels
@@ -207,11 +210,12 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
         self.class_means_[absent] = by_bag[:, absent].mean(axis=0)
         return np.column_stack([sums, counts])
 
-    def _fit_exponential_family(self, X, weights, statistic, start):
-        """Maximize the likelihood, which depends on labels only through sums and counts of the classes."""
-        total = weights.sum()
-        origin, unit = frame_of(X)
-        X, C = (X - origin) / unit, self.C_ * unit**2
+    def _fit_exponential_family(self, X, weights, statistic, start, origin, unit):
+        """Maximize the likelihood, which depends on labels only through sums and counts of the classes.
+
+        ``X`` has this origin and unit; ``statistic`` and ``start`` are those of the features as given.
+        """
+        total, C = weights.sum(), self.C_ * unit**2
         sums, counts = statistic[:, :-1], statistic[:, -1:]
         statistic = np.hstack([(sums - counts * origin) / unit, counts])
         start = np.hstack(

@@ -279,6 +279,7 @@ class SolvedLearner:
             None  # shares from heads that never used the record of the bag
         )
         self.records_judged = False  # whether bags with wrong records have weight 0
+        self.share_exchanged = 0.0  # share of the bags with records of other bags
         self.round_temperature = head.usual_temperature
         self.caution = 1.0  # temperature relative to the mean over held-out slides and bags
         self.fell_back = False
@@ -557,7 +558,7 @@ def length_order(X: Any, bag_index: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     X : array of shape (n_instances, n_features)
-        Read twice.
+        Read once, and once more where lengths are equal.
     bag_index : ndarray of int, shape (n_instances,)
 
     Returns
@@ -571,8 +572,11 @@ def length_order(X: Any, bag_index: np.ndarray) -> np.ndarray:
     >>> length_order(np.array([[3.0], [-1.0], [5.0], [2.0]]), np.array([1, 1, 0, 0])).tolist()
     [3, 2, 1, 0]
     """
-    lengths = [(block.astype(np.float64) ** 2).sum(axis=1) for _, block in blocks(X)]
-    return np.lexsort((content_hashes(X), np.concatenate(lengths), bag_index))
+    each = [(block.astype(np.float64) ** 2).sum(axis=1) for _, block in blocks(X)]
+    lengths = np.concatenate(each)
+    order = np.lexsort((lengths, bag_index))
+    equal = (np.diff(lengths[order]) == 0) & (np.diff(bag_index[order]) == 0)
+    return np.lexsort((content_hashes(X), lengths, bag_index)) if equal.any() else order
 
 
 def bag_folds(n_bags: int) -> np.ndarray:
@@ -757,7 +761,7 @@ def records_say_nothing(
     exchanges = [bags, *(rng.permutation(n_bags) for _ in range(999))]
     means = np.empty((len(predicted), len(exchanges)))
     for row, shares in zip(means, predicted, strict=True):
-        to_all = distances_to_all(shares, lower, upper)
+        to_all = _to_all(shares, lower, upper)
         row[:] = [to_all[bags, other].mean() for other in exchanges]
     own, exchanged = means[:, 0], means[:, 1:]
     told = np.ptp(exchanged, axis=1) >= 1e-9
@@ -849,28 +853,6 @@ def distances(
     return np.abs(_nearest(predicted, lower, upper) - predicted).sum(axis=1)
 
 
-def distances_to_all(
-    predicted: np.ndarray,
-    lower: np.ndarray | PartialRecord | OrderRecord,
-    upper: np.ndarray | None = None,
-) -> np.ndarray:
-    """Distance of the predicted proportions of each bag from the record of every bag.
-
-    Parameters
-    ----------
-    predicted : ndarray of shape (n_bags, n_classes)
-    lower, upper
-        As in :func:`records_say_nothing`.
-
-    Returns
-    -------
-    distance : ndarray of shape (n_bags, n_bags)
-        Records in columns; the diagonal is :func:`distances`.
-    """
-    each = [distances(np.tile(one, (len(predicted), 1)), lower, upper) for one in predicted]
-    return np.stack(each)
-
-
 def share_exchanged(
     predicted: np.ndarray,
     lower: np.ndarray | PartialRecord | OrderRecord,
@@ -914,10 +896,16 @@ def share_exchanged(
     if len(chosen) < 3:
         return 0.0
     of_chosen = None if upper is None else upper[chosen]
-    to_all = distances_to_all(predicted[chosen], lower[chosen], of_chosen)
+    to_all = _to_all(predicted[chosen], lower[chosen], of_chosen)
     own = np.diag(to_all)
     nearer = (to_all < own).sum(axis=0) + ((to_all == own).sum(axis=0) - 1) / 2
     return min(1.0, 2.0 * float((nearer / (len(chosen) - 1) > 0.5).mean()))
+
+
+def _to_all(predicted, lower, upper):
+    """:func:`distances` of each bag, in rows, from the record of every bag, in columns."""
+    each = [distances(np.tile(one, (len(predicted), 1)), lower, upper) for one in predicted]
+    return np.stack(each)
 
 
 def _judged(n_bags, rng):

@@ -235,19 +235,8 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
                 self._fit_rounds(learner, bags)
             self.temperature_ = learner.finish()
         self.fell_back_ = learner.fell_back
-        share = 0.0 if bags is None else self._share_exchanged(bags)
-        self.instance_weight_ = INSTANCE_WEIGHT * learner.caution * (1 + WEIGHT_OF_DOUBT * share)
-
-    def _share_exchanged(self, bags):
-        """Share of the bags with a weight whose record is doubtful and seems to be that of another bag."""
-        counting = bags.weights > 0
-        if not counting.any():
-            return 0.0
-        table = self.bag_reliability_
-        table = table.iloc[table.index.get_indexer(pd.Index(bags.names))]
-        supported = table[[f"supported_{c}" for c in self.classes_]].to_numpy()[counting]
-        exchanged = share_exchanged(supported, *(end[counting] for end in ends_of(bags)))
-        return min(exchanged, float(table["doubtful"].to_numpy()[counting].mean()))
+        doubt = 1 + WEIGHT_OF_DOUBT * learner.share_exchanged
+        self.instance_weight_ = INSTANCE_WEIGHT * learner.caution * doubt
 
     def _fit_rounds(self, learner, bags):
         """Alternate between labeling the bags and solving for a new head; estimate record errors between."""
@@ -255,7 +244,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
         self.history_ = []
         for deviation in self._first_deviations():
             self._round(learner, bags, deviation)
-        self._judge(bags, learner.predicted_shares())
+        learner.share_exchanged = self._judge(bags, learner.predicted_shares())
         learner.records_judged = True
         for _ in range(N_LAST_ROUNDS):
             self._round(learner, self.bags_, self.record_deviation_)
@@ -268,7 +257,7 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             results = learner.round(OneSelector(_selector(deviation)), bags)
             self._tell_error(learner.shares_before(results), bags)
             self._append_round(deviation)
-        self._judge(bags, learner.predicted_shares())
+        learner.share_exchanged = self._judge(bags, learner.predicted_shares())
         learner.records_judged = True
         for _ in range(N_LAST_ROUNDS):
             results = learner.round(OneSelector(_selector(self.record_deviation_)), self.bags_)
@@ -300,8 +289,11 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             self._append_round(deviation)
             self.history_[-1]["sum_absolute_error"] = self._sum_absolute_error(codes, bags)
 
-    def _judge(self, bags: Bags, supported: np.ndarray) -> None:
-        """Find doubtful bags, set their weight to 0, and estimate the standard deviation of the records."""
+    def _judge(self, bags: Bags, supported: np.ndarray) -> float:
+        """Find doubtful bags, set their weight to 0, and estimate the standard deviation of the records.
+
+        Returns the share of the bags whose record is doubtful and seems to be that of another bag.
+        """
         differences = bags.nearest(supported) - supported
         distance = np.abs(differences).sum(axis=1)
         counting = bags.weights > 0 if bags.weights.any() else np.ones(bags.n_bags, dtype=bool)
@@ -324,6 +316,10 @@ class RobustProportionClassifier(LoggedLabels, NetBagClassifier):
             n_free = bags.record.n_free[counting, 0]
         deviation = _standard_deviation(differences[counting], n_free)
         self.record_deviation_ = float(np.clip(deviation, SMALLEST_DEVIATION, LARGEST_DEVIATION))
+        if not bags.weights.any():
+            return 0.0
+        exchanged = share_exchanged(supported[counting], *(end[counting] for end in ends_of(bags)))
+        return min(exchanged, float(doubtful[counting].mean()))
 
 
 def _selector(deviation):

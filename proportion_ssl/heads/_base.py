@@ -420,8 +420,7 @@ def _folds(codes, groups, X):
     is_small = counts[codes] < n_folds
     unit = np.where(is_small, -1, codes)
     order = np.lexsort((squares, of_class[codes], counts[codes], unit))
-    _, first = np.unique(unit[order], return_index=True)
+    _, first, of_unit = np.unique(unit[order], return_index=True, return_inverse=True)
     fold = np.empty(len(codes), dtype=int)
-    rank = np.arange(len(codes)) - first[np.searchsorted(first, np.arange(len(codes)), "right") - 1]
-    fold[order] = rank % n_folds
+    fold[order] = (np.arange(len(codes)) - first[of_unit]) % n_folds
     return list(PredefinedSplit(fold).split())

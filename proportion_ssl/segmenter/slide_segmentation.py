@@ -414,14 +414,13 @@ class SlideSegmentation:
     def _codes_in(self, classes):
         """Index in `classes` of the class of every grid cell, -1 without one."""
         position = {name: code for code, name in enumerate(classes)}
-        unknown = sorted(set(self.labels.tolist()) - set(position))
+        unknown = sorted(set(self.labels) - set(position))
         if unknown:
             raise ValueError(
                 f"{self.name} has cells of class {unknown[0]!r}, which is not among the classes of the "
                 f"report, {classes}; add it."
             )
-        codes = np.array([position[name] for name in self.labels.tolist()], dtype=int)
-        return stitch(codes, self.grid.cells, self.grid.shape)
+        return self._stitched(self.labels, position)
 
     def _truth_in(self, classes, truth):
         truth = np.asarray(truth).tolist()
@@ -430,8 +429,11 @@ class SlideSegmentation:
                 f"truth has {len(truth)} entries, but {self.name} has {len(self.grid)} cells; give one per "
                 "cell."
             )
-        position = {name: code for code, name in enumerate(classes)}
-        codes = np.array([position.get(name, -1) for name in truth], dtype=int)
+        return self._stitched(truth, {name: code for code, name in enumerate(classes)})
+
+    def _stitched(self, names, position):
+        """Position of the name of each cell on the grid; -1 without a cell or a position."""
+        codes = np.array([position.get(name, -1) for name in names], dtype=int)
         return stitch(codes, self.grid.cells, self.grid.shape)
 
     def record(self) -> dict[str, Any]:

@@ -81,6 +81,44 @@ def test_readme_quotes_the_stored_results(results, tables):
     assert 3 <= n_rows <= 5
 
 
+def test_readme_quotes_the_stored_results_in_words(results, tables):
+    """Scores with records, and those of the systems below the table."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    quick = results[results["part"] == "quick"].set_index(["set", "regime", "system"])
+    of_part = quick.sort_index()
+    lc = of_part.loc["lc25000_evaluation"]
+
+    found = re.search(
+        r"robust classifier rose from (\S+) to (\S+) with exact records, and from (\S+) to (\S+) when .+? "
+        r"that of the published method from (\S+) to (\S+) and from (\S+) to (\.\d\d)",
+        text,
+    )
+    assert list(found.groups()) == [
+        f"{lc.loc[(regime, system), column]:.2f}".lstrip("0")
+        for system in ("Robust", "Proposed")
+        for regime in ("exact", "wrong")
+        for column in ("mIoU", "mIoU with record")
+    ]
+    shown = {
+        regime: tables.formatted(lc.loc[regime].dropna(axis=1, how="all"))["mIoU [95%]"]
+        for regime in ("exact", "rough")
+    }
+    head = "Proposed, discriminant head"
+    assert f"reached {shown['exact'][head]} and {shown['rough'][head]}, but" in text
+    chula = of_part.loc["chula_rbc", "exact"]["mIoU"]
+    found = re.search(
+        r"\(Chula RBC-12\) (\.\d\d), where the robust classifier reached (\.\d\d)", text
+    )
+    expected = [f"{chula[name]:.2f}".lstrip("0") for name in (head, "Robust")]
+    assert list(found.groups()) == expected
+    mean_map = "Alternating mean map"
+    rough = f"{lc.loc[('rough', mean_map), 'mIoU']:.3f}".lstrip("0")
+    assert f"reached {shown['exact'][mean_map]} with exact records, {rough} with rough ones" in text
+    row = lc.loc[("exact", "Robust")]
+    ends = [f"{row[name]:.3f}".replace("0.", ".") for name in ("to Proposed", "from", "up to")]
+    assert f"(+{ends[0]} [{ends[1]}, {ends[2]}])" in text
+
+
 def test_landing_page_quotes_the_stored_results(results):
     """Supervised, robust with exact and with rough records, and every patch labeled, to two digits."""
     text = " ".join((ROOT / "docs" / "index.rst").read_text().split())
