@@ -2,13 +2,14 @@
 
     python benchmarks/accuracy/all_tables.py --data DATA                 # what the documentation shows
     python benchmarks/accuracy/all_tables.py --data DATA --parts night   # all systems on all sets
+    python benchmarks/accuracy/all_tables.py --data DATA --resume        # go on from the runs in `stored_runs`
 
 Runs are kept in `--output` and go on where they stopped; `paper_tables.py` says how systems are tuned and
 tested. Into `docs/benchmarks` go `results.csv` (every number), `made_with.json`, a table for readers
 (`<part>-<set>-<regime>.csv`), a picture of each part and set, `best.csv`, the best three systems of each
 table, `sources.csv` and `as_in_source.csv`, systems beside themselves in the settings of their authors' code,
 and `systems.csv`, where each system and its tests are. `--only-write` runs nothing and writes what is
-complete.
+complete. `--store` keeps all runs in `stored_runs`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import pandas as pd
 from protocol import Task
 from runs import KEYS, compare_pairs, formatted, key_of, run_all, summarize
+from stored import STORED, store, unpack
 from study import REGIMES, Source, load_study
 from systems import SOURCES, SYSTEMS, source_name, source_settings
 
@@ -231,11 +233,15 @@ def main(arguments=None):
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--parts", choices=PARTS, default="docs")
     parser.add_argument("--only-write", action="store_true", help="write what is complete")
+    parser.add_argument("--resume", type=Path, nargs="?", const=STORED, help="go on from stored runs")
+    parser.add_argument("--store", type=Path, nargs="?", const=STORED, help="keep the runs there")
     parser.add_argument("--cache", type=Path, default=Path("results/features"))
     parser.add_argument("--output", type=Path, default=Path("results/all_tables"))
     parser.add_argument("--docs", type=Path, default=DOCS)
     parser.add_argument("--n-jobs", type=int, default=2)
     options = parser.parse_args(arguments)
+    if options.resume:
+        unpack(options.resume, options.output)
     start, found = time.perf_counter(), []
     for part in PARTS[options.parts]:
         tasks = part.tasks(Source(part.set, options.data, None, options.cache))
@@ -275,6 +281,8 @@ def main(arguments=None):
         ),
     }
     (options.docs / "made_with.json").write_text(json.dumps(made_with, indent=1) + "\n")
+    if options.store:
+        store(options.output, options.store)
 
 
 if __name__ == "__main__":

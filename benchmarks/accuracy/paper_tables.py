@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from protocol import Task
-from runs import formatted, predictions_file, run_all, summarize
+from runs import formatted, key_of, predictions_file, run_all, summarize
 from study import REGIMES, Source, load_study
 from systems import PROTOCOLS, SYSTEMS, TABLE_1, TABLE_2
 
@@ -67,7 +67,7 @@ def draw_maps(tasks, folder, n_slides=3):
         place = study.cells[rows], study.shapes[slide]
         maps = {"truth": stitch(_codes(study.labels[rows], study.classes), *place)}
         for task in shown:
-            with np.load(predictions_file(folder, task)) as predicted:
+            with np.load(predictions_file(folder, key_of(task))) as predicted:
                 codes = _codes(predicted["alone"][here], study.classes)
             maps[task.system] = stitch(codes, *place)
         display = SegmentationDisplay(maps, study.classes).plot()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from joblib import Memory
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from study import Source, load_study
@@ -31,35 +35,68 @@ class Task(NamedTuple):
     system: str
 
 
+class Fit(NamedTuple):
+    """A fitted system, and what the fit took."""
+
+    model: Any
+    steps: int
+    seconds: float
+
+
+def fitted(draw, model, labeled, bags) -> Fit:
+    """Fit a system; ``draw`` says on which part of which fold."""
+    CountingHead.n_steps = 0
+    start = time.perf_counter()
+    X, y, *groups = labeled
+    model.fit(X, y, bags, groups=groups[0] if groups else None)
+    return Fit(model, CountingHead.n_steps, time.perf_counter() - start)
+
+
+def fits_of(task: Task, folder: Path | None) -> Callable[..., Fit]:
+    """Function that fits a system, or reads the fit if the folder has it.
+
+    A grid's best setting is part of the next grid, and systems that ignore records are fitted once for all
+    kinds of them. The data follow from ``draw`` and are not compared.
+    """
+    ignores = not EVERY[task.system].uses_records and task.regime != "no shift"
+    task = task._replace(regime="any") if ignores else task
+    kept = Memory(folder and folder / "fits", verbose=0).cache(fitted, ignore=["labeled", "bags"])
+    return lambda part, model, labeled, bags: kept((*task, part), model, labeled, bags)
+
+
 def seeded(model, seed, setting):
     """The system with a setting; some draw nothing and take no seed."""
     seeds = {"random_state": seed} if "random_state" in model.get_params() else {}
     return model.set_params(**seeds, **setting)
 
 
-def choose(system, training, labeled, bags, y_bags, seed):
+def choose(system, training, labeled, bags, y_bags, seed, fit):
     """Setting whose predicted proportions of left-out bags are nearest to the recorded ones.
 
     Grids are searched one after the other, each with the best of those before. Neither records nor labels
-    of the bags that choose are in training.
+    of the bags that choose are in training. ``fit`` is a function of :func:`fits_of`. Returns the setting,
+    the errors of all and the seconds of their fits.
     """
     order = np.random.default_rng([seed, 4]).permutation(bags.names)
     n_out = max(1, round(LEFT_OUT * len(order)))
     left_out, kept = order[:n_out], order[n_out:]
     if system.uses_labels_of_bags:
         labeled = with_bags(labeled, bags, y_bags, kept)
-    chosen, tried = {}, []
+    chosen, tried, seconds = {}, [], 0.0
     for grid in system.grids:
         errors = []
         settings = [resolved(setting, labeled[0].shape[1]) for setting in grid]
         for setting in settings:
             model = system.make({**training, "max_epochs": TRIAL_EPOCHS})
             model = seeded(model, seed, {**chosen, **setting})
-            counter = ClassifyAndCount(model).fit(kept, labeled=labeled, bags=bags)
+            found = fit("without left-out bags", model, labeled, bags.select(kept))
+            seconds += found.seconds
+            counter = ClassifyAndCount(FrozenEstimator(found.model))
+            counter.fit(kept, labeled=labeled, bags=bags)
             errors.append(-counter.score(left_out))
         tried.append([round(error, 4) for error in errors])
         chosen |= settings[int(np.argmin(errors))]
-    return chosen, tried
+    return chosen, tried, seconds
 
 
 def resolved(setting, n_features):
@@ -77,8 +114,11 @@ def with_bags(labeled, bags, y_bags, names):
     return np.concatenate([X, bags.X[here]]), np.concatenate([y, y_bags[here]])
 
 
-def run(task: Task) -> tuple[dict, dict]:
-    """One row of the table; labels of the test patches, without and with the records of their slides."""
+def run(task: Task, folder: Path | None = None) -> tuple[dict, dict]:
+    """One row of the table; labels of the test patches, without and with the records of their slides.
+
+    Fits are kept in ``folder``, if given.
+    """
     shifted = task.regime != "no shift"
     study = load_study(task.source, stain_shift=shifted)
     system, training = EVERY[task.system], PROTOCOLS[task.protocol]
@@ -94,19 +134,16 @@ def run(task: Task) -> tuple[dict, dict]:
     labeled = [features[is_labeled], study.labels[is_labeled]]
     if system.uses_slides:
         labeled.append(study.slides[is_labeled])
-    start = time.perf_counter()
+    labeled, fit = tuple(labeled), fits_of(task, folder)
     with warnings.catch_warnings():
         # some folds have few bags for their classes; the row says whether the fit fell back
         warnings.simplefilter("ignore", UserWarning)
-        chosen, errors = choose(system, training, tuple(labeled), bags, y_bags, task.seed)
-        chosen_after = time.perf_counter()
-        CountingHead.n_steps = 0
+        chosen, errors, seconds = choose(system, training, labeled, bags, y_bags, task.seed, fit)
         model = seeded(system.make(training), task.seed, chosen)
         if system.uses_labels_of_bags:
             labeled = with_bags(labeled, bags, y_bags, bags.names)
-        X, y, *groups = labeled
-        model.fit(X, y, bags, groups=groups[0] if groups else None)
-    fitted_after = time.perf_counter()
+        final = fit("all", model, labeled, bags)
+    model = final.model
     predicted = {"alone": model.predict(features[is_test])}
     has_records = np.isin(roles.test, study.proportions.index).all()
     if has_records and hasattr(model, "predict_proba"):
@@ -125,10 +162,10 @@ def run(task: Task) -> tuple[dict, dict]:
         "system": task.system,
         "setting": str(chosen),
         "errors of left-out bags": json.dumps(errors),
-        "steps": CountingHead.n_steps,
+        "steps": final.steps,
         "fell back": bool(getattr(model, "fell_back_", False)),
-        "seconds of choice": chosen_after - start,
-        "seconds of fit": fitted_after - chosen_after,
+        "seconds of choice": seconds,
+        "seconds of fit": final.seconds,
     }
     if task.regime == "wrong" and hasattr(model, "bag_reliability_"):
         true = study.proportions.loc[recorded.index]

@@ -32,11 +32,11 @@ def key_of(task: Task) -> tuple:
     return (name, cohort, task.regime, task.protocol, task.seed, task.fold, task.system)
 
 
-def predictions_file(folder: Path, task: Task) -> Path:
-    """Labels that a task predicts for its test patches."""
-    source = f"{Path(task.source.name).stem}_{task.source.cohort_seed}"
-    draw = f"{task.seed}_{task.fold}"
-    names = (source, task.regime.replace(" ", "_"), task.protocol, draw, task.system)
+def predictions_file(folder: Path, key: tuple) -> Path:
+    """Labels that a task predicts for its test patches, by its key."""
+    name, cohort, regime, protocol, seed, fold, system = key
+    source, draw = f"{Path(name).stem}_{cohort}", f"{seed}_{fold}"
+    names = (source, regime.replace(" ", "_"), protocol, draw, system)
     return folder / "predictions" / ("-".join(names) + ".npz")
 
 
@@ -62,8 +62,8 @@ def run_all(tasks: Iterable[Task], folder: Path, n_jobs: int) -> pd.DataFrame:
 
 
 def _keep(task, folder):
-    row, predicted = run(task)
-    np.savez_compressed(predictions_file(folder, task), **predicted)
+    row, predicted = run(task, folder)
+    np.savez_compressed(predictions_file(folder, key_of(task)), **predicted)
     return row
 
 
@@ -79,7 +79,7 @@ def confusions(tasks: Iterable[Task], folder: Path) -> dict[str, dict[str, list[
         roles = list(study.folds(task.seed, task.n_folds))[task.fold]
         is_test = study.rows(roles.test)
         truth, slides = study.labels[is_test], study.slides[is_test]
-        with np.load(predictions_file(folder, task)) as predicted:
+        with np.load(predictions_file(folder, key_of(task))) as predicted:
             for name in predicted.files:
                 matrices, names = slide_confusions(truth, predicted[name], slides, study.classes)
                 found[name].setdefault(task.system, []).append(matrices)

@@ -79,6 +79,7 @@ class System:
     grids: tuple[tuple[dict, ...], ...]
     uses_labels_of_bags: bool = False
     uses_slides: bool = False  # of labeled patches; nets validate by patches, as in print
+    uses_records: bool = True  # otherwise one fit serves all kinds of records
 
 
 class CountingHead(HeadClassifier):
@@ -115,8 +116,17 @@ def _npl(*grids, uses_labels_of_bags=False, **settings):
     )
 
 
-def _two_streams(cls, grid, **settings):
-    return System(lambda training: cls(CountingHead(), **{**training, **settings}), (DECAYS, grid))
+def _two_streams(cls, grid, *, uses_records=True, **settings):
+    return System(
+        lambda training: cls(CountingHead(), **{**training, **settings}),
+        (DECAYS, grid),
+        uses_records=uses_records,
+    )
+
+
+def _semi_supervised(cls, grid):
+    """Uses the patches of the bags without their records."""
+    return _two_streams(cls, grid, uses_records=False)
 
 
 def _without_net(cls, *grids, uses_slides=False, **settings):
@@ -151,14 +161,16 @@ SYSTEMS = {
         _each("positive_selector", *(ThresholdSelector(t) for t in (0.9, 0.95, 0.99))),
         negative_selector=None,
     ),
-    "ICT": _two_streams(ICTClassifier, CONSISTENCY),
-    "Mean teacher": _two_streams(MeanTeacherClassifier, CONSISTENCY),
-    "mixup": _two_streams(MixupClassifier, _each("alpha", 0.1, 0.4, 1.0)),
-    "VAT": _two_streams(VATClassifier, _each("epsilon", 1.0, 3.0, 10.0)),
-    "VAT + EntMin": _two_streams(VATClassifier, _each("entropy_weight", 0.1, 0.3, 1.0)),
-    "MixMatch": _two_streams(MixMatchClassifier, _each("weight", 3.0, 10.0, 30.0)),
-    "Noisy Student": _two_streams(NoisyStudentClassifier, _each("drop", 0.2, 0.5, 0.7)),
-    "NLNL": System(_nlnl, (DECAYS, _each("max_epochs", 10, 20, 50))),
+    "ICT": _semi_supervised(ICTClassifier, CONSISTENCY),
+    "Mean teacher": _semi_supervised(MeanTeacherClassifier, CONSISTENCY),
+    "mixup": _semi_supervised(MixupClassifier, _each("alpha", 0.1, 0.4, 1.0)),
+    "VAT": _semi_supervised(VATClassifier, _each("epsilon", 1.0, 3.0, 10.0)),
+    "VAT + EntMin": _semi_supervised(VATClassifier, _each("entropy_weight", 0.1, 0.3, 1.0)),
+    "MixMatch": _semi_supervised(MixMatchClassifier, _each("weight", 3.0, 10.0, 30.0)),
+    "Noisy Student": _semi_supervised(NoisyStudentClassifier, _each("drop", 0.2, 0.5, 0.7)),
+    "NLNL": System(
+        _nlnl, (DECAYS, _each("max_epochs", 10, 20, 50)), uses_records=False
+    ),
     "Adaptive": _npl(positive_selector=AdaptiveSelector(), negative_selector=None),
     "Single negative": _npl(MEMORY, positive_selector=None, multi_negative=False),
     "Multi negative": _npl(MEMORY, positive_selector=None),
@@ -182,11 +194,11 @@ SYSTEMS = {
         AssignmentClassifier, _each("gate", 0.4, 0.6, 0.8), share=2 / 3, weight=1.5
     ),
     "ROT": _two_streams(AssignmentClassifier, _each("share", 0.2, 0.6, 0.8), temperature=1.0),
-    "FixMatch": _two_streams(FixMatchClassifier, _each("threshold", 0.8, 0.9, 0.95)),
+    "FixMatch": _semi_supervised(FixMatchClassifier, _each("threshold", 0.8, 0.9, 0.95)),
     "FixMatch + proportion loss": _two_streams(
         FixMatchProportionClassifier, _each("proportion_weight", 0.3, 1.0, 3.0)
     ),
-    "SoftMatch": _two_streams(SoftMatchClassifier, _each("strong_noise", 0.1, 0.3, 0.6)),
+    "SoftMatch": _semi_supervised(SoftMatchClassifier, _each("strong_noise", 0.1, 0.3, 0.6)),
     "Mean map": _without_net(MeanMapClassifier, MAP_C),
     "Laplacian mean map": _without_net(MeanMapClassifier, _each("laplacian", 0.1, 1.0, 10.0)),
     "Alternating mean map": _without_net(MeanMapClassifier, MAP_C, alternating=True),

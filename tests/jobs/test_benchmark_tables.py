@@ -127,6 +127,13 @@ def fold():
     return (study.features[train], study.labels[train]), bags, study.labels[is_bag]
 
 
+def fit(part, *arguments):
+    """Without a folder that keeps fits."""
+    from protocol import fitted
+
+    return fitted(None, *arguments)
+
+
 def test_settings_with_the_smallest_error_on_left_out_bags_are_chosen_one_after_the_other(fold):
     import protocol
     from systems import System
@@ -142,7 +149,7 @@ def test_settings_with_the_smallest_error_on_left_out_bags_are_chosen_one_after_
             ({"max_epochs": 30}, {"max_epochs": 1}),
         ),
     )
-    chosen, errors = protocol.choose(system, {}, *fold, 0)
+    chosen, errors, _ = protocol.choose(system, {}, *fold, 0, fit)
     # a net that does not learn predicts no proportions
     assert chosen == {"learning_rate": 0.01, "max_epochs": 30}
     assert errors[0][1] < errors[0][0] and errors[1][0] < errors[1][1]
@@ -164,11 +171,55 @@ def test_labels_of_bags_that_choose_the_ceiling_are_not_trained_on(fold):
 
     labeled, bags, y_bags = fold
     system = System(lambda training: Spy(), (({"doubt": 0.3},),), uses_labels_of_bags=True)
-    protocol.choose(system, {}, labeled, bags, y_bags, 0)
+    protocol.choose(system, {}, labeled, bags, y_bags, 0, fit)
     order = np.random.default_rng([0, 4]).permutation(bags.names)
     n_out = round(protocol.LEFT_OUT * len(order))
     kept = np.isin(bags.names[bags.index], order[n_out:])
     np.testing.assert_array_equal(seen[0], np.concatenate([labeled[0], bags.X[kept]]))
+
+
+@pytest.mark.parametrize("name", ["VAT", "Proposed"])
+def test_kept_fits_change_no_row_and_serve_all_records_only_if_these_are_ignored(
+    name, short, tmp_path, monkeypatch
+):
+    import protocol
+    from study import Source
+    from systems import SYSTEMS
+
+    source = Source("synthetic", None, None, tmp_path)
+    tasks = [protocol.Task(source, regime, "fast", 5, 0, 0, name) for regime in ("exact", "wrong")]
+    anew = [protocol.run(task) for task in tasks]
+    kept = [protocol.run(task, tmp_path) for task in (*tasks, *tasks)]
+    for (row, labels), (other, others) in zip([*anew, *anew], kept, strict=True):
+        assert {key: value for key, value in row.items() if "seconds" not in key} == {
+            key: value for key, value in other.items() if "seconds" not in key
+        }
+        assert all((labels[kind] == others[kind]).all() for kind in labels)
+    n_fits = len(list((tmp_path / "fits").rglob("output.pkl")))
+    # two grids of three with the best of the first in the second, and the final fit
+    if SYSTEMS[name].uses_records:
+        assert n_fits == 12
+    else:
+        assert 6 <= n_fits <= 9
+
+
+def test_systems_that_are_said_to_ignore_records_do(fold, short):
+    import systems
+    from protocol import PROTOCOLS, seeded
+
+    from proportion_ssl import Bags
+
+    (X, y), bags, _ = fold
+    exchanged = pd.DataFrame(bags.proportions[::-1], bags.names, np.unique(y))
+    others = Bags(bags.X, bags.names[bags.index], exchanged)
+    for name, system in systems.SYSTEMS.items():
+        if system.uses_records:
+            continue
+        first, second = (
+            seeded(system.make(PROTOCOLS["fast"]), 0, {}).fit(X, y, one).predict_proba(bags.X)
+            for one in (bags, others)
+        )
+        np.testing.assert_array_equal(first, second, err_msg=name)
 
 
 def test_intervals_and_differences_are_those_of_the_evaluation(tmp_path, monkeypatch):
@@ -194,7 +245,7 @@ def test_intervals_and_differences_are_those_of_the_evaluation(tmp_path, monkeyp
         y = study.labels[is_test]
         wrong = rng.random(len(y)) < (0.3 if task.system == "Supervised" else 0.2)
         labels = np.where(wrong, rng.permutation(y), y)
-        np.savez(runs.predictions_file(tmp_path, task), alone=labels)
+        np.savez(runs.predictions_file(tmp_path, runs.key_of(task)), alone=labels)
         predicted[task.system].append(labels)
         if task.system == "Supervised":
             truth.append(y)
@@ -250,7 +301,7 @@ def test_one_command_writes_all_and_goes_on_where_it_stopped(short, tmp_path, mo
     assert len(first) == 6
     fitted = []
     monkeypatch.setattr(
-        runs, "run", lambda task, run=runs.run: fitted.append(task.system) or run(task)
+        runs, "run", lambda task, *folder, run=runs.run: fitted.append(task.system) or run(task)
     )
     paper_tables.main([*command, "--systems", *systems])
     assert sorted(fitted) == sorted(systems[3:] * 2)  # the others were read
@@ -294,6 +345,16 @@ def test_tables_of_the_documentation_are_written_from_complete_runs(
     results = pd.read_csv(tmp_path / "d" / "results.csv")
     assert len(results) == 5 and set(results["regime"]) == {"exact"}
     assert (tmp_path / "d" / "some-synthetic.png").exists()
+    # the runs that are kept with the code say the same, without a fit
+    import stored
+
+    stored.store(tmp_path / "runs", tmp_path / "stored")
+    again = ["--data", "none", "--output", str(tmp_path / "again"), "--docs", str(tmp_path / "e")]
+    with pytest.raises(SystemExit, match="nothing was written"):
+        all_tables.main([*again, "--only-write"])
+    all_tables.main([*again, "--only-write", "--resume", str(tmp_path / "stored")])
+    for file in (tmp_path / "d").glob("*.csv"):
+        assert file.read_text() == (tmp_path / "e" / file.name).read_text()
     best = pd.read_csv(tmp_path / "d" / "best.csv")
     assert "Ceiling" not in best.to_string() and "of 4" in best.loc[0, "Proposed"]
 
