@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy/all_tables.py --data DATA                 # what the documentation shows
     python benchmarks/accuracy/all_tables.py --data DATA --parts night   # all systems on all sets
-    python benchmarks/accuracy/all_tables.py --data DATA --resume        # go on from the runs in `stored_runs`
+    python benchmarks/accuracy/all_tables.py --data DATA --resume        # go on from `stored_runs`
 
 Runs are kept in `--output` and go on where they stopped; `paper_tables.py` says how systems are tuned and
 tested. Into `docs/benchmarks` go `results.csv` (every number), `made_with.json`, a table for readers
@@ -233,7 +233,9 @@ def main(arguments=None):
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--parts", choices=PARTS, default="docs")
     parser.add_argument("--only-write", action="store_true", help="write what is complete")
-    parser.add_argument("--resume", type=Path, nargs="?", const=STORED, help="go on from stored runs")
+    parser.add_argument(
+        "--resume", type=Path, nargs="?", const=STORED, help="go on from stored runs"
+    )
     parser.add_argument("--store", type=Path, nargs="?", const=STORED, help="keep the runs there")
     parser.add_argument("--cache", type=Path, default=Path("results/features"))
     parser.add_argument("--output", type=Path, default=Path("results/all_tables"))

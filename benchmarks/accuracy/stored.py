@@ -1,7 +1,7 @@
 """Runs in few small files, which are kept under version control, and back.
 
-`stored_runs` holds `runs.csv`, one line per fit, and for each set the labels that every fit predicts for its test
-patches. Scores, intervals and comparisons follow from it without a fit.
+`stored_runs` holds `runs.csv`, one line per fit, and for each set the labels that every fit predicts for its
+test patches. Scores, intervals and comparisons follow from it without a fit.
 """
 
 from __future__ import annotations

@@ -168,9 +168,7 @@ SYSTEMS = {
     "VAT + EntMin": _semi_supervised(VATClassifier, _each("entropy_weight", 0.1, 0.3, 1.0)),
     "MixMatch": _semi_supervised(MixMatchClassifier, _each("weight", 3.0, 10.0, 30.0)),
     "Noisy Student": _semi_supervised(NoisyStudentClassifier, _each("drop", 0.2, 0.5, 0.7)),
-    "NLNL": System(
-        _nlnl, (DECAYS, _each("max_epochs", 10, 20, 50)), uses_records=False
-    ),
+    "NLNL": System(_nlnl, (DECAYS, _each("max_epochs", 10, 20, 50)), uses_records=False),
     "Adaptive": _npl(positive_selector=AdaptiveSelector(), negative_selector=None),
     "Single negative": _npl(MEMORY, positive_selector=None, multi_negative=False),
     "Multi negative": _npl(MEMORY, positive_selector=None),

@@ -190,7 +190,8 @@ class MeanMapClassifier(FeaturesOnly, ProbabilisticBagClassifier):
         in_bags = (bags.weights * bags.sizes)[:, np.newaxis] * shares
         counts = in_bags.sum(axis=0)
         if self.laplacian is None:
-            self.class_means_ = class_means(X, codes, instances, bags.index, shares, bags.weights)
+            found = class_means(X, codes, instances, bags.index, shares, bags.weights)
+            self.class_means_ = found.means
             return np.column_stack([counts[:, np.newaxis] * self.class_means_, counts])
         present = np.unique(codes)
         labeled = np.stack([X[codes == code].mean(axis=0) for code in present])

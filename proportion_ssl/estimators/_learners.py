@@ -316,7 +316,7 @@ class SolvedLearner:
         n_offered = np.minimum(sizes, int(np.ceil(max(self.slide_size, needed))))
         starts = n_labeled + np.cumsum(sizes) - sizes
         of_bags = [
-            start + np.arange(n) * size // n
+            start + (2 * np.arange(n) + 1) * size // (2 * n)
             for start, size, n in zip(starts, sizes, n_offered, strict=True)
         ]
         return np.concatenate([np.arange(n_labeled), *of_bags])
@@ -337,32 +337,45 @@ class SolvedLearner:
         return np.minimum(1.0, self.slide_size / self.bags.sizes)
 
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
-        """Solve on the labeled instances only; classes without any use the mean estimated from bags."""
-        self.told = self._told_by_bags()
-        given = with_told(self.told, self.X, self.known, several(self.groups))
-        self.solution = self.supervised = self.head.solve(*given)
+        """Solve on the labeled instances, and on means of classes that bags tell better than these.
+
+        What the fit falls back to learns from bags only about classes without labels.
+        """
+        weights = None if self.bags is None else self.bags.weights
+        self.told, self.solution = self._start(weights)
+        self.supervised = self.solution
+        means, of_class = self.told
+        unlabeled = (of_class @ self.known.sum(axis=0)) == 0
+        if not unlabeled.all():
+            self.supervised = self._solve_labeled((means[unlabeled], of_class[unlabeled]))
         if self.bags is not None:
             labeled = (self.X, self.known, self.groups)
             self.round_temperature = self.head.temperature_in_rounds(*labeled)
         return dict(NO_LOSSES)
 
-    def _told_by_bags(self):
-        """Means of the classes that occur in the records of the bags but have no labeled instance."""
-        bags, n_classes = self.bags, self.known.shape[1]
-        without = np.flatnonzero(self.known.sum(axis=0) == 0)
-        if bags is not None and len(without):
-            shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
-            counting = (bags.sizes * (bags.weights > 0)) @ shares
-            without = without[counting[without] >= 1]  # of less than one instance nothing is known
-        if bags is None or not len(without):
-            return np.empty((0, self.X.shape[1]), np.float32), np.empty((0, n_classes), np.float32)
-        means = self._class_means()[without].astype(np.float32)
-        return means, np.eye(n_classes, dtype=np.float32)[without]
+    def _start(self, bag_weights):
+        """Class means that bags of these weights tell, and the solution before the first round."""
+        told = self._told_by_bags(bag_weights)
+        return told, self._solve_labeled(told)
 
-    def _class_means(self):
-        bags = self.bags
+    def _solve_labeled(self, told):
+        nothing = np.zeros(self.known.shape[1])
+        return self.head.solve(*with_told(told, self.X, self.known, several(self.groups), nothing))
+
+    def _told_by_bags(self, bag_weights):
+        """Means of the classes for which the records of the bags are worth more than the labels."""
+        bags, n_classes = self.bags, self.known.shape[1]
+        if bags is None:
+            return np.empty((0, self.X.shape[1]), np.float32), np.empty((0, n_classes), np.float32)
         shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
-        return class_means(self.X, self.codes, self.X_bags, bags.index, shares, bags.weights)
+        found, n_labeled = self._class_means(shares, bag_weights), self.known.sum(axis=0)
+        in_bags = (bags.sizes * (bag_weights > 0)) @ shares
+        # of less than one instance nothing is known
+        told = np.where(n_labeled > 0, n_labeled < found.worth, in_bags >= 1)
+        return found.means[told].astype(np.float32), np.eye(n_classes, dtype=np.float32)[told]
+
+    def _class_means(self, shares, bag_weights):
+        return class_means(self.X, self.codes, self.X_bags, self.bags.index, shares, bag_weights)
 
     def probabilities(self) -> np.ndarray:
         """Class probabilities of the instances of the bags, at the temperature of the rounds."""
@@ -381,7 +394,7 @@ class SolvedLearner:
         if self.learned_from is not None:
             self.labels *= self.learned_from[:, np.newaxis]
         every = (np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups()))
-        given = with_told(self.told, self.X_all, *every)
+        given = with_told(self.told, self.X_all, *every, self.labels.sum(axis=0))
         self.solution = self.head.solve_from(self.solution, *given)
         return dict(NO_LOSSES)
 
@@ -409,7 +422,8 @@ class SolvedLearner:
         self.independent = np.empty((bags.n_bags, self.known.shape[1]))
         for one in (0, 1):
             other = copy.copy(self)
-            other.solution, other.learned_from = self.supervised, half[bags.index] != one
+            other.learned_from = half[bags.index] != one
+            other.told, other.solution = other._start(bags.weights * (half != one))
             for _ in rounds(other, new_rule(), bags, None, epochs):
                 pass
             self.independent[half == one] = other.predicted_shares()[half == one]
@@ -438,8 +452,9 @@ class SolvedLearner:
             left_out = self._left_out_beside_bags()
             shares, sums = self._unseen_bags()
             self.fell_back = self._bags_say_so(shares) or self._slides_say_so(*left_out)
-            if self.fell_back:
-                self.solution, learned = self.supervised, False
+            learned = not self.fell_back
+        if not learned:
+            self.solution = self.supervised
         temperature = self.head.temperature
         if temperature is None and not learned:
             temperature = self.head.temperature_of(self.X, self.known, self.groups)
@@ -508,12 +523,13 @@ def with_told(
     X: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
-    counts: np.ndarray | None = None,
+    in_bags: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Add the mean estimated from bags as an instance of each class without labels.
+    """Let the means that bags tell stand for their classes while no instance of a bag has a label of these.
 
-    Otherwise the head would give such a class a probability of 0, so it would get no labels in later rounds
-    and would be lost.
+    The mean of few labeled instances is so far off in many dimensions that a discriminant predicts the class
+    nowhere, and without any the probability of the class is 0. It would get no labels in later rounds and
+    would be lost.
 
     Parameters
     ----------
@@ -521,31 +537,32 @@ def with_told(
         Means and classes, as instances with one label each.
     X, labels, groups
         As in :meth:`~proportion_ssl.heads.SoftLabelHead.solve`.
-    counts : ndarray of shape (n_classes,), optional
-        Sums of the labels of other instances.
+    in_bags : ndarray of shape (n_classes,)
+        Sums of the labels of the instances of the bags.
 
     Returns
     -------
     X, labels, groups
-        Unchanged if no mean is needed.
+        Unchanged if no mean is needed; otherwise other labels of these classes do not count.
 
     Examples
     --------
     >>> import numpy as np
     >>> told = np.array([[7.0]]), np.array([[0.0, 1.0]])
-    >>> X, labels, groups = with_told(told, np.zeros((1, 1)), np.array([[1.0, 0.0]]), np.array([3]))
+    >>> labeled = np.zeros((2, 1)), np.eye(2), np.array([3, 3])
+    >>> X, labels, groups = with_told(told, *labeled, np.zeros(2))
     >>> X.tolist(), labels.tolist(), groups.tolist()
-    ([[0.0], [7.0]], [[1.0, 0.0], [0.0, 1.0]], [3, -1])
+    ([[0.0], [0.0], [7.0]], [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], [3, 3, -1])
     """
-    sums = labels.sum(axis=0) if counts is None else labels.sum(axis=0) + counts
     means, of_class = told
-    needed = sums[of_class.argmax(axis=1)] == 0
+    needed = of_class @ in_bags == 0
     if not needed.any():
         return X, labels, groups
+    means, of_class = means[needed], of_class[needed]
     return (
-        np.concatenate([X, means[needed]]),
-        np.concatenate([labels, of_class[needed]]),
-        np.append(groups, np.full(needed.sum(), -1)),
+        np.concatenate([X, means]),
+        np.concatenate([labels * (1 - of_class.sum(axis=0)), of_class]),
+        np.append(groups, np.full(len(means), -1)),
     )
 
 

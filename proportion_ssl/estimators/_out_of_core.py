@@ -31,7 +31,6 @@ from proportion_ssl.heads._moments import (
 from proportion_ssl.heads._projection import Projection, default_components, n_sampled
 from proportion_ssl.heads._temperature import LOG_TEMPERATURES, temperature_sums
 from proportion_ssl.proportions.bags import Bags
-from proportion_ssl.proportions.intervals import consistent_proportions
 
 #: Maximum size in bytes of projected features kept in memory.
 MOST_HELD = 2**30
@@ -245,20 +244,21 @@ class StreamedLearner(SolvedLearner):
     def _map(self, function, arguments):
         return map_bags(function, self.bags.names, arguments, self.n_jobs)
 
-    def _class_means(self):
+    def _class_means(self, shares, bag_weights):
         bags = self.bags
         means = np.stack(
             list(self._map(mean_of_bag, lambda bag: (self.places.features(bag), self.projection)))
         )
-        shares = consistent_proportions(bags.proportions, bags.lower, bags.upper)
         each = np.arange(bags.n_bags)
-        return class_means(self.X, self.codes, means, each, shares, bags.weights * bags.sizes)
+        return class_means(self.X, self.codes, means, each, shares, bag_weights * bags.sizes)
 
     def predicted_shares(self) -> np.ndarray:
         """Predicted class shares of each bag, shape (n_bags, n_classes)."""
+        return self._predicted_by(self.solution)
 
+    def _predicted_by(self, solution):
         def arguments(bag):
-            return self.places.features(bag), self.projection, self.solution
+            return self.places.features(bag), self.projection, solution
 
         return self._shares(list(self._map(counts_of_bag, arguments)))
 
@@ -298,10 +298,12 @@ class StreamedLearner(SolvedLearner):
         self.solution = self._solve(self.moments, *given)
         if self._first_shares is None:
             self._first_shares = self.shares_before(results)
+            if self.before[0] is not self.supervised:
+                self._first_shares = self._predicted_by(self.supervised)
         return results
 
     def supervised_shares(self) -> np.ndarray:
-        """Class shares predicted by the supervised head; available after the first round."""
+        """Class shares predicted by the supervised head; available in and after the first round."""
         return self._first_shares
 
     def shares_before(self, results: list[RoundOfBag]) -> np.ndarray:

@@ -18,7 +18,9 @@ from proportion_ssl import (
     MultiFieldOfViewNet,
     NegativePseudoLabelClassifier,
     RobustProportionClassifier,
+    SoftAssignmentSelector,
     TumorProposer,
+    mean_iou_score,
 )
 from proportion_ssl.baselines import (
     AssignmentClassifier,
@@ -28,6 +30,8 @@ from proportion_ssl.baselines import (
     ProportionSVMClassifier,
 )
 from proportion_ssl.datasets import make_bags
+from proportion_ssl.estimators import _learners
+from proportion_ssl.heads import DiscriminantClassifier
 
 NAMES = np.array(["a", "b", "c", "d"])
 DATA = make_bags(n_bags=15, bag_size=30, n_features=8, class_separation=2.0, random_state=0)
@@ -77,6 +81,46 @@ def test_bags_teach_a_class_that_no_labeled_patch_shows(model, named):
     predicted, truth = model.predict(DATA.X_test), NAMES[DATA.y_test]
     assert (predicted == truth).mean() > 0.9
     assert (predicted[truth == "c"] == "c").mean() > 0.9
+
+
+@pytest.mark.parametrize("n_labels", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "model",
+    [
+        RobustProportionClassifier(),
+        NegativePseudoLabelClassifier(
+            DiscriminantClassifier(),
+            positive_selector=SoftAssignmentSelector(),
+            negative_selector=None,
+        ),
+    ],
+    ids=["robust", "soft"],
+)
+def test_a_class_with_few_labels_is_not_lost(model, seed, n_labels):
+    """One or two patches say little in 300 dimensions: the bags tell the class better."""
+    data = make_bags(
+        20, n_labeled_slides=3, n_features=300, class_separation=0.45, random_state=seed
+    )
+    few = data.y == 3
+    kept = ~few | (np.cumsum(few) <= n_labels)
+    labeled = data.X_labeled[kept], data.y[kept]
+    model = clone(model).fit(*labeled, data.bags, groups=data.groups[kept])
+    assert mean_iou_score(data.y_test, model.predict(data.X_test)) > 0.98
+
+
+@pytest.mark.filterwarnings("ignore::proportion_ssl.estimators.HarmfulLabelsWarning")
+def test_a_fit_that_falls_back_learns_of_no_class_with_labels_from_bags(monkeypatch):
+    monkeypatch.setattr(_learners, "labels_say_so", lambda *_: True)
+    few = DATA.y == 3
+    kept = ~few | (np.cumsum(few) <= 2)
+    labeled = DATA.X_labeled[kept], DATA.y[kept]
+    model = RobustProportionClassifier(random_state=0)
+    fitted = clone(model).fit(*labeled, DATA.bags)
+    others = Bags(DATA.bags.X, DATA.bags.index, np.roll(DATA.bags.proportions, 1, axis=1))
+    other = clone(model).fit(*labeled, others)
+    assert fitted.fell_back_ and other.fell_back_
+    assert_array_equal(fitted.predict(DATA.X_test), other.predict(DATA.X_test))
 
 
 @every

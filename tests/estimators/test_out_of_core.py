@@ -148,9 +148,10 @@ def test_all_kinds_of_records(data, paths, monkeypatch, kind):
         assert (fits[1].bags_.weights == 0).any()
 
 
+@pytest.mark.parametrize("n_labeled", [0, 1])
 @pytest.mark.usefixtures("in_double_precision")
-def test_a_class_that_only_bags_hold(data, paths, monkeypatch):
-    kept = data.y != 1
+def test_a_class_that_bags_tell_better_than_labels(data, paths, monkeypatch, n_labeled):
+    kept = np.append(np.flatnonzero(data.y != 1), np.flatnonzero(data.y == 1)[:n_labeled])
     part = type(data)(**{**vars(data), "X_labeled": data.X_labeled[kept], "y": data.y[kept],
                          "groups": data.groups[kept]})  # fmt: skip
     fits = [
