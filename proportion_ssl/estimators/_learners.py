@@ -393,13 +393,17 @@ class SolvedLearner:
             self.labels *= weights[self.bags.index, np.newaxis]
         if self.learned_from is not None:
             self.labels *= self.learned_from[:, np.newaxis]
-        every = (np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups()))
-        given = with_told(self.told, self.X_all, *every, self.labels.sum(axis=0))
+        labels, groups = self._all_labels()
+        given = with_told(self.told, self.X_all, labels, groups, self.labels.sum(axis=0))
         self.solution = self.head.solve_from(self.solution, *given)
         return dict(NO_LOSSES)
 
     def refit(self) -> None:
         """Do nothing: every solution starts from scratch."""
+
+    def _all_labels(self):
+        """Labels and slides of the labeled instances and of those of the bags."""
+        return np.concatenate([self.known, self.labels]), np.concatenate(self._all_groups())
 
     def _all_groups(self):
         return self.groups, self.bags.index + self.groups.max(initial=-1) + 1
@@ -506,9 +510,7 @@ class SolvedLearner:
         """Logits of the instances of the bags, from heads fitted without their bag."""
         logits = np.zeros(self.labels.shape)
         fold = bag_folds(self.bags.n_bags)[self.bags.index]
-        labels, groups = (
-            np.concatenate(pair) for pair in ((self.known, self.labels), self._all_groups())
-        )
+        labels, groups = self._all_labels()
         for number in np.unique(fold):
             here = fold == number
             kept = np.append(np.full(len(self.X), True), ~here)
