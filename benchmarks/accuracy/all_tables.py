@@ -9,7 +9,7 @@ tested. Into `docs/benchmarks` go `results.csv` (every number), `made_with.json`
 (`<part>-<set>-<regime>.csv`), a picture of each part and set, `best.csv`, the best three systems of each
 table, `sources.csv` and `as_in_source.csv`, systems beside themselves in the settings of their authors' code,
 and `systems.csv`, where each system and its tests are. `--only-write` runs nothing and writes what is
-complete. `--store` keeps all runs in `stored_runs`.
+complete. `--store` adds the runs to `stored_runs`; a run of the same fit is replaced.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -32,10 +33,15 @@ def key_of(task: Task) -> tuple:
     return (name, cohort, task.regime, task.protocol, task.seed, task.fold, task.system)
 
 
+def file_name(of_set: str) -> str:
+    """Name of a set, which may be the path of a table, as a part of file names."""
+    return quote(of_set, safe="")
+
+
 def predictions_file(folder: Path, key: tuple) -> Path:
     """Labels that a task predicts for its test patches, by its key."""
     name, cohort, regime, protocol, seed, fold, system = key
-    source, draw = f"{Path(name).stem}_{cohort}", f"{seed}_{fold}"
+    source, draw = f"{file_name(name)}_{cohort}", f"{seed}_{fold}"
     names = (source, regime.replace(" ", "_"), protocol, draw, system)
     return folder / "predictions" / ("-".join(names) + ".npz")
 
