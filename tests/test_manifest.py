@@ -447,6 +447,20 @@ def test_an_extra_column_is_named_once_with_the_remedy(write, tmp_path, name, va
     assert load_cohort(write(text), classes=["acinar", "solid"]).classes == ["acinar", "solid"]
 
 
+@pytest.mark.parametrize("values", [[61, 70, 55, 48], [1, 0, 1, 1], [0.5, 0.25, 0, 0.5]])
+def test_an_extra_column_that_slides_without_percentages_have_too(write, tmp_path, values):
+    text = extra_column("score", values)
+    for k in range(6):
+        (tmp_path / f"s{k}.svs").touch()
+        (tmp_path / f"t{k}.svs").touch()
+        text += f"t{k}.svs,test,{values[k % 3]},,\n"
+    with pytest.raises(ValueError, match="'score' does not look like a class: without it") as caught:
+        load_cohort(write(text))
+    (said,) = str(caught.value).splitlines()[1:]
+    assert "with it slide 's" in said
+    assert load_cohort(write(text), classes=["acinar", "solid"]).classes == ["acinar", "solid"]
+
+
 @pytest.mark.parametrize("name", ["non-cancer", "vague"])
 @pytest.mark.parametrize("named", [False, True])
 def test_names_of_other_outlines_are_no_classes(write, name, named):

@@ -29,7 +29,9 @@ def store(folder: Path, stored: Path) -> None:
         for key in of_set[KEYS].itertuples(index=False, name=None):
             with np.load(predictions_file(folder, key)) as labels:
                 found[key] = {kind: labels[kind] for kind in KINDS if kind in labels.files}
-        classes = np.unique([label for run in found.values() for one in run.values() for label in one])
+        classes = np.unique(
+            [label for run in found.values() for one in run.values() for label in one]
+        )
         arrays = {"classes": classes}
         for draw, rows in of_set.groupby(KEYS[1:-1], sort=False):
             of_draw = [found[key] for key in rows[KEYS].itertuples(index=False, name=None)]

@@ -94,6 +94,10 @@ class Records(NamedTuple):
         """Mask of rows whose intervals admit a sum of 100 within the tolerance, shape (n_rows,)."""
         return _can_sum(self.lower.sum(axis=1), self.upper.sum(axis=1))
 
+    def is_filled_beside(self, columns: Sequence[int]) -> np.ndarray:
+        """Mask of rows with something in any other column, shape (n_rows,)."""
+        return (np.delete(self.states, columns, axis=1) != _EMPTY).any(axis=1)
+
     def of(self, columns: Sequence[int]) -> "Records":
         """The records of some of the classes."""
         return Records(*(part[:, list(columns)] for part in self))
@@ -168,7 +172,8 @@ def _breaking(records: Records, widened: Records) -> list[int]:
     """Columns that are probably not classes, because the others sum to 100 without them.
 
     Either most rows sum to 100 only without these columns, or all rows are within the tolerance but sum to
-    exactly 100 only without them (such as an extra column of zeros and ones).
+    exactly 100 only without them (such as an extra column of zeros and ones). Rows with nothing in any other
+    column, such as those of outlined slides with an age but no percentages, say nothing about these columns.
     """
     n_rows, n_columns = records.value.shape
     if n_columns < 2 or not n_rows:
@@ -176,6 +181,7 @@ def _breaking(records: Records, widened: Records) -> list[int]:
     if widened.can_sum.mean() > 0.5:
         return _inexact(records)
     lower, upper = widened.lower.sum(axis=1), widened.upper.sum(axis=1)
+    least = np.count_nonzero((records.states != _EMPTY).sum(axis=1) > 1) / 2
     for size in range(1, n_columns):
         if comb(n_columns, size) > _SETS:
             break
@@ -187,7 +193,10 @@ def _breaking(records: Records, widened: Records) -> list[int]:
                 lower - widened.lower[:, columns].sum(axis=1),
                 upper - widened.upper[:, columns].sum(axis=1),
             )
-            fitting = _can_sum(*without).mean()
+            is_record = records.is_filled_beside(columns)
+            if not is_record.any() or is_record.sum() < least:
+                continue
+            fitting = _can_sum(*without)[is_record].mean()
             if fitting > share or (fitting == share and not best):
                 best, share = columns, fitting
         if best:
@@ -205,8 +214,9 @@ def _inexact(records: Records) -> list[int]:
         for left_out in combinations(range(records.value.shape[1]), size):
             values = records.value[:, list(left_out)]
             rest = total - values.sum(axis=1)
-            is_exact = (np.abs(rest - 100) <= EXACT_SUM).all()
-            if is_exact and ((values > 0).sum(axis=0) >= 2).all():
+            is_record = records.is_filled_beside(list(left_out))
+            is_exact = (np.abs(rest - 100) <= EXACT_SUM)[is_record].all()
+            if is_exact and is_record.any() and ((values > 0).sum(axis=0) >= 2).all():
                 return list(left_out)
     return []
 

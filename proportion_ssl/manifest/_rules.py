@@ -48,7 +48,8 @@ def check_columns(
     wrong = dict.fromkeys(zero, "it is 0 in every record")
     if breaking:
         total = records.value.sum(axis=1)
-        row = int(np.flatnonzero(records.is_recorded & (np.abs(total - 100) > EXACT_SUM))[0])
+        is_record = records.is_recorded & records.is_filled_beside(breaking)
+        row = int(np.flatnonzero(is_record & (np.abs(total - 100) > EXACT_SUM))[0])
         example = f"with it slide {rows.slides[row]!r} sums to {total[row]:.10g}"
         wrong |= dict.fromkeys(breaking, f"without it the percentages sum to 100, {example}")
     return kept, [
