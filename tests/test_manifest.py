@@ -454,7 +454,9 @@ def test_an_extra_column_that_slides_without_percentages_have_too(write, tmp_pat
         (tmp_path / f"s{k}.svs").touch()
         (tmp_path / f"t{k}.svs").touch()
         text += f"t{k}.svs,test,{values[k % 3]},,\n"
-    with pytest.raises(ValueError, match="'score' does not look like a class: without it") as caught:
+    with pytest.raises(
+        ValueError, match="'score' does not look like a class: without it"
+    ) as caught:
         load_cohort(write(text))
     (said,) = str(caught.value).splitlines()[1:]
     assert "with it slide 's" in said

@@ -166,13 +166,13 @@ def load_cohort(
         taken = f"columns read as classes: {', '.join(read.columns) or 'none'}"
         start = f"{path} cannot be used as a cohort ({taken}):"
         problems = [finding.message for finding in read.findings + read.absent]
-        raise ValueError(_listed(start, problems))
+        raise ValueError(listed(start, problems))
     if read.absent:
         start = (
             f"{path} names files that do not exist (paths are absolute, or relative to the"
             " manifest's folder):"
         )
-        text = _listed(start, [finding.message for finding in read.absent])
+        text = listed(start, [finding.message for finding in read.absent])
         lacks_slides = need_slides and any(not path.exists() for path in cohort.slides["path"])
         raise FileNotFoundError(text + FEATURES_ONLY * lacks_slides)
     if resolutions is not None:
@@ -266,7 +266,8 @@ def read_manifest(
     return ManifestContent(cohort, findings, absent, candidates, rejected)
 
 
-def _listed(start: str, problems: list[str]) -> str:
+def listed(start: str, problems: list[str]) -> str:
+    """Message with the first problems, one per line."""
     shown = [f"  - {problem}" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         shown.append(f"  - and {len(problems) - SHOWN} more")

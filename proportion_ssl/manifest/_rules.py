@@ -25,7 +25,7 @@ def unreadable(column: Column, rows: Rows) -> str:
     """Message about the cells of a column that are not percentages."""
     (row, text), *others = column.unreadable
     more = column.n_unreadable - len(column.unreadable)
-    listed = [f"line {rows.lines[other]}: {said!r}" for other, said in others]
+    listed = [f"{rows.line(other)}: {said!r}" for other, said in others]
     listed += [f"{more} more"] * (more > 0)
     hint = ""
     if any(looks_like_a_date(said) for _, said in column.unreadable):
@@ -34,7 +34,7 @@ def unreadable(column: Column, rows: Rows) -> str:
         f"{rows.place(row)} has {text!r} for class {column.name!r}"
         f"{' (also ' * bool(listed) + ', '.join(listed) + ')' * bool(listed)}; give a percentage"
         " from 0 to 100, written as 70, 70-80, <5, >90, ~10 or trace (or, if the column is not"
-        f" a class, list the classes: classes=[...], on the command line --classes ...).{hint}"
+        f" a class, {rows.not_a_class}).{hint}"
     )
 
 
@@ -83,7 +83,7 @@ def check_sums(rows: Rows, records: Records, classes: Sequence[str]) -> list[Fin
                 " (or write ranges, or state their error: rounding_step= or standard_deviation=, on the"
                 " command line --rounding-step or --standard-deviation)"
             )
-        message = f"line {rows.lines[row]}: the percentages of slide {rows.slides[row]!r} {said}; {advice}."
+        message = f"{rows.line(row)}: the percentages of {rows.name(row)} {said}; {advice}."
         findings.append(Finding((row,), rows.slides[row], message))
     return findings
 

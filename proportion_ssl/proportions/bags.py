@@ -788,7 +788,7 @@ def _written(proportions: Any, names: np.ndarray):
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"bag_proportions must be numbers, one row per bag and one column per class: {error}. Ranges "
-            'and limits ("60-80", "<5") are read by load_cohort; here give their ends as lower= and upper=.'
+            'and limits ("60-80", "<5"), in percent, are read by proportion_ssl.manifest.read_proportions(table).'
         ) from error
     if matrix.ndim not in (2, 3):
         raise ValueError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from proportion_ssl.manifest._read import points_of_error
+from proportion_ssl.manifest._read import listed, points_of_error
 from proportion_ssl.manifest._records import Column, gather
 from proportion_ssl.manifest._rows import check_slides, collect
 from proportion_ssl.manifest._rules import check_sums, unreadable
@@ -72,7 +72,7 @@ def read_records(
         finding.message for finding in check_slides(rows) + check_sums(rows, records, classes)
     ]
     if problems:
-        raise ValueError("\n".join([f"{path} cannot be used:", *(f"  - {p}" for p in problems)]))
+        raise ValueError(listed(f"{path} cannot be used:", problems))
     tables = {"share": records.points(), "lower": records.lower, "upper": records.upper}
     return {
         rows.slides[row]: pd.DataFrame(

@@ -1,0 +1,109 @@
+"""Recorded percentages of bags whose features are at hand, from a table without files."""
+
+import numpy as np
+import pandas as pd
+
+from proportion_ssl.manifest._read import listed, points_of_error
+from proportion_ssl.manifest._records import Column, gather
+from proportion_ssl.manifest._rows import Rows
+from proportion_ssl.manifest._rules import check_sums, unreadable
+
+
+class _BagRows(Rows):
+    """Rows of a table of bags."""
+
+    not_a_class = "leave it out"
+
+    def line(self, row: int) -> str:
+        return f"row {self.lines[row]}"
+
+    def name(self, row: int) -> str:
+        return f"bag {self.slides[row]!r}"
+
+
+def read_proportions(
+    table: pd.DataFrame,
+    *,
+    rounding_step: float | None = None,
+    standard_deviation: float | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Read recorded percentages as people write them: numbers, ranges, limits.
+
+    Parameters
+    ----------
+    table : DataFrame of shape (n_bags, n_classes)
+        Percentages, indexed by bag, with a column per class. A cell holds a number or a text as in a manifest
+        (:func:`~proportion_ssl.load_cohort`): "70", "62,5", "70-80", "75 ± 5", "<5", ">90", "~10", "trace".
+        An empty or missing cell is 0; a bag without any percentage has no record.
+    rounding_step, standard_deviation : float, optional
+        Error of plain numbers, as in :func:`~proportion_ssl.load_cohort`.
+
+    Returns
+    -------
+    records : dict of str to DataFrame
+        ``proportions``, ``lower`` and ``upper``: arguments of :class:`~proportion_ssl.Bags`, in fractions.
+        Bags without a record are left out.
+
+    Raises
+    ------
+    TypeError
+        If the table is not a DataFrame.
+    ValueError
+        If no bag has a record, a bag or class occurs twice, a cell cannot be read or holds "?", or a row
+        cannot sum to 100 within 1 point. All errors are listed, with bag and row.
+
+    See Also
+    --------
+    proportion_ssl.load_cohort : The same for slides, from a file.
+
+    Notes
+    -----
+    A share that was not assessed ("?") is for ``among`` of :class:`~proportion_ssl.Bags`, or for a range
+    such as "0-30".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from proportion_ssl import Bags
+    >>> table = pd.DataFrame({"acinar": ["70-80", 100, None], "solid": ["~25", None, None]}, ["b", "a", "c"])
+    >>> records = read_proportions(table)
+    >>> records["lower"].loc["b"].tolist(), records["upper"].loc["b"].tolist()
+    ([0.7, 0.2], [0.8, 0.3])
+    >>> slide, features = np.array(["a", "b", "b", "c"]), np.zeros((4, 2))
+    >>> known = np.isin(slide, records["proportions"].index)
+    >>> Bags(features[known], slide[known], **records).proportions
+    array([[1.  , 0.  ],
+           [0.75, 0.25]])
+    """
+    step, deviation = points_of_error(rounding_step, standard_deviation)
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"table must be a DataFrame, got {type(table).__name__}.")
+    for what, names in (("bag", table.index), ("class", table.columns)):
+        if not names.is_unique:
+            twice = names[names.duplicated()][0]
+            raise ValueError(f"table names {what} {twice!r} twice; name each once.")
+    n_rows = len(table)
+    rows = _BagRows(list(range(1, n_rows + 1)), [], table.index.tolist(), [], [], [], [], [])
+    columns = [Column(name) for name in table.columns]
+    for number, column in enumerate(columns):
+        cells = table.iloc[:, number]
+        column.add(["" if empty else str(cell).strip() for cell, empty in zip(cells, cells.isna())])
+    records = gather(columns, n_rows).widened(step, deviation)
+    problems = [unreadable(column, rows) for column in columns if column.unreadable]
+    problems += [
+        f"{rows.place(row)} has an unknown share; give a range, such as 0-30, or give Bags the classes that "
+        "were assessed, among=."
+        for row in np.flatnonzero(records.is_unknown.any(axis=1)).tolist()
+    ]
+    problems += [finding.message for finding in check_sums(rows, records, list(table.columns))]
+    if problems:
+        raise ValueError(listed("The table of percentages cannot be used:", problems))
+    recorded = records.is_recorded
+    if not recorded.any():
+        raise ValueError(f"No bag has a percentage in a table of shape {table.shape}.")
+    parts = {"proportions": records.points(), "lower": records.lower, "upper": records.upper}
+    return {
+        name: pd.DataFrame(part[recorded] / 100, table.index[recorded], table.columns)
+        for name, part in parts.items()
+    }
