@@ -418,7 +418,8 @@ def _print_run(result, options) -> None:
         _print_percentages(result.segmentations)
     for problem in result.problems:
         print(f"Problem: {problem}", file=sys.stderr)
-    print(f"\nSeconds by stage: {result.seconds}")
+    seconds = ", ".join(f"{stage} {taken:g}" for stage, taken in result.seconds.items())
+    print(f"\nSeconds: {seconds}")
     print(
         f"Open {options.output / 'report.html'} in a browser; new slides: proportion-ssl apply "
         f"{options.output / MODEL} SLIDE"

@@ -1,6 +1,8 @@
 """Checks of class shares and their tables, with one tolerance and consistent messages."""
 
 import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -357,3 +359,26 @@ def _first_problem(rows, *, whole, may_miss, any_sum=False):
                 problem = f"sum to {sums[row]:.6g}, not {most}{whole:g} (within {whole * SUM_TOLERANCE:g})"
             return row, problem, int(wrong.sum())
     return None
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Question that names the nearest known name, to end a message with; empty without such a name.
+
+    Parameters
+    ----------
+    name : str
+        As written.
+    known : sequence of str
+
+    Returns
+    -------
+    question : str
+
+    Examples
+    --------
+    >>> suggestion("Solid", ["acinar", "solid"]), suggestion("glass", ["acinar", "solid"])
+    (" Did you mean 'solid'?", '')
+    """
+    by_lower = {other.lower(): other for other in known}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.75)
+    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""

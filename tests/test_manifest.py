@@ -620,3 +620,20 @@ def test_tables_of_resolutions_that_cannot_be_right(tmp_path, text, message):
     table.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_resolutions(table)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (
+            "slide,anotation,role,acinar,solid\n",
+            "'anotation'. Did you mean 'annotation'. .*--classes",
+        ),
+        ("slide,annotation,rol,acinar,solid\n", "no column 'role'.*Did you mean 'rol'"),
+        ("slides,annotation,role,acinar,solid\n", "no column 'slide'.*Did you mean 'slides'"),
+        ("slide,annotation,role,cases,acinar,solid\n", "'cases'. Did you mean 'case'"),
+    ],
+)
+def test_misspelled_columns_are_recognized(write, header, message):
+    with pytest.raises(ValueError, match=message):
+        load_cohort(write(header + "b.svs,,bag,30,70\n"))

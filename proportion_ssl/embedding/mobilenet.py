@@ -103,7 +103,8 @@ def _download_imagenet_state():
             f"The ImageNet weights of MobileNetV2 are not in {torch.hub.get_dir()!r} and could "
             f"not be downloaded from {weights.url} ({error}). Without internet, download that file "
             "on another machine and pass its path: weights='path/to/"
-            f"{weights.url.rsplit('/', 1)[-1]}'; or give weights=None for random features."
+            f"{weights.url.rsplit('/', 1)[-1]}', on the command line --weights; or give weights=None for "
+            "random features."
         ) from error
 
 

@@ -24,7 +24,8 @@ def class_codes(labels: np.ndarray, names: Sequence, what: str) -> np.ndarray:
     unknown = [label for label in seen if label not in position]
     if unknown:
         raise ValueError(
-            f"{what} holds {unknown[0]!r}, which is not among the classes {list(names)}; add the class."
+            f"{what} holds {unknown[0]!r}, which is not among the classes {list(names)}; add the class, "
+            "or give classes=, the class of each column or code."
         )
     return np.array([position[label] for label in seen], dtype=np.int64)[codes]
 

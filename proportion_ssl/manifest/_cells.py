@@ -2,8 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 #: Largest error, in percentage points, of a number marked as approximate.
@@ -102,29 +100,6 @@ def read_order(text: str) -> tuple[str, ...]:
     if not text or is_unknown(text):
         return ()
     return tuple(name.strip() for name in text.split(">"))
-
-
-def suggestion(name: str, known: Sequence[str]) -> str:
-    """Question that names the nearest known name, to end a message with; empty without such a name.
-
-    Parameters
-    ----------
-    name : str
-        As written.
-    known : sequence of str
-
-    Returns
-    -------
-    question : str
-
-    Examples
-    --------
-    >>> suggestion("Solid", ["acinar", "solid"]), suggestion("glass", ["acinar", "solid"])
-    (" Did you mean 'solid'?", '')
-    """
-    by_lower = {other.lower(): other for other in known}
-    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.75)
-    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def looks_like_a_date(text: str) -> bool:

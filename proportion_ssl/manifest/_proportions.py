@@ -88,7 +88,7 @@ def read_proportions(
     columns = [Column(name) for name in table.columns]
     for number, column in enumerate(columns):
         cells = table.iloc[:, number]
-        column.add(["" if empty else str(cell).strip() for cell, empty in zip(cells, cells.isna())])
+        column.add(["" if pd.isna(cell) else str(cell).strip() for cell in cells])
     records = gather(columns, n_rows).widened(step, deviation)
     problems = [unreadable(column, rows) for column in columns if column.unreadable]
     problems += [

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from proportion_ssl._checks import check_stated_error
+from proportion_ssl._checks import check_stated_error, suggestion
 from proportion_ssl.manifest._cases import check_cases
-from proportion_ssl.manifest._cells import suggestion
 from proportion_ssl.manifest._cohort import NON_CANCER, VAGUE, Cohort
 from proportion_ssl.manifest._records import Column, Records, gather
 from proportion_ssl.manifest._resolutions import read_resolutions
@@ -313,17 +312,24 @@ def _find_columns(
                     " rename or remove one."
                 )
             columns[name.lower()] = name
+    others = [name for name in header if name not in columns.values()]
     missing = [name for name in ("slide", "role") if name not in columns]
     if missing:
         raise ValueError(
             f"{path} has no column {' and no column '.join(map(repr, missing))}; its header reads"
-            f" {header}. Needed are slide, role, annotation (for labeled slides) and one column"
-            " per class; fields are separated by comma, semicolon or tab."
+            f" {header}.{suggestion(missing[0], others)} Needed are slide, role, annotation (for labeled"
+            " slides) and one column per class; fields are separated by comma, semicolon or tab."
         )
     if classes is None:
-        found = [name for name in header if name not in columns.values()]
-        _refuse_outline_names(path, found)
-        return columns, found
+        _refuse_outline_names(path, others)
+        for name in others:
+            meant = suggestion(name, [known for known in RESERVED if known not in columns])
+            if meant:
+                raise ValueError(
+                    f"{path} has a column {name!r}.{meant} Rename it or, if it is a class, list the classes: "
+                    "classes=[...], on the command line --classes ..."
+                )
+        return columns, others
     if isinstance(classes, str):
         raise TypeError(f"classes is the string {classes!r}; give a list of column names.")
     classes = list(classes)
@@ -338,7 +344,7 @@ def _find_columns(
     if unknown:
         raise ValueError(
             f"{path} has no class column {unknown[0]!r}; its header reads {header}."
-            f"{suggestion(unknown[0], [name for name in header if name not in columns.values()])}"
+            f"{suggestion(unknown[0], others)}"
         )
     return columns, classes
 

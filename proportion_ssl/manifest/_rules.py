@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from proportion_ssl.manifest._cells import looks_like_a_date, suggestion
+from proportion_ssl._checks import suggestion
+from proportion_ssl.manifest._cells import looks_like_a_date
 from proportion_ssl.manifest._records import (
     EXACT_SUM,
     SUM_TOLERANCE,

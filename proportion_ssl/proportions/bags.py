@@ -12,6 +12,7 @@ from proportion_ssl._checks import (
     check_intervals,
     check_shares,
     check_stated_error,
+    suggestion,
     warn_if_reordered,
 )
 from proportion_ssl._fitting import refuse_sparse
@@ -294,6 +295,13 @@ class Bags:
         what = f"The rows of {' and '.join(unnamed)}"
         warn_if_reordered(seen, self.names, what, stacklevel=4)
 
+    def __float__(self) -> float:
+        # arrays of an object, which steps of a pipeline make of their input, ask for it
+        raise TypeError(
+            "Bags are no array of features. Through a pipeline pass X_bags=bags.flat, bag_proportions=bags, "
+            "and name the arrays to transform: Pipeline(..., transform_input=['X_bags'])."
+        )
+
     @property
     def n_bags(self) -> int:
         """Number of bags."""
@@ -432,9 +440,11 @@ class Bags:
         columns, wanted = self.class_names.tolist(), classes.tolist()
         without_column = [c for c in wanted if c not in columns]
         if without_column and not (self._is_partial is not None and self._is_partial.all()):
+            others = [str(c) for c in columns if c not in wanted]
             raise ValueError(
-                f"Class {without_column[0]!r} has no column in bag_proportions (columns: {_list(columns)}); "
-                "add it, with 0 in bags that do not contain the class."
+                f"Class {without_column[0]!r} has no column in bag_proportions (columns: {_list(columns)})."
+                f"{suggestion(str(without_column[0]), others)} Add it, with 0 in bags that do not contain "
+                "the class, or rename its column."
             )
         unknown = [
             c for i, c in enumerate(columns) if c not in wanted and (self.upper[:, i] > 0).any()
@@ -787,8 +797,8 @@ def _written(proportions: Any, names: np.ndarray):
         matrix = np.array(proportions, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"bag_proportions must be numbers, one row per bag and one column per class: {error}. Ranges "
-            'and limits ("60-80", "<5"), in percent, are read by proportion_ssl.manifest.read_proportions(table).'
+            f"bag_proportions must be numbers, one row per bag and one column per class: {error}. Texts "
+            'such as "60-80" and "<5", in percent, are read by proportion_ssl.manifest.read_proportions.'
         ) from error
     if matrix.ndim not in (2, 3):
         raise ValueError(

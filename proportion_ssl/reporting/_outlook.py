@@ -79,7 +79,8 @@ def view_outlook(outlook: Any) -> dict[str, Any]:
                 f"({low:+.3f} to {high:+.3f}), if new cases resemble the present ones."
             )
     if outlook.suggestions is not None:
-        for what in ("outline", "reread"):
-            ranks = outlook.suggestions[f"{what}_rank"].sort_values()
-            shown[what] = [str(name) for name in ranks.index[:N_SUGGESTED]]
+        first = outlook.suggestions.sort_values("outline_rank")[:N_SUGGESTED]
+        shown["outline"] = [str(name) for name in first.index]
+        first = outlook.suggestions.sort_values("reread_rank")[:N_SUGGESTED]
+        shown["reread"] = [(str(name), f"{one:.2f}") for name, one in first["distance"].items()]
     return {"outlook": shown}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from proportion_ssl._checks import suggestion
 from proportion_ssl.manifest import Cohort
 from proportion_ssl.manifest._cohort import NON_CANCER, VAGUE
 from proportion_ssl.manifest._read import read_manifest
@@ -573,6 +574,7 @@ def _slide_problems(
         message = (
             f"outlines are named {listed}, which is not a class ({', '.join(classes)}), {NON_CANCER!r} or"
             f" {VAGUE!r}; rename them or the columns of the manifest."
+            f"{suggestion(min(view.unknown), [*classes, NON_CANCER, VAGUE])}"
         )
         found.append(CohortProblem(name, message, True))
     shows = any(n for label, (_, n, _) in view.outlines.items() if label in classes)
@@ -607,7 +609,10 @@ def _cohort_problems(
     found = []
     lost_roles = set(rejected["role"])
     is_lost = {role: bool(lost_roles - {*ROLES} | lost_roles & {role}) for role in ROLES}
-    is_lost["labeled"] |= any(_is_unread(views.get(name)) for name in cohort.labeled)
+    is_lost["labeled"] |= any(
+        _is_unread(views.get(name)) or not _exists(cohort.slides.at[name, "annotation"])
+        for name in cohort.labeled
+    )
     shown_in: dict[str, set[str]] = {label: set() for label in cohort.classes}
     for name in cohort.labeled:
         for label, (_, n_patches, _) in views[name].outlines.items() if name in views else ():

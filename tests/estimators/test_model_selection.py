@@ -88,3 +88,14 @@ def test_a_pipeline_transforms_the_bags_as_it_does_the_patches(form):
         pipe.predict_proba(DATA.X_test), by_hand.predict_proba(scaler.transform(DATA.X_test))
     )
     assert search.best_estimator_["clf"].n_iter_ == 2
+
+
+def test_bags_that_a_step_of_a_pipeline_takes_for_features_say_how_to_pass_them():
+    data = make_bags(random_state=0)
+    steps = [("scale", StandardScaler()), ("clf", NegativePseudoLabelClassifier())]
+    pipe = Pipeline(steps, transform_input=["X_bags"])
+    with (
+        sklearn.config_context(enable_metadata_routing=True),
+        pytest.raises(TypeError, match=r"pass X_bags=bags\.flat"),
+    ):
+        pipe.fit(data.X_labeled, data.y, X_bags=data.bags)

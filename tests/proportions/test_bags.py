@@ -157,6 +157,11 @@ def frame(columns, index=("x", "y", "z")):
     [
         (HALF, ["a", "b", "c"], "2 columns but there are 3 classes"),
         (frame(["a", "c"]), ["a", "b"], "Class 'b' has no column in bag_proportions"),
+        (
+            frame(["acinar", "Solid"]),
+            ["acinar", "solid"],
+            "Did you mean 'Solid'. Add it, .*or rename",
+        ),
         (frame(["a", "b"]), ["a"], "share of class 'b', which is not among the classes"),
         (frame(["a", "b"], "xyw"), ["a", "b"], "Bag 'z' has no row"),
         (frame(["a", "b"], "xyy"), ["a", "b"], "more than one row for bag 'y'"),

@@ -217,7 +217,8 @@ def test_what_more_outlines_would_bring(write):  # noqa: F811
     rows = [(r, n, 3, 0.9 - 0.4 / n + 0.02 * r) for r in range(3) for n in (1, 2, 4)]
     curve = pd.DataFrame(rows, columns=["repeat", "n_outlined", "n_recorded", "score"])
     ranks = pd.DataFrame(
-        {"outline_rank": [2, 1, 3], "reread_rank": [1, 3, 2]}, index=["b", HOSTILE, "c"]
+        {"outline_rank": [2, 1, 3], "reread_rank": [1, 3, 2], "distance": [1.256, 0, 0.5]},
+        index=["b", HOSTILE, "c"],
     )
     page = write(
         [make_slide()],
@@ -227,7 +228,7 @@ def test_what_more_outlines_would_bring(write):  # noqa: F811
     assert "From 4 to 8 outlined cases: +0.050 mIoU expected (+0.020 to +0.080)" in text
     assert "1 0.520 ± 0.020 3" in text and "robust, on cases left out." in text
     assert f"most classes side by side first: {HOSTILE}, b, c." in text
-    assert f"contradicts most first: b, c, {HOSTILE}." in text
+    assert f"sure ones first: b (1.26), c (0.50), {HOSTILE} (0.00)." in text
     assert not write([make_slide()]).find("section", id="outlook")
     with pytest.raises(TypeError, match="outlook must be a ReportOutlook, got dict"):
         write([make_slide()], outlook={})
