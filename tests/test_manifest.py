@@ -626,8 +626,8 @@ def test_tables_of_resolutions_that_cannot_be_right(tmp_path, text, message):
     ("header", "message"),
     [
         (
-            "slide,anotation,role,acinar,solid\n",
-            "'anotation'. Did you mean 'annotation'. .*--classes",
+            "slide,annotations,role,acinar,solid\n",
+            "'annotations'. Did you mean 'annotation'. .*--classes",
         ),
         ("slide,annotation,rol,acinar,solid\n", "no column 'role'.*Did you mean 'rol'"),
         ("slides,annotation,role,acinar,solid\n", "no column 'slide'.*Did you mean 'slides'"),
