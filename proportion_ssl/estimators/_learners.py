@@ -8,7 +8,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -46,6 +46,8 @@ NO_LOSSES = {"n_epochs": 0, "train_loss": None, "valid_loss": None}
 
 #: Normal quantile below which a change on held-out slides counts as harm.
 HARM = -1.645
+#: Level of the tests of records.
+LEVEL = 0.05
 
 #: Standard errors, of instances taken as independent, that a change exceeds to count as clear.
 CLEAR = 3.0
@@ -275,6 +277,7 @@ class SolvedLearner:
         self.known = np.eye(len(classes), dtype=np.float32)[codes]
         self.labels: Any = None  # soft, of the bags
         self.learned_from: Any = None  # instances of the bags, as a mask; None: all
+        self.records_fit = True  # until it is tested
         self.independent: np.ndarray | None = (
             None  # shares from heads that never used the record of the bag
         )
@@ -339,7 +342,9 @@ class SolvedLearner:
     def fit_labeled(self, *, new_weights: bool = True) -> dict:
         """Solve on the labeled instances, and on means of classes that bags tell better than these.
 
-        What the fit falls back to learns from bags only about classes without labels.
+        What the fit falls back to learns from bags only about classes without labels, and so does the start
+        if its predictions are no nearer to the records of their bags than to those of others: means told
+        by wrong records would hide from later tests that the records are wrong.
         """
         weights = None if self.bags is None else self.bags.weights
         self.told, self.solution = self._start(weights)
@@ -347,7 +352,11 @@ class SolvedLearner:
         means, of_class = self.told
         unlabeled = (of_class @ self.known.sum(axis=0)) == 0
         if not unlabeled.all():
-            self.supervised = self._solve_labeled((means[unlabeled], of_class[unlabeled]))
+            of_unlabeled = means[unlabeled], of_class[unlabeled]
+            self.supervised = self._solve_labeled(of_unlabeled)
+            self.records_fit = self._records_fit()
+            if not self.records_fit:
+                self.told, self.solution = of_unlabeled, self.supervised
         if self.bags is not None:
             labeled = (self.X, self.known, self.groups)
             self.round_temperature = self.head.temperature_in_rounds(*labeled)
@@ -371,8 +380,16 @@ class SolvedLearner:
         found, n_labeled = self._class_means(shares, bag_weights), self.known.sum(axis=0)
         in_bags = (bags.sizes * (bag_weights > 0)) @ shares
         # of less than one instance nothing is known
-        told = np.where(n_labeled > 0, n_labeled < found.worth, in_bags >= 1)
+        is_better = (n_labeled < found.worth) & self.records_fit
+        told = np.where(n_labeled > 0, is_better, in_bags >= 1)
         return found.means[told].astype(np.float32), np.eye(n_classes, dtype=np.float32)[told]
+
+    def _records_fit(self):
+        """Whether predictions of the supervised solution are nearer to the records of their own bags."""
+        counting = self.bags.weights > 0
+        ends = [end[counting] for end in ends_of(self.bags)]
+        found = exchange_records([self.supervised_shares()[counting]], *ends)
+        return found is None or found.p <= LEVEL
 
     def _class_means(self, shares, bag_weights):
         return class_means(self.X, self.codes, self.X_bags, self.bags.index, shares, bag_weights)
@@ -769,13 +786,53 @@ def records_say_nothing(
     >>> records_say_nothing([predicted], predicted, predicted)
     False
     """
+    found = exchange_records(predicted, lower, upper)
+    if found is None or found.p <= LEVEL:
+        return False
+    _warn(
+        f"recorded and predicted proportions differ by {found.own:.2f} on average (sum over the classes), "
+        f"which is not significantly less than the {found.exchanged:.2f} found when the records of the "
+        f"{found.n_bags} bags are permuted at random. Check that the records belong to these slides and that "
+        "the classes are in the right order"
+    )
+    return True
+
+
+class Exchange(NamedTuple):
+    """Distances of bags to their own records and to those of other bags.
+
+    ``own`` and ``exchanged`` are means of the last classifier.
+    """
+
+    p: float
+    own: float
+    exchanged: float
+    n_bags: int
+
+
+def exchange_records(
+    predicted: Sequence[np.ndarray],
+    lower: np.ndarray | PartialRecord | OrderRecord,
+    upper: np.ndarray | None = None,
+) -> Exchange | None:
+    """Permutation test of the distances between predicted proportions and records.
+
+    Parameters are those of :func:`records_say_nothing`.
+
+    Returns
+    -------
+    found : Exchange or None
+        ``p`` is the share of 999 random permutations of the records, and of the records as they are, whose
+        mean distance is at most that of the records as they are. None: fewer than ten bags, or all records
+        are equal.
+    """
     rng = np.random.default_rng(0)
     chosen = _judged(len(predicted[0]), rng)
     predicted, lower = [one[chosen] for one in predicted], lower[chosen]
     upper = None if upper is None else upper[chosen]
     n_bags = len(chosen)
     if n_bags < FEWEST_JUDGED:
-        return False
+        return None
     bags = np.arange(n_bags)
     exchanges = [bags, *(rng.permutation(n_bags) for _ in range(999))]
     means = np.empty((len(predicted), len(exchanges)))
@@ -785,17 +842,10 @@ def records_say_nothing(
     own, exchanged = means[:, 0], means[:, 1:]
     told = np.ptp(exchanged, axis=1) >= 1e-9
     if not told.any():
-        return False
+        return None
     scaled = (means[told] / exchanged[told].std(axis=1, keepdims=True)).sum(axis=0)
-    if (scaled[1:] <= scaled[0]).sum() + 1 <= 0.05 * len(exchanges):
-        return False
-    _warn(
-        f"recorded and predicted proportions differ by {own[-1]:.2f} on average (sum over the classes), "
-        f"which is not significantly less than the {exchanged[-1].mean():.2f} found when the records of the "
-        f"{n_bags} bags are permuted at random. Check that the records belong to these slides and that the "
-        "classes are in the right order"
-    )
-    return True
+    p = (1 + (scaled[1:] <= scaled[0]).sum()) / len(exchanges)
+    return Exchange(float(p), float(own[-1]), float(exchanged[-1].mean()), n_bags)
 
 
 def leads_away(

@@ -296,14 +296,14 @@ class StreamedLearner(SolvedLearner):
         in_bags = sum(part.counts for part in self.moments)
         given = with_told(self.told, self.X, self.known, self.groups, in_bags)
         self.solution = self._solve(self.moments, *given)
-        if self._first_shares is None:
+        if self._first_shares is None and self.before[0] is self.supervised:
             self._first_shares = self.shares_before(results)
-            if self.before[0] is not self.supervised:
-                self._first_shares = self._predicted_by(self.supervised)
         return results
 
     def supervised_shares(self) -> np.ndarray:
-        """Class shares predicted by the supervised head; available in and after the first round."""
+        """Class shares predicted by the supervised head, if need be in a pass of their own."""
+        if self._first_shares is None:
+            self._first_shares = self._predicted_by(self.supervised)
         return self._first_shares
 
     def shares_before(self, results: list[RoundOfBag]) -> np.ndarray:

@@ -81,7 +81,8 @@ def _draw(data, bags, classifier, records, order):
     sizes = sorted({max(1, n // 4), max(1, n // 2), max(1, 3 * n // 4), n})
     if len(sizes) < 3:  # three training cases
         sizes = list(range(1, n + 1))
-    return learning_curve(fit_and_score, rest, [], n_outlined=sizes, n_repeats=1)
+    recorded = bags.names.tolist() if records and bags is not None else []
+    return learning_curve(fit_and_score, rest, recorded, n_outlined=sizes, n_repeats=1)
 
 
 def _slides(data, cases):

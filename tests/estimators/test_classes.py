@@ -110,6 +110,39 @@ def test_a_class_with_few_labels_is_not_lost(model, seed, n_labels):
 
 
 @pytest.mark.filterwarnings("ignore::proportion_ssl.estimators.HarmfulLabelsWarning")
+@pytest.mark.parametrize("seed", range(3))
+def test_bags_with_records_of_others_tell_no_class_that_has_labels(seed, monkeypatch):
+    """Means told by wrong records would make predictions fit these records."""
+    data = make_bags(
+        16,
+        bag_size=25,
+        n_labeled_slides=4,
+        n_features=20,
+        class_separation=0.7,
+        slide_shift=0.5,
+        random_state=seed,
+    )
+    few = data.y == 3
+    kept = ~few | (np.cumsum(few) <= 2)
+    labeled = data.X_labeled[kept], data.y[kept]
+    seen, fit = [], _learners.SolvedLearner.fit_labeled
+
+    def fit_labeled(self):
+        losses = fit(self)
+        seen.append(self.told[1].argmax(axis=1))
+        return losses
+
+    monkeypatch.setattr(_learners.SolvedLearner, "fit_labeled", fit_labeled)
+    exchanged = data.bags.proportions[np.random.default_rng(seed).permutation(16)]
+    for proportions in (data.bags.proportions, exchanged):
+        bags = Bags(data.bags.X, data.bags.names[data.bags.index], proportions)
+        model = RobustProportionClassifier(random_state=0)
+        model.fit(*labeled, bags, groups=data.groups[kept])
+    assert 3 in seen[0] and not len(seen[1])
+    assert model.fell_back_
+
+
+@pytest.mark.filterwarnings("ignore::proportion_ssl.estimators.HarmfulLabelsWarning")
 def test_a_fit_that_falls_back_learns_of_no_class_with_labels_from_bags(monkeypatch):
     monkeypatch.setattr(_learners, "labels_say_so", lambda *_: True)
     few = DATA.y == 3

@@ -148,18 +148,23 @@ def test_all_kinds_of_records(data, paths, monkeypatch, kind):
         assert (fits[1].bags_.weights == 0).any()
 
 
-@pytest.mark.parametrize("n_labeled", [0, 1])
+@pytest.mark.parametrize(("n_labeled", "of_others"), [(0, False), (1, False), (1, True)])
 @pytest.mark.usefixtures("in_double_precision")
-def test_a_class_that_bags_tell_better_than_labels(data, paths, monkeypatch, n_labeled):
+@pytest.mark.filterwarnings("ignore::proportion_ssl.estimators.HarmfulLabelsWarning")
+def test_a_class_that_bags_tell_better_than_labels(data, paths, monkeypatch, n_labeled, of_others):
     kept = np.append(np.flatnonzero(data.y != 1), np.flatnonzero(data.y == 1)[:n_labeled])
     part = type(data)(**{**vars(data), "X_labeled": data.X_labeled[kept], "y": data.y[kept],
                          "groups": data.groups[kept]})  # fmt: skip
+    bags = make(paths, data)
+    if of_others:  # these tell nothing
+        bags = Bags(bags.X, bags.names[bags.index], np.roll(bags.proportions, 3, axis=0))
     fits = [
-        fit(part, make(paths, data), monkeypatch, streamed=streamed, classes=np.arange(4))
+        fit(part, bags, monkeypatch, streamed=streamed, classes=np.arange(4))
         for streamed in (False, True)
     ]
     assert_same(*fits, data, 1e-6)
-    assert (fits[1].predict(data.X_test) == 1).any()
+    assert fits[1].fell_back_ == of_others
+    assert of_others or (fits[1].predict(data.X_test) == 1).any()
 
 
 class AllBags(Selector):
