@@ -12,13 +12,14 @@ from proportion_ssl.manifest._rules import check_sums, unreadable
 class _BagRows(Rows):
     """Rows of a table of bags."""
 
-    not_a_class = "leave it out"
-
     def line(self, row: int) -> str:
         return f"row {self.lines[row]}"
 
     def name(self, row: int) -> str:
         return f"bag {self.slides[row]!r}"
+
+    def without_column(self) -> str:
+        return "leave it out"
 
 
 def read_proportions(

@@ -43,9 +43,6 @@ class Rows(NamedTuple):
     cases: list[str]
     orders: list[tuple[str, ...]]  # classes, the most frequent first; empty where not stated
 
-    #: What to do with a column that is not a class, for messages.
-    not_a_class = "list the classes: classes=[...], on the command line --classes ..."
-
     def line(self, row: int) -> str:
         """Where a row is, for messages."""
         return f"line {self.lines[row]}"
@@ -53,6 +50,10 @@ class Rows(NamedTuple):
     def name(self, row: int) -> str:
         """What a row is about, for messages."""
         return f"slide {self.slides[row]!r}"
+
+    def without_column(self) -> str:
+        """What to do with a column that is not a class, for messages."""
+        return "list the classes: classes=[...], on the command line --classes ..."
 
     def place(self, row: int) -> str:
         """Start of messages about a row."""

@@ -35,7 +35,7 @@ def unreadable(column: Column, rows: Rows) -> str:
         f"{rows.place(row)} has {text!r} for class {column.name!r}"
         f"{' (also ' * bool(listed) + ', '.join(listed) + ')' * bool(listed)}; give a percentage"
         " from 0 to 100, written as 70, 70-80, <5, >90, ~10 or trace (or, if the column is not"
-        f" a class, {rows.not_a_class}).{hint}"
+        f" a class, {rows.without_column()}).{hint}"
     )
 
 

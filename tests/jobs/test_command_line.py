@@ -403,9 +403,11 @@ def code_blocks(page):
 @pytest.mark.filterwarnings("ignore:The pseudo labels are harmful")  # after two epochs they may be
 def test_grid_search_of_the_guide(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    *_, make_files, search, more = code_blocks(FIRST_HOUR)
+    *_, make_files, written, search, more = code_blocks(FIRST_HOUR)
     variables = {}
     exec(make_files, variables)
+    exec(written, {})
+    assert "0.25" in capsys.readouterr().out
     with sklearn.config_context():
         exec(search.replace("max_epochs=30", "max_epochs=2"), variables)
         exec(more, variables)
