@@ -181,7 +181,7 @@ def _breaking(records: Records, widened: Records) -> list[int]:
     if widened.can_sum.mean() > 0.5:
         return _inexact(records)
     lower, upper = widened.lower.sum(axis=1), widened.upper.sum(axis=1)
-    least = np.count_nonzero((records.states != _EMPTY).sum(axis=1) > 1) / 2
+    least = max(1, np.count_nonzero((records.states != _EMPTY).sum(axis=1) > 1) / 2)
     for size in range(1, n_columns):
         if comb(n_columns, size) > _SETS:
             break
@@ -194,7 +194,7 @@ def _breaking(records: Records, widened: Records) -> list[int]:
                 upper - widened.upper[:, columns].sum(axis=1),
             )
             is_record = records.is_filled_beside(columns)
-            if not is_record.any() or is_record.sum() < least:
+            if is_record.sum() < least:
                 continue
             fitting = _can_sum(*without)[is_record].mean()
             if fitting > share or (fitting == share and not best):

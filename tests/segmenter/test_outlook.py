@@ -43,6 +43,7 @@ def test_cases_that_judge_are_not_learned_from(five, monkeypatch):
     monkeypatch.setattr(outlook, "fit_classifier", fit)
     curve = outline_curve(five, None, None)
     assert curve["repeat"].unique().tolist() == list(range(N_REPEATS))
+    assert (curve["n_recorded"] == 2).all()
     per_draw = len(seen) // N_REPEATS
     for k in range(N_REPEATS):
         draw = seen[k * per_draw : (k + 1) * per_draw]
