@@ -1,11 +1,12 @@
 """Checks of class shares and their tables, with one tolerance and consistent messages."""
 
-import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+
+from proportion_ssl._warnings import warn
 
 #: Maximum deviation of the sum of the shares of a bag from 1, because recorded shares are rounded.
 SUM_TOLERANCE = 0.01
@@ -286,7 +287,7 @@ def check_stated_error(value: Any, what: str) -> None:
     check_fraction(value, what, closed=closed, most=LARGEST_ERROR)
 
 
-def warn_if_reordered(seen: Any, taken: Any, what: str, *, stacklevel: int = 3) -> None:
+def warn_if_reordered(seen: Any, taken: Any, what: str) -> None:
     """Warn if rows or columns without names are matched by position in a possibly unintended order.
 
     Parameters
@@ -297,8 +298,6 @@ def warn_if_reordered(seen: Any, taken: Any, what: str, *, stacklevel: int = 3) 
         Names in the assumed order of the rows or columns.
     what : str
         Name of the matched rows or columns for the message, in the plural.
-    stacklevel : int, default=3
-        Stack level of the warning; 3 is the caller of the function that calls this one.
 
     Warns
     -----
@@ -311,11 +310,9 @@ def warn_if_reordered(seen: Any, taken: Any, what: str, *, stacklevel: int = 3) 
     shown = [
         ", ".join([*map(repr, names[:3]), *["..."] * (len(names) > 3)]) for names in (taken, seen)
     ]
-    warnings.warn(
+    warn(
         f"{what} have no names and are assumed to be in the order {shown[0]}, but the data have {shown[1]}. "
         "Give a DataFrame (or a Series), which is matched by name.",
-        UserWarning,
-        stacklevel=stacklevel,
     )
 
 

@@ -1,6 +1,5 @@
 """NLNL: negative learning for noisy labels, and a list of doubtful labels."""
 
-import warnings
 from collections import deque
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from sklearn.utils import column_or_1d
 from skorch import NeuralNet
 
 from proportion_ssl._sklearn import Interval
+from proportion_ssl._warnings import warn
 from proportion_ssl.estimators._with_net import TrainedNetClassifier
 from proportion_ssl.nets.signed_dataset import SignedDataset
 from proportion_ssl.nets.training import train_epochs, training_rows
@@ -248,11 +248,9 @@ def doubtful_labels(X: Any, y: Any, *, estimator: NLNLClassifier | None = None) 
     )
     doubtful = table[table["probability"] <= model.threshold]
     if 2 * len(doubtful) > len(table):
-        warnings.warn(
+        warn(
             f"{len(doubtful)} of {len(table)} labels ({len(doubtful) / len(table):.0%}) are listed as "
             "doubtful. The net has hardly learned the classes, so the list says nothing about single labels. "
             "Raise max_epochs, lower threshold, or label more patches.",
-            UserWarning,
-            stacklevel=2,
         )
     return doubtful.sort_values("probability", kind="stable")

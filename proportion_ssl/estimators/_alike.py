@@ -1,10 +1,10 @@
 """Checks that labeled patches and bags were preprocessed alike."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 
+from proportion_ssl._warnings import warn
 from proportion_ssl.proportions.bags import Bags
 
 #: Fewest labeled patches whose features are compared with those of the bags.
@@ -55,12 +55,10 @@ def warn_if_scaled_differently(X: Any, bags: Bags) -> None:
     far, ratio = float(np.median(away)), float(np.median(times))
     if far <= FAR and 1 / TIMES <= ratio <= TIMES:
         return
-    warnings.warn(
+    warn(
         f"The features of the bags are unlike those of the labeled patches: their mean is {far:.2g} standard "
         f"deviations away, and their standard deviation is {ratio:.2g} times as large (medians over the "
         f"features). Preprocess both in the same way.{IN_A_PIPELINE}",
-        UserWarning,
-        stacklevel=6,
     )
 
 

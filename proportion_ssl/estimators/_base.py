@@ -1,6 +1,5 @@
 """Base classes for classifiers of labeled patches and bags: input checks and ``fit``."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from proportion_ssl._checks import check_ids, warn_if_reordered
 from proportion_ssl._fitting import all_or_nothing, refuse_bags
 from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import check_n_features, fit_context
+from proportion_ssl._warnings import warn
 from proportion_ssl.embedding._images import check_images
 from proportion_ssl.estimators._alike import IN_A_PIPELINE, warn_if_scaled_differently
 from proportion_ssl.estimators._classes import known_classes
@@ -124,7 +124,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
                 if bags.class_names is None:
                     what = "The columns of the bags' proportions"
                     named = _in_order_of_appearance(y if self.classes is None else self.classes)
-                    warn_if_reordered(named, self.classes_, what, stacklevel=4)
+                    warn_if_reordered(named, self.classes_, what)
             codes = np.searchsorted(self.classes_, y)
             self._fit(X, codes, bags, groups, random_state)
         return self
@@ -350,11 +350,9 @@ def _name_bag_that_is_not_finite(bags: Bags) -> None:
 def _warn_if_unlabeled(classes: np.ndarray) -> None:
     """Warn if -1 may mark unlabeled patches; -1 and 1 alone are two ordinary classes."""
     if classes.dtype.kind in "if" and -1 in classes and classes.tolist() != [-1, 1]:
-        warnings.warn(
+        warn(
             f"y holds -1, which is treated as an ordinary class among {classes.tolist()}. If it marks "
             "unlabeled patches, remove them from X_labeled and y and put them into the bags (X_bags).",
-            UserWarning,
-            stacklevel=5,
         )
 
 

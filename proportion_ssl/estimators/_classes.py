@@ -1,10 +1,10 @@
 """Classes of a classifier: from the labels, from the records, or given by the user."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 
+from proportion_ssl._warnings import warn
 from proportion_ssl.proportions.bags import Bags
 
 
@@ -64,11 +64,9 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
         shown = [] if bags is None else [c for c in new if _may_occur(bags, c)]
         if len(shown) < len(new):
             absent = [c for c in new if c not in shown]
-            warnings.warn(
+            warn(
                 f"Class {absent[0]!r} has a column in bag_proportions, but no labeled patch and a share of 0 "
                 "in every bag; it is left out. To keep it, list all classes in classes=.",
-                UserWarning,
-                stacklevel=4,
             )
         wanted = np.unique(np.concatenate([labels, _like(shown, labels)])) if shown else labels
     if len(wanted) < 2:

@@ -5,7 +5,6 @@ direct solver (discriminant analysis, logistic regression) is solved from scratc
 """
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 from skorch import NeuralNet
 
+from proportion_ssl._warnings import warn
 from proportion_ssl.estimators._class_means import class_means
 from proportion_ssl.estimators._records import ends_of
 from proportion_ssl.estimators._with_net import weighted_labels
@@ -991,11 +991,10 @@ def _nearest(predicted, lower, upper):
 
 
 def _warn(reason):
-    warnings.warn(
+    warn(
         f"The pseudo labels are harmful or uninformative: {reason}. The supervised classifier is kept "
         "(fell_back_).",
         HarmfulLabelsWarning,
-        stacklevel=3,
     )
 
 

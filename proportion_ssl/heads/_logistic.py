@@ -1,6 +1,5 @@
 """Multinomial logistic regression on soft labels: a quasi-Newton method on a changing scale."""
 
-import warnings
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 
+from proportion_ssl._warnings import warn
 from proportion_ssl.heads._discriminant import ABSENT
 
 #: Largest absolute entry of the gradient at which the weights count as found.
@@ -99,11 +99,10 @@ def soft_logistic_regression(
     problem = _Problem(X, targets, targets.sum(axis=0), ridge)
     found, largest = _minimize(problem, first, tolerance)
     if largest > tolerance:
-        warnings.warn(
+        warn(
             f"Logistic regression stopped at a gradient of {largest:.1g}; at most {tolerance:.1g} was asked "
             "for, so its weights are not quite the best. A larger ridge or fewer n_components help.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     coef = np.zeros((X.shape[1], labels.shape[1]))
     coef[:, present] = found[:, :-1].T

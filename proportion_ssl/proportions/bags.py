@@ -293,7 +293,7 @@ class Bags:
         if hasattr(table, "columns"):
             seen = [name for name in table.index if name in set(self.names.tolist())]
         what = f"The rows of {' and '.join(unnamed)}"
-        warn_if_reordered(seen, self.names, what, stacklevel=4)
+        warn_if_reordered(seen, self.names, what)
 
     def __float__(self) -> float:
         # arrays of an object, which steps of a pipeline make of their input, ask for it

@@ -1,12 +1,12 @@
 """Identifiability of the classes from recorded proportions."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from proportion_ssl._checks import check_shares
+from proportion_ssl._warnings import warn
 
 #: Singular values below this fraction of the largest count as zero: shares are known to a few percent.
 SMALL = 0.05
@@ -113,14 +113,13 @@ def warn_if_not_identifiable(proportions: Any, classes: Any = None) -> None:
         reasons = "; ".join(
             f"{name!r}: {reason}" for name, reason in open_classes["reason"].items()
         )
-        warnings.warn(
+        warn(
             f"The proportions of {len(proportions)} bags cannot distinguish all classes (rank "
             f"{table.attrs['rank']} of {len(table)}, condition number "
             f"{table.attrs['condition_number']:.3g}). {reasons}. These classes are learned from labeled "
             "patches only; give enough of these, or bags of other compositions. See "
             "proportion_ssl.proportions.identifiability.",
             IdentifiabilityWarning,
-            stacklevel=3,
         )
 
 

@@ -137,7 +137,7 @@ class Selector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             bag_proportions = _by_name(bag_proportions, names, classes)
         elif names.dtype.kind not in "iuf":  # the order of numbers is not ambiguous
             seen = names[np.argsort(np.unique(index, return_index=True)[1])]
-            warn_if_reordered(seen, names, "The rows of bag_proportions", stacklevel=4)
+            warn_if_reordered(seen, names, "The rows of bag_proportions")
         bag_proportions = np.asarray(bag_proportions, dtype=np.float64)
         shape = (len(names), n_classes)
         if bag_proportions.shape not in (shape, (2, *shape)):

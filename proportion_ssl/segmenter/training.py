@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from proportion_ssl._warnings import warn
 from proportion_ssl.manifest import Cohort
 from proportion_ssl.manifest._cohort import NON_CANCER
 from proportion_ssl.proportions import IdentifiabilityWarning, OrderRecord, PartialRecord
@@ -128,12 +129,10 @@ def fit_proposer(data: CohortFeatures, names: Sequence[str], proposer: Any) -> A
     if is_tumor.all() or not is_tumor.any():
         return None
     if len(np.unique(cases)) < 2:
-        warnings.warn(
+        warn(
             "Only one case is outlined, so the threshold of tumor proposals is chosen on patches of that "
             "case and may miss tumor in other cases; outline a second case, or set "
             "proposer=TumorProposer(threshold=...).",
-            UserWarning,
-            stacklevel=2,
         )
         return clone(proposer).fit(X, is_tumor)
     return clone(proposer).fit(X, is_tumor, groups=cases)

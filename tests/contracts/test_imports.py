@@ -30,7 +30,17 @@ ARRAYS = ("numpy", "scipy")
 TORCH = ("torch", "torchvision", "skorch", "timm")
 
 #: What any module may use.
-NEUTRAL = ("_atomic", "_checks", "_fitting", "_kept", "_moved", "_sklearn", "_version", "colors")
+NEUTRAL = (
+    "_atomic",
+    "_checks",
+    "_fitting",
+    "_kept",
+    "_moved",
+    "_sklearn",
+    "_version",
+    "_warnings",
+    "colors",
+)
 
 #: Files that hold equations: arrays in, arrays out, readable next to the paper.
 EQUATIONS = (
@@ -49,8 +59,8 @@ LEARNING = (
 
 ROWS = {
     # neutral: small things that any side may use
-    **dict.fromkeys(("_atomic", "_kept", "_version"), Row()),
-    "_checks": Row((), ("numpy",)),
+    **dict.fromkeys(("_atomic", "_kept", "_version", "_warnings"), Row()),
+    "_checks": Row(("_warnings",), ("numpy",)),
     "_fitting": Row((), (*ARRAYS, "sklearn")),
     "_moved": Row((), ("*",)),
     "_sklearn": Row((), ("sklearn", "*")),
