@@ -1,0 +1,100 @@
+"""From which held-out data the temperature of `RobustProportionClassifier` is best chosen.
+
+    python benchmarks/accuracy/calibration.py --data DATA [--draws 10]
+
+Exact records. A fit finds the temperature of its labeled slides and the one of its bags, both held out; the
+expected calibration error on the test bags is measured with each, with alternatives made from them, and with
+the temperature that is best on the test labels. Fits that fell back have no labels of bags and are left out.
+All sets served development.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from heads_and_rules import SETS, find_draw
+from joblib import Parallel, delayed
+from real_bags import record
+from scipy.special import softmax
+from tqdm import tqdm
+
+from proportion_ssl import Bags, RobustProportionClassifier
+from proportion_ssl.estimators import _learners
+from proportion_ssl.evaluation import reliability
+from proportion_ssl.heads._temperature import fit_temperature
+
+
+def fit(draw, seed):
+    """A classifier with the preset, and the temperatures that its fit could have used."""
+    found = {}
+
+    def of_labels(logits, fold, labels):
+        held_out = fold >= 0
+        found["slides, median of the folds"] = typical(logits, fold, labels)
+        found["slides, folds pooled"] = fit_temperature(logits[held_out], labels[held_out])
+        return found["slides, median of the folds"]
+
+    def of_bags(sums):
+        found["bags"] = most_probable(sums)
+        return found["bags"]
+
+    typical, most_probable = _learners.typical_temperature, _learners.most_probable_temperature
+    bags = Bags(
+        draw.X_bags, draw.bags, record(draw.shares(), "exact", np.random.default_rng([seed, 2]))
+    )
+    wrapped = {"typical_temperature": of_labels, "most_probable_temperature": of_bags}
+    with mock.patch.multiple(_learners, **wrapped), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the row says whether the fit fell back
+        model = RobustProportionClassifier(random_state=seed)
+        model.fit(draw.X, draw.y, bags, groups=draw.groups)
+    return model, found
+
+
+def run(options, name, seed):
+    """Calibration errors of one draw, by the way to choose the temperature."""
+    draw = find_draw(options, name, seed)
+    if draw is None:
+        return None
+    model, found = fit(draw, seed)
+    if model.fell_back_ or found["slides, median of the folds"] is None:
+        return None
+    by_slides, by_bags = found["slides, median of the folds"], found["bags"]
+    used = {"larger of slides and bags (used)": max(by_slides, by_bags)}
+    ways = used | {"geometric mean of slides and bags": np.sqrt(by_slides * by_bags)} | found
+    logits = np.log(model.predict_proba(draw.X_test))
+
+    def error(temperature):
+        p = softmax(logits * max(by_slides, by_bags) / temperature, axis=1)
+        return reliability(draw.y_test, p, classes=model.classes_).ece
+
+    row = {way: error(temperature) for way, temperature in ways.items()}
+    row["best on the test labels"] = min(map(error, np.geomspace(0.2, 50, 100)))
+    return {"set": name, "seed": seed, **row}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--cache", type=Path, default=Path("results/features"))
+    parser.add_argument("--n-jobs", type=int, default=2)
+    options = parser.parse_args(arguments)
+    to_do = [(name, seed) for name in options.sets for seed in range(options.draws)]
+    results = Parallel(options.n_jobs, return_as="generator")(
+        delayed(run)(options, *key) for key in to_do
+    )
+    rows = [row for row in tqdm(results, total=len(to_do), unit="draw") if row is not None]
+    table = pd.DataFrame(rows).drop(columns="seed")
+    groups = table.groupby("set", sort=False)
+    print(f"Draws: {groups.size().to_dict()}")
+    print(groups.mean().T.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
