@@ -73,8 +73,9 @@ def run(options, name, seed):
         return reliability(draw.y_test, p, classes=model.classes_).ece
 
     row = {way: error(temperature) for way, temperature in ways.items()}
-    row["best on the test labels"] = min(map(error, np.geomspace(0.2, 50, 100)))
-    return {"set": name, "seed": seed, **row}
+    best = min(np.geomspace(0.2, 50, 100), key=error)
+    row["best on the test labels"] = error(best)
+    return {"set": name, "seed": seed, "best temperature": best, **row}
 
 
 def main(arguments=None):
@@ -90,10 +91,10 @@ def main(arguments=None):
         delayed(run)(options, *key) for key in to_do
     )
     rows = [row for row in tqdm(results, total=len(to_do), unit="draw") if row is not None]
-    table = pd.DataFrame(rows).drop(columns="seed")
-    groups = table.groupby("set", sort=False)
+    groups = pd.DataFrame(rows).drop(columns="seed").groupby("set", sort=False)
     print(f"Draws: {groups.size().to_dict()}")
-    print(groups.mean().T.round(3).to_string())
+    print(groups["best temperature"].describe()[["min", "50%", "max"]].round(1).to_string())
+    print(groups.mean().drop(columns="best temperature").T.round(3).to_string())
 
 
 if __name__ == "__main__":
