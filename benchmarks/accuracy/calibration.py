@@ -20,6 +20,7 @@ import pandas as pd
 from heads_and_rules import SETS, find_draw
 from joblib import Parallel, delayed
 from real_bags import record
+from rules_tables import calibration_of
 from scipy.special import softmax
 from tqdm import tqdm
 
@@ -35,13 +36,13 @@ def fit(draw, seed):
 
     def of_labels(logits, fold, labels):
         held_out = fold >= 0
-        found["slides, median of the folds"] = typical(logits, fold, labels)
-        found["slides, folds pooled"] = fit_temperature(logits[held_out], labels[held_out])
-        return found["slides, median of the folds"]
+        found["left-out slides, median of the folds"] = typical(logits, fold, labels)
+        found["left-out slides, folds pooled"] = fit_temperature(logits[held_out], labels[held_out])
+        return found["left-out slides, median of the folds"]
 
     def of_bags(sums):
-        found["bags"] = most_probable(sums)
-        return found["bags"]
+        found["left-out bags"] = most_probable(sums)
+        return found["left-out bags"]
 
     typical, most_probable = _learners.typical_temperature, _learners.most_probable_temperature
     bags = Bags(
@@ -61,11 +62,13 @@ def run(options, name, seed):
     if draw is None:
         return None
     model, found = fit(draw, seed)
-    if model.fell_back_ or found["slides, median of the folds"] is None:
+    if model.fell_back_ or found["left-out slides, median of the folds"] is None:
         return None
-    by_slides, by_bags = found["slides, median of the folds"], found["bags"]
-    used = {"larger of slides and bags (used)": max(by_slides, by_bags)}
-    ways = used | {"geometric mean of slides and bags": np.sqrt(by_slides * by_bags)} | found
+    by_slides, by_bags = found["left-out slides, median of the folds"], found["left-out bags"]
+    used = {
+        "larger of left-out slides and left-out bags (the method used)": max(by_slides, by_bags)
+    }
+    ways = used | {"their geometric mean": np.sqrt(by_slides * by_bags)} | found
     logits = np.log(model.predict_proba(draw.X_test))
 
     def error(temperature):
@@ -84,6 +87,7 @@ def main(arguments=None):
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--cache", type=Path, default=Path("results/features"))
+    parser.add_argument("--docs", type=Path, help="write the tables of the documentation there")
     parser.add_argument("--n-jobs", type=int, default=2)
     options = parser.parse_args(arguments)
     to_do = [(name, seed) for name in options.sets for seed in range(options.draws)]
@@ -94,7 +98,10 @@ def main(arguments=None):
     groups = pd.DataFrame(rows).drop(columns="seed").groupby("set", sort=False)
     print(f"Draws: {groups.size().to_dict()}")
     print(groups["best temperature"].describe()[["min", "50%", "max"]].round(1).to_string())
-    print(groups.mean().drop(columns="best temperature").T.round(3).to_string())
+    errors = groups.mean().drop(columns="best temperature").T
+    print(errors.round(3).to_string())
+    if options.docs:
+        calibration_of(errors).to_csv(options.docs / "calibration.csv", index=False)
 
 
 if __name__ == "__main__":

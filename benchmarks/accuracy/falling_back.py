@@ -21,6 +21,7 @@ import pandas as pd
 from heads_and_rules import SETS, find_draw
 from joblib import Parallel, delayed
 from real_bags import record
+from rules_tables import falling_back_of
 from tqdm import tqdm
 
 from proportion_ssl import (
@@ -97,17 +98,21 @@ def main(arguments=None):
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--cache", type=Path, default=Path("results/features"))
+    parser.add_argument("--docs", type=Path, help="write the tables of the documentation there")
     parser.add_argument("--n-jobs", type=int, default=2)
     options = parser.parse_args(arguments)
     to_do = [(name, seed) for name in options.sets for seed in range(options.draws)]
-    results = Parallel(options.n_jobs, return_as="generator_unordered")(
+    results = Parallel(options.n_jobs, return_as="generator")(
         delayed(run)(options, *key) for key in to_do
     )
     rows = [row for found in tqdm(results, total=len(to_do), unit="draw") for row in found]
-    groups = pd.DataFrame(rows).groupby(["set", "rule", "records"], sort=False)
+    table = pd.DataFrame(rows)
+    groups = table.groupby(["set", "rule", "records"], sort=False)
     summary = groups["fell back"].agg(["sum", "count"])
     summary["mean gain"], summary["lowest gain"] = groups["gain"].mean(), groups["gain"].min()
     print(summary.round(3).to_string())
+    if options.docs:
+        falling_back_of(table).to_csv(options.docs / "falling_back.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from heads_and_rules import SETS, find_draw
+from rules_tables import large_bags_of
 from tqdm import tqdm
 
 from proportion_ssl import (
@@ -165,9 +166,10 @@ def main(arguments=None):
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--bags", type=int, default=12)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--cache", type=Path, default=Path("results/features"))
     parser.add_argument("--output", type=Path, default=Path("results/large_bags.csv"))
+    parser.add_argument("--docs", type=Path, help="write the tables of the documentation there")
     options = parser.parse_args(arguments)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     rows = pd.read_csv(options.output).to_dict("records") if options.output.exists() else []
@@ -180,7 +182,12 @@ def main(arguments=None):
             if row is not None:
                 rows.append(row)
                 pd.DataFrame(rows).to_csv(options.output, index=False)
-    print(summarize(pd.DataFrame(rows)).round(3).to_string())
+    table = pd.DataFrame(rows)
+    summary = summarize(table)
+    print(summary.round(3).to_string())
+    if options.docs:
+        shown = large_bags_of(table, summary[("seconds per 1,000", "")])
+        shown.to_csv(options.docs / "large_bags.csv", index=False)
 
 
 if __name__ == "__main__":

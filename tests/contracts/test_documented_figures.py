@@ -47,6 +47,66 @@ def test_tables_are_written_from_the_stored_results(results, tables, tmp_path):
         assert (tmp_path / name).read_text() == (BENCHMARKS / name).read_text(), name
 
 
+@pytest.fixture
+def rules(tables):
+    """The module that compares heads and rules, its tables, and the stored runs of the first draws."""
+    import heads_and_rules
+    import rules_tables
+
+    runs = pd.read_csv(heads_and_rules.RUNS)
+    return heads_and_rules, rules_tables, runs[runs["seed"] < rules_tables.N_DRAWS]
+
+
+@pytest.mark.parametrize("name", ["lc25000", "chula_rbc", "her2st_expression"])
+def test_tables_of_rules_are_written_from_the_stored_runs(rules, name):
+    _, module, runs = rules
+    written = module.rules_of(runs[runs["set"] == name]).to_csv(index=False)
+    assert written == (BENCHMARKS / f"rules-{name}.csv").read_text()
+
+
+def test_table_of_the_preset_is_written_from_the_stored_runs(rules):
+    """Here of the set with the fewest groups to resample; scores and shares of all."""
+    module, tables_of, runs = rules
+    summary = module.summarize(runs)
+    shown = pd.read_csv(BENCHMARKS / "preset.csv", dtype=str, keep_default_na=False)
+    for name, label in tables_of.SET_NAMES.items():
+        of_set = shown[shown["set"] == label].set_index("records")
+        assert len(of_set) == 4
+        for regime, row in of_set.iterrows():
+            found = summary.loc[(name, regime, "discriminant", "preset")]
+            assert row["mIoU"].split()[0] == tables_of.score(found["mIoU"])
+            assert row["ECE"] == tables_of.score(found["ECE"])
+            if row["recovered"]:
+                assert row["recovered"] == f"{found['recovered']:.2f}"
+    few = runs[runs["set"] == "her2st_expression"]
+    written = tables_of.preset_of(summary, module.compare(few)).to_dict("records")
+    assert written == shown[shown["set"] == "HER2ST"].to_dict("records")
+
+
+def test_page_quotes_the_many_draws(rules):
+    """Means of 27 draws of the composed cohorts, and lowest gains of one draw."""
+    module, tables_of, _ = rules
+    runs = pd.read_csv(module.RUNS)
+    lc = runs[runs["set"] == "lc25000"]
+    counts = lc.groupby(["head", "rule", "regime"])["seed"].transform("nunique")
+    summary = module.summarize(lc[counts == 27]).sort_index()
+    text = " ".join((BENCHMARKS / "heads_and_rules.rst").read_text().split())
+    found = re.search(
+        r"on 27 draws .+ exact records: the preset (\S+) .+?, the published rule with the net (\S+) .+?, the "
+        r"net on labeled patches alone (\S+) .+?, and with every label (\S+) .+? lowest gain of a draw over the net "
+        r"alone is \+(\S+) for the preset and \+(\S+) for the published rule\. With rough records the preset "
+        r"reaches (\S+) ",
+        text,
+    )
+    exact = summary.loc[("lc25000", "exact")]
+    preset, published = exact.loc[("discriminant", "preset")], exact.loc[("net", "published")]
+    expected = [preset["mIoU"], published["mIoU"]]
+    expected += [exact.loc[("net", rule), "mIoU"] for rule in ("none", "ceiling")]
+    expected += [preset["lowest gain"], published["lowest gain"]]
+    expected.append(summary.loc[("lc25000", "rough", "discriminant", "preset"), "mIoU"])
+    assert list(found.groups()) == [tables_of.score(value) for value in expected]
+
+
 def test_every_table_and_picture_is_shown():
     shown = set()
     for page in PAGES:
