@@ -81,7 +81,7 @@ wrong. They look like percent: divide by 100.
     hint = percent_hint(rows[row])
     if np.isnan(rows[row]).all():
         hint = " Leave out bags without a record."
-    elif may_be_rounded and abs(rows[row].sum() - 1) <= MOST_BY_ROUNDING:
+    elif may_be_rounded and rows[row].min() >= 0 and abs(rows[row].sum() - 1) <= MOST_BY_ROUNDING:
         hint = ROUNDED_HINT
     raise ValueError(
         f"{what}{of_bag} {problem}: {rows[row].tolist()}{count if len(rows) > 1 else ''}.{hint}"
@@ -379,3 +379,30 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     by_lower = {other.lower(): other for other in known}
     near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.75)
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def check_distinct(names: Sequence, what: str) -> None:
+    """Raise if two names differ only in case or in spaces around them, which readers take for one.
+
+    Parameters
+    ----------
+    names : sequence
+        Names that are not strings are not compared.
+    what : str
+        Of the names, in the plural, at the start of the message.
+
+    Raises
+    ------
+    ValueError
+        The message shows the two names.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        if not isinstance(name, str):
+            continue
+        other = found.setdefault(name.strip().casefold(), name)
+        if other != name:
+            raise ValueError(
+                f"{what} {other!r} and {name!r} differ only in case or spaces; write one of them as the "
+                "other if they mean the same class, or give them other names."
+            )

@@ -130,6 +130,7 @@ def test_classes_choose_and_order_columns(write):
         ("slide,role,solid,solid\nb.svs,bag,50,50\n", r"same name: \['solid'\]"),
         ("slide,role,Role\nb.svs,bag,bag\n", r"same name: \['role', 'Role'\]"),
         ("slide,role,,solid\nb.svs,bag,,100\n", "column 3 .* has no name"),
+        ("slide,role,solid,Solid\nb.svs,bag,50,50\n", "'solid' and 'Solid' differ only in case"),
         (HEADER + "b.svs,,bag,60,50\n", "slide 'b' sum to 110; they must sum to 100 within 1"),
         (HEADER + "b.svs,,bag,60,38.9\n", "slide 'b' sum to 98.9"),
         (HEADER + "b.svs,,bag,0.6,0.4\n", "slide 'b' sum to 1; these look like fractions: give"),

@@ -88,3 +88,60 @@ def test_tables_that_cannot_be_read():
         read_proportions(TABLE[["acinar", "acinar"]])
     with pytest.raises(ValueError, match="No bag has a percentage"):
         read_proportions(TABLE.loc[["a"]])
+
+
+FLAG = pd.DataFrame({"a": [70, 20, 0, 50], "b": [30, 80, 100, 50]}, index=list("wxyz"))
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [([0, 1, 1, 0], "has 101"), ([61, 44, 70, 38], "has 161"), ([2, 1, 3, 2], "has 102")],
+)
+def test_a_column_of_something_else_is_named(column, shown):
+    with pytest.raises(
+        ValueError, match=f"sum to 100 without 'flag'.* {shown}.*" + r"table\[\['a', 'b'\]\]"
+    ):
+        read_proportions(FLAG.assign(flag=column))
+
+
+@pytest.mark.parametrize("error", [{"rounding_step": 0.1}, {"standard_deviation": 0.1}])
+def test_so_is_one_that_a_stated_error_would_cover(error):
+    with pytest.raises(ValueError, match="sum to 100 without 'flag'"):
+        read_proportions(FLAG.assign(flag=[2, 1, 3, 2]), **error)
+
+
+def test_so_is_one_beside_a_range():
+    table = FLAG.astype(object).assign(flag=[0, 1, 1, 1])
+    table.loc["w", ["a", "b"]] = ["60-80", "20-40"]
+    with pytest.raises(ValueError, match="sum to 100 without 'flag'"):
+        read_proportions(table)
+
+
+def test_a_class_that_no_bag_has_is_kept():
+    assert read_proportions(FLAG.assign(c=0))["proportions"]["c"].tolist() == [0.0] * 4
+
+
+def test_percentages_that_miss_the_sum_by_rounding_are_kept():
+    table = pd.DataFrame({"a": [33, 50, 67], "b": [33, 50, 17], "c": [33, 0, 17]})
+    assert read_proportions(table)["upper"].shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (FLAG.iloc[:0], "shape"),
+        (pd.DataFrame(), "shape"),
+        (FLAG.assign(**{"A ": 0}), "'a' and 'A ' differ only in case or spaces"),
+        (FLAG.set_axis(["w", "x", "y", np.nan]), "a bag without a name"),
+    ],
+)
+def test_tables_without_bags_or_with_names_that_cannot_be_told_apart(table, message):
+    with pytest.raises(ValueError, match=message):
+        read_proportions(table)
+
+
+def test_words_are_no_dates():
+    for cell, is_date in (("70 pct", False), ("70ish", False), ("10-Dec", True), ("Mar-12", True)):
+        with pytest.raises(ValueError, match="give a percentage") as caught:
+            read_proportions(FLAG.astype(object).assign(a=[cell, 20, 0, 50]))
+        assert ("Spreadsheet" in str(caught.value)) == is_date

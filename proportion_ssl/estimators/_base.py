@@ -15,7 +15,7 @@ from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import check_n_features, fit_context
 from proportion_ssl._warnings import warn
 from proportion_ssl.embedding._images import check_images
-from proportion_ssl.estimators._alike import IN_A_PIPELINE, warn_if_scaled_differently
+from proportion_ssl.estimators._alike import IN_A_PIPELINE, check_features
 from proportion_ssl.estimators._classes import known_classes
 from proportion_ssl.estimators._records import bags_to_predict, ends_of
 from proportion_ssl.proportions.bags import Bags, check_bags
@@ -105,12 +105,15 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If the inputs are inconsistent; the message names the bag or class.
+            If the inputs are inconsistent, or features cannot be measurements; the message names the bag,
+            instance or class.
 
         Warns
         -----
         UserWarning
-            If y contains -1 and classes other than 1, or if proportions have no class names and the classes
+            If the features of bags and labeled patches, or of one patch and all others, differ by more
+            than stains and scanners do, if y contains -1 and classes other than 1, if a class of the bags
+            alone has nearly the name of a labeled one, or if proportions have no class names and the classes
             are strings that do not appear in sorted order.
         """
         with all_or_nothing(self):
@@ -118,6 +121,8 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             random_state = check_random_state(self.random_state)
             X, y = self._check_labeled(X_labeled, y, groups)
             bags = self._check_bags(X, X_bags, bag_proportions, groups)
+            if not self.is_images_:
+                check_features(X, None if bags is None or _stays_in_files(bags.X) else bags)
             self.classes_ = known_classes(y, self.classes, bags)
             if bags is not None:
                 bags = bags.with_classes(self.classes_)
@@ -179,8 +184,8 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(X_bags, list) and len(X_bags) == X.shape[0]:
             raise ValueError(
                 f"X_bags is a list of {len(X_bags)} arrays, as many as there are labeled patches. "
-                "Cross-validation would slice it and drop bags; pass Bags(X_bags, proportions=...) or a "
-                "tuple."
+                "Cross-validation slices lists and tuples of this length, which drops bags; pass "
+                "Bags(X_bags, proportions=...), which it passes on whole."
             )
         bags = check_bags(X_bags, bag_proportions)
         if tuple(bags.X.shape[1:]) != tuple(X.shape[1:]):
@@ -201,8 +206,6 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         except ValueError:
             _name_bag_that_is_not_finite(bags)
             raise
-        if not self.is_images_ and not _stays_in_files(bags.X):
-            warn_if_scaled_differently(X, bags)
         return bags
 
     def _check_instances(self, X, what="X"):
@@ -336,6 +339,8 @@ def _name_bag_that_is_not_finite(bags: Bags) -> None:
     features = np.asarray(bags.X)
     if features.dtype.kind != "f":
         return
+    with np.errstate(over="ignore"):
+        features = features.astype(np.float32, copy=False)  # in which a large number is infinite
     wrong = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
     if not len(wrong):
         return

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from proportion_ssl._checks import suggestion
 from proportion_ssl._warnings import warn
 from proportion_ssl.proportions.bags import Bags
 
@@ -28,13 +29,15 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there are fewer than two classes, a label or column is not in `classes`, or names are of
-        different kinds (numbers and strings).
+        If there are fewer than two classes, a label or column is not in `classes`, names are of different
+        kinds (numbers and strings), or, without `classes`, a column differs from a label only in case or
+        spaces.
 
     Warns
     -----
     UserWarning
-        If a column is left out because its class occurs in neither a label nor a bag.
+        If a column is left out because its class occurs in neither a label nor a bag, or if its name is
+        similar to that of a labeled class without a column.
 
     Examples
     --------
@@ -55,9 +58,10 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
         for values, what in ((labels, "y holds"), (columns, "bag_proportions has a column for")):
             unnamed = [value for value in values.tolist() if value not in wanted.tolist()]
             if unnamed:
+                hint = suggestion(str(unnamed[0]), list(map(str, wanted.tolist())))
                 raise ValueError(
-                    f"{what} {unnamed[0]!r}, which is not in classes={wanted.tolist()}; add it there, or "
-                    "remove it from the data."
+                    f"{what} {unnamed[0]!r}, which is not in classes={wanted.tolist()}.{hint} Add it "
+                    "there, or remove it from the data."
                 )
     else:
         new = [c for c in columns.tolist() if c not in labels.tolist()]
@@ -68,6 +72,7 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
                 f"Class {absent[0]!r} has a column in bag_proportions, but no labeled patch and a share of 0 "
                 "in every bag; it is left out. To keep it, list all classes in classes=.",
             )
+        _check_spelling(labels.tolist(), columns.tolist(), shown)
         wanted = np.unique(np.concatenate([labels, _like(shown, labels)])) if shown else labels
     if len(wanted) < 2:
         raise ValueError(
@@ -76,6 +81,29 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
             "proportions."
         )
     return wanted
+
+
+def _check_spelling(labels, columns, new):
+    """Raise or warn where a class of the bags alone may be a labeled class in another spelling."""
+    by_key = {_key(label): label for label in labels}
+    without_column = [str(label) for label in labels if label not in columns]
+    for name in new:
+        same = by_key.get(_key(name))
+        if same is not None:
+            raise ValueError(
+                f"bag_proportions has a column {name!r} and y the class {same!r}, which differ only in case "
+                "or spaces; rename the column if they mean the same class, or list both in classes=."
+            )
+        if hint := suggestion(str(name), without_column):
+            warn(
+                f"bag_proportions has a column {name!r}, which is no class of y.{hint} It is taken as "
+                "another class, without labeled patches. Rename the column if it is not, or list all classes "
+                "in classes=."
+            )
+
+
+def _key(name):
+    return name.strip().casefold() if isinstance(name, str) else name
 
 
 def _may_occur(bags, column):

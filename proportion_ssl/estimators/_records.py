@@ -33,6 +33,9 @@ def bags_to_predict(
     ValueError
         If records and instances are inconsistent.
     """
+    is_empty = isinstance(recorded, list | tuple) and not recorded
+    if is_empty or getattr(recorded, "size", 1) == 0:
+        raise ValueError("bag_proportions is empty; give the shares of each bag, or leave it out.")
     if hasattr(recorded, "to_frame"):  # a Series: one record, by class
         recorded = recorded.to_frame().T
     if bag_ids is None:
@@ -42,7 +45,9 @@ def bags_to_predict(
     if isinstance(recorded, Bags):
         return _bags_of(positions, bag_ids, recorded.with_classes(classes))
     if hasattr(recorded, "columns"):
-        recorded = recorded.loc[recorded.index.isin(np.unique(bag_ids))]
+        is_asked_for = recorded.index.isin(np.unique(bag_ids))
+        if is_asked_for.sum() >= len(np.unique(bag_ids)):  # else Bags shows all rows
+            recorded = recorded.loc[is_asked_for]
     elif not _are_tables(recorded) and np.ndim(recorded) == 1:
         recorded = np.asarray(recorded)[np.newaxis]
     recorded, without = _split_off_missing(recorded, np.unique(bag_ids))

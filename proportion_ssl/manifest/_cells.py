@@ -18,7 +18,10 @@ _ABOVE = re.compile("(?:>=?|\u2265)" + _NUMBER)
 _ABOUT = re.compile(r"(?:~|\u2248|ca?\.?\s|ca\.|circa\s|about\s|approx\.?\s)" + _NUMBER, re.I)
 _TRACE = re.compile("traces?", re.IGNORECASE)
 _UNKNOWN = re.compile(r"\?|unknown|n/?a", re.IGNORECASE)
-_DATE = re.compile(r"\d{1,2}[-. /]?[A-Za-z]{3}|[A-Za-z]{3}[-. /]?\d{1,2}|\d{4}-\d\d-\d\d.*")
+_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|m\u00e4r|mai|okt|dez)"
+_DATE = re.compile(
+    rf"\d{{1,2}}[-. /]?{_MONTH}|{_MONTH}[-. /]?\d{{1,2}}|\d{{4}}-\d\d-\d\d.*", re.IGNORECASE
+)
 
 
 class Percentage(NamedTuple):

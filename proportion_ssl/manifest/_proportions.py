@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from proportion_ssl._checks import check_distinct
 from proportion_ssl.manifest._read import listed, points_of_error
-from proportion_ssl.manifest._records import Column, gather
+from proportion_ssl.manifest._records import EXACT_SUM, Column, choose_columns, gather
 from proportion_ssl.manifest._rows import Rows
 from proportion_ssl.manifest._rules import check_sums, unreadable
 
@@ -50,8 +51,9 @@ def read_proportions(
     TypeError
         If the table is not a DataFrame.
     ValueError
-        If no bag has a record, a bag or class occurs twice, a cell cannot be read or holds "?", or a row
-        cannot sum to 100 within 1 point. All errors are listed, with bag and row.
+        If no bag has a record, a bag or class has no name or occurs twice, a cell cannot be read or holds
+        "?", a column seems to be something else than a class (the others sum to 100 without it), or a row
+        cannot sum to 100 within 1 point. Errors of cells and rows are listed, with bag and row.
 
     See Also
     --------
@@ -59,8 +61,8 @@ def read_proportions(
 
     Notes
     -----
-    A share that was not assessed ("?") is for ``among`` of :class:`~proportion_ssl.Bags`, or for a range
-    such as "0-30".
+    An empty cell is 0 here. In tables for ``among`` of :class:`~proportion_ssl.Bags`, NaN means that a share
+    was not assessed: give such tables to ``Bags`` directly, as fractions, or write a range such as "0-30".
 
     Examples
     --------
@@ -84,14 +86,21 @@ def read_proportions(
         if not names.is_unique:
             twice = names[names.duplicated()][0]
             raise ValueError(f"table names {what} {twice!r} twice; name each once.")
+        if pd.isna(names).any():
+            raise ValueError(f"table has a {what} without a name (NaN); name it, or leave it out.")
+    check_distinct(table.columns.tolist(), "Columns")
+    if table.empty:
+        raise ValueError(f"The table has shape {table.shape}, so no bag has a percentage.")
     n_rows = len(table)
     rows = _BagRows(list(range(1, n_rows + 1)), [], table.index.tolist(), [], [], [], [], [])
     columns = [Column(name) for name in table.columns]
     for number, column in enumerate(columns):
         cells = table.iloc[:, number]
         column.add(["" if pd.isna(cell) else str(cell).strip() for cell in cells])
-    records = gather(columns, n_rows).widened(step, deviation)
+    written = gather(columns, n_rows)
+    records = written.widened(step, deviation)
     problems = [unreadable(column, rows) for column in columns if column.unreadable]
+    problems += _no_classes(written, records, table) if not problems else []
     problems += [
         f"{rows.place(row)} has an unknown share; give a range, such as 0-30, or give Bags the classes that "
         "were assessed, among=."
@@ -108,3 +117,25 @@ def read_proportions(
         name: pd.DataFrame(part[recorded] / 100, table.index[recorded], table.columns)
         for name, part in parts.items()
     }
+
+
+def _no_classes(written, records, table):
+    """A problem for the columns that seem to be no classes."""
+    _, _, breaking = choose_columns(written, records)
+    if not breaking:
+        return []
+    names = table.columns.tolist()
+    total = written.value.sum(axis=1)
+    whole = np.abs(np.delete(written.value, breaking, axis=1).sum(axis=1) - 100) <= EXACT_SUM
+    rows = np.flatnonzero(whole & (np.abs(total - 100) > EXACT_SUM))
+    example = ""
+    if len(rows):
+        bag = table.index.tolist()[rows[0]]
+        example = (
+            f"; with {'it' if len(breaking) == 1 else 'them'} bag {bag!r} has {total[rows[0]]:.10g}"
+        )
+    shown = ", ".join(repr(names[k]) for k in breaking)
+    return [
+        f"the other columns sum to 100 without {shown}{example}. Give the columns of the classes only: "
+        f"table[{[names[k] for k in range(len(names)) if k not in breaking]}]."
+    ]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from proportion_ssl._checks import check_stated_error, suggestion
+from proportion_ssl._checks import check_distinct, check_stated_error, suggestion
 from proportion_ssl.manifest._cases import check_cases
 from proportion_ssl.manifest._cohort import NON_CANCER, VAGUE, Cohort
 from proportion_ssl.manifest._records import Column, Records, gather
@@ -321,6 +321,7 @@ def _find_columns(
             " slides) and one column per class; fields are separated by comma, semicolon or tab."
         )
     if classes is None:
+        check_distinct(others, f"Columns of {path},")
         _refuse_outline_names(path, others)
         for name in others:
             meant = suggestion(name, [known for known in RESERVED if known not in columns])

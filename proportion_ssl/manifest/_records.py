@@ -205,8 +205,7 @@ def _breaking(records: Records, widened: Records) -> list[int]:
 
 
 def _inexact(records: Records) -> list[int]:
-    if not records.is_exact.all():
-        return []
+    records = records.take(records.is_exact)
     total = records.value.sum(axis=1)
     if (np.abs(total - 100) <= EXACT_SUM).all():
         return []

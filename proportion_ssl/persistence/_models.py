@@ -49,6 +49,9 @@ from proportion_ssl.persistence._version_1 import check_copies, upgrade
 from proportion_ssl.persistence._within import check_fusion, check_within, set_fusion
 from proportion_ssl.pseudo_labels.label_log import LoggedLabels
 
+#: Ends of file names that promise another format.
+OTHER_FORMATS = (".pkl", ".pickle", ".joblib", ".skops", ".pt", ".pth", ".onnx", ".h5", ".npz")
+
 _SKIPPED = ("estimator_", "_metadata_request")  # a net is saved as weights; routing is a setting
 
 
@@ -78,7 +81,8 @@ def save(
     TypeError
         If the model, or a part of it, is of a class that cannot be saved; the message names it.
     ValueError
-        If a setting, a name or a weight has a type that cannot be saved; the message names it.
+        If a setting, a name or a weight has a type that cannot be saved; the message names it. If the name
+        ends like that of another format, such as ".pkl" or ".pt".
     NotFittedError
         If the model was not fitted.
 
@@ -108,6 +112,12 @@ def save(
     True
     """
     path = Path(path)
+    suffix = Path(path).suffix.lower()
+    if suffix in OTHER_FORMATS:
+        raise ValueError(
+            f"{os.fspath(path)!r} ends like another format, but the file would be in the format safetensors; "
+            f"name it {Path(path).stem + '.safetensors'!r}."
+        )
     data = _to_bytes(model)
     try:
         restored = _from_bytes(data)

@@ -119,8 +119,9 @@ class Bags:
     Warns
     -----
     UserWarning
-        If bag ids are strings that do not appear in sorted order and another argument is an array without
-        bag names. Its rows are assumed to be in sorted order of the bags.
+        If another argument is an array without bag names, and the bags are strings that do not appear in
+        sorted order (in a DataFrame of proportions if there is one, else in bag_ids). Its rows are assumed to
+        be in sorted order of the bags.
 
     Notes
     -----
@@ -316,6 +317,11 @@ class Bags:
     def sizes(self) -> np.ndarray:
         """Instances per bag, shape (n_bags,)."""
         return np.bincount(self.index, minlength=self.n_bags)
+
+    def has_grouping_of(self, other: "Bags") -> bool:
+        """Whether both have the same bags, with the same instances of ``X`` by position."""
+        same_names = self.names.tolist() == other.names.tolist()
+        return same_names and np.array_equal(self.index, other.index)
 
     @property
     def recorded(self) -> Any:
@@ -577,20 +583,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
         As in :class:`Bags`, or if ``X_bags`` is neither Bags nor a dict, list or tuple of arrays.
     """
     if isinstance(bag_proportions, Bags):
-        grouping = bag_proportions
-        if isinstance(X_bags, Bags):
-            X_bags = X_bags.flat
-        if len(X_bags) == 1 and len(X_bags[0]) == grouping.n_instances:
-            bags = grouping.with_instances(X_bags[0])
-        else:
-            bags = Bags(X_bags, grouping.names, weights=grouping.weights)
-            for name in _OF_RECORD:
-                setattr(bags, name, getattr(grouping, name))
-            if bags.n_bags != grouping.n_bags:
-                raise ValueError(
-                    f"X_bags has {bags.n_bags} bags, but bag_proportions has {grouping.n_bags}; "
-                    "give one array per bag, or Bags.flat."
-                )
+        bags = _instances_of(bag_proportions, X_bags)
     elif isinstance(X_bags, Bags):
         bags = X_bags.with_instances(X_bags.X)
         if bag_proportions is not None:
@@ -606,6 +599,35 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
             f"The {bags.n_bags} bags have no proportions; pass bag_proportions= or Bags(..., proportions=)."
         )
     return bags if classes is None else bags.with_classes(classes)
+
+
+def _instances_of(grouping: Bags, X_bags: Any) -> Bags:
+    """The bags of ``bag_proportions`` with the instances of ``X_bags``, in the same order."""
+    if isinstance(X_bags, Bags):
+        if not X_bags.has_grouping_of(grouping):
+            raise ValueError(
+                "X_bags and bag_proportions are both Bags, but not of the same instances in the same order; "
+                "give X_bags=Bags(X, bag_ids, proportions) alone."
+            )
+        X_bags = X_bags.flat
+    if isinstance(X_bags, dict):
+        raise ValueError(
+            "X_bags is a dict and bag_proportions are Bags; give Bags(X_bags, proportions=...) alone."
+        )
+    X_bags = _check_sequence(X_bags)
+    sizes = [len(array) for array in X_bags]
+    if sizes == [grouping.n_instances]:
+        return grouping.with_instances(X_bags[0])
+    if sizes != grouping.sizes.tolist():
+        raise ValueError(
+            f"X_bags has {len(sizes)} arrays of {_list(sizes[:3])}{', ...' * (len(sizes) > 3)} instances, "
+            f"but the {grouping.n_bags} bags of bag_proportions have {_list(grouping.sizes[:3].tolist())}"
+            f"{', ...' * (grouping.n_bags > 3)}; give Bags.flat, or the arrays in the order of its names."
+        )
+    bags = Bags(X_bags, grouping.names, weights=grouping.weights)
+    for name in _OF_RECORD:
+        setattr(bags, name, getattr(grouping, name))
+    return bags
 
 
 def _from_dict(arrays: dict, bag_ids: Any):
@@ -722,6 +744,11 @@ def _slides_of(X: Any):
 
 
 def _check_names(names: Any) -> np.ndarray:
+    if isinstance(names, str) or np.ndim(names) != 1:
+        raise ValueError(
+            "Names must be a sequence, with one entry per bag or class; got "
+            f"{np.asarray(names).tolist()!r}."
+        )
     names = np.asarray(names)
     unique, counts = np.unique(names, return_counts=True)
     if len(unique) < len(names):
@@ -791,7 +818,8 @@ def _written(proportions: Any, names: np.ndarray):
     if isinstance(proportions, Mapping):
         raise ValueError(
             "bag_proportions is a dict; give a DataFrame indexed by bag, for example "
-            "pd.DataFrame.from_dict(proportions, orient='index') if it holds the shares of each bag."
+            "pd.DataFrame.from_dict(proportions, orient='index') if it holds the shares of each bag, or "
+            "Bags(X, bag_ids, **records) if it is from read_proportions."
         )
     try:
         matrix = np.array(proportions, dtype=np.float64)

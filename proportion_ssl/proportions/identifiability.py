@@ -114,8 +114,8 @@ def warn_if_not_identifiable(proportions: Any, classes: Any = None) -> None:
             f"{name!r}: {reason}" for name, reason in open_classes["reason"].items()
         )
         warn(
-            f"The proportions of {len(proportions)} bags cannot distinguish all classes (rank "
-            f"{table.attrs['rank']} of {len(table)}, condition number "
+            f"The proportions of {len(proportions)} bag{'s' * (len(proportions) != 1)} cannot distinguish "
+            f"all classes (rank {table.attrs['rank']} of {len(table)}, condition number "
             f"{table.attrs['condition_number']:.3g}). {reasons}. These classes are learned from labeled "
             "patches only; give enough of these, or bags of other compositions. See "
             "proportion_ssl.proportions.identifiability.",
@@ -135,6 +135,8 @@ def _reason(c, matrix, unsolved, classes, table):
         return "its share is the same in all bags"
     loading = np.abs(unsolved.T @ unsolved[:, c])
     others = [classes[k] for k in np.argsort(-loading) if k != c and loading[k] > SMALL]
+    if not others:
+        return f"its share is small in all bags (at most {matrix[:, c].max():.3g})"
     return f"its share moves together with that of {', '.join(repr(_plain(o)) for o in others)}"
 
 

@@ -11,7 +11,7 @@ from proportion_ssl import Bags, RobustProportionClassifier
 from proportion_ssl.baselines import MeanMapClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.estimators import HarmfulLabelsWarning
-from proportion_ssl.estimators._alike import warn_if_scaled_differently
+from proportion_ssl.estimators._alike import check_no_outliers, warn_if_scaled_differently
 
 DATA = make_bags(n_bags=12, bag_size=20, n_features=12, slide_shift=0.5, random_state=0)
 
@@ -125,3 +125,62 @@ def test_bags_without_a_record_are_predicted_alone():
         clf.predict_proba(X, bag_ids=ids, bag_proportions=table.drop("a"))
     with pytest.raises(ValueError, match="bag_ids holds 1 missing value"):
         clf.predict_proba(X, bag_ids=[None, *ids[1:]], bag_proportions=table)
+
+
+BAG = DATA.bags.index[5]
+FIFTH = f"Instance {(DATA.bags.index[:5] == BAG).sum()} of bag {DATA.bags.names[BAG]}"
+
+
+def broken(value, rows=(5,)):
+    """The bags with instances in which every feature has this value."""
+    X = DATA.bags.X.copy()
+    X[list(rows)] = value
+    return DATA.bags.with_instances(X)
+
+
+@pytest.mark.parametrize("value", [200.0, 2e3, -2e3])
+def test_an_instance_far_from_all_others_is_named(value):
+    with pytest.warns(UserWarning, match=rf"{FIFTH} is .* times as far"):
+        check_no_outliers(DATA.X_labeled, broken(value))
+
+
+def test_a_labeled_patch_far_from_all_others_is_named():
+    X = DATA.X_labeled.copy()
+    X[7], X[9] = 300.0, 200.0
+    with pytest.warns(
+        UserWarning, match=r"Labeled patch 7 .* 2 of .* instances more than 30 times"
+    ):
+        check_no_outliers(X, None)
+
+
+@pytest.mark.parametrize("value", [65504.0, 1e7, 1e30])
+def test_what_cannot_be_a_measurement_is_refused(value):
+    model = RobustProportionClassifier(random_state=0)
+    with pytest.raises(ValueError, match=rf"{FIFTH} .* beyond half precision"):
+        model.fit(DATA.X_labeled, DATA.y, broken(value))
+
+
+def test_distances_do_not_depend_on_unit_and_origin():
+    model = RobustProportionClassifier(random_state=0)
+    for unit, origin in ((1e-6, 0.0), (1e3, 1e4)):
+        X, bags = DATA.X_labeled * unit + origin, broken(1e6)
+        with pytest.raises(ValueError, match=FIFTH):
+            model.fit(X, DATA.y, bags.with_instances(bags.X * unit + origin))
+
+
+def test_usual_features_are_no_cause_for_a_warning():
+    rng = np.random.default_rng(0)
+    for draw in (rng.normal, rng.lognormal, lambda size: rng.poisson(0.3, size)):
+        check_no_outliers(draw(size=(20_000, 16)).astype(np.float32), None)  # warnings are errors
+
+
+def test_features_that_are_mostly_zero_have_no_usual_distance():
+    X = np.zeros((100, 4), dtype=np.float32)
+    X[:5] = np.random.default_rng(0).normal(size=(5, 4))
+    check_no_outliers(X, None)
+
+
+def test_labeled_patches_that_are_all_the_same_are_reported():
+    model = RobustProportionClassifier(random_state=0)
+    with pytest.warns(UserWarning, match=r"All 40 labeled patches have the same 3 features"):
+        model.fit(np.full((40, 3), 0.5), np.arange(40) % 2)

@@ -373,3 +373,59 @@ def test_groups_are_handed_to_the_fit_on_request():
         model = Recorder(max_epochs=2, random_state=0).set_fit_request(groups=True)
     scores_with(True, model)
     assert sorted(len(np.unique(groups)) for groups in Recorder.seen) == [3] * 4
+
+
+# --- spelling -----------------------------------------------------------------------------------
+
+LONG = dict(zip("abcd", ["acinar", "solid", "papillary", "lepidic"], strict=True))
+Y_LONG = np.array([LONG[label] for label in Y])
+
+
+def misspelled(name, *, partial):
+    """Bags whose records have another name for "solid", of all classes or without "lepidic"."""
+    recorded = table().rename(columns=LONG | {"b": name})
+    shown = {}
+    if partial:
+        shares = recorded.drop(columns="lepidic")
+        recorded = shares.div(shares.sum(axis=1).where(shares.sum(axis=1) > 0, 1.0), axis=0)
+        recorded[shares.sum(axis=1) <= 0] = 1 / 3
+        shown = {"among": list(recorded.columns)}
+    rows = np.array(table().index)[DATA.bags.index]
+    return Bags(DATA.bags.X, rows, recorded, **shown)
+
+
+@pytest.mark.parametrize("name", ["Solid", " solid", "solid "])
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_column_that_differs_from_a_label_only_in_case_or_spaces(name, partial):
+    model = RobustProportionClassifier(random_state=0)
+    message = f"column {name!r} and y the class 'solid', which differ only in case or spaces"
+    with pytest.raises(ValueError, match=message):
+        model.fit(DATA.X_labeled, Y_LONG, misspelled(name, partial=partial))
+
+
+def test_classes_that_differ_in_case_can_be_listed():
+    names = [*LONG.values(), "Solid"]
+    model = RobustProportionClassifier(random_state=0, classes=names)
+    model.fit(DATA.X_labeled, Y_LONG, misspelled("Solid", partial=True))
+    assert model.classes_.tolist() == sorted(names)
+
+
+def test_a_misspelled_column_of_incomplete_records_is_pointed_out():
+    model = RobustProportionClassifier(random_state=0)
+    with pytest.warns(UserWarning, match="column 'sollid', .* Did you mean 'solid'"):
+        model.fit(DATA.X_labeled, Y_LONG, misspelled("sollid", partial=True))
+
+
+def test_a_misspelled_column_of_complete_records_is_pointed_out():
+    model = RobustProportionClassifier(random_state=0)
+    with (
+        pytest.warns(UserWarning, match="column 'sollid', .* Did you mean 'solid'"),
+        pytest.raises(ValueError, match="Class 'solid' has no column"),
+    ):
+        model.fit(DATA.X_labeled, Y_LONG, misspelled("sollid", partial=False))
+
+
+def test_a_label_that_is_misspelled_in_classes_is_pointed_out():
+    model = RobustProportionClassifier(classes=["acinar", "sollid", "papillary", "lepidic"])
+    with pytest.raises(ValueError, match=r"y holds 'solid', .* Did you mean 'sollid'"):
+        model.fit(DATA.X_labeled, Y_LONG)

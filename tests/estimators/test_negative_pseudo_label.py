@@ -415,7 +415,7 @@ def changed(**changes):
         ({"bag_proportions": DATA.bags.proportions * 100}, "divide by 100"),
         ({"bag_proportions": DATA.bags.proportions[:5]}, "5 rows but there are 12 bags"),
         ({"X_labeled": np.zeros((len(DATA.y), 9, 9))}, "dim 3"),
-        ({"X_bags": [DATA.X_labeled] * len(DATA.y)}, "would slice it and drop bags"),
+        ({"X_bags": [DATA.X_labeled] * len(DATA.y)}, "slices lists and tuples .* drops bags"),
         (
             {
                 "X_bags": DATA.bags.with_instances(

@@ -408,3 +408,18 @@ def test_a_class_of_less_than_one_patch_is_not_told_by_bags():
         X, y, Bags(X_bags, np.zeros(40, int), table)
     )
     assert (model.predict(X_bags) == [1] * 39 + [2]).mean() > 0.95
+
+
+@pytest.mark.parametrize("empty", [[], (), np.empty((0, 4)), pd.DataFrame()])
+def test_empty_records_are_refused(empty):
+    model = RobustProportionClassifier(random_state=0).fit(DATA.X_labeled, NAMES[DATA.y])
+    with pytest.raises(ValueError, match="bag_proportions is empty"):
+        model.predict(DATA.X_labeled, bag_ids=np.zeros(len(DATA.y)), bag_proportions=empty)
+
+
+def test_rows_of_other_bags_are_shown():
+    """Numbers as ids and texts in the table are not the same."""
+    model = RobustProportionClassifier(random_state=0).fit(DATA.X_labeled, NAMES[DATA.y])
+    table = pd.DataFrame([[0.25] * 4, [0.1, 0.2, 0.3, 0.4]], ["0", "1"], NAMES)
+    with pytest.raises(ValueError, match=r"Bag 0 has no row .* whose rows are '0', '1'"):
+        model.predict(DATA.X_labeled, bag_ids=np.zeros(len(DATA.y), int), bag_proportions=table)

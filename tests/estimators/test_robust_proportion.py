@@ -308,12 +308,7 @@ def test_instances_that_overflow_are_refused_in_fit_and_prediction(data, monkeyp
     monkeypatch.setattr(_projection, "N_SAMPLE", 100)
     far = data.bags.X.copy()
     far[5] = 3.3e38
-    with (
-        pytest.warns(UserWarning, match="unlike those of"),
-        pytest.raises(
-            ValueError, match=r"An instance has a feature of size 3.3e\+38|Feature . has mean"
-        ),
-    ):
+    with pytest.raises(ValueError, match=r"Instance 5 of bag 4 is \S+ times as far"):
         fit(data, data.bags.with_instances(far))
 
 
@@ -346,7 +341,8 @@ def test_constant_features_say_nothing(data):
 
     clf = fit_of(widened(data.X_labeled), data.y, data.bags.with_instances(widened(data.bags.X)))
     assert (clf.predict(widened(data.X_test)) == fit(data, data.bags).predict(data.X_test)).all()
-    nothing = fit_of(np.ones((6, 4)), [0, 1] * 3, None)
+    with pytest.warns(UserWarning, match="All 6 labeled patches have the same 4 features"):
+        nothing = fit_of(np.ones((6, 4)), [0, 1] * 3, None)
     assert_allclose(nothing.predict_proba(np.ones((2, 4))), 0.5)
 
 

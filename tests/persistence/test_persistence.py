@@ -1547,3 +1547,13 @@ def check_that_it_saves_the_same(loaded, tmp_path):
     save(loaded, tmp_path / "again")
     save(load(tmp_path / "again"), tmp_path / "third")
     assert (tmp_path / "third").read_bytes() == (tmp_path / "again").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model.PT", "model.joblib"])
+def test_names_that_promise_another_format_are_refused(tmp_path, name):
+    model = RobustProportionClassifier(random_state=0).fit(np.eye(6), [0, 1] * 3)
+    with pytest.raises(ValueError, match=r"in the format safetensors; name it 'model.safetensors'"):
+        save(model, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    for fine in ("model.safetensors", "model.segmenter", "model", "v1.2"):
+        save(model, tmp_path / fine)

@@ -183,8 +183,31 @@ def test_neither_bags_nor_sequence():
 
 
 def test_different_numbers_of_bags():
-    with pytest.raises(ValueError, match=r"2 bags|names 3 bags but X holds 2"):
+    with pytest.raises(ValueError, match=r"X_bags has 2 arrays .* the 3 bags"):
         check_bags(tuple(arrays((3, 3))), Bags(arrays(), proportions=HALF), CLASSES)
+
+
+@pytest.mark.parametrize("change", ["names", "order of the instances", "dict", "sizes"])
+def test_instances_that_are_not_those_of_the_bags(change):
+    bags = Bags(arrays(), ["x", "y", "z"], HALF)
+    order = np.arange(bags.n_instances)[::-1]
+    X_bags = {
+        "names": Bags(arrays(), ["x", "y", "w"]),
+        "order of the instances": Bags(bags.X[order], bags.names[bags.index][order]),
+        "dict": dict(zip("zyx", arrays(), strict=True)),
+        "sizes": tuple(arrays()[::-1]),
+    }[change]
+    message = {"dict": "X_bags is a dict", "sizes": "the arrays in the order of its names"}
+    with pytest.raises(ValueError, match=message.get(change, "not of the same instances")):
+        check_bags(X_bags, bags, CLASSES)
+
+
+@pytest.mark.parametrize("names", ["ab", "acinar"])
+def test_one_string_is_no_sequence_of_classes(names):
+    with pytest.raises(ValueError, match=f"got {names!r}"):
+        Bags(arrays(), proportions=HALF, among=names)
+    with pytest.raises(ValueError, match=f"got {names!r}"):
+        Bags.from_predominant(arrays(), predominant=["a"] * 3, classes=names)
 
 
 # --- tables are matched by name -----------------------------------------------------------------

@@ -71,3 +71,16 @@ def test_bad_input():
         identifiability([[np.nan, 1.0]])
     with pytest.raises(ValueError, match=r"bag 0 hold a share above 1: .* percent"):
         identifiability([[60.0, 40.0]])
+
+
+def test_a_class_of_small_share_everywhere_is_no_companion_of_others():
+    shares = np.random.default_rng(0).dirichlet([1, 1, 1], 30)
+    shares = np.hstack([0.99 * shares, np.full((30, 1), 0.01)])
+    shares[::2, 3], shares[::2, 0] = 0.0, shares[::2, 0] + 0.01
+    reason = identifiability(shares).loc[3, "reason"]
+    assert reason == "its share is small in all bags (at most 0.01)"
+
+
+def test_one_bag_is_counted_in_the_singular():
+    with pytest.warns(IdentifiabilityWarning, match="proportions of 1 bag cannot"):
+        warn_if_not_identifiable(np.array([[0.5, 0.5]]))
