@@ -113,13 +113,13 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
     UserWarning
         If it is more than 30 times as large, or if all labeled patches have the same features.
     """
-    if X.shape[0] > 1 and (np.asarray(X[:1]) == X).all():
+    parts = [X] if bags is None else [X, bags.X]
+    samples = [part[_spread_out(part.shape[0], N_CENTER)] for part in parts]
+    if len(samples[0]) > 1 and (samples[0] == samples[0][:1]).all() and (X == X[:1]).all():
         warn(
             f"All {X.shape[0]} labeled patches have the same {X.shape[1]} features, so nothing can be "
             "learned from them; look for a failure of the embedding."
         )
-    parts = [X] if bags is None else [X, bags.X]
-    samples = [part[_spread_out(part.shape[0], N_CENTER)] for part in parts]
     sample = np.concatenate([np.asarray(part, dtype=np.float64) for part in samples])
     center = np.median(sample, axis=0)
     typical = float(np.median(_distances(sample, center)))
