@@ -429,3 +429,45 @@ def test_manifest_without_features_is_refused(own_data):
 
     with pytest.raises(SystemExit, match="--features"):
         load_study(Source(str(own_data / "cohort.csv"), None, None, own_data))
+
+
+def test_tables_of_the_page_on_rules_from_few_runs():
+    from rules_tables import calibration_of, falling_back_of, large_bags_of
+
+    runs = pd.DataFrame(
+        [
+            ("lc25000", "preset", kind, gain, fell)
+            for kind, gain, fell in (
+                ("exact", 0.1, False),
+                ("exact", 0.2, True),
+                ("rough", -0.0125, False),
+            )
+        ],
+        columns=["set", "rule", "records", "gain", "fell back"],
+    )
+    assert falling_back_of(runs).to_dict("records") == [
+        {
+            "set": "LC25000",
+            "rule": "RobustProportionClassifier",
+            "exact": "1: +.150, +.100",
+            "rough": "0: -.013, -.013",
+        }
+    ]
+
+    sizes = pd.DataFrame(
+        [
+            ("chula_rbc", "net, labeled alone", 0, 0.5, 1.0, 0.8, False),
+            ("chula_rbc", "published, net", 0, 0.5, 2.0, 0.8, False),
+            ("chula_rbc", "published, net", 1000, 0.25, 3.0, 0.9, True),
+        ],
+        columns=["set", "system", "size", "mIoU", "seconds", "GB", "fell_back"],
+    )
+    slope = pd.Series({("chula_rbc", "published, net"): 0.125})
+    alone, net = large_bags_of(sizes, slope).fillna("").to_dict("records")
+    assert alone["as it is"] == ".500"
+    assert alone["1,000"] == alone["seconds"] == ""
+    assert net["1,000"] == r".250 \*"
+    assert (net["seconds"], net["per 1,000"], net["GB"]) == ("3", "0.12", "0.9")
+
+    errors = pd.DataFrame({"her2st_expression": [0.1234]}, index=["left-out bags"])
+    assert calibration_of(errors).to_csv(index=False) == "temperature,HER2ST\nleft-out bags,.123\n"
