@@ -638,3 +638,16 @@ def test_tables_of_resolutions_that_cannot_be_right(tmp_path, text, message):
 def test_misspelled_columns_are_recognized(write, header, message):
     with pytest.raises(ValueError, match=message):
         load_cohort(write(header + "b.svs,,bag,30,70\n"))
+
+
+def test_misspelled_roles_and_suffixes_are_pointed_out(write, tmp_path):
+    (tmp_path / "a.geojson").touch()
+    (tmp_path / "b.svs").touch()
+    text = "slide,role,annotation,solid,acinar\na.svs,labelled,A.geojsn,,\nb.svs,bags,,50,50\n"
+    (tmp_path / "a.svs").touch()
+    with pytest.raises(ValueError, match=r"not found|roles are") as caught:
+        load_cohort(write(text))
+    message = str(caught.value)
+    assert "Did you mean 'labeled'?" in message
+    assert "Did you mean 'bag'?" in message
+    assert "A.geojsn (the folder has 'a.geojson')" in message

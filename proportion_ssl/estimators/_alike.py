@@ -115,7 +115,7 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
     """
     parts = [X] if bags is None else [X, bags.X]
     samples = [part[_spread_out(part.shape[0], N_CENTER)] for part in parts]
-    if len(samples[0]) > 1 and (samples[0] == samples[0][:1]).all() and (X == X[:1]).all():
+    if len(samples[0]) > 1 and (samples[0] == samples[0][:1]).all() and (X[:1] == X).all():
         warn(
             f"All {X.shape[0]} labeled patches have the same {X.shape[1]} features, so nothing can be "
             "learned from them; look for a failure of the embedding."

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from proportion_ssl._checks import suggestion
 from proportion_ssl.manifest._cells import read_number, read_order
 from proportion_ssl.manifest._records import Column
 
@@ -19,6 +20,10 @@ SHOWN = 12  # problems or slides listed in one message
 FINEST_MPP, COARSEST_MPP = 0.02, 20.0
 LONGEST_NAME = 200  # characters; a name becomes part of file names
 _ABSENT = 1_000  # largest number of missing files that are named
+_SUGGESTED, _LISTED = (
+    10,
+    10_000,
+)  # of these, files for which their folder is listed; names that are read
 _AT_ONCE = 2_000  # rows per block; larger blocks only burden the garbage collector
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -146,7 +151,8 @@ def check_roles(rows: Rows) -> list[Finding]:
     findings = []
     for row, (role, annotation) in enumerate(zip(rows.roles, rows.annotations, strict=True)):
         if role not in ROLES:
-            wrong = f"has role {role!r}; roles are {', '.join(map(repr, ROLES))}."
+            known = ", ".join(map(repr, ROLES))
+            wrong = f"has role {role!r}; roles are {known}.{suggestion(role, ROLES)}"
         elif role == "labeled" and not annotation:
             wrong = (
                 "is labeled but has no annotation; give the file with its outlines, or change its"
@@ -192,12 +198,26 @@ def absent_files(folder: Path, rows: Rows, *, slides: bool = True) -> list[Findi
             if len(findings) < _ABSENT:
                 hint = " (write / between folders)" if os.sep == "/" and "\\" in name else ""
                 path = os.path.join(folder, name)
+                if name == annotation and len(findings) < _SUGGESTED:
+                    hint += _same_stem(path)
                 message = f"{rows.place(row)}: {what} not found: {path}{hint}."
                 findings.append(Finding((row,), rows.slides[row], message))
     if n_absent > len(findings):
         message = f"{n_absent - len(findings)} more files were not found."
         findings.append(Finding((), None, message))
     return findings
+
+
+def _same_stem(path: str) -> str:
+    """Hint that names a file of the same folder and name with another suffix, if there is one."""
+    parent, name = os.path.split(path)
+    try:
+        with os.scandir(parent) as entries:
+            there = [entry.name for entry in islice(entries, _LISTED)]
+    except OSError:  # the folder is missing as well
+        return ""
+    alike = sorted(other for other in there if plain_name(stem(other)) == plain_name(stem(name)))
+    return f" (the folder has {alike[0]!r})" if alike else ""
 
 
 def plain_name(name: str) -> str:
