@@ -105,8 +105,8 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
     Raises
     ------
     ValueError
-        If the distance of an instance from the center is more than 10,000 times the median distance. The
-        message names the instance.
+        If the distance of an instance from the center is more than 10,000 times the median distance, of
+        labeled patches or of bags, whichever is larger. The message names the instance.
 
     Warns
     -----
@@ -120,9 +120,9 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
             f"All {X.shape[0]} labeled patches have the same {X.shape[1]} features, so nothing can be "
             "learned from them; look for a failure of the embedding."
         )
-    sample = np.concatenate([np.asarray(part, dtype=np.float64) for part in samples])
-    center = np.median(sample, axis=0)
-    typical = float(np.median(_distances(sample, center)))
+    center = np.median(np.concatenate(samples).astype(np.float64), axis=0)
+    # bags in other units are far as a whole, which is another fault
+    typical = max(float(np.median(_distances(sample, center))) for sample in samples)
     if typical == 0:
         return
     ratios = [_distances(part, center) / typical for part in parts]

@@ -136,6 +136,6 @@ def _no_classes(written, records, table):
         )
     shown = ", ".join(repr(names[k]) for k in breaking)
     return [
-        f"the other columns sum to 100 without {shown}{example}. Give the columns of the classes only: "
-        f"table[{[names[k] for k in range(len(names)) if k not in breaking]}]."
+        f"the other columns sum to 100 without {shown}{example}. Give the columns of the classes only, "
+        f"table[{[names[k] for k in range(len(names)) if k not in breaking]}], or correct the percentages."
     ]

@@ -168,6 +168,14 @@ def test_distances_do_not_depend_on_unit_and_origin():
             model.fit(X, DATA.y, bags.with_instances(bags.X * unit + origin))
 
 
+@pytest.mark.parametrize("n_labeled", [40, 4000])
+def test_labeled_patches_that_are_nearly_alike_do_not_make_bags_far(n_labeled):
+    rng = np.random.default_rng(0)
+    X = rng.normal(scale=1e-5, size=(n_labeled, 12)).astype(np.float32)
+    check_no_outliers(X, DATA.bags)
+    check_no_outliers(X * 1e10, DATA.bags)
+
+
 def test_usual_features_are_no_cause_for_a_warning():
     rng = np.random.default_rng(0)
     for draw in (rng.normal, rng.lognormal, lambda size: rng.poisson(0.3, size)):
