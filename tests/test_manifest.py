@@ -643,7 +643,7 @@ def test_misspelled_columns_are_recognized(write, header, message):
 def test_misspelled_roles_and_suffixes_are_pointed_out(write, tmp_path):
     (tmp_path / "a.geojson").touch()
     (tmp_path / "b.svs").touch()
-    text = "slide,role,annotation,solid,acinar\na.svs,labelled,A.geojsn,,\nb.svs,bags,,50,50\n"
+    text = "slide,role,annotation,solid,acinar\na.svs,label,A.geojsn,,\nb.svs,bags,,50,50\n"
     (tmp_path / "a.svs").touch()
     with pytest.raises(ValueError, match=r"not found|roles are") as caught:
         load_cohort(write(text))

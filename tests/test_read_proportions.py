@@ -99,7 +99,7 @@ FLAG = pd.DataFrame({"a": [70, 20, 0, 50], "b": [30, 80, 100, 50]}, index=list("
 )
 def test_a_column_of_something_else_is_named(column, shown):
     with pytest.raises(
-        ValueError, match=f"sum to 100 without 'flag'.* {shown}.*" + r"table\[\['a', 'b'\]\]"
+        ValueError, match=f"sum to 100 without 'flag'.* {shown}.*" + r"classes=\['a', 'b'\]"
     ):
         read_proportions(FLAG.assign(flag=column))
 
@@ -115,6 +115,19 @@ def test_so_is_one_beside_a_range():
     table.loc["w", ["a", "b"]] = ["60-80", "20-40"]
     with pytest.raises(ValueError, match="sum to 100 without 'flag'"):
         read_proportions(table)
+
+
+@pytest.mark.parametrize("error", [{}, {"rounding_step": 0.05}])
+def test_a_column_that_is_named_as_a_class_is_one(error):
+    table = FLAG.assign(rare=[1, 1, 0, 0], age=[61, 44, 70, 38])
+    records = read_proportions(table, classes=["a", "b", "rare"], **error)
+    assert records["proportions"].columns.tolist() == ["a", "b", "rare"]
+    assert (records["upper"]["rare"] > 0)[:2].all()
+
+
+def test_a_column_with_ranges_is_a_class():
+    table = pd.DataFrame({"a": ["60-70", 60, 50], "b": ["20-40", 40, 50], "rare": ["0-5", 1, 1]})
+    assert "rare" in read_proportions(table)["proportions"]
 
 
 def test_a_class_that_no_bag_has_is_kept():

@@ -94,6 +94,18 @@ def test_a_filter_can_make_it_an_error_or_silence_it():
         warn("text")  # silent: warnings are errors in these tests
 
 
+def test_a_thread_without_a_line_of_the_user_names_the_line_of_the_package():
+    from threading import Thread
+
+    model = RobustProportionClassifier(random_state=0)
+    with pytest.warns(IdentifiabilityWarning) as seen:
+        thread = Thread(target=model.fit, args=(DATA.X_labeled, DATA.y, same_records()))
+        thread.start()
+        thread.join()
+    (one,) = [w for w in seen if w.category is IdentifiabilityWarning]
+    assert one.filename.endswith("identifiability.py")
+
+
 def test_code_without_a_file_or_with_libraries_alone_above_it():
     code = "from proportion_ssl._warnings import warn\nwarn('text of a string')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

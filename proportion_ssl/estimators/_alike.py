@@ -16,9 +16,10 @@ N_BAGS, N_INSTANCES = 10, 100
 #: Differences from which a warning is given: of means in standard deviations, and of standard deviations.
 FAR, TIMES = 5.0, 5.0
 
-#: Distances from the center, in median distances, from which an instance is named in a warning and refused.
-#: Features of networks stay below 3; of 100,000 instances with lognormal features the largest is at 13.
-UNUSUAL, IMPOSSIBLE = 30.0, 1e4
+#: Distances from the center from which an instance is named in a warning and refused, relative to the
+#: distance that 95% of the instances do not exceed. Features of networks stay below 3; more than half of the
+#: instances may be equal (blank tiles).
+UNUSUAL, IMPOSSIBLE, QUANTILE = 30.0, 1e4, 0.95
 
 #: Instances from which center and median distance are taken, and instances whose distances are taken at once.
 N_CENTER, AT_ONCE = 1000, 8192
@@ -105,13 +106,13 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
     Raises
     ------
     ValueError
-        If the distance of an instance from the center is more than 10,000 times the median distance, of
-        labeled patches or of bags, whichever is larger. The message names the instance.
+        If an instance is more than 10,000 times as far from the center as 95% of the labeled patches and 95%
+        of the instances in bags. The message names the instance.
 
     Warns
     -----
     UserWarning
-        If it is more than 30 times as large, or if all labeled patches have the same features.
+        If it is more than 30 times as far, or if all labeled patches have the same features.
     """
     parts = [X] if bags is None else [X, bags.X]
     samples = [part[_spread_out(part.shape[0], N_CENTER)] for part in parts]
@@ -122,7 +123,8 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
         )
     center = np.median(np.concatenate(samples).astype(np.float64), axis=0)
     # bags in other units are far as a whole, which is another fault
-    typical = max(float(np.median(_distances(sample, center))) for sample in samples)
+    found = [_distances(sample, center) for sample in samples if len(sample) >= FEWEST_COMPARED]
+    typical = max((float(np.quantile(one, QUANTILE, method="lower")) for one in found), default=0.0)
     if typical == 0:
         return
     ratios = [_distances(part, center) / typical for part in parts]
@@ -139,10 +141,10 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
         name = f"Instance {number} of bag {bags.names.tolist()[bag]!r}"
     n_all = sum(map(len, ratios))
     text = (
-        f"{name} is {largest:.2g} times as far from the center of all features as is usual (the median), "
-        f"{n_far} of {n_all} instances more than {UNUSUAL:g} times. Such instances can ruin the scale of the "
-        "features. Look at them, and leave them out if they are damaged (blank tiles, values beyond half "
-        "precision); transform features of several orders of magnitude, for example by log1p."
+        f"{name} is {largest:.2g} times as far from the center of all features as {QUANTILE:.0%} of the "
+        f"others, {n_far} of {n_all} instances more than {UNUSUAL:g} times. Such instances can ruin the "
+        "scale of the features. Look at them, and leave them out if they are damaged (values beyond half precision); "
+        "transform features that span several orders of magnitude, for example by ranks."
     )
     if largest > IMPOSSIBLE:
         raise ValueError(text)

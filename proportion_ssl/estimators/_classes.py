@@ -1,5 +1,6 @@
 """Classes of a classifier: from the labels, from the records, or given by the user."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -88,18 +89,26 @@ def _check_spelling(labels, columns, new):
     by_key = {_key(label): label for label in labels}
     without_column = [str(label) for label in labels if label not in columns]
     for name in new:
+        others = [label for label in without_column if not _are_kin(str(name), label)]
         same = by_key.get(_key(name))
         if same is not None:
             raise ValueError(
                 f"bag_proportions has a column {name!r} and y the class {same!r}, which differ only in case "
                 "or spaces; rename the column if they mean the same class, or list both in classes=."
             )
-        if hint := suggestion(str(name), without_column):
+        if hint := suggestion(str(name), others):
             warn(
                 f"bag_proportions has a column {name!r}, which is no class of y.{hint} It is taken as "
                 "another class, without labeled patches. Rename the column if it is not, or list all classes "
                 "in classes=."
             )
+
+
+def _are_kin(one, other):
+    """Whether names are those of related classes, such as grades, or papillary and micropapillary."""
+    if one in other or other in one:
+        return True
+    return re.sub(r"\d", "#", one) == re.sub(r"\d", "#", other)
 
 
 def _key(name):

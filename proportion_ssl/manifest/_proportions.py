@@ -1,5 +1,7 @@
 """Recorded percentages of bags whose features are at hand, from a table without files."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -26,6 +28,7 @@ class _BagRows(Rows):
 def read_proportions(
     table: pd.DataFrame,
     *,
+    classes: Sequence | None = None,
     rounding_step: float | None = None,
     standard_deviation: float | None = None,
 ) -> dict[str, pd.DataFrame]:
@@ -37,6 +40,8 @@ def read_proportions(
         Percentages, indexed by bag, with a column per class. A cell holds a number or a text as in a manifest
         (:func:`~proportion_ssl.load_cohort`): "70", "62,5", "70-80", "75 ± 5", "<5", ">90", "~10", "trace".
         An empty or missing cell is 0; a bag without any percentage has no record.
+    classes : sequence of column names, optional
+        Columns that are classes. Default: all, which are then checked for columns of something else.
     rounding_step, standard_deviation : float, optional
         Error of plain numbers, as in :func:`~proportion_ssl.load_cohort`.
 
@@ -88,6 +93,8 @@ def read_proportions(
             raise ValueError(f"table names {what} {twice!r} twice; name each once.")
         if pd.isna(names).any():
             raise ValueError(f"table has a {what} without a name (NaN); name it, or leave it out.")
+    if classes is not None:
+        table = table[list(classes)]
     check_distinct(table.columns.tolist(), "Columns")
     if table.empty:
         raise ValueError(f"The table has shape {table.shape}, so no bag has a percentage.")
@@ -100,7 +107,8 @@ def read_proportions(
     written = gather(columns, n_rows)
     records = written.widened(step, deviation)
     problems = [unreadable(column, rows) for column in columns if column.unreadable]
-    problems += _no_classes(written, records, table) if not problems else []
+    if classes is None and not problems:
+        problems += _no_classes(written, records, table)
     problems += [
         f"{rows.place(row)} has an unknown share; give a range, such as 0-30, or give Bags the classes that "
         "were assessed, among=."
@@ -136,6 +144,7 @@ def _no_classes(written, records, table):
         )
     shown = ", ".join(repr(names[k]) for k in breaking)
     return [
-        f"the other columns sum to 100 without {shown}{example}. Give the columns of the classes only, "
-        f"table[{[names[k] for k in range(len(names)) if k not in breaking]}], or correct the percentages."
+        f"the other columns sum to 100 without {shown}{example}. List the classes: "
+        f"classes={[names[k] for k in range(len(names)) if k not in breaking]}, with {shown} if "
+        f"{'it is one' if len(breaking) == 1 else 'they are'}."
     ]

@@ -205,12 +205,14 @@ def _breaking(records: Records, widened: Records) -> list[int]:
 
 
 def _inexact(records: Records) -> list[int]:
+    # a column with ranges is one of percentages
+    candidates = np.flatnonzero((records.states <= _NUMBER).all(axis=0)).tolist()
     records = records.take(records.is_exact)
     total = records.value.sum(axis=1)
     if (np.abs(total - 100) <= EXACT_SUM).all():
         return []
     for size in (1, 2):
-        for left_out in combinations(range(records.value.shape[1]), size):
+        for left_out in combinations(candidates, size):
             values = records.value[:, list(left_out)]
             rest = total - values.sum(axis=1)
             is_record = records.is_filled_beside(list(left_out))

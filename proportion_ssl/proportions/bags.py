@@ -319,8 +319,12 @@ class Bags:
         return np.bincount(self.index, minlength=self.n_bags)
 
     def has_grouping_of(self, other: "Bags") -> bool:
-        """Whether both have the same bags, with the same instances of ``X`` by position."""
-        same_names = self.names.tolist() == other.names.tolist()
+        """Whether both have the same bags, with the same instances of ``X`` by position.
+
+        Names are compared if both have some.
+        """
+        are_named = self.has_names and other.has_names
+        same_names = not are_named or self.names.tolist() == other.names.tolist()
         return same_names and np.array_equal(self.index, other.index)
 
     @property
@@ -606,8 +610,8 @@ def _instances_of(grouping: Bags, X_bags: Any) -> Bags:
     if isinstance(X_bags, Bags):
         if not X_bags.has_grouping_of(grouping):
             raise ValueError(
-                "X_bags and bag_proportions are both Bags, but not of the same instances in the same order; "
-                "give X_bags=Bags(X, bag_ids, proportions) alone."
+                "X_bags and bag_proportions are both Bags, but their names, or the bags of their instances "
+                "by position, differ; give X_bags=Bags(X, bag_ids, proportions) alone."
             )
         X_bags = X_bags.flat
     if isinstance(X_bags, dict):

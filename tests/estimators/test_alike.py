@@ -182,10 +182,21 @@ def test_usual_features_are_no_cause_for_a_warning():
         check_no_outliers(draw(size=(20_000, 16)).astype(np.float32), None)  # warnings are errors
 
 
-def test_features_that_are_mostly_zero_have_no_usual_distance():
-    X = np.zeros((100, 4), dtype=np.float32)
-    X[:5] = np.random.default_rng(0).normal(size=(5, 4))
-    check_no_outliers(X, None)
+def test_many_blank_tiles_do_not_make_tissue_far():
+    """All but equal, as those of empty glass; and an outlier is still one."""
+    rng = np.random.default_rng(0)
+    for noise in (0.0, 1e-6, 1e-3):
+        blank = 1 + noise * rng.normal(size=(600, 32))
+        X = np.concatenate([blank, rng.normal(size=(400, 32))])
+        check_no_outliers(X, None)
+        X[700] = 1e8
+        with pytest.raises(ValueError, match=r"Labeled patch 700 .* 1 of 1000 instances"):
+            check_no_outliers(X, None)
+
+
+def test_few_patches_have_no_usual_distance():
+    check_no_outliers(np.array([[0, 0], [1e-5, 0], [1, 1]]), None)
+    check_no_outliers(np.eye(100)[:, :4], None)
 
 
 def test_labeled_patches_that_are_all_the_same_are_reported():

@@ -31,6 +31,7 @@ from proportion_ssl.baselines import (
 )
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.estimators import _learners
+from proportion_ssl.estimators._classes import known_classes
 from proportion_ssl.heads import DiscriminantClassifier
 
 NAMES = np.array(["a", "b", "c", "d"])
@@ -414,6 +415,17 @@ def test_a_misspelled_column_of_incomplete_records_is_pointed_out():
     model = RobustProportionClassifier(random_state=0)
     with pytest.warns(UserWarning, match="column 'sollid', .* Did you mean 'solid'"):
         model.fit(DATA.X_labeled, Y_LONG, misspelled("sollid", partial=True))
+
+
+@pytest.mark.parametrize(
+    ("label", "column"), [("grade 4", "grade 2"), ("papillary", "micropapillary")]
+)
+def test_related_classes_are_no_misspelling(label, column):
+    recorded = pd.DataFrame({"x": [0.5, 1.0], column: [0.5, 0.0]})
+    given = Bags([np.zeros((2, 1)), np.ones((2, 1))], proportions=recorded, among=["x", column])
+    assert known_classes(np.array(["x", label]), None, given).tolist() == sorted(
+        ["x", label, column]
+    )
 
 
 def test_a_misspelled_column_of_complete_records_is_pointed_out():

@@ -198,8 +198,13 @@ def test_instances_that_are_not_those_of_the_bags(change):
         "sizes": tuple(arrays()[::-1]),
     }[change]
     message = {"dict": "X_bags is a dict", "sizes": "the arrays in the order of its names"}
-    with pytest.raises(ValueError, match=message.get(change, "not of the same instances")):
+    with pytest.raises(ValueError, match=message.get(change, "are both Bags, but")):
         check_bags(X_bags, bags, CLASSES)
+
+
+def test_the_same_instances_of_which_one_side_has_no_names():
+    bags = Bags(arrays(), ["x", "y", "z"], HALF)
+    assert check_bags(Bags(arrays()), bags, CLASSES).names.tolist() == ["x", "y", "z"]
 
 
 @pytest.mark.parametrize("names", ["ab", "acinar"])
