@@ -142,8 +142,8 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
     n_all = sum(map(len, ratios))
     text = (
         f"{name} is {largest:.2g} times as far from the center of all features as {QUANTILE:.0%} of the "
-        f"others, {n_far} of {n_all} instances more than {UNUSUAL:g} times. Such instances can ruin the scale "
-        "of the features. Look at them, and leave them out if they are damaged (values beyond half "
+        f"others, {n_far} of {n_all} instances more than {UNUSUAL:g} times. Such instances can ruin "
+        "the scale of the features. Look at them, and leave them out if they are damaged (values beyond half "
         "precision); transform features that span several orders of magnitude, for example by ranks."
     )
     if largest > IMPOSSIBLE:
