@@ -22,7 +22,7 @@ FAR, TIMES = 5.0, 5.0
 UNUSUAL, IMPOSSIBLE, QUANTILE = 30.0, 1e4, 0.95
 
 #: Instances from which center and median distance are taken, and instances whose distances are taken at once.
-N_CENTER, AT_ONCE = 1000, 8192
+N_CENTER, AT_ONCE = 1000, 1024
 
 IN_A_PIPELINE = (
     " In a Pipeline, steps transform the bags only with transform_input=['X_bags'], and with "
