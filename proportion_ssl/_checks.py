@@ -381,6 +381,11 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
+def same_spelling(name: str) -> str:
+    """Normal form of a class name: equal for names that differ only in case or in spaces around them."""
+    return name.strip().casefold()
+
+
 def check_distinct(names: Sequence, what: str) -> None:
     """Raise if two names differ only in case or in spaces around them, which readers take for one.
 
@@ -400,7 +405,7 @@ def check_distinct(names: Sequence, what: str) -> None:
     for name in names:
         if not isinstance(name, str):
             continue
-        other = found.setdefault(name.strip().casefold(), name)
+        other = found.setdefault(same_spelling(name), name)
         if other != name:
             raise ValueError(
                 f"{what} {other!r} and {name!r} differ only in case or spaces; write one of them as the "

@@ -125,6 +125,12 @@ def test_a_column_that_is_named_as_a_class_is_one(error):
     assert (records["upper"]["rare"] > 0)[:2].all()
 
 
+@pytest.mark.parametrize("classes", [["solid", "Acinar"], "solid"])
+def test_classes_that_are_no_columns_are_named(classes):
+    with pytest.raises(ValueError, match=r"which is no column of the table"):
+        read_proportions(TABLE, classes=classes)
+
+
 def test_a_column_with_ranges_is_a_class():
     table = pd.DataFrame({"a": ["60-70", 60, 50], "b": ["20-40", 40, 50], "rare": ["0-5", 1, 1]})
     assert "rare" in read_proportions(table)["proportions"]

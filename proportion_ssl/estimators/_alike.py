@@ -21,7 +21,7 @@ FAR, TIMES = 5.0, 5.0
 #: instances may be equal (blank tiles).
 UNUSUAL, IMPOSSIBLE, QUANTILE = 30.0, 1e4, 0.95
 
-#: Instances from which center and median distance are taken, and instances whose distances are taken at once.
+#: Instances from which center and usual distance are taken, and instances whose distances are taken at once.
 N_CENTER, AT_ONCE = 1000, 1024
 
 IN_A_PIPELINE = (
@@ -128,18 +128,15 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
     if typical == 0:
         return
     ratios = [_distances(part, center) / typical for part in parts]
-    far = [np.flatnonzero(ratio > UNUSUAL) for ratio in ratios]
-    if not any(map(len, far)):
+    n_far = sum(int((ratio > UNUSUAL).sum()) for ratio in ratios)
+    if not n_far:
         return
     part = int(np.argmax([ratio.max() for ratio in ratios]))
     row = int(np.argmax(ratios[part]))
-    largest, n_far = ratios[part][row], sum(map(len, far))
+    largest, n_all = ratios[part][row], sum(map(len, ratios))
     name = f"Labeled patch {row}"
     if part == 1 and bags is not None:
-        bag = bags.index[row]
-        number = int((bags.index[:row] == bag).sum())
-        name = f"Instance {number} of bag {bags.names.tolist()[bag]!r}"
-    n_all = sum(map(len, ratios))
+        name = name_of_instance(bags, row)
     text = (
         f"{name} is {largest:.2g} times as far from the center of all features as {QUANTILE:.0%} of the "
         f"others, {n_far} of {n_all} instances more than {UNUSUAL:g} times. Such instances can ruin "
@@ -149,6 +146,13 @@ def check_no_outliers(X: Any, bags: Bags | None) -> None:
     if largest > IMPOSSIBLE:
         raise ValueError(text)
     warn(text)
+
+
+def name_of_instance(bags: Bags, row: int) -> str:
+    """What messages call a row of ``bags.X``: its number within its bag, and the bag."""
+    bag = bags.index[row]
+    number = int((bags.index[:row] == bag).sum())
+    return f"Instance {number} of bag {bags.names.tolist()[bag]!r}"
 
 
 def _distances(X, center):

@@ -15,7 +15,7 @@ from proportion_ssl._kept import Kept
 from proportion_ssl._sklearn import check_n_features, fit_context
 from proportion_ssl._warnings import warn
 from proportion_ssl.embedding._images import check_images
-from proportion_ssl.estimators._alike import IN_A_PIPELINE, check_features
+from proportion_ssl.estimators._alike import IN_A_PIPELINE, check_features, name_of_instance
 from proportion_ssl.estimators._classes import known_classes
 from proportion_ssl.estimators._records import bags_to_predict, ends_of
 from proportion_ssl.proportions.bags import Bags, check_bags
@@ -344,10 +344,8 @@ def _name_bag_that_is_not_finite(bags: Bags) -> None:
     wrong = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
     if not len(wrong):
         return
-    bag = bags.index[wrong[0]]
-    number = int((bags.index[: wrong[0]] == bag).sum())
     raise ValueError(
-        f"Instance {number} of bag {bags.names.tolist()[bag]!r} contains NaN or infinity ({len(wrong)} of "
+        f"{name_of_instance(bags, wrong[0])} contains NaN or infinity ({len(wrong)} of "
         f"{bags.n_instances} instances do); leave such instances out, or find out how they arose."
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from proportion_ssl._checks import suggestion
+from proportion_ssl._checks import same_spelling, suggestion
 from proportion_ssl._warnings import warn
 from proportion_ssl.proportions.bags import Bags
 
@@ -112,7 +112,7 @@ def _are_kin(one, other):
 
 
 def _key(name):
-    return name.strip().casefold() if isinstance(name, str) else name
+    return same_spelling(name) if isinstance(name, str) else name
 
 
 def _may_occur(bags, column):

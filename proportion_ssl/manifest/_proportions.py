@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from proportion_ssl._checks import check_distinct
+from proportion_ssl._checks import check_distinct, suggestion
 from proportion_ssl.manifest._read import listed, points_of_error
-from proportion_ssl.manifest._records import EXACT_SUM, Column, choose_columns, gather
+from proportion_ssl.manifest._records import Column, choose_columns, gather
 from proportion_ssl.manifest._rows import Rows
-from proportion_ssl.manifest._rules import check_sums, unreadable
+from proportion_ssl.manifest._rules import check_sums, row_that_breaks, unreadable
 
 
 class _BagRows(Rows):
@@ -94,6 +94,12 @@ def read_proportions(
         if pd.isna(names).any():
             raise ValueError(f"table has a {what} without a name (NaN); name it, or leave it out.")
     if classes is not None:
+        missing = [name for name in classes if name not in table.columns]
+        if missing:
+            raise ValueError(
+                f"classes names {missing[0]!r}, which is no column of the table ({list(table.columns)})."
+                f"{suggestion(str(missing[0]), list(map(str, table.columns)))}"
+            )
         table = table[list(classes)]
     check_distinct(table.columns.tolist(), "Columns")
     if table.empty:
@@ -133,18 +139,11 @@ def _no_classes(written, records, table):
     if not breaking:
         return []
     names = table.columns.tolist()
-    total = written.value.sum(axis=1)
-    whole = np.abs(np.delete(written.value, breaking, axis=1).sum(axis=1) - 100) <= EXACT_SUM
-    rows = np.flatnonzero(whole & (np.abs(total - 100) > EXACT_SUM))
-    example = ""
-    if len(rows):
-        bag = table.index.tolist()[rows[0]]
-        example = (
-            f"; with {'it' if len(breaking) == 1 else 'them'} bag {bag!r} has {total[rows[0]]:.10g}"
-        )
+    row, total = row_that_breaks(written, breaking)
     shown = ", ".join(repr(names[k]) for k in breaking)
     return [
-        f"the other columns sum to 100 without {shown}{example}. List the classes: "
+        f"the other columns sum to 100 without {shown}; with {'it' if len(breaking) == 1 else 'them'} bag "
+        f"{table.index.tolist()[row]!r} has {total:.10g}. List the classes: "
         f"classes={[names[k] for k in range(len(names)) if k not in breaking]}, with {shown} if "
         f"{'it is one' if len(breaking) == 1 else 'they are'}."
     ]

@@ -48,14 +48,8 @@ def check_columns(
     advice = f"list the classes: classes={found}, on the command line --classes {shlex.join(found)}"
     wrong = dict.fromkeys(zero, "it is 0 in every record")
     if breaking:
-        total = records.value.sum(axis=1)
-        is_record = records.is_recorded & records.is_filled_beside(breaking)
-        is_off = is_record & (np.abs(total - 100) > EXACT_SUM)
-        rest = total - records.value[:, breaking].sum(axis=1)
-        row = int(
-            np.argmax(is_off * (1 + (np.abs(rest - 100) <= EXACT_SUM)))
-        )  # best one that shows it
-        example = f"with it slide {rows.slides[row]!r} sums to {total[row]:.10g}"
+        row, total = row_that_breaks(records, breaking)
+        example = f"with it slide {rows.slides[row]!r} sums to {total:.10g}"
         wrong |= dict.fromkeys(breaking, f"without it the percentages sum to 100, {example}")
     return kept, [
         Finding(
@@ -67,6 +61,17 @@ def check_columns(
         for k in sorted(wrong)
         if records.of([k]).is_readable.all()  # otherwise already reported
     ]
+
+
+def row_that_breaks(records: Records, breaking: list[int]) -> tuple[int, float]:
+    """A row that columns keep from a sum of 100, if possible one of 100 without them, and its sum."""
+    total = records.value.sum(axis=1)
+    rest = total - records.value[:, breaking].sum(axis=1)
+    is_record = records.is_recorded & records.is_filled_beside(breaking)
+    is_off = is_record & (np.abs(total - 100) > EXACT_SUM)
+    is_whole = is_off & (np.abs(rest - 100) <= EXACT_SUM)
+    row = int(np.argmax(is_whole if is_whole.any() else is_off))
+    return row, float(total[row])
 
 
 def check_sums(rows: Rows, records: Records, classes: Sequence[str]) -> list[Finding]:

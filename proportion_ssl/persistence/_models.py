@@ -112,11 +112,10 @@ def save(
     True
     """
     path = Path(path)
-    suffix = Path(path).suffix.lower()
-    if suffix in OTHER_FORMATS:
+    if path.suffix.lower() in OTHER_FORMATS:
         raise ValueError(
-            f"{os.fspath(path)!r} ends like another format, but the file would be in the format safetensors; "
-            f"name it {Path(path).stem + '.safetensors'!r}."
+            f"{str(path)!r} ends like another format, but the file would be in the format safetensors; "
+            f"name it {path.stem + '.safetensors'!r}."
         )
     data = _to_bytes(model)
     try:
