@@ -10,19 +10,15 @@ All sets served development.
 
 from __future__ import annotations
 
-import argparse
 import warnings
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pandas as pd
-from heads_and_rules import SETS, find_draw
-from joblib import Parallel, delayed
+from heads_and_rules import find_draw, over_draws
 from real_bags import record
 from rules_tables import calibration_of
 from scipy.special import softmax
-from tqdm import tqdm
 
 from proportion_ssl import Bags, RobustProportionClassifier
 from proportion_ssl.estimators import _learners
@@ -82,19 +78,10 @@ def run(options, name, seed):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
-    parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--cache", type=Path, default=Path("results/features"))
-    parser.add_argument("--docs", type=Path, help="write the tables of the documentation there")
-    parser.add_argument("--n-jobs", type=int, default=2)
-    options = parser.parse_args(arguments)
-    to_do = [(name, seed) for name in options.sets for seed in range(options.draws)]
-    results = Parallel(options.n_jobs, return_as="generator")(
-        delayed(run)(options, *key) for key in to_do
-    )
-    rows = [row for row in tqdm(results, total=len(to_do), unit="draw") if row is not None]
+    options, results = over_draws(run, __doc__, arguments)
+    rows = [row for row in results if row is not None]
+    if not rows:
+        raise SystemExit("All fits fell back, so that no temperature was chosen; take more draws.")
     groups = pd.DataFrame(rows).drop(columns="seed").groupby("set", sort=False)
     print(f"Draws: {groups.size().to_dict()}")
     print(groups["best temperature"].describe()[["min", "50%", "max"]].round(1).to_string())

@@ -10,19 +10,15 @@ fell back. All sets served development.
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from contextlib import nullcontext
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pandas as pd
-from heads_and_rules import SETS, find_draw
-from joblib import Parallel, delayed
+from heads_and_rules import find_draw, over_draws
 from real_bags import record
 from rules_tables import falling_back_of
-from tqdm import tqdm
 
 from proportion_ssl import (
     Bags,
@@ -93,19 +89,8 @@ def run(options, name, seed):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
-    parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--cache", type=Path, default=Path("results/features"))
-    parser.add_argument("--docs", type=Path, help="write the tables of the documentation there")
-    parser.add_argument("--n-jobs", type=int, default=2)
-    options = parser.parse_args(arguments)
-    to_do = [(name, seed) for name in options.sets for seed in range(options.draws)]
-    results = Parallel(options.n_jobs, return_as="generator")(
-        delayed(run)(options, *key) for key in to_do
-    )
-    rows = [row for found in tqdm(results, total=len(to_do), unit="draw") for row in found]
+    options, results = over_draws(run, __doc__, arguments)
+    rows = [row for of_draw in results for row in of_draw]
     table = pd.DataFrame(rows)
     groups = table.groupby(["set", "rule", "records"], sort=False)
     summary = groups["fell back"].agg(["sum", "count"])

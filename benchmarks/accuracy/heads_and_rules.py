@@ -97,6 +97,23 @@ def find_draw(options, name, seed):
     return draw_real(options.data / "real" / name, seed)
 
 
+def over_draws(run, doc, arguments=None):
+    """Options of the command line, and what ``run(options, name, seed)`` returns for each set and draw."""
+    parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--cache", type=Path, default=Path("results/features"))
+    parser.add_argument("--docs", type=Path, help="write the tables of the documentation there")
+    parser.add_argument("--n-jobs", type=int, default=2)
+    options = parser.parse_args(arguments)
+    to_do = [(name, seed) for name in options.sets for seed in range(options.draws)]
+    results = Parallel(options.n_jobs, return_as="generator")(
+        delayed(run)(options, *key) for key in to_do
+    )
+    return options, list(tqdm(results, total=len(to_do), unit="draw"))
+
+
 def fit(draw, head, rule, regime, seed):
     """A fitted classifier."""
     shares = record(draw.shares(), regime, np.random.default_rng([seed, 2]))
