@@ -16,7 +16,7 @@ from proportion_ssl._sklearn import check_n_features, fit_context
 from proportion_ssl._warnings import warn
 from proportion_ssl.embedding._images import check_images
 from proportion_ssl.estimators._alike import IN_A_PIPELINE, check_features, name_of_instance
-from proportion_ssl.estimators._classes import known_classes
+from proportion_ssl.estimators._classes import known_classes, listed
 from proportion_ssl.estimators._records import bags_to_predict, ends_of
 from proportion_ssl.proportions.bags import Bags, check_bags
 from proportion_ssl.pseudo_labels.recorded import (
@@ -128,7 +128,9 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
                 bags = bags.with_classes(self.classes_)
                 if bags.class_names is None:
                     what = "The columns of the bags' proportions"
-                    named = _in_order_of_appearance(y if self.classes is None else self.classes)
+                    named = _in_order_of_appearance(
+                        y if self.classes is None else listed(self.classes)
+                    )
                     warn_if_reordered(named, self.classes_, what)
             codes = np.searchsorted(self.classes_, y)
             self._fit(X, codes, bags, groups, random_state)

@@ -1,6 +1,7 @@
 """Classes of a classifier: from the labels, from the records, or given by the user."""
 
 import re
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
     if len(columns):
         _check_kinds(labels, columns, "the columns of bag_proportions")
     if classes is not None:
-        wanted = np.unique(np.asarray(classes).ravel())
+        wanted = np.unique(np.asarray(listed(classes)).ravel())
         _check_kinds(labels, wanted, "classes")
         for values, what in ((labels, "y holds"), (columns, "bag_proportions has a column for")):
             unnamed = [value for value in values.tolist() if value not in wanted.tolist()]
@@ -82,6 +83,13 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
             "proportions."
         )
     return wanted
+
+
+def listed(classes: Any) -> Any:
+    """Classes as a sequence: keys of a dict in their order, those of a set sorted."""
+    if isinstance(classes, set | frozenset):
+        return sorted(classes, key=str)
+    return list(classes) if isinstance(classes, Set) else classes
 
 
 def _check_spelling(labels, columns, new):

@@ -279,6 +279,17 @@ class Bags:
             complete if self.record is None else record.bounds()
         )
 
+    def _refuse_to_replace(self):
+        """Refuse plain proportions in place of a record that states more than them."""
+        is_plain = self.proportions is None or np.array_equal(self.lower, self.upper)
+        if is_plain or self.readings is not None:
+            return
+        raise ValueError(
+            "bag_proportions would replace the record of X_bags and drop what it states: the error of the "
+            "shares, or classes whose share is unknown. Give Bags(X, bag_ids, proportions=...) alone, with "
+            "rounding_step= or another error, or X_bags without proportions."
+        )
+
     def _warn_of_order(self, **given):
         """Warn if an array has rows for bags whose names are strings that appear in another order."""
         unnamed = [
@@ -582,7 +593,8 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
     Raises
     ------
     ValueError
-        As in :class:`Bags`, or if classes and columns do not match.
+        As in :class:`Bags`, if classes and columns do not match, or if proportions would replace a record
+        with a stated error or with unknown shares.
     TypeError
         As in :class:`Bags`, or if ``X_bags`` is neither Bags nor a dict, list or tuple of arrays.
     """
@@ -591,6 +603,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
     elif isinstance(X_bags, Bags):
         bags = X_bags.with_instances(X_bags.X)
         if bag_proportions is not None:
+            bags._refuse_to_replace()
             bags._warn_of_order(bag_proportions=bag_proportions)
             bags._take(bag_proportions)
     else:

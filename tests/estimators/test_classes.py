@@ -181,6 +181,13 @@ def test_naming_the_classes_that_are_there_changes_nothing():
         assert_array_equal(first, other)
 
 
+@pytest.mark.parametrize(
+    "classes", [{"c", "a", "b"}, frozenset("abc"), dict.fromkeys("cab").keys()]
+)
+def test_classes_may_be_a_set_or_the_keys_of_a_dict(classes):
+    assert_array_equal(known_classes(np.array(["a", "b"]), classes, None), ["a", "b", "c"])
+
+
 def test_columns_without_names_beside_classes_in_another_order_are_doubted():
     recorded = table().loc[bags().names].to_numpy()
     model = NegativePseudoLabelClassifier(max_epochs=1, classes=["d", "c", "b", "a"])
@@ -188,6 +195,11 @@ def test_columns_without_names_beside_classes_in_another_order_are_doubted():
         UserWarning, match="columns .* assumed to be in the order 'a', 'b', 'c', .*'d', 'c'"
     ):
         model.fit(X, LABELS, bags(recorded))
+
+
+def test_a_set_of_classes_has_no_order_to_doubt():  # warnings are errors
+    recorded = table().loc[bags().names].to_numpy()
+    NegativePseudoLabelClassifier(max_epochs=1, classes=set("dcba")).fit(X, LABELS, bags(recorded))
 
 
 @pytest.mark.slow

@@ -177,6 +177,22 @@ def test_bags_without_proportions():
         check_bags(Bags(arrays()), None, CLASSES)
 
 
+@pytest.mark.parametrize(
+    "record", [{"rounding_step": 0.1}, {"standard_deviation": 0.1}, {"among": ["a", "c"]}]
+)
+def test_proportions_do_not_replace_a_record_that_states_more(record):
+    bags = Bags([np.zeros((3, 2)), np.ones((2, 2))], proportions=[[0.6, 0.4], [0.3, 0.7]], **record)
+    if "among" in record:
+        bags = bags.with_classes(np.array(["a", "b", "c"]))
+    with pytest.raises(ValueError, match="drop what it states"):
+        check_bags(bags, [[0.5, 0.5], [0.2, 0.8]])
+
+
+def test_exact_proportions_replace_exact_proportions():
+    bags = Bags([np.zeros((3, 2)), np.ones((2, 2))], proportions=[[0.6, 0.4], [0.3, 0.7]])
+    assert_array_equal(check_bags(bags, [[0.5, 0.5], [0.2, 0.8]]).upper, [[0.5, 0.5], [0.2, 0.8]])
+
+
 def test_neither_bags_nor_sequence():
     with pytest.raises(TypeError, match="X_bags is an ndarray"):
         check_bags(np.zeros((3, 2)), HALF, CLASSES)
