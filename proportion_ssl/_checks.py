@@ -1,5 +1,6 @@
 """Checks of class shares and their tables, with one tolerance and consistent messages."""
 
+import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -106,7 +107,7 @@ def check_ids(ids: Any, n: int, what: str, of: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the shape differs, or ids are missing.
+        If the shape differs, ids are missing, or only some are strings.
 
     Examples
     --------
@@ -132,7 +133,41 @@ def check_ids(ids: Any, n: int, what: str, of: str) -> np.ndarray:
             f"{what} holds {n_missing} missing value{'s' if n_missing > 1 else ''} (None or NaN); give one "
             f"for each of the {n} {of}, or leave these {of} out."
         )
+    check_one_kind(found, what)
     return found
+
+
+def check_one_kind(names: np.ndarray, what: str) -> None:
+    """Raise if some names are strings and others are not, such as "1" and 1, which cannot be sorted.
+
+    Parameters
+    ----------
+    names : ndarray of shape (n,)
+    what : str
+        Of the names, at the start of the message.
+
+    Raises
+    ------
+    ValueError
+        The message shows one of each kind.
+
+    Examples
+    --------
+    >>> check_one_kind(np.array(["1", 2], dtype=object), "bag_ids")
+    Traceback (most recent call last):
+      ...
+    ValueError: bag_ids has strings and other values ('1' and 2); write all as strings.
+    """
+    if names.dtype != object:
+        return
+    first: dict[bool, Any] = {}
+    for name in names.tolist():
+        first.setdefault(isinstance(name, str), name)
+    if len(first) == 2:
+        raise ValueError(
+            f"{what} has strings and other values ({first[True]!r} and {first[False]!r}); write all as "
+            "strings."
+        )
 
 
 def _is_missing(value):
@@ -382,8 +417,8 @@ def suggestion(name: str, known: Sequence[str]) -> str:
 
 
 def same_spelling(name: str) -> str:
-    """Normal form of a class name: equal for names that differ only in case or in spaces around them."""
-    return name.strip().casefold()
+    """Normal form of a class name: equal for names that differ only in case, in spaces or in code points."""
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def check_distinct(names: Sequence, what: str) -> None:

@@ -125,10 +125,65 @@ def test_a_column_that_is_named_as_a_class_is_one(error):
     assert (records["upper"]["rare"] > 0)[:2].all()
 
 
-@pytest.mark.parametrize("classes", [["solid", "Acinar"], "solid"])
-def test_classes_that_are_no_columns_are_named(classes):
+def test_classes_that_are_no_columns_are_named():
     with pytest.raises(ValueError, match=r"which is no column of the table"):
-        read_proportions(TABLE, classes=classes)
+        read_proportions(TABLE, classes=["solid", "Acinar"])
+
+
+def test_a_text_is_no_sequence_of_classes():
+    with pytest.raises(TypeError, match=r"got 'ab'; give \['ab'\]"):
+        read_proportions(pd.DataFrame({"a": [40, 50], "b": [60, 50]}), classes="ab")
+
+
+def test_classes_may_be_any_iterable():
+    table = pd.DataFrame({"a": [40, 50], "b": [60, 50], "age": [60, 70]})
+    assert list(read_proportions(table, classes=(c for c in "aba"))["lower"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [{"standard_deviation": 0.1}, {"rounding_step": 0.4}, {}])
+def test_fractions_are_refused_whatever_their_error(error):
+    ten = pd.DataFrame([[0.55, *[0.05] * 9]] * 4, columns=list("abcdefghij"))
+    with pytest.raises(ValueError, match="these look like fractions"):
+        read_proportions(ten, **error)
+
+
+@pytest.mark.parametrize(
+    ("cells", "error"),
+    [
+        ({"acinar": ["60-80"] * 6, "solid": ["20-40"] * 6}, {}),
+        ({"acinar": ["~70"] * 6, "solid": ["~30"] * 6}, {}),
+        ({"acinar": [70, 50, 20, 33, 50, 10], "solid": [30, 50, 80, 66, 50, 90]}, {}),
+        (
+            {"acinar": [70, 50, 20, 35, 50, 10], "solid": [30, 50, 80, 60, 50, 90]},
+            {"rounding_step": 0.1},
+        ),
+    ],
+)
+def test_small_numbers_beside_ranges_and_inexact_sums_are_no_class(cells, error):
+    with pytest.raises(ValueError, match="sum to 100 without 'stage'"):
+        read_proportions(pd.DataFrame({**cells, "stage": [1, 2, 1, 0, 1, 2]}), **error)
+
+
+def test_a_rare_class_beside_rounded_shares_stays_a_class():
+    table = pd.DataFrame(
+        {"a": [70, 50, 20, 85, 50], "b": [30, 50, 80, 15, 45], "rare": [5, 0, 0, 5, 5]}
+    )
+    assert "rare" in read_proportions(table, rounding_step=0.1)["proportions"]
+
+
+def test_an_empty_column_with_an_error_is_no_class():
+    table = pd.DataFrame({"a": [70, 50], "b": [30, 50], "Unnamed: 4": [None, None]})
+    with pytest.raises(ValueError, match="'Unnamed: 4' is 0 or empty in every row"):
+        read_proportions(table, rounding_step=0.1)
+    assert "Unnamed: 4" in read_proportions(table)["lower"]
+
+
+@pytest.mark.parametrize("axis", ["index", "columns"])
+def test_several_levels_of_names_are_refused(axis):
+    table = pd.DataFrame({"a": [70, 50], "b": [30, 50]})
+    levels = pd.MultiIndex.from_tuples([("x", 1), ("y", 2)])
+    with pytest.raises(ValueError, match="2 levels of names"):
+        read_proportions(table.set_axis(levels, axis=axis))
 
 
 def test_a_column_with_ranges_is_a_class():

@@ -38,8 +38,8 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
     Warns
     -----
     UserWarning
-        If a column is left out because its class occurs in neither a label nor a bag, or if its name is
-        similar to that of a labeled class without a column.
+        If a column is left out because its class occurs in neither a label nor a bag, if its name is
+        similar to that of a labeled class without a column, or if two labels differ only in case or spaces.
 
     Examples
     --------
@@ -74,6 +74,7 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
                 f"Class {absent[0]!r} has a column in bag_proportions, but no labeled patch and a share of 0 "
                 "in every bag; it is left out. To keep it, list all classes in classes=.",
             )
+        _check_labels(labels.tolist())
         _check_spelling(labels.tolist(), columns.tolist(), shown)
         wanted = np.unique(np.concatenate([labels, _like(shown, labels)])) if shown else labels
     if len(wanted) < 2:
@@ -92,6 +93,18 @@ def listed(classes: Any) -> Any:
     return list(classes) if isinstance(classes, Set) else classes
 
 
+def _check_labels(labels):
+    """Warn if two labels may be one class in two spellings."""
+    by_key = {}
+    for label in labels:
+        other = by_key.setdefault(_key(label), label)
+        if other != label:
+            warn(
+                f"y holds {other!r} and {label!r}, which differ only in case or spaces; they are taken as "
+                "two classes. Write them alike, or list all classes in classes=."
+            )
+
+
 def _check_spelling(labels, columns, new):
     """Raise or warn where a class of the bags alone may be a labeled class in another spelling."""
     by_key = {_key(label): label for label in labels}
@@ -102,14 +115,26 @@ def _check_spelling(labels, columns, new):
         if same is not None:
             raise ValueError(
                 f"bag_proportions has a column {name!r} and y the class {same!r}, which differ only in case "
-                "or spaces; rename the column if they mean the same class, or list both in classes=."
+                "or spaces; rename the column if they mean the same class. If they do not, list both in "
+                "classes=, and give each a column."
             )
-        if hint := suggestion(str(name), others):
+        if hint := suggestion(str(name), others) or _longer_name(name, without_column):
             warn(
                 f"bag_proportions has a column {name!r}, which is no class of y.{hint} It is taken as "
                 "another class, without labeled patches. Rename the column if it is not, or list all classes "
                 "in classes=."
             )
+
+
+def _longer_name(name, labels):
+    """Question that names a label which has all words of the name, or of which the name has all words."""
+    words = _words(name)
+    near = [label for label in labels if words & _words(label) in (words, _words(label)) and words]
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _words(name):
+    return set(re.findall(r"[^\W_]+", same_spelling(str(name))))
 
 
 def _are_kin(one, other):

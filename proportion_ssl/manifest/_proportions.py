@@ -54,11 +54,12 @@ def read_proportions(
     Raises
     ------
     TypeError
-        If the table is not a DataFrame.
+        If the table is not a DataFrame, or `classes` is a string.
     ValueError
-        If no bag has a record, a bag or class has no name or occurs twice, a cell cannot be read or holds
-        "?", a column seems to be something else than a class (the others sum to 100 without it), or a row
-        cannot sum to 100 within 1 point. Errors of cells and rows are listed, with bag and row.
+        If no bag has a record, a bag or class has no name, several levels of names or occurs twice, a cell
+        cannot be read or holds "?", a column seems to be something else than a class (the others sum to 100
+        without it, or it is 0 everywhere and an error is stated), a row cannot sum to 100 within 1 point, or
+        numbers are fractions. Errors of cells and rows are listed, with bag and row.
 
     See Also
     --------
@@ -88,19 +89,29 @@ def read_proportions(
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"table must be a DataFrame, got {type(table).__name__}.")
     for what, names in (("bag", table.index), ("class", table.columns)):
+        if isinstance(names, pd.MultiIndex):
+            raise ValueError(
+                f"table has {names.nlevels} levels of names of a {what}; give each one name, for example by "
+                "table.droplevel(...) or '/'.join."
+            )
         if not names.is_unique:
             twice = names[names.duplicated()][0]
             raise ValueError(f"table names {what} {twice!r} twice; name each once.")
         if pd.isna(names).any():
             raise ValueError(f"table has a {what} without a name (NaN); name it, or leave it out.")
     if classes is not None:
+        if isinstance(classes, str):
+            raise TypeError(
+                f"classes names columns in a sequence, got {classes!r}; give [{classes!r}]."
+            )
+        classes = list(dict.fromkeys(classes))
         missing = [name for name in classes if name not in table.columns]
         if missing:
             raise ValueError(
                 f"classes names {missing[0]!r}, which is no column of the table ({list(table.columns)})."
                 f"{suggestion(str(missing[0]), list(map(str, table.columns)))}"
             )
-        table = table[list(classes)]
+        table = table[classes]
     check_distinct(table.columns.tolist(), "Columns")
     if table.empty:
         raise ValueError(f"The table has shape {table.shape}, so no bag has a percentage.")
@@ -114,7 +125,7 @@ def read_proportions(
     records = written.widened(step, deviation)
     problems = [unreadable(column, rows) for column in columns if column.unreadable]
     if classes is None and not problems:
-        problems += _no_classes(written, records, table)
+        problems += _no_classes(written, records, table, step is not None or deviation is not None)
     problems += [
         f"{rows.place(row)} has an unknown share; give a range, such as 0-30, or give Bags the classes that "
         "were assessed, among=."
@@ -133,17 +144,27 @@ def read_proportions(
     }
 
 
-def _no_classes(written, records, table):
-    """A problem for the columns that seem to be no classes."""
-    _, _, breaking = choose_columns(written, records)
-    if not breaking:
-        return []
+def _no_classes(written, records, table, has_error):
+    """Problems for the columns that seem to be no classes."""
+    _, zero, breaking = choose_columns(written, records)
     names = table.columns.tolist()
-    row, total = row_that_breaks(written, breaking)
-    shown = ", ".join(repr(names[k]) for k in breaking)
-    return [
-        f"the other columns sum to 100 without {shown}; with {'it' if len(breaking) == 1 else 'them'} bag "
-        f"{table.index.tolist()[row]!r} has {total:.10g}. List the classes: "
-        f"classes={[names[k] for k in range(len(names)) if k not in breaking]}, with {shown} if "
-        f"{'it is one' if len(breaking) == 1 else 'they are'}."
-    ]
+    problems = []
+    if zero and has_error:  # with the error, the share of each may be above 0
+        shown, is_one = ", ".join(repr(names[k]) for k in zero), len(zero) == 1
+        problems.append(
+            f"{shown} {'is' if is_one else 'are'} 0 or empty in every row. List the classes: "
+            f"classes={_others(names, zero)}, with {shown} if {'it is one' if is_one else 'they are'}."
+        )
+    if breaking:
+        row, total = row_that_breaks(written, breaking)
+        shown, is_one = ", ".join(repr(names[k]) for k in breaking), len(breaking) == 1
+        problems.append(
+            f"the other columns sum to 100 without {shown}; with {'it' if is_one else 'them'} bag "
+            f"{table.index.tolist()[row]!r} has {total:.10g}. List the classes: "
+            f"classes={_others(names, breaking)}, with {shown} if {'it is one' if is_one else 'they are'}."
+        )
+    return problems
+
+
+def _others(names, left_out):
+    return [name for k, name in enumerate(names) if k not in left_out]

@@ -18,6 +18,7 @@ from proportion_ssl.proportions.intervals import (
 
 SUM_TOLERANCE = 100 * TOLERANCE  # percentage points; admits thirds written as 33 33 33
 EXACT_SUM = 100 * GUARD  # tolerance of exact sums
+NEARLY_ALL = 0.8  # share of rows that sum to 100 without a column that is no class
 _SETS = 20_000  # largest number of sets of columns tried as other than classes
 _MANY = 3  # number of unreadable cells from which a column may be text
 _SHOWN = 3  # number of unreadable cells that are stored
@@ -87,7 +88,12 @@ class Records(NamedTuple):
     @property
     def is_exact(self) -> np.ndarray:
         """Mask of rows of plain numbers and empty cells with zero-width intervals, shape (n_rows,)."""
-        return (self.states <= _NUMBER).all(axis=1) & (self.lower == self.upper).all(axis=1)
+        return self.is_plain & (self.lower == self.upper).all(axis=1)
+
+    @property
+    def is_plain(self) -> np.ndarray:
+        """Mask of rows written as plain numbers and empty cells, shape (n_rows,)."""
+        return (self.states <= _NUMBER).all(axis=1)
 
     @property
     def can_sum(self) -> np.ndarray:
@@ -171,8 +177,9 @@ def choose_columns(records: Records, widened: Records) -> tuple[list[int], list[
 def _breaking(records: Records, widened: Records) -> list[int]:
     """Columns that are probably not classes, because the others sum to 100 without them.
 
-    Either most rows sum to 100 only without these columns, or all rows are within the tolerance but sum to
-    exactly 100 only without them (such as an extra column of zeros and ones). Rows with nothing in any other
+    Either most rows sum to 100 only without these columns, or rows are within the tolerance but nearly all
+    sum to exactly 100 only without them (such as an extra column of zeros and ones). Ranges count with their
+    middle if no row is exact. Rows with nothing in any other
     column, such as those of outlined slides with an age but no percentages, say nothing about these columns.
     """
     n_rows, n_columns = records.value.shape
@@ -186,7 +193,7 @@ def _breaking(records: Records, widened: Records) -> list[int]:
         if comb(n_columns, size) > _SETS:
             break
         best: list[int] = []
-        share = 0.8
+        share = NEARLY_ALL
         for left_out in combinations(range(n_columns), size):
             columns = list(left_out)
             without = (
@@ -207,17 +214,19 @@ def _breaking(records: Records, widened: Records) -> list[int]:
 def _inexact(records: Records) -> list[int]:
     # a column with ranges is one of percentages
     candidates = np.flatnonzero((records.states <= _NUMBER).all(axis=0)).tolist()
-    records = records.take(records.is_exact)
+    if records.is_exact.any():
+        records = records.take(records.is_exact)
     total = records.value.sum(axis=1)
     if (np.abs(total - 100) <= EXACT_SUM).all():
         return []
     for size in (1, 2):
         for left_out in combinations(candidates, size):
             values = records.value[:, list(left_out)]
-            rest = total - values.sum(axis=1)
             is_record = records.is_filled_beside(list(left_out))
-            is_exact = (np.abs(rest - 100) <= EXACT_SUM)[is_record].all()
-            if is_exact and is_record.any() and ((values > 0).sum(axis=0) >= 2).all():
+            is_exact = np.abs(total - values.sum(axis=1) - 100) <= EXACT_SUM
+            parts = (is_record, *(is_record & (values > 0).T))
+            is_enough = all(np.count_nonzero(part) >= 2 for part in parts[1:])
+            if is_enough and all(is_exact[part].mean() >= NEARLY_ALL for part in parts):
                 return list(left_out)
     return []
 

@@ -16,6 +16,9 @@ from proportion_ssl.manifest._records import (
 )
 from proportion_ssl.manifest._rows import Finding, Rows
 
+#: Deviation from 1 of the sum of a row that is written in fractions.
+FRACTION_TOLERANCE = 0.02
+
 NO_RECORD = (
     "is a bag but has no proportions; give the percentage of every class, or the predominant one in a column "
     "'predominant'"
@@ -75,18 +78,22 @@ def row_that_breaks(records: Records, breaking: list[int]) -> tuple[int, float]:
 
 
 def check_sums(rows: Rows, records: Records, classes: Sequence[str]) -> list[Finding]:
-    """Find records that cannot sum to 100."""
-    wrong = records.is_recorded & records.is_readable & ~records.can_sum
+    """Find records that cannot sum to 100, or are fractions, whatever their stated error."""
+    total = records.value.sum(axis=1)
+    is_fraction = records.is_plain & (np.abs(total - 1) <= FRACTION_TOLERANCE)
+    wrong = records.is_recorded & records.is_readable & (~records.can_sum | is_fraction)
     findings = []
     for row in np.flatnonzero(wrong).tolist():
         lower, upper = records.lower[row].sum(), records.upper[row].sum()
         said = f"sum to {lower:.10g}"
-        if lower != upper:
+        if is_fraction[row]:
+            said = f"sum to {total[row]:.10g}"
+        elif lower != upper:
             least = lower > 100
-            total = f"at least {lower:.4g}" if least else f"at most {upper:.4g}"
-            said = f"sum to {total} ({_recorded(records, row, classes)})"
+            bound = f"at least {lower:.4g}" if least else f"at most {upper:.4g}"
+            said = f"sum to {bound} ({_recorded(records, row, classes)})"
         advice = f"they must sum to 100 within {SUM_TOLERANCE:g} point"
-        if abs(records.value[row].sum() - 1) <= 0.02:
+        if abs(total[row] - 1) <= FRACTION_TOLERANCE:
             advice = "these look like fractions: give percent"
         elif lower == upper:
             advice += (

@@ -10,12 +10,14 @@ import pandas as pd
 from proportion_ssl._checks import (
     check_ids,
     check_intervals,
+    check_one_kind,
     check_shares,
     check_stated_error,
     suggestion,
     warn_if_reordered,
 )
 from proportion_ssl._fitting import refuse_sparse
+from proportion_ssl._warnings import warn
 from proportion_ssl.proportions.counts import class_proportions
 from proportion_ssl.proportions.intervals import (
     deviation_interval,
@@ -290,6 +292,14 @@ class Bags:
             "rounding_step= or another error, or X_bags without proportions."
         )
 
+    def _states_same(self, other):
+        """Whether shares, their errors and weights of both are equal."""
+        parts = ("proportions", "lower", "upper", "weights")
+        return all(
+            np.array_equal(getattr(self, part), getattr(other, part), equal_nan=True)
+            for part in parts
+        )
+
     def _warn_of_order(self, **given):
         """Warn if an array has rows for bags whose names are strings that appear in another order."""
         unnamed = [
@@ -544,9 +554,17 @@ class Bags:
         Raises
         ------
         ValueError
-            If a name is not among the bags.
+            If a name is not among the bags or occurs twice, or there is none.
         """
         positions = _positions(np.asarray(names), self.names, "names", "bags")
+        if not len(positions):
+            raise ValueError("names is empty; name at least one bag.")
+        times = np.bincount(positions)
+        if times.max() > 1:
+            raise ValueError(
+                f"names has bag {self.names.tolist()[times.argmax()]!r} {times.max()} times; name each once. "
+                "To count a bag several times, as in a bootstrap, give Bags these numbers as weights=."
+            )
         new_index = np.full(self.n_bags, -1)
         new_index[positions] = np.arange(len(positions))
         kept = np.flatnonzero(new_index[self.index] >= 0)
@@ -625,6 +643,11 @@ def _instances_of(grouping: Bags, X_bags: Any) -> Bags:
             raise ValueError(
                 "X_bags and bag_proportions are both Bags, but their names, or the bags of their instances "
                 "by position, differ; give X_bags=Bags(X, bag_ids, proportions) alone."
+            )
+        if X_bags.proportions is not None and not X_bags._states_same(grouping):
+            raise ValueError(
+                "X_bags and bag_proportions are both Bags, with other records or weights; give the one with "
+                "the records to be used alone, or X_bags without proportions."
             )
         X_bags = X_bags.flat
     if isinstance(X_bags, dict):
@@ -767,6 +790,7 @@ def _check_names(names: Any) -> np.ndarray:
             f"{np.asarray(names).tolist()!r}."
         )
     names = np.asarray(names)
+    check_one_kind(names, "Names")
     unique, counts = np.unique(names, return_counts=True)
     if len(unique) < len(names):
         raise ValueError(
@@ -880,6 +904,14 @@ def _reading(table, classes, names):
             f"The table of a reader has rows for {_list(table.index[:5])}, none of which is a bag "
             f"({_list(names[:5])}); index it by bag id."
         )
+    without_row = [str(name) for name in names.tolist() if name not in table.index]
+    for name in table.index[~table.index.isin(names)]:
+        if hint := suggestion(str(name), without_row):
+            warn(
+                f"The table of a reader has a row for {name!r}, which is no bag.{hint} The row is left out, "
+                "and that bag counts as not read by this reader."
+            )
+            break
     return table.reindex(index=names.tolist(), columns=classes.tolist()).to_numpy()
 
 

@@ -11,7 +11,11 @@ from proportion_ssl import Bags, RobustProportionClassifier
 from proportion_ssl.baselines import MeanMapClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.estimators import HarmfulLabelsWarning
-from proportion_ssl.estimators._alike import check_no_outliers, warn_if_scaled_differently
+from proportion_ssl.estimators._alike import (
+    check_features,
+    has_outliers,
+    warn_if_scaled_differently,
+)
 
 DATA = make_bags(n_bags=12, bag_size=20, n_features=12, slide_shift=0.5, random_state=0)
 
@@ -141,7 +145,7 @@ def broken(value, rows=(5,)):
 @pytest.mark.parametrize("value", [200.0, 2e3, -2e3])
 def test_an_instance_far_from_all_others_is_named(value):
     with pytest.warns(UserWarning, match=rf"{FIFTH} is .* times as far"):
-        check_no_outliers(DATA.X_labeled, broken(value))
+        has_outliers(DATA.X_labeled, broken(value))
 
 
 def test_a_labeled_patch_far_from_all_others_is_named():
@@ -150,7 +154,7 @@ def test_a_labeled_patch_far_from_all_others_is_named():
     with pytest.warns(
         UserWarning, match=r"Labeled patch 7 .* 2 of .* instances more than 30 times"
     ):
-        check_no_outliers(X, None)
+        has_outliers(X, None)
 
 
 @pytest.mark.parametrize("value", [65504.0, 1e7, 1e30])
@@ -172,14 +176,14 @@ def test_distances_do_not_depend_on_unit_and_origin():
 def test_labeled_patches_that_are_nearly_alike_do_not_make_bags_far(n_labeled):
     rng = np.random.default_rng(0)
     X = rng.normal(scale=1e-5, size=(n_labeled, 12)).astype(np.float32)
-    check_no_outliers(X, DATA.bags)
-    check_no_outliers(X * 1e10, DATA.bags)
+    has_outliers(X, DATA.bags)
+    has_outliers(X * 1e10, DATA.bags)
 
 
 def test_usual_features_are_no_cause_for_a_warning():
     rng = np.random.default_rng(0)
     for draw in (rng.normal, rng.lognormal, lambda size: rng.poisson(0.3, size)):
-        check_no_outliers(draw(size=(20_000, 16)).astype(np.float32), None)  # warnings are errors
+        has_outliers(draw(size=(20_000, 16)).astype(np.float32), None)  # warnings are errors
 
 
 def test_many_blank_tiles_do_not_make_tissue_far():
@@ -188,15 +192,66 @@ def test_many_blank_tiles_do_not_make_tissue_far():
     for noise in (0.0, 1e-6, 1e-3):
         blank = 1 + noise * rng.normal(size=(600, 32))
         X = np.concatenate([blank, rng.normal(size=(400, 32))])
-        check_no_outliers(X, None)
+        has_outliers(X, None)
         X[700] = 1e8
         with pytest.raises(ValueError, match=r"Labeled patch 700 .* 1 of 1000 instances"):
-            check_no_outliers(X, None)
+            has_outliers(X, None)
+
+
+def test_tissue_among_nearly_equal_tiles_is_not_far():
+    rng = np.random.default_rng(0)
+    for noise in (1e-6, 1e-2):
+        blank = 1 + noise * rng.normal(size=(960, 32))
+        has_outliers(np.concatenate([blank, rng.normal(size=(40, 32))]), None)
+
+
+@pytest.mark.parametrize(("times", "message"), [(1e2, "Warning"), (1e6, "refused")])
+def test_a_damaged_slide_of_several_is_noticed(times, message):
+    X = np.random.default_rng(0).normal(size=(200, 40))
+    X[np.arange(200) % 8 == 3] *= times
+    said = r"Labeled patch \d+ \(of 200 in this fit\) .* as 50% of the others, 25 of 200"
+    if message == "refused":
+        with pytest.raises(ValueError, match=said):
+            has_outliers(X, None)
+    else:
+        with pytest.warns(UserWarning, match=said):
+            assert has_outliers(X, None)
+
+
+def test_a_code_for_missing_values_beside_a_feature_of_large_numbers():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 40))
+    X[:, 0] = 1e6 * rng.random(200)
+    assert not has_outliers(X, None)
+    X[5, 1:] = -999
+    with pytest.warns(UserWarning, match=r"Labeled patch 5 "):
+        assert has_outliers(X, None)
+
+
+def test_a_rare_indicator_beside_small_numbers_is_not_refused():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([1e-4 * rng.random((200, 3)), rng.random(200) < 0.03])
+    with pytest.warns(UserWarning, match="times as far"):
+        has_outliers(X, None)
+
+
+def test_an_outlier_is_not_called_a_difference_of_bags():
+    with pytest.warns(UserWarning) as found:
+        check_features(DATA.X_labeled, broken(2e3))
+    assert len(found) == 1 and "times as far" in str(found[0].message)
+
+
+@pytest.mark.parametrize("change", [lambda X: X * 1000, lambda X: X + 1000])
+def test_part_of_the_features_in_other_units(change):
+    X = DATA.bags.X.copy()
+    X[:, :2] = change(X[:, :2])  # 2 of 12
+    with pytest.warns(UserWarning, match="2 of 12 features differ by more than 20"):
+        warn_if_scaled_differently(DATA.X_labeled, DATA.bags.with_instances(X))
 
 
 def test_few_patches_have_no_usual_distance():
-    check_no_outliers(np.array([[0, 0], [1e-5, 0], [1, 1]]), None)
-    check_no_outliers(np.eye(100)[:, :4], None)
+    has_outliers(np.array([[0, 0], [1e-5, 0], [1, 1]]), None)
+    has_outliers(np.eye(100)[:, :4], None)
 
 
 def test_labeled_patches_that_are_all_the_same_are_reported():

@@ -440,6 +440,22 @@ def test_related_classes_are_no_misspelling(label, column):
     )
 
 
+@pytest.mark.parametrize("name", ["solid growth", "solid_pct", "solid %"])
+def test_a_column_with_a_longer_name_is_pointed_out(name):
+    recorded = pd.DataFrame({"acinar": [0.5, 1.0], name: [0.5, 0.0]})
+    given = Bags([np.zeros((2, 1)), np.ones((2, 1))], proportions=recorded, among=list(recorded))
+    with pytest.warns(UserWarning, match=f"column {name!r}, .* Did you mean 'solid'"):
+        known_classes(np.array(["acinar", "solid"]), None, given)
+
+
+@pytest.mark.parametrize("twin", ["SOLID", "solid ", "so\u0301lid"])
+def test_labels_in_two_spellings_are_pointed_out(twin):
+    other = "s\u00f3lid" if not twin.isascii() else "solid"
+    with pytest.warns(UserWarning, match="differ only in case or spaces; they are taken as two"):
+        assert len(known_classes(np.array(["acinar", other, twin]), None, None)) == 3
+    known_classes(np.array(["acinar", other, twin]), ["acinar", other, twin], None)
+
+
 def test_a_misspelled_column_of_complete_records_is_pointed_out():
     model = RobustProportionClassifier(random_state=0)
     with (

@@ -188,6 +188,33 @@ def test_proportions_do_not_replace_a_record_that_states_more(record):
         check_bags(bags, [[0.5, 0.5], [0.2, 0.8]])
 
 
+@pytest.mark.parametrize("other", [{"rounding_step": 0.1}, {"weights": [1, 2]}])
+def test_bags_do_not_replace_the_records_and_weights_of_other_bags(other):
+    X, shares = [np.zeros((3, 2)), np.ones((2, 2))], [[0.6, 0.4], [0.3, 0.7]]
+    plain, stated = Bags(X, proportions=shares), Bags(X, proportions=shares, **other)
+    with pytest.raises(ValueError, match="with other records or weights"):
+        check_bags(stated, plain)
+    assert check_bags(stated, stated).weights.tolist() == stated.weights.tolist()
+    assert check_bags(Bags(X), stated).weights.tolist() == stated.weights.tolist()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [([0, 1, 1], "bag 1 2 times; .* weights="), ([], "names is empty")]
+)
+def test_bags_are_selected_once(names, message):
+    bags = Bags([np.zeros((3, 2)), np.ones((2, 2))], proportions=[[0.6, 0.4], [0.3, 0.7]])
+    with pytest.raises(ValueError, match=message):
+        bags.select(names)
+
+
+@pytest.mark.parametrize("ids", [["1", "1", 2], ["a", "a", 1.5]])
+def test_names_of_several_kinds(ids):
+    with pytest.raises(ValueError, match="bag_ids has strings and other values"):
+        Bags(np.zeros((3, 2)), np.array(ids, dtype=object))
+    with pytest.raises(ValueError, match="Names has strings and other values"):
+        Bags([np.zeros((3, 2))] * 2, np.array(ids[1:], dtype=object))
+
+
 def test_exact_proportions_replace_exact_proportions():
     bags = Bags([np.zeros((3, 2)), np.ones((2, 2))], proportions=[[0.6, 0.4], [0.3, 0.7]])
     assert_array_equal(check_bags(bags, [[0.5, 0.5], [0.2, 0.8]]).upper, [[0.5, 0.5], [0.2, 0.8]])
@@ -414,6 +441,15 @@ class TestReaders:
         bags = Bags([np.zeros((2, 2))], proportions=[[[0.6, 0.4]], [[0.8, 0.2]]], among=["a", "c"])
         found = bags.with_classes(np.array(["a", "b", "c"])).readings
         assert_array_equal(found, [[[0.6, np.nan, 0.4]], [[0.8, np.nan, 0.2]]])
+
+    def test_a_misspelled_bag_of_a_reader_is_pointed_out(self):
+        one = pd.DataFrame(self.READINGS[0], ["s01", "s02", "s03"], ["solid", "acinar"])
+        slides = [np.ones((1, 2))] * 3
+        with pytest.warns(UserWarning, match=r"row for 's3', which is no bag\. Did you mean 's03'"):
+            Bags(slides, list(one.index), [one, one.rename(index={"s03": "s3"})])
+        Bags(
+            slides, list(one.index), [one, one.rename(index={"s03": "other"})]
+        )  # warnings are errors
 
     def test_one_record_is_no_reading(self):
         one = Bags([np.zeros((2, 2))], proportions=[[0.5, 0.5]])
