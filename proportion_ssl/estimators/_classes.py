@@ -176,4 +176,10 @@ def _kind(values):
 
 
 def _first(values):
-    return ", ".join(repr(value) for value in values.tolist()[:3])
+    """Examples for messages, of each kind if there are several."""
+    shown = values.tolist()
+    texts = [value for value in shown if isinstance(value, str)]
+    others = [value for value in shown if not isinstance(value, str)]
+    if texts and others:
+        shown = [texts[0], others[0]]
+    return ", ".join(repr(value) for value in shown[:3])

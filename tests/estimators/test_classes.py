@@ -271,6 +271,10 @@ def of_classes(classes):
             {"proportions": table().set_axis([0, 1, 2, 3], axis=1)},
             r"y holds strings \('a', 'b', 'c'\) but the columns of bag_proportions numbers",
         ),
+        (
+            {"proportions": table().set_axis(["a", "b", "c", 3], axis=1)},
+            r"but the columns of bag_proportions strings and other values \('a', 3\)",
+        ),
         ({"model": of_classes([0, 1])}, r"y holds strings .* but classes numbers .* use one kind"),
         ({"model": of_classes(["a", "b", "c"])}, r"y holds 'd', which is not in classes="),
         (
