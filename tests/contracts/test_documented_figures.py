@@ -171,6 +171,9 @@ def test_readme_quotes_the_stored_results_in_words(results, tables):
     )
     expected = [f"{chula[name]:.2f}".lstrip("0") for name in (head, "Robust")]
     assert list(found.groups()) == expected
+    loss = results.set_index(["part", "set", "regime", "system"])["mIoU"]
+    loss = loss["all", "chula_rbc", "exact", "Proportion loss"]
+    assert f"and nets with a proportion loss {loss:.2f}".replace("0.", ".") in text
     mean_map = "Alternating mean map"
     rough = f"{lc.loc[('rough', mean_map), 'mIoU']:.3f}".lstrip("0")
     assert f"reached {shown['exact'][mean_map]} with exact records, {rough} with rough ones" in text
