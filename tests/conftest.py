@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from joblib.externals.loky import get_reusable_executor
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("untimed")
@@ -17,6 +18,17 @@ torch.set_num_threads(1)  # the tests' batches are too small to be worth a secon
 def _fixed_seeds():
     np.random.seed(0)  # noqa: NPY002 - third-party code may draw from the global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_processes():
+    """Processes of joblib end with the tests of a file.
+
+    One that first ran something small counts as leaking once it imports torch, and leaves; two that leave at
+    once can block each other for ever.
+    """
+    yield
+    get_reusable_executor(max_workers=1, reuse=True).shutdown(wait=True)
 
 
 @pytest.fixture(scope="session")

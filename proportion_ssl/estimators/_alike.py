@@ -16,14 +16,18 @@ N_BAGS, N_INSTANCES = 10, 100
 #: Differences from which a warning is given: of means in standard deviations, and of standard deviations.
 FAR, TIMES = 5.0, 5.0
 
-#: Larger differences, from which a feature is in another unit, and share of such features from which a
-#: warning is given. With features of networks and 20 labeled patches the share stays below .03.
+#: Larger differences, also relative to the median spread over the features, from which a feature is in
+#: another unit, and share of such features from which a warning is given. With features of networks and 20
+#: labeled patches the share stays below .03. A class of the bags alone makes silent features active, no more.
 VERY, MANY = 20.0, 0.1
 
 #: Distances from the center from which an instance is named in a warning and refused, relative to the
 #: distance that 95% of the instances do not exceed. Features of networks stay below 3; more than half of the
 #: instances may be equal (blank tiles).
 UNUSUAL, IMPOSSIBLE, QUANTILE = 30.0, 1e4, 0.95
+
+#: Least standard deviation of a feature relative to the median over the features, where they are the unit.
+HARDLY = 0.1
 
 #: Least distance of an unusual instance, relative to the norm of the center: tissue among blank tiles, which
 #: are all but equal, is less far.
@@ -94,7 +98,8 @@ def warn_if_scaled_differently(X: Any, bags: Bags) -> None:
     times = of_bags.std(axis=0)[varies] / spread
     far, ratio = float(np.median(away)), float(np.median(times))
     extreme = np.flatnonzero(varies)[np.argmax(away + times)]
-    is_very = (away > VERY) | (times > VERY) | (times < 1 / VERY)
+    relative = spread / np.median(spread)
+    is_very = np.maximum(away, times) * np.minimum(relative, 1.0) > VERY
     if is_very.mean() <= MANY and far <= FAR and 1 / TIMES <= ratio <= TIMES:
         return
     warn(
@@ -124,8 +129,9 @@ def has_outliers(X: Any, bags: Bags | None) -> bool:
     ------
     ValueError
         If an instance is more than 10,000 times as far from the center as 95% of the labeled patches and 95%
-        of the instances in bags; or, if more than 5% of either are damaged, as half of them. The message
-        names the instance.
+        of the instances in bags, and more than 30 times in the units of the features and of their standard
+        deviations; or, if more than 5% of either are damaged, as half of them and as 95% of the other. The
+        message names the instance.
 
     Warns
     -----
@@ -141,63 +147,78 @@ def has_outliers(X: Any, bags: Bags | None) -> bool:
             "learned from them; look for a failure of the embedding."
         )
     pooled = np.concatenate(samples).astype(np.float64)
-    center, scale = np.median(pooled, axis=0), pooled.std(axis=0)
-    # features that vary nowhere in the samples have no unit
-    weights = np.divide(1.0, scale**2, out=np.zeros_like(scale), where=scale > 0)
+    center, weights = np.median(pooled, axis=0), _weights(pooled.std(axis=0))
     distances = [_distances(part, center, weights) for part in parts]
     offset = _distances(np.zeros((1, len(center))), center, weights)
-    ratios = _beyond_most(samples, distances, center, weights, offset)
-    beyond = QUANTILE
-    if not any((ratio > UNUSUAL).any() for ratio in ratios):
+    ratios, beyond = _beyond_most(samples, distances, center, weights, offset), QUANTILE
+    if not any((larger > UNUSUAL).any() for larger, _ in ratios):
         ratios, beyond = _beyond_half(distances, offset[0, 0]), 0.5
-    n_far = sum(int((ratio > UNUSUAL).sum()) for ratio in ratios)
+    n_far = sum(int((larger > UNUSUAL).sum()) for larger, _ in ratios)
     if not n_far:
         return False
-    part = int(np.argmax([ratio.max() for ratio in ratios]))
-    row = int(np.argmax(ratios[part]))
-    largest, n_all = ratios[part][row], sum(map(len, ratios))
+    impossible = [(larger > IMPOSSIBLE) & (smaller > UNUSUAL) for larger, smaller in ratios]
+    is_refused = any(map(np.any, impossible))
+    shown = [
+        np.where(wrong | (not is_refused), larger, 0.0)
+        for wrong, (larger, _) in zip(impossible, ratios, strict=True)
+    ]
+    part = int(np.argmax([one.max() for one in shown]))
+    row = int(np.argmax(shown[part]))
+    n_all = sum(map(len, shown))
     name = f"Labeled patch {row} (of {len(X)} in this fit)"
     if part == 1 and bags is not None:
         name = name_of_instance(bags, row)
     text = (
-        f"{name} is {largest:.2g} times as far from the center of all features as {beyond:.0%} of the "
-        f"others, {n_far} of {n_all} instances more than {UNUSUAL:g} times. Such instances can ruin "
+        f"{name} is {shown[part][row]:.2g} times as far from the center of all features as {beyond:.0%} of "
+        f"the others, {n_far} of {n_all} instances more than {UNUSUAL:g} times. Such instances can ruin "
         "the scale of the features. Look at them, and leave them out if they are damaged (values beyond half "
         "precision); transform features that span several orders of magnitude, for example by ranks."
     )
-    if largest > IMPOSSIBLE:
+    if is_refused:
         raise ValueError(text)
     warn(text)
     return True
 
 
-def _beyond_most(samples, distances, center, weights, offset):
-    """Distances relative to those that most instances do not exceed: the larger of both units.
+def _weights(scale):
+    """Inverse variances, limited where a feature hardly varies beside the others; 0 where it is constant."""
+    varies = scale > 0
+    if not varies.any():
+        return np.zeros_like(scale)
+    return np.where(varies, np.maximum(scale, HARDLY * np.median(scale[varies])), np.inf) ** -2.0
 
-    Instances that are far in one unit only, such as those with a rare indicator, are not impossible.
-    """
+
+def _beyond_most(samples, distances, center, weights, offset):
+    """Distances relative to those that most instances do not exceed, larger and smaller of both units."""
     # bags in other units are far as a whole, which is another fault
     found = [_distances(one, center, weights) for one in samples if len(one) >= FEWEST_COMPARED]
     if not found:
-        return [np.zeros(len(distance)) for distance, _ in distances]
+        return [np.zeros(both.shape) for both in distances]
     typical = np.max([np.quantile(one, QUANTILE, axis=1, method="lower") for one in found], axis=0)
     ratios = []
     for both in distances:
         relative = np.divide(both.T, typical, out=np.zeros(both.T.shape), where=typical > 0)
         relative[(both <= FROM_ORIGIN * offset).T] = 0.0
-        smaller, larger = np.sort(relative, axis=1).T
-        ratios.append(np.where(smaller > UNUSUAL, larger, np.minimum(larger, IMPOSSIBLE)))
+        ratios.append(np.sort(relative, axis=1).T[::-1])
     return ratios
 
 
 def _beyond_half(distances, offset):
-    """Distances relative to the median and the norm of the center, where many are unusual by it."""
+    """Distances relative to the median and the norm of the center, where many instances are unusual by it.
+
+    Where most tiles are blank and all but equal, so is tissue; but then it is in bags and labeled patches.
+    Without bags nothing is certain, and the second row is 0.
+    """
+    plain = [distance for distance, _ in distances]
     ratios = []
-    for distance, _ in distances:
-        typical = float(np.median(distance)) + offset
+    for number, distance in enumerate(plain):
+        others = [one for k, one in enumerate(plain) if k != number and len(one) >= FEWEST_COMPARED]
+        usual = [np.quantile(one, QUANTILE, method="lower") for one in others]
+        typical = max([float(np.median(distance)) + offset, *usual])
         ratio = distance / typical if typical > 0 else np.zeros(len(distance))
-        is_many = len(ratio) >= FEWEST_COMPARED and (ratio > UNUSUAL).mean() > 1 - QUANTILE
-        ratios.append(ratio if is_many else np.zeros(len(ratio)))
+        if len(ratio) < FEWEST_COMPARED or (ratio > UNUSUAL).mean() <= 1 - QUANTILE:
+            ratio = np.zeros(len(ratio))
+        ratios.append(np.array([ratio, ratio if others else np.zeros(len(ratio))]))
     return ratios
 
 

@@ -10,6 +10,9 @@ from proportion_ssl._checks import same_spelling, suggestion
 from proportion_ssl._warnings import warn
 from proportion_ssl.proportions.bags import Bags
 
+#: Words that make another class of a class, such as "no necrosis".
+NEGATIONS = {"no", "non", "not", "without"}
+
 
 def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
     """Determine the classes of a fit, in sorted order.
@@ -129,8 +132,11 @@ def _check_spelling(labels, columns, new):
 def _longer_name(name, labels):
     """Question that names a label which has all words of the name, or of which the name has all words."""
     words = _words(name)
-    near = [label for label in labels if words & _words(label) in (words, _words(label)) and words]
-    return f" Did you mean {near[0]!r}?" if near else ""
+    for label in labels:
+        common, differing = words & _words(label), words ^ _words(label)
+        if common and common in (words, _words(label)) and not differing & NEGATIONS:
+            return f" Did you mean {label!r}?"
+    return ""
 
 
 def _words(name):

@@ -1,5 +1,6 @@
 """Recorded percentages of bags whose features are at hand, from a table without files."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,7 +59,7 @@ def read_proportions(
     ValueError
         If no bag has a record, a bag or class has no name, several levels of names or occurs twice, a cell
         cannot be read or holds "?", a column seems to be something else than a class (the others sum to 100
-        without it, or it is 0 everywhere and an error is stated), a row cannot sum to 100 within 1 point, or
+        without it, or it has neither name nor percentage), a row cannot sum to 100 within 1 point, or
         numbers are fractions. Errors of cells and rows are listed, with bag and row.
 
     See Also
@@ -125,7 +126,7 @@ def read_proportions(
     records = written.widened(step, deviation)
     problems = [unreadable(column, rows) for column in columns if column.unreadable]
     if classes is None and not problems:
-        problems += _no_classes(written, records, table, step is not None or deviation is not None)
+        problems += _no_classes(written, records, table)
     problems += [
         f"{rows.place(row)} has an unknown share; give a range, such as 0-30, or give Bags the classes that "
         "were assessed, among=."
@@ -144,17 +145,17 @@ def read_proportions(
     }
 
 
-def _no_classes(written, records, table, has_error):
+def _no_classes(written, records, table):
     """Problems for the columns that seem to be no classes."""
     _, zero, breaking = choose_columns(written, records)
     names = table.columns.tolist()
-    problems = []
-    if zero and has_error:  # with the error, the share of each may be above 0
-        shown, is_one = ", ".join(repr(names[k]) for k in zero), len(zero) == 1
-        problems.append(
-            f"{shown} {'is' if is_one else 'are'} 0 or empty in every row. List the classes: "
-            f"classes={_others(names, zero)}, with {shown} if {'it is one' if is_one else 'they are'}."
-        )
+    # pandas' name of a column without one, such as that behind a comma at the end of each line
+    nameless = [k for k in zero if re.fullmatch(r"Unnamed: \d+", str(names[k]))]
+    problems = [
+        f"{names[k]!r} has neither a name nor a percentage; drop the column, or list the classes: "
+        f"classes={_others(names, nameless)}."
+        for k in nameless[:1]
+    ]
     if breaking:
         row, total = row_that_breaks(written, breaking)
         shown, is_one = ", ".join(repr(names[k]) for k in breaking), len(breaking) == 1

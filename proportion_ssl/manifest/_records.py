@@ -178,9 +178,9 @@ def _breaking(records: Records, widened: Records) -> list[int]:
     """Columns that are probably not classes, because the others sum to 100 without them.
 
     Either most rows sum to 100 only without these columns, or rows are within the tolerance but nearly all
-    sum to exactly 100 only without them (such as an extra column of zeros and ones). Ranges count with their
-    middle if no row is exact. Rows with nothing in any other
-    column, such as those of outlined slides with an age but no percentages, say nothing about these columns.
+    sum to exactly 100 only without them (such as an extra column of zeros and ones), and none only with them.
+    Rows with nothing in any other column, such as those of outlined slides with an age but no percentages,
+    say nothing about these columns.
     """
     n_rows, n_columns = records.value.shape
     if n_columns < 2 or not n_rows:
@@ -214,20 +214,22 @@ def _breaking(records: Records, widened: Records) -> list[int]:
 def _inexact(records: Records) -> list[int]:
     # a column with ranges is one of percentages
     candidates = np.flatnonzero((records.states <= _NUMBER).all(axis=0)).tolist()
-    if records.is_exact.any():
-        records = records.take(records.is_exact)
-    total = records.value.sum(axis=1)
+    exact = records.take(records.is_exact)
+    total = exact.value.sum(axis=1)
     if (np.abs(total - 100) <= EXACT_SUM).all():
         return []
     for size in (1, 2):
-        for left_out in combinations(candidates, size):
-            values = records.value[:, list(left_out)]
-            is_record = records.is_filled_beside(list(left_out))
+        for left_out in map(list, combinations(candidates, size)):
+            rest = np.delete(np.arange(records.value.shape[1]), left_out)
+            if (records.can_sum & ~records.of(rest.tolist()).can_sum).any():
+                continue  # a row that sums to 100 only with these columns shows that they are classes
+            values = exact.value[:, left_out]
+            is_record = exact.is_filled_beside(left_out)
             is_exact = np.abs(total - values.sum(axis=1) - 100) <= EXACT_SUM
             parts = (is_record, *(is_record & (values > 0).T))
             is_enough = all(np.count_nonzero(part) >= 2 for part in parts[1:])
             if is_enough and all(is_exact[part].mean() >= NEARLY_ALL for part in parts):
-                return list(left_out)
+                return left_out
     return []
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from proportion_ssl._checks import (
+    GUARD,
     check_ids,
     check_intervals,
     check_one_kind,
@@ -293,11 +294,23 @@ class Bags:
         )
 
     def _states_same(self, other):
-        """Whether shares, their errors and weights of both are equal."""
-        parts = ("proportions", "lower", "upper", "weights")
+        """Whether what this one states of shares, their errors and weights is equal to that of the other."""
+        is_weighted = self.proportions is not None or (self.weights != 1).any()
+        if is_weighted and not np.allclose(self.weights, other.weights):
+            return False
+        if self.proportions is None:
+            return True
+        if other.proportions is None or self.proportions.shape != other.proportions.shape:
+            return False
+        order = np.arange(self.proportions.shape[1])
+        if self.class_names is not None and other.class_names is not None:
+            mine, theirs = self.class_names.tolist(), other.class_names.tolist()
+            if set(mine) != set(theirs):
+                return False
+            order = np.array([theirs.index(name) for name in mine])
         return all(
-            np.array_equal(getattr(self, part), getattr(other, part), equal_nan=True)
-            for part in parts
+            np.allclose(getattr(self, part), getattr(other, part)[:, order], rtol=0, atol=GUARD)
+            for part in ("proportions", "lower", "upper")
         )
 
     def _warn_of_order(self, **given):
@@ -556,7 +569,8 @@ class Bags:
         ValueError
             If a name is not among the bags or occurs twice, or there is none.
         """
-        positions = _positions(np.asarray(names), self.names, "names", "bags")
+        names = np.asarray(names if hasattr(names, "shape") else list(names))
+        positions = _positions(names, self.names, "names", "bags")
         if not len(positions):
             raise ValueError("names is empty; name at least one bag.")
         times = np.bincount(positions)
@@ -644,10 +658,10 @@ def _instances_of(grouping: Bags, X_bags: Any) -> Bags:
                 "X_bags and bag_proportions are both Bags, but their names, or the bags of their instances "
                 "by position, differ; give X_bags=Bags(X, bag_ids, proportions) alone."
             )
-        if X_bags.proportions is not None and not X_bags._states_same(grouping):
+        if not X_bags._states_same(grouping):
             raise ValueError(
                 "X_bags and bag_proportions are both Bags, with other records or weights; give the one with "
-                "the records to be used alone, or X_bags without proportions."
+                "the records to be used alone, or X_bags without proportions and weights."
             )
         X_bags = X_bags.flat
     if isinstance(X_bags, dict):

@@ -452,6 +452,16 @@ def test_a_column_with_a_longer_name_is_pointed_out(name):
         known_classes(np.array(["acinar", "solid"]), None, given)
 
 
+@pytest.mark.parametrize(
+    ("label", "name"), [("necrosis", "no necrosis"), ("tumor", "non-tumor"), ("", "x")]
+)
+def test_a_negated_class_is_no_misspelling(label, name):
+    recorded = pd.DataFrame({"acinar": [0.5, 1.0], name: [0.5, 0.0]})
+    given = Bags([np.zeros((2, 1)), np.ones((2, 1))], proportions=recorded, among=list(recorded))
+    known = known_classes(np.array(["acinar", label]), None, given)  # warnings are errors
+    assert len(known) == 3
+
+
 @pytest.mark.parametrize("twin", ["SOLID", "solid ", "so\u0301lid"])
 def test_labels_in_two_spellings_are_pointed_out(twin):
     other = "s\u00f3lid" if not twin.isascii() else "solid"

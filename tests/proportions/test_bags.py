@@ -196,6 +196,18 @@ def test_bags_do_not_replace_the_records_and_weights_of_other_bags(other):
         check_bags(stated, plain)
     assert check_bags(stated, stated).weights.tolist() == stated.weights.tolist()
     assert check_bags(Bags(X), stated).weights.tolist() == stated.weights.tolist()
+    if "weights" in other:
+        with pytest.raises(ValueError, match="with other records or weights"):
+            check_bags(Bags(X, weights=[1, 2]), plain)
+
+
+def test_the_same_records_of_two_bags_may_differ_in_the_order_of_classes():
+    X, table = [np.zeros((3, 2)), np.ones((2, 2))], pd.DataFrame({"a": [0.6, 0.3], "b": [0.4, 0.7]})
+    given = check_bags(Bags(X, proportions=table), Bags(X, proportions=table[["b", "a"]] + 1e-13))
+    assert given.class_names.tolist() == ["b", "a"]
+    swapped = Bags(X, proportions=table.set_axis(["b", "a"], axis=1))
+    with pytest.raises(ValueError, match="with other records"):
+        check_bags(Bags(X, proportions=table), swapped)
 
 
 @pytest.mark.parametrize(
