@@ -98,7 +98,7 @@ def listed(classes: Any) -> Any:
 
 def _check_labels(labels):
     """Warn if two labels may be one class in two spellings."""
-    by_key = {}
+    by_key: dict[Any, Any] = {}
     for label in labels:
         other = by_key.setdefault(_key(label), label)
         if other != label:

@@ -93,7 +93,7 @@ class Records(NamedTuple):
     @property
     def is_plain(self) -> np.ndarray:
         """Mask of rows written as plain numbers and empty cells, shape (n_rows,)."""
-        return (self.states <= _NUMBER).all(axis=1)
+        return np.all(self.states <= _NUMBER, axis=1)
 
     @property
     def can_sum(self) -> np.ndarray:

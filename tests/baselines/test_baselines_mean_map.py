@@ -95,6 +95,7 @@ def test_proportions_that_tell_nothing_keep_the_labeled_difference():
 
 
 @pytest.mark.filterwarnings("ignore:The features of the bags are unlike")
+@pytest.mark.filterwarnings("ignore:Instance .* times as far:UserWarning")  # as it is meant to be
 def test_a_bag_counts_by_its_weight():
     X, y, bags, *_ = labeled_and_bags(COUNTS)
     wrong = bags.X.copy()
