@@ -158,16 +158,24 @@ def check_one_kind(names: np.ndarray, what: str) -> None:
       ...
     ValueError: bag_ids has strings and other values ('1' and 2); write all as strings.
     """
-    if names.dtype != object:
-        return
+    kinds = first_of_each_kind(names) if names.dtype == object else {}
+    if len(kinds) == 2:
+        shown = " and ".join(map(repr, kinds.values()))
+        raise ValueError(f"{what} has strings and other values ({shown}); write all as strings.")
+
+
+def first_of_each_kind(names: np.ndarray) -> dict[bool, Any]:
+    """First string, under True, and first other value, under False, if there are such.
+
+    Examples
+    --------
+    >>> first_of_each_kind(np.array([3, "b", 2, "a"], dtype=object))
+    {True: 'b', False: 3}
+    """
     first: dict[bool, Any] = {}
     for name in names.tolist():
         first.setdefault(isinstance(name, str), name)
-    if len(first) == 2:
-        raise ValueError(
-            f"{what} has strings and other values ({first[True]!r} and {first[False]!r}); write all as "
-            "strings."
-        )
+    return dict(sorted(first.items(), reverse=True))
 
 
 def _is_missing(value):
@@ -436,13 +444,22 @@ def check_distinct(names: Sequence, what: str) -> None:
     ValueError
         The message shows the two names.
     """
-    found: dict[str, str] = {}
-    for name in names:
-        if not isinstance(name, str):
-            continue
-        other = found.setdefault(same_spelling(name), name)
-        if other != name:
-            raise ValueError(
-                f"{what} {other!r} and {name!r} differ only in case or spaces; write one of them as the "
-                "other if they mean the same class, or give them other names."
-            )
+    for one, other in in_two_spellings(names):
+        raise ValueError(
+            f"{what} {one!r} and {other!r} differ only in case or spaces; write one of them as the "
+            "other if they mean the same class, or give them other names."
+        )
+
+
+def in_two_spellings(names: Sequence) -> list[tuple[str, str]]:
+    """Strings with the same normal form as an earlier one, after that one.
+
+    Examples
+    --------
+    >>> in_two_spellings(["solid", "acinar", "Solid", 3])
+    [('solid', 'Solid')]
+    """
+    first: dict[str, str] = {}
+    texts = [name for name in names if isinstance(name, str)]
+    pairs = [(first.setdefault(same_spelling(name), name), name) for name in texts]
+    return [(one, other) for one, other in pairs if one != other]

@@ -24,8 +24,8 @@ def _fixed_seeds():
 def _own_processes():
     """Processes of joblib end with the tests of a file.
 
-    One that first ran something small counts as leaking once it imports torch, and leaves; two that leave at
-    once can block each other for ever.
+    One that first ran something small counts as leaking once it imports torch, and leaves, which can block
+    for ever.
     """
     yield
     get_reusable_executor(max_workers=1, reuse=True).shutdown(wait=True)

@@ -140,7 +140,8 @@ def has_outliers(X: Any, bags: Bags | None) -> bool:
         if all labeled patches have the same features.
     """
     parts = [X] if bags is None else [X, bags.X]
-    samples = [part[_spread_out(part.shape[0], N_CENTER)] for part in parts]
+    chosen = [_spread_out(part.shape[0], N_CENTER) for part in parts]
+    samples = [part[rows] for part, rows in zip(parts, chosen, strict=True)]
     if len(samples[0]) > 1 and (samples[0] == samples[0][:1]).all() and (X[:1] == X).all():
         warn(
             f"All {X.shape[0]} labeled patches have the same {X.shape[1]} features, so nothing can be "
@@ -150,7 +151,7 @@ def has_outliers(X: Any, bags: Bags | None) -> bool:
     center, weights = np.median(pooled, axis=0), _weights(pooled.std(axis=0))
     distances = [_distances(part, center, weights) for part in parts]
     offset = _distances(np.zeros((1, len(center))), center, weights)
-    ratios, beyond = _beyond_most(samples, distances, center, weights, offset), QUANTILE
+    ratios, beyond = _beyond_most(distances, chosen, offset), QUANTILE
     if not any((larger > UNUSUAL).any() for larger, _ in ratios):
         ratios, beyond = _beyond_half(distances, offset[0, 0]), 0.5
     n_far = sum(int((larger > UNUSUAL).sum()) for larger, _ in ratios)
@@ -188,13 +189,15 @@ def _weights(scale):
     return np.where(varies, np.maximum(scale, HARDLY * np.median(scale[varies])), np.inf) ** -2.0
 
 
-def _beyond_most(samples, distances, center, weights, offset):
+def _beyond_most(distances, chosen, offset):
     """Distances relative to those that most instances do not exceed, larger and smaller of both units."""
     # bags in other units are far as a whole, which is another fault
-    found = [_distances(one, center, weights) for one in samples if len(one) >= FEWEST_COMPARED]
-    if not found:
-        return [np.zeros(both.shape) for both in distances]
-    typical = np.max([np.quantile(one, QUANTILE, axis=1, method="lower") for one in found], axis=0)
+    found = [
+        np.quantile(both[:, rows], QUANTILE, axis=1, method="lower")
+        for both, rows in zip(distances, chosen, strict=True)
+        if len(rows) >= FEWEST_COMPARED
+    ]
+    typical = np.max(found, axis=0) if found else np.zeros(2)
     ratios = []
     for both in distances:
         relative = np.divide(both.T, typical, out=np.zeros(both.T.shape), where=typical > 0)

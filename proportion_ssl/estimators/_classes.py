@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from proportion_ssl._checks import same_spelling, suggestion
+from proportion_ssl._checks import (
+    first_of_each_kind,
+    in_two_spellings,
+    same_spelling,
+    suggestion,
+)
 from proportion_ssl._warnings import warn
 from proportion_ssl.proportions.bags import Bags
 
@@ -77,7 +82,11 @@ def known_classes(y: np.ndarray, classes: Any, bags: Bags | None) -> np.ndarray:
                 f"Class {absent[0]!r} has a column in bag_proportions, but no labeled patch and a share of 0 "
                 "in every bag; it is left out. To keep it, list all classes in classes=.",
             )
-        _check_labels(labels.tolist())
+        for one, other in in_two_spellings(labels.tolist()):
+            warn(
+                f"y holds {one!r} and {other!r}, which differ only in case or spaces; they are taken as "
+                "two classes. Write them alike, or list all classes in classes=."
+            )
         _check_spelling(labels.tolist(), columns.tolist(), shown)
         wanted = np.unique(np.concatenate([labels, _like(shown, labels)])) if shown else labels
     if len(wanted) < 2:
@@ -94,18 +103,6 @@ def listed(classes: Any) -> Any:
     if isinstance(classes, set | frozenset):
         return sorted(classes, key=str)
     return list(classes) if isinstance(classes, Set) else classes
-
-
-def _check_labels(labels):
-    """Warn if two labels may be one class in two spellings."""
-    by_key: dict[Any, Any] = {}
-    for label in labels:
-        other = by_key.setdefault(_key(label), label)
-        if other != label:
-            warn(
-                f"y holds {other!r} and {label!r}, which differ only in case or spaces; they are taken as "
-                "two classes. Write them alike, or list all classes in classes=."
-            )
 
 
 def _check_spelling(labels, columns, new):
@@ -175,17 +172,14 @@ def _check_kinds(labels, others, what):
 
 
 def _kind(values):
-    texts = [isinstance(value, str) for value in values.tolist()]
-    if any(texts) and not all(texts):
+    kinds = first_of_each_kind(values)
+    if len(kinds) == 2:
         return "strings and other values"
-    return "strings" if any(texts) else "numbers"
+    return "strings" if True in kinds else "numbers"
 
 
 def _first(values):
     """Examples for messages, of each kind if there are several."""
-    shown = values.tolist()
-    texts = [value for value in shown if isinstance(value, str)]
-    others = [value for value in shown if not isinstance(value, str)]
-    if texts and others:
-        shown = [texts[0], others[0]]
-    return ", ".join(repr(value) for value in shown[:3])
+    kinds = first_of_each_kind(values)
+    shown = kinds.values() if len(kinds) == 2 else values.tolist()[:3]
+    return ", ".join(map(repr, shown))

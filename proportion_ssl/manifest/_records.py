@@ -18,7 +18,7 @@ from proportion_ssl.proportions.intervals import (
 
 SUM_TOLERANCE = 100 * TOLERANCE  # percentage points; admits thirds written as 33 33 33
 EXACT_SUM = 100 * GUARD  # tolerance of exact sums
-NEARLY_ALL = 0.8  # share of rows that sum to 100 without a column that is no class
+_NEARLY_ALL = 0.8  # share of rows that sum to 100 without a column that is no class
 _SETS = 20_000  # largest number of sets of columns tried as other than classes
 _MANY = 3  # number of unreadable cells from which a column may be text
 _SHOWN = 3  # number of unreadable cells that are stored
@@ -193,7 +193,7 @@ def _breaking(records: Records, widened: Records) -> list[int]:
         if comb(n_columns, size) > _SETS:
             break
         best: list[int] = []
-        share = NEARLY_ALL
+        share = _NEARLY_ALL
         for left_out in combinations(range(n_columns), size):
             columns = list(left_out)
             without = (
@@ -228,7 +228,7 @@ def _inexact(records: Records) -> list[int]:
             is_exact = np.abs(total - values.sum(axis=1) - 100) <= EXACT_SUM
             parts = (is_record, *(is_record & (values > 0).T))
             is_enough = all(np.count_nonzero(part) >= 2 for part in parts[1:])
-            if is_enough and all(is_exact[part].mean() >= NEARLY_ALL for part in parts):
+            if is_enough and all(is_exact[part].mean() >= _NEARLY_ALL for part in parts):
                 return left_out
     return []
 

@@ -17,7 +17,7 @@ from proportion_ssl.manifest._records import (
 from proportion_ssl.manifest._rows import Finding, Rows
 
 #: Deviation from 1 of the sum of a row that is written in fractions.
-FRACTION_TOLERANCE = 0.02
+_FRACTION_TOLERANCE = 0.02
 
 NO_RECORD = (
     "is a bag but has no proportions; give the percentage of every class, or the predominant one in a column "
@@ -80,7 +80,7 @@ def row_that_breaks(records: Records, breaking: list[int]) -> tuple[int, float]:
 def check_sums(rows: Rows, records: Records, classes: Sequence[str]) -> list[Finding]:
     """Find records that cannot sum to 100, or are fractions, whatever their stated error."""
     total = records.value.sum(axis=1)
-    is_fraction = records.is_plain & (np.abs(total - 1) <= FRACTION_TOLERANCE)
+    is_fraction = records.is_plain & (np.abs(total - 1) <= _FRACTION_TOLERANCE)
     wrong = records.is_recorded & records.is_readable & (~records.can_sum | is_fraction)
     findings = []
     for row in np.flatnonzero(wrong).tolist():
@@ -93,7 +93,7 @@ def check_sums(rows: Rows, records: Records, classes: Sequence[str]) -> list[Fin
             bound = f"at least {lower:.4g}" if least else f"at most {upper:.4g}"
             said = f"sum to {bound} ({_recorded(records, row, classes)})"
         advice = f"they must sum to 100 within {SUM_TOLERANCE:g} point"
-        if abs(total[row] - 1) <= FRACTION_TOLERANCE:
+        if abs(total[row] - 1) <= _FRACTION_TOLERANCE:
             advice = "these look like fractions: give percent"
         elif lower == upper:
             advice += (

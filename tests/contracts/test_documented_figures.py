@@ -174,6 +174,15 @@ def test_readme_quotes_the_stored_results_in_words(results, tables):
     loss = results.set_index(["part", "set", "regime", "system"])["mIoU"]
     loss = loss["all", "chula_rbc", "exact", "Proportion loss"]
     assert f"and nets with a proportion loss {loss:.2f}".replace("0.", ".") in text
+    for regime in ("exact", "rough"):
+        of_all = results[(results["part"] == "all") & (results["set"] == "chula_rbc")]
+        scores = of_all[of_all["regime"] == regime].set_index("system")["mIoU"].drop("Ceiling")
+        ranks = scores.rank(ascending=False)
+        assert (len(scores), ranks["Robust"], ranks["Proposed"]) == (38, 10, 15)
+        assert f"{scores.max() - scores['Robust']:.3f}".lstrip("0") == ".009"
+    pages = " ".join((BENCHMARKS / "all_systems.rst").read_text(encoding="utf-8").split())
+    assert "is tenth of 38 here, by .009 behind the first one" in pages
+    assert "The published net is 15th with both kinds" in pages
     mean_map = "Alternating mean map"
     rough = f"{lc.loc[('rough', mean_map), 'mIoU']:.3f}".lstrip("0")
     assert f"reached {shown['exact'][mean_map]} with exact records, {rough} with rough ones" in text

@@ -17,11 +17,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLOTS = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.glob("*/plot_*.py"))
 # start processes, which import the script's guard
-IN_PROCESSES = [
-    "own_data/plot_grouped_grid_search.py",
-    "scaling/plot_dask.py",
-    "scaling/plot_dask_cohort.py",
-]
+IN_PROCESSES = ["scaling/plot_dask.py", "scaling/plot_dask_cohort.py"]
 
 matplotlib = pytest.importorskip("matplotlib", reason="the gallery draws: pip install matplotlib")
 
@@ -85,5 +81,4 @@ def test_example_with_processes_runs(name):
         check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.strip()
-    assert ("workers: 2" in run.stdout) == ("dask" in name)
+    assert "workers: 2" in run.stdout
