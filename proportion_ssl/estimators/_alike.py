@@ -97,16 +97,20 @@ def warn_if_scaled_differently(X: Any, bags: Bags) -> None:
     away = np.abs(of_bags.mean(axis=0) - labeled.mean(axis=0))[varies] / spread
     times = of_bags.std(axis=0)[varies] / spread
     far, ratio = float(np.median(away)), float(np.median(times))
-    extreme = np.flatnonzero(varies)[np.argmax(away + times)]
     relative = spread / np.median(spread)
     is_very = np.maximum(away, times) * np.minimum(relative, 1.0) > VERY
     if is_very.mean() <= MANY and far <= FAR and 1 / TIMES <= ratio <= TIMES:
         return
+    single = ""
+    if is_very.any():
+        single = (
+            f"; {is_very.sum()} of {len(is_very)} features differ by more than {VERY:g}, such as feature "
+            f"{np.flatnonzero(varies)[is_very][0]}"
+        )
     warn(
         f"The features of the bags are unlike those of the labeled patches: their mean is {far:.2g} standard "
         f"deviations away, and their standard deviation is {ratio:.2g} times as large (medians over the "
-        f"features); {is_very.sum()} of {len(is_very)} features differ by more than {VERY:g}, such as "
-        f"feature {extreme}. Preprocess both in the same way.{IN_A_PIPELINE}",
+        f"features){single}. Preprocess both in the same way.{IN_A_PIPELINE}",
     )
 
 
