@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from proportion_ssl._warnings import warn
+from proportion_ssl.estimators._columns import have_other_columns
 from proportion_ssl.proportions.bags import Bags
 
 #: Fewest labeled patches whose features are compared with those of the bags.
@@ -42,12 +43,13 @@ IN_A_PIPELINE = (
 )
 
 
-def check_features(X: Any, bags: Bags | None) -> None:
+def check_features(X: Any, y: np.ndarray, bags: Bags | None) -> None:
     """Check the features of labeled patches and, if they are in memory, of bags.
 
     Parameters
     ----------
     X : array of shape (n_labeled, n_features)
+    y : ndarray of shape (n_labeled,)
     bags : Bags or None
 
     Raises
@@ -58,20 +60,41 @@ def check_features(X: Any, bags: Bags | None) -> None:
     Warns
     -----
     UserWarning
-        As :func:`has_outliers` and :func:`warn_if_scaled_differently`, of which only the first is given: a
+        As :func:`has_outliers` and :func:`are_scaled_differently`, or if the columns of the bags seem to be
+        others (:func:`~proportion_ssl.estimators._columns.have_other_columns`). Only the first is given: a
         few outliers make means and standard deviations differ.
     """
-    if not has_outliers(X, bags) and bags is not None:
-        warn_if_scaled_differently(X, bags)
+    if has_outliers(X, bags) or bags is None or X.shape[0] < FEWEST_COMPARED:
+        return
+    labeled_rows = _spread_out(X.shape[0], N_BAGS * N_INSTANCES)
+    chosen = _spread_out(bags.n_bags, N_BAGS)
+    rows = np.concatenate([np.flatnonzero(bags.index == bag)[:N_INSTANCES] for bag in chosen])
+    if len(rows) < FEWEST_COMPARED:
+        return
+    labeled, of_bags = (
+        np.asarray(part, dtype=np.float64) for part in (X[labeled_rows], bags.X[rows])
+    )
+    if not are_scaled_differently(labeled, of_bags) and have_other_columns(
+        labeled, y[labeled_rows], of_bags, bags.index[rows]
+    ):
+        warn(
+            "The features of the bags seem to be in another order than those of the labeled patches, or of "
+            "another network: the same features are large for all classes, and for all bags, but not the "
+            "same for both. Compare the order of the columns, and the encoders."
+        )
 
 
-def warn_if_scaled_differently(X: Any, bags: Bags) -> None:
+def are_scaled_differently(labeled: np.ndarray, of_bags: np.ndarray) -> bool:
     """Warn if the features of the bags are far from those of the labeled patches.
 
     Parameters
     ----------
-    X : array of shape (n_labeled, n_features)
-    bags : Bags
+    labeled : ndarray of shape (n_labeled, n_features)
+    of_bags : ndarray of shape (n_instances, n_features)
+
+    Returns
+    -------
+    differ : bool
 
     Warns
     -----
@@ -81,18 +104,10 @@ def warn_if_scaled_differently(X: Any, bags: Bags) -> None:
         a tenth of the features differ by more than 20. Stains and scanners differ less; raw and standardized
         features, or those of another of several networks, differ more.
     """
-    if X.shape[0] < FEWEST_COMPARED:
-        return
-    chosen = _spread_out(bags.n_bags, N_BAGS)
-    rows = np.concatenate([np.flatnonzero(bags.index == bag)[:N_INSTANCES] for bag in chosen])
-    labeled_rows = _spread_out(X.shape[0], N_BAGS * N_INSTANCES)
-    labeled, of_bags = (
-        np.asarray(part, dtype=np.float64) for part in (X[labeled_rows], bags.X[rows])
-    )
     spread = labeled.std(axis=0)
     varies = spread > 0
-    if len(rows) < FEWEST_COMPARED or not varies.any():
-        return
+    if not varies.any():
+        return False
     spread = spread[varies]
     away = np.abs(of_bags.mean(axis=0) - labeled.mean(axis=0))[varies] / spread
     times = of_bags.std(axis=0)[varies] / spread
@@ -100,7 +115,7 @@ def warn_if_scaled_differently(X: Any, bags: Bags) -> None:
     relative = spread / np.median(spread)
     is_very = np.maximum(away, times) * np.minimum(relative, 1.0) > VERY
     if is_very.mean() <= MANY and far <= FAR and 1 / TIMES <= ratio <= TIMES:
-        return
+        return False
     single = ""
     if is_very.any():
         single = (
@@ -112,6 +127,7 @@ def warn_if_scaled_differently(X: Any, bags: Bags) -> None:
         f"deviations away, and their standard deviation is {ratio:.2g} times as large (medians over the "
         f"features){single}. Preprocess both in the same way.{IN_A_PIPELINE}",
     )
+    return True
 
 
 def has_outliers(X: Any, bags: Bags | None) -> bool:

@@ -112,7 +112,8 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         -----
         UserWarning
             If the features of bags and labeled patches, or of one patch and all others, differ by more
-            than stains and scanners do, if y contains -1 and classes other than 1, if a class of the bags
+            than stains and scanners do, if the columns of the bags seem to be in another order or of another
+            network, if y contains -1 and classes other than 1, if a class of the bags
             alone has nearly the name of a labeled one, or if proportions have no class names and the classes
             are strings that do not appear in sorted order.
         """
@@ -122,7 +123,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             X, y = self._check_labeled(X_labeled, y, groups)
             bags = self._check_bags(X, X_bags, bag_proportions, groups)
             if not self.is_images_:
-                check_features(X, None if bags is None or _stays_in_files(bags.X) else bags)
+                check_features(X, y, None if bags is None or _stays_in_files(bags.X) else bags)
             self.classes_ = known_classes(y, self.classes, bags)
             if bags is not None:
                 bags = bags.with_classes(self.classes_)

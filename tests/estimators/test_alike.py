@@ -12,9 +12,9 @@ from proportion_ssl.baselines import MeanMapClassifier
 from proportion_ssl.datasets import make_bags
 from proportion_ssl.estimators import HarmfulLabelsWarning
 from proportion_ssl.estimators._alike import (
+    are_scaled_differently,
     check_features,
     has_outliers,
-    warn_if_scaled_differently,
 )
 
 DATA = make_bags(n_bags=12, bag_size=20, n_features=12, slide_shift=0.5, random_state=0)
@@ -28,17 +28,17 @@ def moved(times, plus):
 @pytest.mark.parametrize(("times", "plus"), [(1, 20), (20, 0), (0.05, 0), (20, 50)])
 def test_bags_in_other_units(times, plus):
     with pytest.warns(UserWarning, match=r"unlike those of the labeled patches.*transform_input"):
-        warn_if_scaled_differently(DATA.X_labeled, moved(times, plus))
+        check_features(DATA.X_labeled, DATA.y, moved(times, plus))
 
 
 @pytest.mark.parametrize(("times", "plus"), [(1, 0), (1, 2), (3, 0), (0.4, 1)])
 def test_bags_of_another_stain_are_no_cause_for_a_warning(times, plus):
-    warn_if_scaled_differently(DATA.X_labeled, moved(times, plus))
+    check_features(DATA.X_labeled, DATA.y, moved(times, plus))
 
 
 def test_few_patches_and_constant_features_say_nothing():
-    warn_if_scaled_differently(DATA.X_labeled[:9], moved(20, 50))
-    warn_if_scaled_differently(np.ones((20, 12), np.float32), moved(20, 50))
+    check_features(DATA.X_labeled[:9], DATA.y[:9], moved(20, 50))
+    are_scaled_differently(np.ones((20, 12)), moved(20, 50).X)
 
 
 def test_a_pipeline_that_forgets_the_bags():
@@ -242,7 +242,7 @@ def test_features_that_only_a_class_of_the_bags_shows_are_in_no_other_unit():
     for silent in (X, bags):
         silent[:, :3] = 0.02 * rng.normal(size=(len(silent), 3))
     bags[::3, :3] += 2
-    warn_if_scaled_differently(X, DATA.bags.with_instances(bags))
+    are_scaled_differently(X, bags)
 
 
 def test_a_code_for_missing_values_beside_a_feature_of_large_numbers():
@@ -264,7 +264,7 @@ def test_a_rare_indicator_beside_small_numbers_is_not_refused():
 
 def test_an_outlier_is_not_called_a_difference_of_bags():
     with pytest.warns(UserWarning) as found:
-        check_features(DATA.X_labeled, broken(2e3))
+        check_features(DATA.X_labeled, DATA.y, broken(2e3))
     assert len(found) == 1 and "times as far" in str(found[0].message)
 
 
@@ -273,7 +273,7 @@ def test_part_of_the_features_in_other_units(change):
     X = DATA.bags.X.copy()
     X[:, :2] = change(X[:, :2])  # 2 of 12
     with pytest.warns(UserWarning, match="2 of 12 features differ by more than 20"):
-        warn_if_scaled_differently(DATA.X_labeled, DATA.bags.with_instances(X))
+        check_features(DATA.X_labeled, DATA.y, DATA.bags.with_instances(X))
 
 
 def test_few_patches_have_no_usual_distance():
