@@ -330,7 +330,7 @@ def check_stated_error(value: Any, what: str) -> None:
     check_fraction(value, what, closed=closed, most=LARGEST_ERROR)
 
 
-def warn_if_reordered(seen: Any, taken: Any, what: str) -> None:
+def warn_if_reordered(seen: Any, taken: Any, what: str, otherwise: str = "") -> None:
     """Warn if rows or columns without names are matched by position in a possibly unintended order.
 
     Parameters
@@ -341,6 +341,8 @@ def warn_if_reordered(seen: Any, taken: Any, what: str) -> None:
         Names in the assumed order of the rows or columns.
     what : str
         Name of the matched rows or columns for the message, in the plural.
+    otherwise : str, default=""
+        End of the message: what to do if the assumed order is right.
 
     Warns
     -----
@@ -355,7 +357,7 @@ def warn_if_reordered(seen: Any, taken: Any, what: str) -> None:
     ]
     warn(
         f"{what} have no names and are assumed to be in the order {shown[0]}, but the data have {shown[1]}. "
-        "Give a DataFrame (or a Series), which is matched by name.",
+        f"Give a DataFrame (or a Series), which is matched by name.{otherwise}",
     )
 
 

@@ -1,5 +1,6 @@
 """Base classes for classifiers of labeled patches and bags: input checks and ``fit``."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,8 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
                     named = _in_order_of_appearance(
                         y if self.classes is None else listed(self.classes)
                     )
-                    warn_if_reordered(named, self.classes_, what)
+                    otherwise = " If the order is right, give classes= of the classifier in it."
+                    warn_if_reordered(named, self.classes_, what, otherwise)
             codes = np.searchsorted(self.classes_, y)
             self._fit(X, codes, bags, groups, random_state)
         return self
@@ -157,12 +159,17 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         """Instances as float32 features or uint8 images, and labels."""
         if hasattr(y, "n_bags"):
             raise TypeError("y is a Bags; give the labels first: fit(X_labeled, y, X_bags).")
-        n_missing = 0 if y is None else int(np.sum(pd.isna(np.asarray(y, dtype=object))))
-        if n_missing:
+        given = np.asarray([] if y is None else y, dtype=object)
+        if n_missing := int(np.sum(pd.isna(given))):
             raise ValueError(
-                f"{n_missing} of {np.size(y)} labels are None or NaN, as patch_labels gives for patches "
+                f"{n_missing} of {given.size} labels are None or NaN, as patch_labels gives for patches "
                 "without a majority class. Keep the labeled ones: keep = pandas.notna(y), then X[keep] and "
                 "y[keep] (and groups[keep]); put unlabeled patches into bags."
+            )
+        if n_missing := int(np.sum(given == "")):
+            raise ValueError(
+                f"{n_missing} of {given.size} labels are empty texts. Keep the labeled patches: "
+                'keep = y != "", then X[keep] and y[keep] (and groups[keep]); put the others into bags.'
             )
         if _is_images(X):
             check_images(X)
@@ -170,7 +177,11 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             y = column_or_1d(y, warn=True)
             check_consistent_length(X, y)
         else:
-            X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+            try:
+                X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+            except ValueError:
+                _name_what_is_not_finite(X, lambda row: f"Labeled patch {row}")
+                raise
         check_classification_targets(y)
         if groups is not None:
             check_ids(groups, len(y), "groups", "labeled patches")
@@ -190,6 +201,16 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
                 "Cross-validation slices lists and tuples of this length, which drops bags; pass "
                 "Bags(X_bags, proportions=...), which it passes on whole."
             )
+        if (
+            isinstance(bag_proportions, list | tuple | np.ndarray | pd.Series)
+            and len(bag_proportions) == X.shape[0]
+            and all(map(np.isscalar, bag_proportions))
+        ):
+            raise ValueError(
+                f"bag_proportions has one value for each of {X.shape[0]} labeled patches. If these are their "
+                "slides, pass them by name, groups=groups; proportions have a row per bag and a column per "
+                "class."
+            )
         bags = check_bags(X_bags, bag_proportions)
         if tuple(bags.X.shape[1:]) != tuple(X.shape[1:]):
             raise ValueError(
@@ -207,7 +228,7 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         try:
             bags = bags.with_instances(self._check_instances(bags.X, "Instances in bags"))
         except ValueError:
-            _name_bag_that_is_not_finite(bags)
+            _name_what_is_not_finite(bags.X, lambda row: name_of_instance(bags, row))
             raise
         return bags
 
@@ -337,9 +358,9 @@ class ProbabilisticBagClassifier(BagClassifier):
         return self.classes_[probabilities.argmax(axis=1)]
 
 
-def _name_bag_that_is_not_finite(bags: Bags) -> None:
+def _name_what_is_not_finite(X: Any, name: Callable[[int], str]) -> None:
     """Raise an error that names the first instance with NaN or infinity, if there is one."""
-    features = np.asarray(bags.X)
+    features = np.asarray(X)
     if features.dtype.kind != "f":
         return
     with np.errstate(over="ignore"):
@@ -348,8 +369,8 @@ def _name_bag_that_is_not_finite(bags: Bags) -> None:
     if not len(wrong):
         return
     raise ValueError(
-        f"{name_of_instance(bags, wrong[0])} contains NaN or infinity ({len(wrong)} of "
-        f"{bags.n_instances} instances do); leave such instances out, or find out how they arose."
+        f"{name(int(wrong[0]))} contains NaN or infinity ({len(wrong)} of {len(features)} instances do); "
+        "leave such instances out, or find out how they arose."
     )
 
 

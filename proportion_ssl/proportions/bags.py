@@ -640,6 +640,7 @@ def check_bags(X_bags: Any, bag_proportions: Any, classes: np.ndarray | None = N
             bags._take(bag_proportions)
     else:
         if not isinstance(X_bags, dict):
+            _refuse_flat(X_bags, bag_proportions)
             X_bags = _check_sequence(X_bags)
             _refuse_names(bag_proportions, len(X_bags))
         bags = Bags(X_bags, None, bag_proportions)
@@ -825,6 +826,16 @@ def _check_sequence(X_bags: Any):
         f"X_bags is {_a(type(X_bags).__name__)}; give Bags(X, bag_ids, proportions), or a dict, list or "
         "tuple with one array of instances per bag."
     )
+
+
+def _refuse_flat(X_bags: Any, bag_proportions: Any) -> None:
+    """Raise if ``Bags.flat`` comes without its grouping; one array may be one bag with its proportions."""
+    is_flat = isinstance(X_bags, tuple) and len(X_bags) == 1
+    if is_flat and (bag_proportions is None or len(bag_proportions) != 1):
+        raise ValueError(
+            "X_bags is a tuple of one array, as Bags.flat gives, and bag_proportions does not say which "
+            "instance is of which bag; pass the Bags as bag_proportions=bags, or as X_bags itself."
+        )
 
 
 def _refuse_names(bag_proportions: Any, n_bags: int) -> None:

@@ -81,6 +81,30 @@ def test_slides_that_are_missing_or_of_another_shape(groups, message):
         MeanMapClassifier().fit(DATA.X_labeled, DATA.y, groups=groups)
 
 
+def test_a_labeled_patch_that_is_not_finite_is_named():
+    for value in (np.nan, np.inf, -np.inf):
+        X = DATA.X_labeled.copy()
+        X[[3, 5], 2] = value
+        with pytest.raises(ValueError, match=r"Labeled patch 3 contains NaN or infinity \(2 of 80"):
+            MeanMapClassifier().fit(X, DATA.y, DATA.bags)
+
+
+def test_slides_of_labeled_patches_given_by_position():
+    for groups in (np.repeat(["a", "b"], 40), np.arange(80), [*"ab"] * 40):
+        with pytest.raises(
+            ValueError, match=r"one value for each of 80 labeled patches.*groups=groups"
+        ):
+            RobustProportionClassifier().fit(DATA.X_labeled, DATA.y, DATA.bags, groups)
+
+
+@pytest.mark.parametrize("proportions", [None, DATA.bags.proportions])
+def test_flat_instances_without_their_bags(proportions):
+    with pytest.raises(ValueError, match=r"pass the Bags as bag_proportions=bags"):
+        RobustProportionClassifier().fit(DATA.X_labeled, DATA.y, DATA.bags.flat, proportions)
+    one = (DATA.bags.X[DATA.bags.index == 0],)  # one bag with its proportions
+    MeanMapClassifier().fit(DATA.X_labeled, DATA.y, one, DATA.bags.proportions[:1])
+
+
 def test_bags_in_place_of_labels():
     with pytest.raises(TypeError, match=r"y is a Bags; .* fit\(X_labeled, y, X_bags\)"):
         MeanMapClassifier().fit(DATA.X_labeled, DATA.bags, DATA.y)
