@@ -22,6 +22,10 @@ FAR, TIMES = 5.0, 5.0
 #: labeled patches the share stays below .03. A class of the bags alone makes silent features active, no more.
 VERY, MANY = 20.0, 0.1
 
+#: Share of negative values, median over at least so many features, beside a part that has none: raw features
+#: behind a rectifier are never negative, standardized ones are in half of the instances.
+NEGATIVE, FEWEST_FEATURES = 0.25, 16
+
 #: Distances from the center from which an instance is named in a warning and refused, relative to the
 #: distance that 95% of the instances do not exceed. Features of networks stay below 3; more than half of the
 #: instances may be equal (blank tiles).
@@ -60,9 +64,10 @@ def check_features(X: Any, y: np.ndarray, bags: Bags | None) -> None:
     Warns
     -----
     UserWarning
-        As :func:`has_outliers` and :func:`are_scaled_differently`, or if the columns of the bags seem to be
-        others (:func:`~proportion_ssl.estimators._columns.have_other_columns`). Only the first is given: a
-        few outliers make means and standard deviations differ.
+        As :func:`has_outliers` and :func:`are_scaled_differently`, if only one part has negative values, or
+        if the columns of the bags seem to be others
+        (:func:`~proportion_ssl.estimators._columns.have_other_columns`). Only the first is given: a few
+        outliers make means and standard deviations differ.
     """
     if has_outliers(X, bags) or bags is None or X.shape[0] < FEWEST_COMPARED:
         return
@@ -74,9 +79,14 @@ def check_features(X: Any, y: np.ndarray, bags: Bags | None) -> None:
     labeled, of_bags = (
         np.asarray(part, dtype=np.float64) for part in (X[labeled_rows], bags.X[rows])
     )
-    if not are_scaled_differently(labeled, of_bags) and have_other_columns(
-        labeled, y[labeled_rows], of_bags, bags.index[rows]
-    ):
+    if are_scaled_differently(labeled, of_bags):
+        return
+    if have_other_signs(labeled, of_bags):
+        warn(
+            "Only one of bags and labeled patches has negative features, as if only one was standardized. "
+            f"Preprocess both in the same way.{IN_A_PIPELINE}"
+        )
+    elif have_other_columns(labeled, y[labeled_rows], of_bags, bags.index[rows]):
         warn(
             "The features of the bags seem to be in another order than those of the labeled patches, or of "
             "another network: the same features are large for all classes, and for all bags, but not the "
@@ -128,6 +138,25 @@ def are_scaled_differently(labeled: np.ndarray, of_bags: np.ndarray) -> bool:
         f"features){single}. Preprocess both in the same way.{IN_A_PIPELINE}",
     )
     return True
+
+
+def have_other_signs(labeled: np.ndarray, of_bags: np.ndarray) -> bool:
+    """Whether one part has no negative features, and the other so many that it is no chance.
+
+    Parameters
+    ----------
+    labeled : ndarray of shape (n_labeled, n_features)
+    of_bags : ndarray of shape (n_instances, n_features)
+
+    Returns
+    -------
+    differ : bool
+    """
+    if labeled.shape[1] < FEWEST_FEATURES:
+        return False
+    shares = [(part < 0).mean(axis=0) for part in (labeled, of_bags)]
+    none = [not share.any() for share in shares]
+    return any(none) and max(float(np.median(share)) for share in shares) > NEGATIVE
 
 
 def has_outliers(X: Any, bags: Bags | None) -> bool:

@@ -113,10 +113,10 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
         -----
         UserWarning
             If the features of bags and labeled patches, or of one patch and all others, differ by more
-            than stains and scanners do, if the columns of the bags seem to be in another order or of another
-            network, if y contains -1 and classes other than 1, if a class of the bags
-            alone has nearly the name of a labeled one, or if proportions have no class names and the classes
-            are strings that do not appear in sorted order.
+            than stains and scanners do, if only one of them has negative features, if the columns of the
+            bags seem to be in another order or of another network, if y contains -1 and classes other than
+            1, if a class of the bags alone has nearly the name of a labeled one, or if proportions have no
+            class names and the classes are strings that do not appear in sorted order.
         """
         with all_or_nothing(self):
             self._forget()

@@ -300,6 +300,38 @@ def test_part_of_the_features_in_other_units(change):
         check_features(DATA.X_labeled, DATA.y, DATA.bags.with_instances(X))
 
 
+def rectified(n_features=16):
+    data = make_bags(n_bags=6, bag_size=20, n_features=n_features, random_state=0)
+    labeled, of_bags = np.maximum(data.X_labeled, 0), np.maximum(data.bags.X, 0)
+    return data, labeled, of_bags
+
+
+def test_a_pipeline_that_standardizes_labeled_patches_only():
+    """Means and standard deviations differ no more than with another scanner."""
+    data, labeled, of_bags = rectified()
+    bags = data.bags.with_instances(of_bags)
+    pipeline = make_pipeline(StandardScaler(), RobustProportionClassifier(random_state=0))
+    with pytest.warns(UserWarning, match=r"Only one of bags .* negative features.*transform_input"):
+        pipeline.fit(labeled, data.y, robustproportionclassifier__X_bags=bags)
+    scaler = StandardScaler().fit(labeled)
+    standardized = data.bags.with_instances(scaler.transform(of_bags))
+    with pytest.warns(UserWarning, match=r"Only one of bags and labeled patches has negative"):
+        check_features(labeled, data.y, standardized)
+
+
+def test_parts_with_the_same_signs():  # warnings are errors
+    data, labeled, of_bags = rectified()
+    check_features(labeled, data.y, data.bags.with_instances(of_bags))
+    scaler = StandardScaler().fit(labeled)
+    both = scaler.transform(labeled), scaler.transform(of_bags)
+    check_features(both[0], data.y, data.bags.with_instances(both[1]))
+    some = of_bags.copy()
+    some[:, 0] -= 1  # a feature that is negative where it is not active
+    check_features(labeled, data.y, data.bags.with_instances(some))
+    few, labeled, _ = rectified(n_features=15)
+    check_features(labeled, few.y, few.bags)
+
+
 def test_few_patches_have_no_usual_distance():
     has_outliers(np.array([[0, 0], [1e-5, 0], [1, 1]]), None)
     has_outliers(np.eye(100)[:, :4], None)
