@@ -1023,7 +1023,8 @@ def _check_among(among, written, class_names, names):
     missing = [c for c in wanted if c not in columns]
     if missing:
         raise ValueError(
-            f"among names {missing[0]!r}, which has no column in bag_proportions (columns: {_list(columns)})."
+            f"among names {missing[0]!r}, which has no column in bag_proportions (columns: "
+            f"{_list(columns)}).{suggestion(str(missing[0]), list(map(str, columns)))}"
         )
     others = ~np.isin(class_names, among)
     is_missing = np.isnan(written)

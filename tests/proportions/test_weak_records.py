@@ -121,6 +121,10 @@ class TestPartialBags:
                 {"proportions": pd.DataFrame({"a": [1.0]}), "among": ["a", "b"]},
                 "among names 'b', which has no column",
             ),
+            (
+                {"proportions": pd.DataFrame({"Solid": [1.0]}), "among": ["solid", "acinar"]},
+                r"among names 'solid', which has no column .* Did you mean 'Solid'\?",
+            ),
         ],
     )
     def test_wrong_input(self, options, message):
