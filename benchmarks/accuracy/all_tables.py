@@ -70,8 +70,7 @@ PARTS = {
     "docs": (
         *(Part("quick", "lc25000_evaluation", regime, 1, 5, QUICK) for regime in REGIMES),
         *(Part("all", "lc25000_evaluation", regime, 1, 5, EVERYTHING) for regime in REGIMES),
-        *(Part("all", "chula_rbc", r, 1, 3, EVERYTHING) for r in ("exact", "rough")),
-        *(Part("all", "her2st_expression", r, 1, 3, EVERYTHING) for r in REGIMES[:-1]),
+        *(Part("all", name, r, 1, 3, EVERYTHING) for name in REAL for r in REGIMES[:-1]),
         *(Part("quick", name, r, 1, 3, QUICK) for name in REAL for r in REGIMES[:-1]),
         *(Part("quick", "synthetic_large_bags", r, 1, 3, QUICK) for r in ("exact", "rough")),
     ),
