@@ -11,8 +11,8 @@ COMMON, QUANTILE = 0.4, 0.1
 
 #: Correlation below which the means of labeled patches and bags are different. If their columns are the same
 #: it is .75 or more, otherwise at most .17 (LC25000 and Chula, 20 to 300 labeled patches of two classes or
-#: all).
-DIFFERENT = 0.25
+#: all). Glass and tissue have .2 to .5 (MobileNetV2).
+DIFFERENT = 0.2
 
 
 def have_other_columns(
