@@ -1,8 +1,7 @@
 """All tables of the documentation, from all sets and regimes, in one command.
 
-    python benchmarks/accuracy/all_tables.py --data DATA                 # what the documentation shows
-    python benchmarks/accuracy/all_tables.py --data DATA --parts night   # all systems on all sets
-    python benchmarks/accuracy/all_tables.py --data DATA --resume        # go on from `stored_runs`
+    python benchmarks/accuracy/all_tables.py --data DATA
+    python benchmarks/accuracy/all_tables.py --data DATA --resume   # go on from `stored_runs`
 
 Runs are kept in `--output` and go on where they stopped; `paper_tables.py` says how systems are tuned and
 tested. Into `docs/benchmarks` go `results.csv` (every number), `made_with.json`, a table for readers
@@ -65,22 +64,16 @@ QUICK = (
     *("Mean map", "Alternating mean map", "Inverse calibration", "Robust", "Ceiling"),
 )
 REAL = ("chula_rbc", "her2st_expression")
-#: Parts by how they are asked for.
-PARTS = {
-    "docs": (
-        *(Part("quick", "lc25000_evaluation", regime, 1, 5, QUICK) for regime in REGIMES),
-        *(Part("all", "lc25000_evaluation", regime, 1, 5, EVERYTHING) for regime in REGIMES),
-        *(Part("all", name, r, 1, 3, EVERYTHING) for name in REAL for r in REGIMES[:-1]),
-        *(Part("quick", name, r, 1, 3, QUICK) for name in REAL for r in REGIMES[:-1]),
-        *(Part("quick", "synthetic_large_bags", r, 1, 3, QUICK) for r in ("exact", "rough")),
-    ),
-    "night": (
-        *(Part("all", "lc25000_evaluation", regime, 1, 5, EVERYTHING) for regime in REGIMES),
-        *(Part("all", name, r, 1, 3, EVERYTHING) for name in REAL for r in REGIMES[:-1]),
-        *(Part("all", "lc25000_development", r, 1, 5, EVERYTHING) for r in ("exact", "rough")),
-        *(Part("all", "synthetic_large_bags", r, 1, 3, EVERYTHING) for r in ("exact", "rough")),
-    ),
-}
+LARGE = "synthetic_large_bags"
+PARTS = (
+    *(Part("quick", "lc25000_evaluation", regime, 1, 5, QUICK) for regime in REGIMES),
+    *(Part("all", "lc25000_evaluation", regime, 1, 5, EVERYTHING) for regime in REGIMES),
+    *(Part("all", "lc25000_development", r, 1, 5, EVERYTHING) for r in ("exact", "rough")),
+    *(Part("all", name, r, 1, 3, EVERYTHING) for name in REAL for r in REGIMES[:-1]),
+    *(Part("all", LARGE, r, 1, 3, EVERYTHING) for r in ("exact", "rough")),
+    *(Part("quick", name, r, 1, 3, QUICK) for name in REAL for r in REGIMES[:-1]),
+    *(Part("quick", LARGE, r, 1, 3, QUICK) for r in ("exact", "rough")),
+)
 #: Baselines whose tests are those of another file.
 TESTED_WITH = {
     "assignment_classifier": "assignment",
@@ -232,7 +225,6 @@ def write(results: pd.DataFrame, folder: Path) -> None:
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--parts", choices=PARTS, default="docs")
     parser.add_argument("--only-write", action="store_true", help="write what is complete")
     parser.add_argument(
         "--resume", type=Path, nargs="?", const=STORED, help="go on from stored runs"
@@ -246,7 +238,7 @@ def main(arguments=None):
     if options.resume:
         unpack(options.resume, options.output)
     start, found = time.perf_counter(), []
-    for part in PARTS[options.parts]:
+    for part in PARTS:
         tasks = part.tasks(Source(part.set, options.data, None, options.cache))
         if options.only_write and not is_complete(tasks, options.output):
             print(f"not complete, left out: {part.name}, {part.set}, {part.regime}")
@@ -267,7 +259,7 @@ def main(arguments=None):
     results.to_csv(options.docs / "results.csv", index=False)
     write(results, options.docs)
     source = Source("lc25000_evaluation", options.data, None, options.cache)
-    has_source = any(part.set == source.name for part in PARTS[options.parts])
+    has_source = any(part.set == source.name for part in PARTS)
     sources = compare_sources(source, options) if has_source else None
     if sources is not None:
         sources = sources.round(DIGITS)

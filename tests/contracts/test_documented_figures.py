@@ -117,9 +117,11 @@ def test_every_table_and_picture_is_shown():
 
 
 def test_systems_of_the_stored_results_are_those_of_the_benchmark(results, tables):
-    systems = {(p.name, p.set, p.regime): set(p.systems) for p in tables.PARTS["docs"]}
-    for key, table in results.groupby(["part", "set", "regime"]):
-        assert set(table["system"]) == systems[key]
+    systems = {(p.name, p.set, p.regime): set(p.systems) for p in tables.PARTS}
+    tested = {
+        key: set(of_key["system"]) for key, of_key in results.groupby(["part", "set", "regime"])
+    }
+    assert tested == systems
 
 
 def test_readme_quotes_the_stored_results(results, tables):
@@ -187,6 +189,38 @@ def test_readme_quotes_the_stored_results_in_words(results, tables):
     row = lc.loc[("exact", "Robust")]
     ends = [f"{row[name]:.3f}".replace("0.", ".") for name in ("to Proposed", "from", "up to")]
     assert f"(+{ends[0]} [{ends[1]}, {ends[2]}])" in text
+
+
+def test_figures_of_the_development_half_and_of_large_bags(results):
+    of_all = results[results["part"] == "all"].set_index(["set", "regime", "system"]).sort_index()
+    shown = of_all["mIoU"].map(lambda value: f"{value:.3f}".lstrip("0"))["lc25000_development"]
+    pairs = {
+        regime: (shown[regime, "Robust"], shown[regime, "Proposed"])
+        for regime in ("exact", "rough")
+    }
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "reached {} with exact records, the published method {},".format(*pairs["exact"]) in text
+    assert "but with rough ones {} and {}.".format(*pairs["rough"]) in text
+    guide = (ROOT / "docs" / "guide" / "choosing.rst").read_text(encoding="utf-8")
+    assert "({} and {}, not significant)".format(*pairs["rough"]) in guide
+    places = {}
+    for name in ("lc25000_development", "synthetic_large_bags"):
+        for regime in ("exact", "rough"):
+            ranks = of_all.loc[name, regime]["mIoU"].drop("Ceiling").rank(ascending=False)
+            places[name, regime] = ranks[["Robust", "Proposed"]].astype(int).tolist()
+    assert list(places.values()) == [[1, 18], [10, 5], [1, 6], [1, 5]]
+    for name in ("lc25000_development", "synthetic_large_bags"):
+        better = of_all.loc[name].query("p < .05 and `to Proposed` > 0").drop("Ceiling", level=1)
+        expected = [] if name == "lc25000_development" else [("rough", "Robust")]
+        assert better.index.tolist() == expected
+    pages = (BENCHMARKS / "all_systems.rst").read_text(encoding="utf-8")
+    robust = of_all.loc[(slice(None), slice(None), "Robust"), "mIoU"].droplevel("system")
+    for half, words in (
+        ("development", "cost it {} here"),
+        ("evaluation", "and {} on the evaluation"),
+    ):
+        loss = robust[f"lc25000_{half}", "exact"] - robust[f"lc25000_{half}", "rough"]
+        assert words.format(f"{loss:.3f}".lstrip("0")) in pages
 
 
 def test_places_among_all_systems_on_chula(results):
