@@ -140,14 +140,16 @@ def write_sources(table: pd.DataFrame, folder: Path) -> None:
 
 
 def systems_of(results: pd.DataFrame) -> pd.DataFrame:
-    """Class, file, tests and number of runs of each system."""
+    """Class, file with its length (to 50 lines), tests and number of runs of each system."""
     # the runs of a set with some records serve every part
     each = results.groupby(["system", "set", "regime"])["runs"].max()
     runs, rows = each.groupby("system").sum(), []
     for name, system in SYSTEMS.items():
         cls = type(system.make({}))
-        file = Path(inspect.getfile(cls)).relative_to(Path(proportion_ssl.__file__).parents[1])
+        path = Path(inspect.getfile(cls))
+        file = path.relative_to(Path(proportion_ssl.__file__).parents[1])
         row = {"system": name, "class": f":class:`~{public_name(cls)}`", "file": file.as_posix()}
+        row["lines (about)"] = 50 * round(len(path.read_text(encoding="utf-8").splitlines()) / 50)
         row["tests"] = tests_of(file).as_posix()
         rows.append({**row, "runs": int(runs.get(name, 0))})
     return pd.DataFrame(rows)
