@@ -73,7 +73,8 @@ def check_features(X: Any, y: np.ndarray, bags: Bags | None) -> None:
         return
     labeled_rows = _spread_out(X.shape[0], N_BAGS * N_INSTANCES)
     chosen = _spread_out(bags.n_bags, N_BAGS)
-    rows = np.concatenate([np.flatnonzero(bags.index == bag)[:N_INSTANCES] for bag in chosen])
+    of_each = (np.flatnonzero(bags.index == bag) for bag in chosen)
+    rows = np.concatenate([each[_spread_out(len(each), N_INSTANCES)] for each in of_each])
     if len(rows) < FEWEST_COMPARED:
         return
     labeled, of_bags = (
@@ -154,9 +155,19 @@ def have_other_signs(labeled: np.ndarray, of_bags: np.ndarray) -> bool:
     """
     if labeled.shape[1] < FEWEST_FEATURES:
         return False
-    shares = [(part < 0).mean(axis=0) for part in (labeled, of_bags)]
-    none = [not share.any() for share in shares]
+    parts = labeled, of_bags
+    shares = [(part < 0).mean(axis=0) for part in parts]
+    # scaled to its own minimum and maximum, a part is not negative, but the other may be
+    none = [
+        not share.any() and not _fills_unit_interval(part)
+        for part, share in zip(parts, shares, strict=True)
+    ]
     return any(none) and max(float(np.median(share)) for share in shares) > NEGATIVE
+
+
+def _fills_unit_interval(X):
+    ends = X.min(axis=0), X.max(axis=0)
+    return bool(np.median(np.maximum(np.abs(ends[0]), np.abs(ends[1] - 1))) < 1e-6)
 
 
 def has_outliers(X: Any, bags: Bags | None) -> bool:

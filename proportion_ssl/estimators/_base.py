@@ -26,6 +26,9 @@ from proportion_ssl.pseudo_labels.recorded import (
     probabilities_given_records,
 )
 
+#: Labels that missing values become as texts.
+NO_LABELS = ("", "nan", "NaN", "<NA>")
+
 _RECORDS = {"bag_ids": True, "bag_proportions": True}
 
 
@@ -166,10 +169,12 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
                 "without a majority class. Keep the labeled ones: keep = pandas.notna(y), then X[keep] and "
                 "y[keep] (and groups[keep]); put unlabeled patches into bags."
             )
-        if n_missing := int(np.sum(given == "")):
+        is_empty = [isinstance(one, str) and one.strip() in NO_LABELS for one in given.ravel()]
+        if n_missing := sum(is_empty):
+            empty = str(given.ravel()[is_empty.index(True)])
             raise ValueError(
-                f"{n_missing} of {given.size} labels are empty texts. Keep the labeled patches: "
-                'keep = y != "", then X[keep] and y[keep] (and groups[keep]); put the others into bags.'
+                f"{n_missing} of {given.size} labels are texts without a class, such as {empty!r}. Keep the "
+                "labeled patches, X[keep] and y[keep] (and groups[keep]); put the others into bags."
             )
         if _is_images(X):
             check_images(X)
@@ -195,21 +200,18 @@ class BagClassifier(ClassifierMixin, BaseEstimator):
             if bag_proportions is not None:
                 raise ValueError("bag_proportions is given without X_bags; give both or neither.")
             return None
+        for name, value in (("X_bags", X_bags), ("bag_proportions", bag_proportions)):
+            if _has_one_value_each(value, X.shape[0]):
+                raise ValueError(
+                    f"{name} has one value for each of {X.shape[0]} labeled patches. If these are their "
+                    "slides, pass them by name, groups=groups; bags are arrays of instances, and proportions "
+                    "have a row per bag and a column per class."
+                )
         if isinstance(X_bags, list) and len(X_bags) == X.shape[0]:
             raise ValueError(
                 f"X_bags is a list of {len(X_bags)} arrays, as many as there are labeled patches. "
                 "Cross-validation slices lists and tuples of this length, which drops bags; pass "
                 "Bags(X_bags, proportions=...), which it passes on whole."
-            )
-        if (
-            isinstance(bag_proportions, list | tuple | np.ndarray | pd.Series)
-            and len(bag_proportions) == X.shape[0]
-            and all(map(np.isscalar, bag_proportions))
-        ):
-            raise ValueError(
-                f"bag_proportions has one value for each of {X.shape[0]} labeled patches. If these are their "
-                "slides, pass them by name, groups=groups; proportions have a row per bag and a column per "
-                "class."
             )
         bags = check_bags(X_bags, bag_proportions)
         if tuple(bags.X.shape[1:]) != tuple(X.shape[1:]):
@@ -358,10 +360,17 @@ class ProbabilisticBagClassifier(BagClassifier):
         return self.classes_[probabilities.argmax(axis=1)]
 
 
+def _has_one_value_each(value: Any, n: int) -> bool:
+    """Whether this is a list, array or column of so many single values."""
+    if isinstance(value, list | tuple):
+        return len(value) == n and all(one is None or np.isscalar(one) for one in value)
+    return getattr(value, "shape", None) in ((n,), (n, 1))
+
+
 def _name_what_is_not_finite(X: Any, name: Callable[[int], str]) -> None:
     """Raise an error that names the first instance with NaN or infinity, if there is one."""
     features = np.asarray(X)
-    if features.dtype.kind != "f":
+    if features.dtype.kind != "f" or features.ndim < 2 or not features.size:
         return
     with np.errstate(over="ignore"):
         features = features.astype(np.float32, copy=False)  # in which a large number is infinite

@@ -9,9 +9,10 @@ FEWEST_FEATURES = 64
 #: features are large in all tissue.
 COMMON, QUANTILE = 0.4, 0.1
 
-#: Correlation below which the means of labeled patches and bags are different. If their columns are the same
-#: it is .75 or more, otherwise at most .17 (LC25000 and Chula, 20 to 300 labeled patches of two classes or
-#: all). Glass and tissue have .2 to .5 (MobileNetV2).
+#: Correlation, without its sign, below which the means of labeled patches and bags are different. If their
+#: columns are the same it is .75 or more, otherwise at most .17 (LC25000 and Chula, 20 to 300 labeled patches
+#: of two classes or all). Glass and tissue have .2 to .5 (MobileNetV2). It is negative if both are centered
+#: at their common mean.
 DIFFERENT = 0.2
 
 
@@ -45,7 +46,7 @@ def have_other_columns(
     if min(map(_in_common, means)) < COMMON:
         return False
     profiles = [of_part.mean(axis=0) for of_part in means]
-    return float(np.corrcoef(profiles)[0, 1]) < DIFFERENT
+    return abs(float(np.corrcoef(profiles)[0, 1])) < DIFFERENT
 
 
 def _means(X, groups):

@@ -830,10 +830,11 @@ def _check_sequence(X_bags: Any):
 
 def _refuse_flat(X_bags: Any, bag_proportions: Any) -> None:
     """Raise if ``Bags.flat`` comes without its grouping; one array may be one bag with its proportions."""
-    is_flat = isinstance(X_bags, tuple) and len(X_bags) == 1
-    if is_flat and (bag_proportions is None or len(bag_proportions) != 1):
+    is_table = isinstance(bag_proportions, pd.DataFrame | np.ndarray) and bag_proportions.ndim == 2
+    is_flat = isinstance(X_bags, tuple | list) and len(X_bags) == 1
+    if is_flat and (bag_proportions is None or (is_table and len(bag_proportions) != 1)):
         raise ValueError(
-            "X_bags is a tuple of one array, as Bags.flat gives, and bag_proportions does not say which "
+            "X_bags holds a single array, as Bags.flat gives, and bag_proportions does not say which "
             "instance is of which bag; pass the Bags as bag_proportions=bags, or as X_bags itself."
         )
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from proportion_ssl import Bags, RobustProportionClassifier
 from proportion_ssl.baselines import MeanMapClassifier
@@ -15,6 +15,7 @@ from proportion_ssl.estimators._alike import (
     are_scaled_differently,
     check_features,
     has_outliers,
+    have_other_signs,
 )
 
 DATA = make_bags(n_bags=12, bag_size=20, n_features=12, slide_shift=0.5, random_state=0)
@@ -90,19 +91,39 @@ def test_a_labeled_patch_that_is_not_finite_is_named():
 
 
 def test_slides_of_labeled_patches_given_by_position():
-    for groups in (np.repeat(["a", "b"], 40), np.arange(80), [*"ab"] * 40):
-        with pytest.raises(
-            ValueError, match=r"one value for each of 80 labeled patches.*groups=groups"
-        ):
-            RobustProportionClassifier().fit(DATA.X_labeled, DATA.y, DATA.bags, groups)
+    slides = np.repeat(["a", "b"], 40)
+    kinds = [slides, np.arange(80), slides.tolist(), slides[:, None], pd.Categorical(slides)]
+    message = r"has one value for each of 80 labeled patches.*groups=groups"
+    for groups in [*kinds, pd.DataFrame({"slide": slides})]:
+        for given in ([DATA.bags, groups], [groups]):
+            with pytest.raises(ValueError, match=message):
+                RobustProportionClassifier().fit(DATA.X_labeled, DATA.y, *given)
 
 
 @pytest.mark.parametrize("proportions", [None, DATA.bags.proportions])
-def test_flat_instances_without_their_bags(proportions):
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_flat_instances_without_their_bags(proportions, kind):
     with pytest.raises(ValueError, match=r"pass the Bags as bag_proportions=bags"):
-        RobustProportionClassifier().fit(DATA.X_labeled, DATA.y, DATA.bags.flat, proportions)
-    one = (DATA.bags.X[DATA.bags.index == 0],)  # one bag with its proportions
+        RobustProportionClassifier().fit(DATA.X_labeled, DATA.y, kind(DATA.bags.flat), proportions)
+    one = kind([DATA.bags.X[DATA.bags.index == 0]])  # one bag with its proportions
     MeanMapClassifier().fit(DATA.X_labeled, DATA.y, one, DATA.bags.proportions[:1])
+    readers = np.stack([DATA.bags.proportions[:1]] * 2)
+    MeanMapClassifier().fit(DATA.X_labeled, DATA.y, one, readers)
+
+
+def test_nothing_and_a_number_get_the_messages_of_scikit_learn():
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        MeanMapClassifier().fit(DATA.X_labeled[:0], DATA.y[:0], DATA.bags)
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        MeanMapClassifier().fit(np.float32(np.nan), DATA.y, DATA.bags)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "nan", "<NA>"])
+def test_texts_that_are_no_labels(text):
+    y = np.where(DATA.y == 0, text, np.char.add("class ", DATA.y.astype(str)))
+    message = rf"{np.sum(DATA.y == 0)} of 80 labels are texts without a class, such as '{text}'"
+    with pytest.raises(ValueError, match=message):
+        MeanMapClassifier().fit(DATA.X_labeled, y, DATA.bags)
 
 
 def test_bags_in_place_of_labels():
@@ -317,6 +338,21 @@ def test_a_pipeline_that_standardizes_labeled_patches_only():
     standardized = data.bags.with_instances(scaler.transform(of_bags))
     with pytest.warns(UserWarning, match=r"Only one of bags and labeled patches has negative"):
         check_features(labeled, data.y, standardized)
+
+
+def test_blank_tiles_at_the_beginning_of_each_bag():
+    """Instances in the order of a grid are blank at first."""
+    X = np.concatenate([np.zeros((1200, 12)), DATA.bags.X])
+    index = np.concatenate([np.repeat(np.arange(12), 100), np.repeat(np.arange(12), 20)])
+    check_features(DATA.X_labeled, DATA.y, Bags(X.astype(np.float32), index))
+
+
+def test_labeled_patches_scaled_to_their_minimum_and_maximum():
+    data, _, _ = rectified()
+    scaler = MinMaxScaler().fit(data.X_labeled)
+    labeled, of_bags = scaler.transform(data.X_labeled), scaler.transform(data.bags.X - 4)
+    assert np.median((of_bags < 0).mean(axis=0)) > 0.25
+    assert not have_other_signs(labeled, of_bags)
 
 
 def test_parts_with_the_same_signs():  # warnings are errors

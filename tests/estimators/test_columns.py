@@ -40,6 +40,16 @@ def test_without_a_common_profile_columns_are_not_judged():
     assert not differ(lambda X: X, OTHER_ORDER, rows)
 
 
+def test_parts_that_are_centered_at_their_common_mean():
+    """Means of bags that are mostly blank, and of labeled patches, are then opposite."""
+    blank = np.random.default_rng(5).random(size=len(DATA.bags.X)) < 0.9
+    of_bags = DATA.bags.X + LEVELS
+    of_bags[blank] = DATA.bags.X[blank] / 10 + LEVELS[::-1]
+    labeled = DATA.X_labeled + LEVELS
+    center = np.concatenate([labeled, of_bags]).mean(axis=0)
+    assert not have_other_columns(labeled - center, DATA.y, of_bags - center, DATA.bags.index)
+
+
 def test_classes_that_the_other_part_lacks_are_no_other_columns():
     rng, n = np.random.default_rng(0), 100
     centers = 3 * rng.normal(size=(4, N_FEATURES))

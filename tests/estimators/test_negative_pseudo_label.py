@@ -405,7 +405,7 @@ def changed(**changes):
         ({"y": np.where(DATA.y == 0, np.nan, DATA.y)}, "labels are None or NaN"),
         (
             {"y": np.where(DATA.y == 0, "", np.char.add("class ", DATA.y.astype(str)))},
-            rf"{np.sum(DATA.y == 0)} of {len(DATA.y)} labels are empty texts",
+            rf"{np.sum(DATA.y == 0)} of {len(DATA.y)} labels are texts without a class",
         ),
         ({"y": np.minimum(DATA.y, 2)}, "4 columns but there are 3 classes"),
         ({"groups": [1, 2]}, r"groups has shape \(2,\)"),
