@@ -25,6 +25,15 @@ def test_columns_in_another_order(rows):
     assert not differ(lambda X: X + LEVELS, rows=rows)
 
 
+def test_a_few_huge_features_do_not_hide_the_order_of_the_others():
+    """As in vision transformers."""
+    huge = np.zeros(N_FEATURES)
+    huge[:2] = 500, -300
+    columns = np.r_[0, 1, 2 + np.random.default_rng(6).permutation(N_FEATURES - 2)]
+    assert differ(lambda X: X + LEVELS + huge, columns)
+    assert not differ(lambda X: X + LEVELS + huge)
+
+
 def test_features_of_another_network():
     rng = np.random.default_rng(4)
     mixed = rng.normal(size=(N_FEATURES, N_FEATURES)) / 8
