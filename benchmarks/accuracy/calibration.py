@@ -88,6 +88,7 @@ def main(arguments=None):
     errors = groups.mean().drop(columns="best temperature").T
     print(errors.round(3).to_string())
     if options.docs:
+        options.docs.mkdir(parents=True, exist_ok=True)
         calibration_of(errors).to_csv(options.docs / "calibration.csv", index=False)
 
 

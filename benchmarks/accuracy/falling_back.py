@@ -97,6 +97,7 @@ def main(arguments=None):
     summary["mean gain"], summary["lowest gain"] = groups["gain"].mean(), groups["gain"].min()
     print(summary.round(3).to_string())
     if options.docs:
+        options.docs.mkdir(parents=True, exist_ok=True)
         falling_back_of(table).to_csv(options.docs / "falling_back.csv", index=False)
 
 

@@ -291,6 +291,7 @@ def main(arguments=None):
     for suffix in ("", " with record"):
         print(f"\nmIoU{suffix}\n{compare(table, suffix).round(3).to_string()}")
     if options.docs:
+        options.docs.mkdir(parents=True, exist_ok=True)
         first = table[table["seed"] < N_DRAWS]
         write(first, summarize(first), compare(first), options.docs)
 

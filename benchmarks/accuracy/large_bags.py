@@ -186,6 +186,7 @@ def main(arguments=None):
     summary = summarize(table)
     print(summary.round(3).to_string())
     if options.docs:
+        options.docs.mkdir(parents=True, exist_ok=True)
         shown = large_bags_of(table, summary[("seconds per 1,000", "")])
         shown.to_csv(options.docs / "large_bags.csv", index=False)
 
