@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
@@ -26,7 +25,7 @@ from proportion_ssl.nets.classifiers import one_thread
 from proportion_ssl.nets.random_numbers import seeded
 from proportion_ssl.nets.training import split_validation
 from proportion_ssl.proportions.bags import Bags
-from proportion_ssl.proportions.identifiability import IdentifiabilityWarning
+from proportion_ssl.proportions.identifiability import told_once
 
 #: Number of labeled patches in a step; whole slides are added until it is reached.
 N_LABELED = 256
@@ -519,8 +518,7 @@ class ContextClassifier(MetaEstimatorMixin, ProbabilisticBagClassifier):
                 kept: Any = fold_of_bag != fold
                 rest = bags.select(bags.names[kept]) if kept.any() else None
             of_train = None if groups is None else np.asarray(groups)[train]
-            with warnings.catch_warnings():  # the fit on all bags already warns
-                warnings.simplefilter("ignore", IdentifiabilityWarning)
+            with told_once():
                 estimator = self._fit_first_stage(X[train], codes[train], rest, of_train, seed)
             p[test] = self._first_stage(estimator, X[test])
             is_known[test] = np.isin(codes[test], codes[train])

@@ -1,5 +1,8 @@
 """Identifiability of the classes from recorded proportions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,9 @@ from proportion_ssl._warnings import warn
 
 #: Singular values below this fraction of the largest count as zero: shares are known to a few percent.
 SMALL = 0.05
+
+
+_TOLD = ContextVar("told", default=False)
 
 
 class IdentifiabilityWarning(UserWarning):
@@ -91,6 +97,21 @@ def identifiability(proportions: Any, classes: Any = None) -> pd.DataFrame:
     return table
 
 
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Do not warn in this thread; the fit to all bags does. (Filters of warnings are common to all threads.)
+
+    Yields
+    ------
+    None
+    """
+    before = _TOLD.set(True)
+    try:
+        yield
+    finally:
+        _TOLD.reset(before)
+
+
 def warn_if_not_identifiable(proportions: Any, classes: Any = None) -> None:
     """Warn, with names and reasons, if :func:`identifiability` finds classes that are not determined.
 
@@ -106,7 +127,13 @@ def warn_if_not_identifiable(proportions: Any, classes: Any = None) -> None:
     Returns
     -------
     None
+
+    Notes
+    -----
+    Within :func:`told_once` there is no warning.
     """
+    if _TOLD.get():
+        return
     table = identifiability(proportions, classes)
     open_classes = table[table["reason"] != ""]
     if len(open_classes):

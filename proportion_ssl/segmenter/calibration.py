@@ -18,6 +18,7 @@ from proportion_ssl.evaluation import (
     suggest_slides,
 )
 from proportion_ssl.manifest._cohort import NON_CANCER
+from proportion_ssl.proportions.identifiability import told_once
 from proportion_ssl.segmenter.context import WEIGHTS, clearly_best
 from proportion_ssl.segmenter.evaluation import confusion_of
 from proportion_ssl.segmenter.prediction import (
@@ -32,7 +33,6 @@ from proportion_ssl.segmenter.training import (
     fit_classifier,
     fit_proposer,
     make_bags,
-    told_once,
     tumor_mask,
 )
 

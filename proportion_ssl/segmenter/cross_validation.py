@@ -11,7 +11,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.parallel import Parallel, delayed
 from tqdm.auto import tqdm
 
-from proportion_ssl.proportions.identifiability import warn_if_not_identifiable
+from proportion_ssl.proportions.identifiability import told_once, warn_if_not_identifiable
 from proportion_ssl.segmenter.prediction import evaluate_models, models_of
 from proportion_ssl.segmenter.systems import System
 from proportion_ssl.segmenter.training import (
@@ -19,7 +19,6 @@ from proportion_ssl.segmenter.training import (
     fit_classifier,
     fit_proposer,
     make_bags,
-    told_once,
 )
 
 

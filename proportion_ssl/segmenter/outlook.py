@@ -9,8 +9,9 @@ import pandas as pd
 from sklearn.utils.parallel import Parallel, delayed
 
 from proportion_ssl.evaluation import confusion_scores, learning_curve, slide_confusions
+from proportion_ssl.proportions.identifiability import told_once
 from proportion_ssl.segmenter.prediction import models_of
-from proportion_ssl.segmenter.training import CohortFeatures, fit_classifier, make_bags, told_once
+from proportion_ssl.segmenter.training import CohortFeatures, fit_classifier, make_bags
 
 LEAST_CASES = 4
 """Smallest number of outlined cases for a learning curve: three to train on and one to test on."""

@@ -31,6 +31,7 @@ from proportion_ssl.evaluation import (
 )
 from proportion_ssl.manifest import Cohort
 from proportion_ssl.manifest._cohort import NON_CANCER
+from proportion_ssl.proportions.identifiability import told_once
 from proportion_ssl.segmenter.anonymous import anonymize_cohort
 from proportion_ssl.segmenter.evaluation import Evaluation, evaluate_segmentations
 from proportion_ssl.segmenter.feature_folder import as_cohort
@@ -49,7 +50,6 @@ from proportion_ssl.segmenter.training import (
     check_outlined_classes,
     fit_classifier,
     make_bags,
-    told_once,
     with_non_cancer_class,
 )
 from proportion_ssl.slides import write_table

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +14,7 @@ from sklearn.base import clone
 from proportion_ssl._warnings import warn
 from proportion_ssl.manifest import Cohort
 from proportion_ssl.manifest._cohort import NON_CANCER
-from proportion_ssl.proportions import IdentifiabilityWarning, OrderRecord, PartialRecord
+from proportion_ssl.proportions import OrderRecord, PartialRecord
 from proportion_ssl.segmenter.slide_features import OutlinedPatches, SlideFeatures, is_feature_file
 from proportion_ssl.slides import FeatureSequence, SlideFailure, open_slide, read_annotations
 
@@ -346,14 +344,6 @@ def fit_classifier(
         return classifier.fit(X, y, bags if records else None, groups=groups)
     check_every_class(data, names)
     return classifier.fit(X, y, bags if records else None, groups=groups)
-
-
-@contextmanager
-def told_once() -> Iterator[None]:
-    """Suppress warnings about records that cannot identify classes; the fit to all slides gives them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", IdentifiabilityWarning)
-        yield
 
 
 def dropped_table(outlined: Mapping[str, OutlinedPatches]) -> pd.DataFrame:
