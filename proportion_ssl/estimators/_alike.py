@@ -166,8 +166,9 @@ def have_other_signs(labeled: np.ndarray, of_bags: np.ndarray) -> bool:
 
 
 def _fills_unit_interval(X):
-    ends = X.min(axis=0), X.max(axis=0)
-    return bool(np.median(np.maximum(np.abs(ends[0]), np.abs(ends[1] - 1))) < 1e-6)
+    """Whether most features range from 0 to 1, up to rounding."""
+    is_full = np.isclose(X.min(axis=0), 0.0, atol=1e-6) & np.isclose(X.max(axis=0), 1.0)
+    return bool(is_full.mean() > 0.5)
 
 
 def has_outliers(X: Any, bags: Bags | None) -> bool:

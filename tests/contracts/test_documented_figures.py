@@ -203,6 +203,8 @@ def test_figures_of_the_development_half_and_of_large_bags(results):
     assert "but with rough ones {} and {}.".format(*pairs["rough"]) in text
     guide = (ROOT / "docs" / "guide" / "choosing.rst").read_text(encoding="utf-8")
     assert "({} and {}, not significant)".format(*pairs["rough"]) in guide
+    limits = " ".join((ROOT / "docs" / "guide" / "limits.rst").read_text(encoding="utf-8").split())
+    assert "was {}, that of the published method {} (".format(*pairs["rough"]) in limits
     places = {}
     for name in ("lc25000_development", "synthetic_large_bags"):
         for regime in ("exact", "rough"):
